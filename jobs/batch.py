@@ -1,0 +1,221 @@
+"""From composed configurations to an exit code: validate all, plan all, run, report."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jobs.config import FALLBACK, BatchConfig, Memory, Sampling, parse_configs
+from jobs.engines.local import LocalEngine
+from jobs.engines.messages import WorkerSettings
+from jobs.expand import Expansion
+from jobs.images import SaveSettings
+from jobs.manifest.reading import measured_seconds, read_states
+from jobs.manifest.recovery import recover
+from jobs.plan import Plan, PlanSettings
+from jobs.progress import Progress
+from jobs.prompts import open_prompts
+from jobs.report import plan_as_json, print_plan, print_result, write_run_report
+from jobs.runner import Result, Runner
+from jobs.wildcards import Wildcards
+from pipeline.errors import ConfigError, DarkroomError, ModelError, RunStopped
+from pipeline.metadata.naming import NamingSettings
+from pipeline.metadata.settings import MetadataSettings
+from pipeline.models.inspection import ModelFolder
+from pipeline.models.profile import identify
+from pipeline.request import MemorySettings, ModelSettings
+from pipeline.schedulers import name_of_class
+from pipeline.system.device import Device, find_device
+
+EXIT_OK, EXIT_INPUT, EXIT_FAILURES, EXIT_STOPPED = 0, 2, 3, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A validated batch: everything that can be wrong with the input has been looked at."""
+
+    configs: list[BatchConfig]
+    expansions: list[Expansion]
+    plans: list[PlanSettings]
+    saves: tuple[SaveSettings, ...]
+    device: Device
+
+    @property
+    def first(self) -> BatchConfig:
+        """Any configuration, for the keys that hold for the whole run."""
+        return self.configs[0]
+
+
+def main(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> int:
+    """Run a batch; returns the exit code. `folders` are the configuration folders, searched for prompt files.
+
+    0: every requested image exists. 2: bad input, nothing started. 3: finished, some jobs failed. 4: stopped early, the
+    same command goes on.
+    """
+    verbose = any(config.get("verbose") is True for config in configs)
+    try:
+        batch = validate(configs, folders)
+        return run(batch)
+    except RunStopped as error:
+        return _tell(error, verbose, EXIT_STOPPED)
+    except DarkroomError as error:
+        return _tell(error, verbose, EXIT_INPUT)
+    except KeyboardInterrupt:
+        print("stopped before the first image; nothing was lost", file=sys.stderr)
+        return EXIT_STOPPED
+
+
+def _tell(error: Exception, verbose: bool, code: int) -> int:
+    if verbose:
+        traceback.print_exc()
+    print(error, file=sys.stderr)
+    return code
+
+
+def validate(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> Batch:
+    """Check configurations, prompts, models, naming and the output folder. Raises `ConfigError` with every fault."""
+    parsed = parse_configs(configs)
+    faults: dict[str, None] = {}
+    expansions: list[Expansion] = []
+    plans: list[PlanSettings] = []
+    saves: list[SaveSettings] = []
+    device = find_device(parsed[0].engine.device)
+    wildcards = Wildcards([folder / "wildcards" for folder in reversed(folders)])
+    models: dict[tuple[str, str | None, str | None], tuple[ModelSettings, ModelFolder] | None] = {}
+    for index, config in enumerate(parsed):
+        try:
+            saves.append(_save_settings(config))
+        except ConfigError as error:
+            faults.update(dict.fromkeys(error.faults))
+        key = (config.model.source, config.model.name, config.model.vae)
+        if key not in models:
+            try:
+                models[key] = identify(*key)
+            except ModelError as error:
+                models[key] = None
+                faults[str(error)] = None
+        try:
+            prompts = open_prompts(config.prompts, [folder / "prompts" for folder in folders])
+            known = models[key]
+            if known is None:
+                continue
+            model, weights = known
+            memory = _memory_settings(config, device)
+            plans.append(_plan_settings(config, model, memory))
+            expansions.append(Expansion(config, index, prompts, wildcards, model, memory, _fallback(weights)))
+        except ConfigError as error:
+            faults.update(dict.fromkeys(error.faults))
+    faults.update(dict.fromkeys(_output_faults(Path(parsed[0].output.dir), dry_run=bool(parsed[0].dry_run))))
+    if faults:
+        raise ConfigError(list(faults))
+    return Batch(parsed, expansions, plans, tuple(saves), device)
+
+
+def run(batch: Batch) -> int:
+    """Plan and, unless it is a dry run, make what is missing; returns the exit code."""
+    config = batch.first
+    output_dir = Path(config.output.dir)
+    since_ns = time.time_ns()
+    if not config.dry_run:
+        recover(output_dir)
+    states = read_states(output_dir)
+    plan = Plan(batch.expansions, states, batch.plans)
+    if config.dry_run:
+        timings = measured_seconds(output_dir)
+        if config.dry_run == "json":
+            print(plan_as_json(plan, timings, verbose=config.verbose))
+        else:
+            print_plan(plan, timings, output_dir, verbose=config.verbose)
+        return EXIT_OK
+    started = datetime.now(UTC)
+    run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+    if plan.to_make == 0:
+        result = Result()
+    else:
+        worker = WorkerSettings(
+            output_dir=str(output_dir.resolve()),
+            run_id=run_id,
+            since_ns=since_ns,
+            saves=batch.saves,
+            device=batch.device.kind,
+            cpu_threads=config.engine.cpu_threads,
+            verbose=config.verbose,
+        )
+        progress = Progress(plan.to_make, quiet=config.quiet)
+        runner = Runner(
+            plan, LocalEngine(worker), progress, output_dir, since_ns, stop_on_error=config.on_error == "stop"
+        )
+        try:
+            result = runner.run()
+        finally:
+            progress.close()
+    code = _exit_code(plan, result)
+    write_run_report(output_dir, run_id, batch.configs, plan, result, started, code)
+    if not config.quiet:
+        print_result(plan, result, output_dir)
+    elif result.stopped:
+        print(result.stopped, file=sys.stderr)
+    return code
+
+
+def _exit_code(plan: Plan, result: Result) -> int:
+    if result.stopped:
+        return EXIT_STOPPED
+    return EXIT_FAILURES if result.failed or plan.failed_before else EXIT_OK
+
+
+def _plan_settings(config: BatchConfig, model: ModelSettings, memory: MemorySettings) -> PlanSettings:
+    size = config.memory.max_batch_size if config.batch_size == "auto" else config.batch_size
+    return PlanSettings(model, memory, size, resume=config.resume, retry_failed=config.retry_failed)
+
+
+def _memory_settings(config: BatchConfig, device: Device) -> MemorySettings:
+    wanted = next((dtype for dtype in (config.memory.dtype, config.model.dtype) if dtype != "auto"), device.dtype)
+    memory: Memory = config.memory
+    return MemorySettings(memory.level, wanted, memory.vae_slicing, memory.vae_tiling)
+
+
+def _fallback(weights: ModelFolder) -> Sampling:
+    """Every value that the batch and the profile may leave open. Not checked: it comes from the weights, not from users."""
+    return FALLBACK.model_copy(
+        update={
+            "width": weights.width,
+            "height": weights.height,
+            "scheduler": name_of_class(weights.scheduler_class),
+        }
+    )
+
+
+def _save_settings(config: BatchConfig) -> SaveSettings:
+    naming = config.naming.model_dump()
+    naming["components"] = tuple(naming["components"])
+    return SaveSettings(
+        naming=NamingSettings(**naming),
+        metadata=MetadataSettings(**config.metadata.model_dump()),
+        output_format=config.output.format,
+    )
+
+
+def _output_faults(output_dir: Path, *, dry_run: bool) -> list[str]:
+    """Whether images can be written; found out by writing, since permission bits do not tell the whole truth."""
+    if output_dir.exists() and not output_dir.is_dir():
+        return [f"output.dir: {output_dir} is a file; give a folder"]
+    if dry_run:
+        return []
+    probe = output_dir / f".probe.{secrets.token_hex(4)}.tmp"
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        return [f"output.dir: {output_dir} cannot be written ({error.strerror}); give another folder"]
+    return []
+
+

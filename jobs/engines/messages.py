@@ -1,0 +1,95 @@
+"""What travels between the parent, which plans, and a worker, which makes: small, frozen, picklable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from jobs.images import SaveSettings
+from jobs.job import Job
+from pipeline.generate import PhaseSeconds
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """All that a worker must know. `saves` is indexed by `Job.config_index`; `since_ns` is when the plan was made."""
+
+    output_dir: str
+    run_id: str
+    since_ns: int
+    saves: tuple[SaveSettings, ...]
+    device: str
+    cpu_threads: int | None = None
+    verbose: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A job and which attempt this is, counted from 1 over all runs."""
+
+    job: Job
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model was loaded."""
+
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """An image and its row are durable."""
+
+    job_id: str
+    path: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A job failed and its row is durable."""
+
+    job_id: str
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class MadeElsewhere:
+    """Another run finished this job after our plan was made."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Another run is working on this job now."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The worker has sealed its journal and is gone. `stop_kind` says why, unless it was asked to end.
+
+    `begun` are the jobs that lost an attempt with it.
+    """
+
+    phases: PhaseSeconds = field(default_factory=PhaseSeconds)
+    peak_vram_bytes: int | None = None
+    peak_rss_bytes: int | None = None
+    stop_kind: str | None = None
+    stop_message: str | None = None
+    begun: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """The worker is gone without a word. `reason` is its signal or exit code in words."""
+
+    reason: str
+
+
+Message = Loaded | Made | Failed | MadeElsewhere | Busy | Ended | Died

@@ -1,0 +1,87 @@
+"""Search results as a table for people, or as JSON, CSV or paths for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.search import Found
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_FREE_TEXTS = frozenset({"prompt", "negative_prompt", "prompt_template", "tags", "error_message", "record_json"})
+
+
+def printable(text: str) -> str:
+    """Text safe to show on a terminal: what could move the cursor or reverse the line becomes U+FFFD."""
+    return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
+
+
+def as_json(rows: Sequence[Found]) -> str:
+    """A JSON array of objects; times in RFC 3339, never NaN or Infinity."""
+    return json.dumps([_jsonable(row) for row in rows], ensure_ascii=False, allow_nan=False, indent=1)
+
+
+def as_csv(columns: Sequence[str], rows: Sequence[Found]) -> str:
+    """CSV with a header line; a list is written as JSON."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        values = _jsonable(row)
+        writer.writerow(
+            {k: json.dumps(v, ensure_ascii=False) if isinstance(v, list) else v for k, v in values.items()}
+        )
+    return text.getvalue().rstrip("\n")
+
+
+def as_paths(output_dir: Path, rows: Sequence[Found]) -> list[str]:
+    """Paths that can be opened from the working folder, one per existing image, for xargs."""
+    images = (output_dir / row["path"] for row in rows)
+    return [os.path.relpath(image) for image in images if image.is_file()]
+
+
+def as_table(columns: Sequence[str], rows: Sequence[Found]) -> Table:
+    """A table, one line per image; where it is too wide, the free texts are cut and nothing else."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        numeric = any(isinstance(row[column], int | float) for row in rows)
+        width = 8 if column in _FREE_TEXTS else max(len(_cell(row[column])) for row in rows)
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=True, min_width=width)
+    for row in rows:
+        table.add_row(*(Text(_cell(row[column])) for column in columns))
+    return table
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return ", ".join(_cell(item) for item in value)
+    return printable(str(value)).replace("\n", " ")
+
+
+def _jsonable(row: Found) -> dict[str, Any]:
+    return {name: _finite(value) for name, value in row.items()}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, float) and not abs(value) < float("inf"):
+        return None
+    return value

@@ -1,0 +1,75 @@
+"""Which process makes which job, while several work on one output folder.
+
+A claim is a kernel byte-range lock on `claims.lock` at an offset taken from the job's id, so it ends with its
+process and is never stale. After claiming, look the job up once more (`FinishedSince`): whoever held the
+claim before may have finished it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from jobs.manifest.durable import writing
+from jobs.manifest.layout import Layout
+
+_open_in_this_process: set[tuple[int, Path]] = set()
+# POSIX: closing ANY descriptor of a file drops all of the process's locks on it, and a process never
+# conflicts with itself. A second `Claims` on the same folder would therefore break the first one silently.
+
+
+class Claims:
+    """The claims of this process on one output folder. Raises RuntimeError if opened twice."""
+
+    def __init__(self, output_dir: Path) -> None:
+        lock_file = Layout(output_dir).claims_lock
+        with writing(lock_file):
+            lock_file.parent.mkdir(parents=True, exist_ok=True)
+            self._key = (os.getpid(), lock_file.resolve())
+            if self._key in _open_in_this_process:
+                raise RuntimeError(f"{lock_file} is already open in this process: share its Claims")
+            self._fd = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        _open_in_this_process.add(self._key)
+        self._held: set[str] = set()
+
+    def claim(self, job_ids: Iterable[str]) -> list[str]:
+        """Those of the jobs that are now this process's to make; one it already holds is not given again."""
+        obtained = []
+        for job_id in job_ids:
+            if job_id not in self._held and self._lock(job_id):
+                self._held.add(job_id)
+                obtained.append(job_id)
+        return obtained
+
+    def _lock(self, job_id: str) -> bool:
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _offset(job_id))
+        except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: POSIX allows either
+            return False
+        return True
+
+    def release(self, job_id: str) -> None:
+        """Give one job back, finished or not; a job that is not held is ignored."""
+        if job_id in self._held:
+            self._held.remove(job_id)
+            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, _offset(job_id))
+
+    def close(self) -> None:
+        """Give everything back. May be called twice."""
+        if self._key in _open_in_this_process:
+            _open_in_this_process.discard(self._key)
+            self._held.clear()
+            os.close(self._fd)
+
+    def __enter__(self) -> Claims:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _offset(job_id: str) -> int:
+    # 62 bits, so that offset + length stays below the largest signed 64-bit file offset.
+    return int(job_id[:16], 16) >> 2

@@ -1,0 +1,123 @@
+"""Merging small parts into big ones, safe beside running writers and readers."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jobs.manifest.durable import writing
+from jobs.manifest.layout import Layout
+from jobs.manifest.locks import exclusive
+from jobs.manifest.parts import part_version, read_part, write_temporary_part
+from jobs.manifest.recovery import recover
+from jobs.manifest.replacement import finish_replacements, replace_parts
+from jobs.manifest.schema import SCHEMA_VERSION
+from jobs.manifest.snapshot import Snapshot, take_snapshot
+from pipeline.errors import ReadError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TARGET_ROWS = 100_000
+TARGET_BYTES = 256 * 2**20
+"""A merged part's size, rows or uncompressed bytes, whichever comes first: what is held in memory at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """How many parts there were and are, and how many rows were moved."""
+
+    parts_before: int
+    parts_after: int
+    rows_moved: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    path: Path
+    rows: int
+    uncompressed_bytes: int
+
+
+@contextlib.contextmanager
+def compacting(output_dir: Path) -> Iterator[Layout]:
+    """Hold the right to replace parts, all begun before finished. Raises ReadError when another holds it."""
+    recover(output_dir)
+    layout = Layout(output_dir)
+    if not layout.root.is_dir():
+        raise ReadError(f"{output_dir}: no manifest here; name the folder of the images with --output-dir")
+    with writing(layout.root), exclusive(layout.compaction_lock, wait=False) as mine:
+        if not mine:
+            raise ReadError(f"{layout.root}: another compact or reindex is at work here; wait for its end")
+        finish_replacements(layout)
+        yield layout
+
+
+def compact(output_dir: Path, target_rows: int = TARGET_ROWS) -> Compaction:
+    """Merge parts of less than half of `target_rows` into parts of about that many, sorted by `created_at`.
+
+    Journals of living processes, unreadable files and parts of a newer version are left alone. Raises
+    `DiskFull` when there is no room for the merged copy; the manifest then is as it was.
+    """
+    with compacting(output_dir) as layout:
+        parts = replaceable_parts(layout, take_snapshot(output_dir))
+        moved = merged = 0
+        groups = _groups([_measure(path) for path in parts], target_rows)
+        for group in groups:
+            output = merged_name(layout)
+            table = _merge(group)
+            temporary = write_temporary_part(output, [table])
+            replace_parts(layout, [part.path for part in group], [(temporary, output)])
+            moved += table.num_rows
+            merged += len(group)
+    return Compaction(len(parts), len(parts) - merged + len(groups), moved)
+
+
+def replaceable_parts(layout: Layout, snapshot: Snapshot) -> list[Path]:
+    """Parts that may be rewritten: of a version we know, and with no journal left that would repeat them."""
+    return [
+        path
+        for path in snapshot.parts
+        # A journal is made before its part: once the part is listed, a journal that is not there stays away.
+        if not layout.journal(path.stem).exists() and part_version(path) <= SCHEMA_VERSION
+    ]
+
+
+def merged_name(layout: Layout) -> Path:
+    """A new part's path, told apart from sealed journals by its first word."""
+    return layout.part(f"merged_{datetime.now(UTC):%Y%m%d_%H%M%S}_{uuid.uuid4().hex[:12]}")
+
+
+def _measure(path: Path) -> _Part:
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_metadata(path)
+    groups = (metadata.row_group(index) for index in range(metadata.num_row_groups))
+    return _Part(path, metadata.num_rows, sum(group.total_byte_size for group in groups))
+
+
+def _groups(parts: list[_Part], target_rows: int) -> list[list[_Part]]:
+    """Small parts in order of their names, hence of time, cut where a group has the target's size."""
+    groups: list[list[_Part]] = [[]]
+    rows = size = 0
+    for part in parts:
+        if part.rows >= target_rows / 2 or part.uncompressed_bytes >= TARGET_BYTES / 2:
+            continue
+        if groups[-1] and (rows + part.rows > target_rows or size + part.uncompressed_bytes > TARGET_BYTES):
+            groups.append([])
+            rows = size = 0
+        groups[-1].append(part)
+        rows, size = rows + part.rows, size + part.uncompressed_bytes
+    return [group for group in groups if len(group) > 1]
+
+
+def _merge(group: list[_Part]) -> pa.Table:
+    import pyarrow as pa
+
+    table = pa.concat_tables([read_part(part.path) for part in group])
+    return table.sort_by([("created_at", "ascending"), ("image_id", "ascending")])

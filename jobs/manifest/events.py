@@ -1,0 +1,112 @@
+"""The lines of a journal, and what a journal means once they are read in order.
+
+    {"event": "started",  "row": {...}}        the row to record if the process dies now (`interrupted`)
+    {"event": "saving",   "row": {...}}        the done row, before the image gets its final name
+    {"event": "done",     "image_id", "job_id"}  the last `saving` row of this image counts from here on
+    {"event": "failed",   "row": {...}}        a failure, final for this attempt
+    {"event": "released", "job_ids": [...]}    not tried after all: no attempt counts
+
+A line without its newline was torn by a crash and does not exist. A complete line that is no event is damage:
+counted, skipped, never a reason to lose the other lines.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobs.manifest.schema import Row, row_to_json
+
+RowValues = dict[str, Any]
+"""A row as it stands in a journal (`schema.row_to_json`)."""
+
+
+def started_line(row: Row) -> bytes:
+    return _line({"event": "started", "row": row_to_json(row)})
+
+
+def saving_line(row: Row) -> bytes:
+    return _line({"event": "saving", "row": row_to_json(row)})
+
+
+def done_line(image_id: str, job_id: str) -> bytes:
+    return _line({"event": "done", "image_id": image_id, "job_id": job_id})
+
+
+def failed_line(row: Row) -> bytes:
+    return _line({"event": "failed", "row": row_to_json(row)})
+
+
+def released_line(job_ids: Iterable[str]) -> bytes:
+    return _line({"event": "released", "job_ids": list(job_ids)})
+
+
+def _line(event: dict[str, Any]) -> bytes:
+    # ASCII: no line break of a prompt, and no half character of a torn line, can then look like a line's end.
+    return (
+        json.dumps(event, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii") + b"\n"
+    )
+
+
+@dataclass(slots=True)
+class Replay:
+    """A journal's meaning so far: `finished` holds done and failed rows in order, the rest is in flight.
+
+    `started` is keyed by job id, `saving` by image id. `offset` is the number of bytes understood.
+    """
+
+    finished: list[RowValues] = field(default_factory=list)
+    started: dict[str, RowValues] = field(default_factory=dict)
+    saving: dict[str, RowValues] = field(default_factory=dict)
+    damaged_lines: int = 0
+    offset: int = 0
+
+    def feed(self, content: bytes) -> None:
+        """Take in what was appended since `offset`; an unfinished last line is left for the next call."""
+        complete = content.rfind(b"\n") + 1
+        for line in content[:complete].splitlines():
+            try:
+                self._apply(json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                self.damaged_lines += 1
+        self.offset += complete
+
+    def _apply(self, event: dict[str, Any]) -> None:
+        match event["event"]:
+            case "started":
+                self.started[event["row"]["job_id"]] = event["row"]
+            case "saving":
+                self.saving[event["row"]["image_id"]] = event["row"]
+            case "done":
+                row = self.saving.pop(event["image_id"])
+                self.started.pop(row["job_id"], None)
+                self.finished.append(row)
+            case "failed":
+                self._forget(event["row"]["job_id"])
+                self.finished.append(event["row"])
+            case "released":
+                for job_id in event["job_ids"]:
+                    self._forget(job_id)
+            case unknown:
+                raise ValueError(unknown)
+
+    def _forget(self, job_id: str) -> None:
+        self.started.pop(job_id, None)
+        for image_id in [key for key, row in self.saving.items() if row["job_id"] == job_id]:
+            del self.saving[image_id]
+
+    def in_flight_lines(self) -> bytes:
+        """The lines that carry the unfinished jobs over into a worker's next journal."""
+        started = (_line({"event": "started", "row": row}) for row in self.started.values())
+        saving = (_line({"event": "saving", "row": row}) for row in self.saving.values())
+        return b"".join((*started, *saving))
+
+
+def replay(path: Path) -> Replay:
+    """Read a whole journal. Raises FileNotFoundError if it was sealed meanwhile."""
+    result = Replay()
+    result.feed(path.read_bytes())
+    return result

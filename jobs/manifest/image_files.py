@@ -1,0 +1,56 @@
+"""The image files of an output folder: listed, looked up, hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+
+_OWN_FOLDERS = frozenset({"manifest", "runs"})
+
+
+def iterate_files(output_dir: Path) -> Iterator[Path]:
+    """Every file below the folder but the manifest's and the runs' own, in order of folder and name."""
+    for folder, folders, names in os.walk(output_dir):
+        if Path(folder) == output_dir:
+            folders[:] = [name for name in folders if name not in _OWN_FOLDERS]
+        folders.sort()
+        for name in sorted(names):
+            yield Path(folder, name)
+
+
+def is_image(path: Path) -> bool:
+    """Whether the name is one that a finished image can have."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class ExistingFiles:
+    """`path in files`: whether an image exists; each folder is listed once, not each file asked for."""
+
+    def __init__(self, output_dir: Path) -> None:
+        self._output_dir = output_dir
+        self._names: dict[str, frozenset[str]] = {}
+
+    def __contains__(self, path: str) -> bool:
+        folder, _, name = path.rpartition("/")
+        names = self._names.get(folder)
+        if names is None:
+            names = self._names[folder] = _file_names(self._output_dir / folder)
+        return name in names
+
+
+def _file_names(folder: Path) -> frozenset[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return frozenset(entry.name for entry in entries if entry.is_file())
+    except (FileNotFoundError, NotADirectoryError):
+        return frozenset()

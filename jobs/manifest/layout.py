@@ -1,0 +1,74 @@
+"""Where the manifest's files lie, and what they are called."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+_STEM = re.compile(r"(\d{8}_\d{6}_[0-9a-f]{12})-(\d{4,})")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The manifest of one output folder. A journal and the part it becomes share their `stem`."""
+
+    output_dir: Path
+
+    @property
+    def root(self) -> Path:
+        return self.output_dir / "manifest"
+
+    @property
+    def journals(self) -> Path:
+        return self.root / "journal"
+
+    @property
+    def parts(self) -> Path:
+        return self.root / "parts"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "log"
+
+    @property
+    def claims_lock(self) -> Path:
+        return self.root / "claims.lock"
+
+    @property
+    def recovery_lock(self) -> Path:
+        return self.root / "recovery.lock"
+
+    @property
+    def compaction_lock(self) -> Path:
+        return self.root / "compaction.lock"
+
+    def journal(self, stem: str) -> Path:
+        return self.journals / f"{stem}.jsonl"
+
+    def part(self, stem: str) -> Path:
+        return self.parts / f"{stem}.parquet"
+
+    def create(self) -> None:
+        """Make the folders. Raises OSError where they cannot be made."""
+        for folder in (self.journals, self.parts, self.log):
+            folder.mkdir(parents=True, exist_ok=True)
+
+
+def new_stem() -> str:
+    """A name that no other process will choose: UTC time, twelve random hex digits, `-0001`."""
+    return f"{datetime.now(UTC):%Y%m%d_%H%M%S}_{uuid.uuid4().hex[:12]}-0001"
+
+
+def next_stem(stem: str) -> str:
+    """The journal that a worker opens after `stem`; the number is how recovery finds a successor."""
+    base, _, number = stem.rpartition("-")
+    return f"{base}-{int(number) + 1:04d}"
+
+
+def journal_order(path: Path) -> tuple[str, int] | None:
+    """Sort key of a journal (a worker's own in the order written), or None if the file is not one of ours."""
+    match = _STEM.fullmatch(path.stem) if path.suffix == ".jsonl" else None
+    return (match[1], int(match[2])) if match else None

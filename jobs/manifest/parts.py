@@ -1,0 +1,101 @@
+"""Parts: sealed, immutable Parquet files, all of one schema (`schema.arrow_schema`)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.manifest.durable import removed_on_error, sync_path, temporary_name
+from jobs.manifest.schema import Row, arrow_schema
+from pipeline.errors import ReadError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROW_GROUP_ROWS = 25_000
+"""Rows per row group: DuckDB scans row groups in parallel, and skips those whose statistics rule them out."""
+
+_MAGIC = b"PAR1"
+_VERSION_KEY = b"darkroom.schema_version"
+
+
+def table_from_rows(rows: Sequence[Row]) -> pa.Table:
+    """Rows as a table of the manifest's schema.
+
+    Text that UTF-8 cannot hold (half a surrogate pair in an error message) is replaced: it must not block a
+    seal.
+    """
+    import pyarrow as pa
+
+    try:
+        return pa.Table.from_pylist(rows, schema=arrow_schema())
+    except UnicodeEncodeError:
+        clean = [{name: _encodable(value) for name, value in row.items()} for row in rows]
+        return pa.Table.from_pylist(clean, schema=arrow_schema())
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, list):
+        return [_encodable(item) for item in value]
+    return value
+
+
+def write_temporary_part(path: Path, tables: Iterable[pa.Table]) -> Path:
+    """Write and fsync a part beside its final `path`; returns the temporary name for `durable.publish`.
+
+    Raises OSError when the disk is full, leaving nothing behind.
+    """
+    import pyarrow.parquet as pq
+
+    temporary = temporary_name(path)
+    with removed_on_error(temporary):
+        with (
+            os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file,
+            pq.ParquetWriter(file, arrow_schema(), compression="zstd") as writer,
+        ):
+            for table in tables:
+                writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+        sync_path(temporary)
+    return temporary
+
+
+def part_version(path: Path) -> int:
+    """The schema version in a part's footer, read without pyarrow because search starts with it.
+
+    Raises ReadError for a file that is torn, empty or not ours, FileNotFoundError for one that is gone.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 8))
+        length, magic = file.read(4), file.read(4)
+        footer_start = size - 8 - int.from_bytes(length, "little")
+        if magic != _MAGIC or footer_start < len(_MAGIC):
+            raise ReadError(
+                f"{path}: not a complete Parquet file; move it out of the manifest, then run darkroom reindex"
+            )
+        file.seek(footer_start)
+        footer = file.read(size - 8 - footer_start)
+    # Thrift's compact protocol writes the value right behind its key: type byte 0x18, length, text.
+    value = footer.partition(_VERSION_KEY)[2]
+    if value[:1] != b"\x18" or not value[2 : 2 + value[1]].isdigit():
+        raise ReadError(f"{path}: a Parquet file, but no part of a Darkroom manifest; move it elsewhere")
+    return int(value[2 : 2 + value[1]])
+
+
+def read_part(path: Path) -> pa.Table:
+    """A whole part as the current schema: columns that an older version lacked are null."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.ParquetFile(path).read()
+    columns = [
+        table.column(field.name).cast(field.type)
+        if field.name in table.column_names
+        else pa.nulls(table.num_rows, field.type)
+        for field in arrow_schema()
+    ]
+    return pa.Table.from_arrays(columns, schema=arrow_schema())

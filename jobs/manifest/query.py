@@ -1,0 +1,132 @@
+"""The manifest as one DuckDB view, on a connection that can read nothing else.
+
+Parts stay lazily scanned Parquet; committed rows of live journals are a small table beside them. Once the
+view stands, the file system is closed but for exactly these parts, extensions can be neither installed nor
+loaded, and the settings are locked. Nothing here imports pyarrow unless a run is live or every part lacks a
+column.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from jobs.manifest import events
+from jobs.manifest.schema import Row, row_from_json
+from jobs.manifest.snapshot import Snapshot, reading_retried
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+T = TypeVar("T")
+
+_log = logging.getLogger("darkroom.manifest")
+
+COLUMNS = tuple(Row.__annotations__)
+
+
+def query(output_dir: Path, run: Callable[[DuckDBPyConnection], T]) -> T:
+    """`run` on a connection with the view `images`, again on a new one if a part was compacted away
+    meanwhile.
+
+    `run` must fetch what it wants before it returns. Errors of DuckDB itself are let through.
+    """
+
+    def read(snapshot: Snapshot) -> T:
+        import duckdb
+
+        try:
+            with _connect(snapshot) as connection:
+                return run(connection)
+        except duckdb.Error:
+            _raise_if_vanished(snapshot)
+            raise
+
+    return reading_retried(output_dir, read)
+
+
+def open_connection(output_dir: Path) -> DuckDBPyConnection:
+    """A locked connection with the view `images`; the caller closes it. `query` also survives compactions."""
+
+    def read(snapshot: Snapshot) -> DuckDBPyConnection:
+        import duckdb
+
+        try:
+            return _connect(snapshot)
+        except duckdb.Error:
+            _raise_if_vanished(snapshot)
+            raise
+
+    return reading_retried(output_dir, read)
+
+
+def _raise_if_vanished(snapshot: Snapshot) -> None:
+    for path in snapshot.parts:
+        if not path.exists():
+            raise FileNotFoundError(path)
+
+
+def _connect(snapshot: Snapshot) -> DuckDBPyConnection:
+    import duckdb
+
+    live_rows = [row for path in snapshot.journals for row in events.replay(path).finished]
+    connection = duckdb.connect(
+        ":memory:",
+        config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"},
+    )
+    try:
+        # Moments are compared and shown in UTC, and a part's footer is read once, not once per step below.
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET parquet_metadata_cache = true")
+        parts, present = _readable(connection, [str(path) for path in snapshot.parts])
+        sources = [f"SELECT * FROM {_scan(parts)}"] if parts else []
+        if live_rows or not set(COLUMNS) <= present:
+            _create_live_table(connection, live_rows)
+            sources.append("SELECT * FROM live")
+        connection.execute(
+            f"CREATE VIEW images AS SELECT {', '.join(COLUMNS)} FROM ({' UNION ALL BY NAME '.join(sources)})"
+        )
+        connection.execute(f"SET allowed_paths = {_literal(parts)}")
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _readable(connection: DuckDBPyConnection, parts: list[str]) -> tuple[list[str], set[str]]:
+    """The parts that DuckDB can open, and the columns that they have together."""
+    import duckdb
+
+    if not parts:
+        return [], set()
+    try:
+        return parts, set(connection.sql(f"SELECT * FROM {_scan(parts)}").columns)
+    except duckdb.Error as error:
+        if len(parts) == 1:
+            if not Path(parts[0]).exists():
+                raise
+            _log.warning("%s: damaged (%s); run darkroom reindex", parts[0], str(error).splitlines()[0])
+            return [], set()
+        one_by_one = [_readable(connection, [part]) for part in parts]
+        return [p for found, _ in one_by_one for p in found], set().union(
+            *(present for _, present in one_by_one)
+        )
+
+
+def _create_live_table(connection: DuckDBPyConnection, rows: Sequence[events.RowValues]) -> None:
+    from jobs.manifest.parts import table_from_rows
+
+    connection.from_arrow(table_from_rows([row_from_json(row) for row in rows])).create("live")
+
+
+def _scan(parts: Sequence[str]) -> str:
+    return f"read_parquet({_literal(parts)}, union_by_name = true)"
+
+
+def _literal(texts: Sequence[str]) -> str:
+    quoted = ("'" + text.replace("'", "''") + "'" for text in texts)
+    return f"[{', '.join(quoted)}]"

@@ -1,0 +1,95 @@
+"""Putting the manifest in order after processes that died: run before reading what is already done."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.manifest import events
+from jobs.manifest.durable import writing
+from jobs.manifest.layout import Layout, journal_order, next_stem
+from jobs.manifest.locks import exclusive, taken_from_the_dead
+from jobs.manifest.replacement import finish_replacements
+from jobs.manifest.schema import QUARANTINED
+from jobs.manifest.sealing import remove_journal, seal, settle
+
+ABANDONED_AFTER_S = 3600.0
+"""A temporary file untouched for this long has no writer any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What `recover` found: dead `journals`, images `adopted`, and the ids of jobs that lost an attempt."""
+
+    journals: int = 0
+    adopted: int = 0
+    damaged_lines: int = 0
+    interrupted: tuple[str, ...] = ()
+    quarantined: tuple[str, ...] = ()
+
+
+def recover(output_dir: Path) -> Recovery:
+    """Seal the journals of dead processes, finish half-done replacements, delete abandoned temporary files.
+
+    Live processes are left alone. Can be interrupted and repeated at any point; several wait for each other.
+    Raises `DiskFull` or `RunStopped` when the manifest cannot be written.
+    """
+    layout = Layout(output_dir)
+    if not layout.root.is_dir():
+        return Recovery()
+    with writing(layout.root), exclusive(layout.recovery_lock, wait=True):
+        layout.create()
+        with exclusive(layout.compaction_lock, wait=False) as nobody_compacts:
+            if nobody_compacts:
+                finish_replacements(layout)
+        journals = sorted(
+            (order, path) for path in layout.journals.iterdir() if (order := journal_order(path))
+        )
+        # A worker's older journal first: whether its jobs moved on is seen by the next one's being there.
+        found = [_recover_journal(layout, path) for _, path in journals]
+        for folder in (layout.journals, layout.parts, layout.log):
+            _delete_abandoned(folder)
+    return Recovery(
+        journals=sum(one.journals for one in found),
+        adopted=sum(one.adopted for one in found),
+        damaged_lines=sum(one.damaged_lines for one in found),
+        interrupted=tuple(job_id for one in found for job_id in one.interrupted),
+        quarantined=tuple(job_id for one in found for job_id in one.quarantined),
+    )
+
+
+def _recover_journal(layout: Layout, path: Path) -> Recovery:
+    stem = path.stem
+    with taken_from_the_dead(path) as dead:
+        if not dead:
+            return Recovery()
+        if layout.part(stem).exists():  # it died between the part's rename and the journal's removal
+            remove_journal(layout, stem)
+            return Recovery(journals=1)
+        content = events.replay(path)
+        if layout.journal(next_stem(stem)).exists():
+            content.started.clear()
+            content.saving.clear()
+        settled = settle(content, layout.output_dir)
+        if content.damaged_lines:
+            path.with_suffix(".damaged").write_bytes(path.read_bytes())
+        seal(layout, stem, content.finished + settled.adopted + settled.lost)
+    lost = [(row["job_id"], row["status"] == QUARANTINED) for row in settled.lost]
+    return Recovery(
+        journals=1,
+        adopted=len(settled.adopted),
+        damaged_lines=content.damaged_lines,
+        interrupted=tuple(job_id for job_id, quarantined in lost if not quarantined),
+        quarantined=tuple(job_id for job_id, quarantined in lost if quarantined),
+    )
+
+
+def _delete_abandoned(folder: Path) -> None:
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # its writer is alive after all, and has just published it
+            if time.time() - path.stat().st_mtime > ABANDONED_AFTER_S:
+                path.unlink()

@@ -1,0 +1,83 @@
+"""Replacing parts by others, so that at every moment each row counts exactly once.
+
+The new parts are written under temporary names and fsynced; a record in `log/` names inputs and outputs; the
+outputs get their names, and the last of these renames is the commit; then the inputs and the record are
+deleted. A reader that finds a record counts the inputs until every output exists, and only the outputs from
+then on.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.manifest.crashpoints import reached
+from jobs.manifest.durable import publish, sync_path, write_durably
+from jobs.manifest.layout import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """A record: names of files in `parts/`. `temporaries` are the outputs' names before the commit."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    temporaries: tuple[str, ...]
+
+    def uncounted(self, parts: set[str]) -> set[str]:
+        """Which of the files in `parts` must not be read."""
+        return set(self.inputs if parts.issuperset(self.outputs) else self.outputs)
+
+
+def read_replacement(path: Path) -> Replacement:
+    """Parse a record. Raises FileNotFoundError if it was finished meanwhile."""
+    content = json.loads(path.read_bytes())
+    return Replacement(tuple(content["inputs"]), tuple(content["outputs"]), tuple(content["temporaries"]))
+
+
+def replace_parts(layout: Layout, inputs: Sequence[Path], outputs: Sequence[tuple[Path, Path]]) -> None:
+    """Exchange `inputs` for `outputs`: pairs of synced temporary and final path. Hold the compaction lock.
+
+    Raises OSError: nothing was begun, or `finish_replacements` completes it.
+    """
+    reached("after_compaction_temporary")
+    record = layout.log / f"{uuid.uuid4().hex}.json"
+    content = {
+        "inputs": [path.name for path in inputs],
+        "outputs": [path.name for _, path in outputs],
+        "temporaries": [temporary.name for temporary, _ in outputs],
+    }
+    try:
+        write_durably(record, json.dumps(content).encode())
+    except OSError:
+        for temporary, _ in outputs:
+            temporary.unlink()
+        raise
+    reached("after_compaction_record")
+    _finish(layout, record)
+
+
+def finish_replacements(layout: Layout) -> None:
+    """Complete every replacement that a dead process began. Hold the compaction lock."""
+    for record in layout.log.glob("*.json"):
+        _finish(layout, record)
+
+
+def _finish(layout: Layout, record: Path) -> None:
+    replacement = read_replacement(record)
+    for temporary, output in zip(replacement.temporaries, replacement.outputs, strict=True):
+        if (layout.parts / temporary).exists():
+            publish(layout.parts / temporary, layout.parts / output)
+            reached("after_compaction_rename")
+    # An output can only be missing if somebody deleted its temporary file: then the inputs stay, the outputs
+    # go.
+    complete = all((layout.parts / name).exists() for name in replacement.outputs)
+    for name in replacement.inputs if complete else replacement.outputs:
+        (layout.parts / name).unlink(missing_ok=True)
+        reached("after_compaction_delete")
+    sync_path(layout.parts)
+    record.unlink()
+    sync_path(layout.log)

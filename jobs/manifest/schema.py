@@ -1,0 +1,230 @@
+"""The manifest's columns, and how a row is made from a record.
+
+One explicit, versioned Arrow schema; changes are additive and nullable. A `done` row is a pure function of the image's
+record, its relative path and its file hash, so `reindex` rebuilds the same rows from the images alone.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from jobs.job import Job
+from pipeline.metadata.record import Record
+from pipeline.version import VERSION
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+DONE = "done"
+FAILED = "failed"
+INTERRUPTED = "interrupted"
+QUARANTINED = "quarantined"
+"""`status`: `interrupted` is an attempt lost with its process, tried again; the other three are final."""
+
+
+class Row(TypedDict):
+    """One manifest row; `created_at` is an aware UTC datetime, `path` is relative to the output folder, with `/`."""
+
+    schema_version: int
+    image_id: str | None
+    job_id: str
+    run_id: str | None
+    name: str | None
+    status: str
+    attempt: int
+    error_kind: str | None
+    error_message: str | None
+    created_at: datetime
+    path: str | None
+    format: str | None
+    file_sha256: str | None
+    pixels_sha256: str | None
+    width: int
+    height: int
+    prompt: str
+    negative_prompt: str
+    prompt_template: str | None
+    prompt_set: str | None
+    prompt_index: int | None
+    tags: list[str]
+    seed: int
+    steps: int
+    guidance_scale: float
+    scheduler: str
+    clip_skip: int | None
+    architecture: str | None
+    model: str
+    model_sha256: str
+    vae: str | None
+    vae_sha256: str | None
+    loras: list[str]
+    lora_sha256s: list[str]
+    lora_weights: list[float]
+    controlnets: list[str]
+    memory: str
+    dtype: str
+    quantization: str | None
+    device: str | None
+    batch_size: int | None
+    batch_index: int | None
+    seconds: float | None
+    peak_vram_bytes: int | None
+    peak_rss_bytes: int | None
+    selection: str | None
+    app_version: str
+    record_json: str | None
+
+
+def arrow_schema() -> pa.Schema:
+    """The manifest's Arrow schema, in column order; `schema_version` is in the key-value metadata as well."""
+    import pyarrow as pa
+
+    text, integer, real, texts = pa.string(), pa.int64(), pa.float64(), pa.list_(pa.string())
+    special = {
+        "schema_version": pa.int32(),
+        "attempt": pa.int32(),
+        "created_at": pa.timestamp("us", tz="UTC"),
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "steps": pa.int32(),
+        "clip_skip": pa.int32(),
+        "batch_size": pa.int32(),
+        "batch_index": pa.int32(),
+        "prompt_index": integer,
+        "seed": integer,
+        "peak_vram_bytes": integer,
+        "peak_rss_bytes": integer,
+        "guidance_scale": real,
+        "seconds": real,
+        "tags": texts,
+        "loras": texts,
+        "lora_sha256s": texts,
+        "lora_weights": pa.list_(real),
+        "controlnets": texts,
+    }
+    fields = [pa.field(name, special.get(name, text)) for name in Row.__annotations__]
+    return pa.schema(fields, metadata={"darkroom.schema_version": str(SCHEMA_VERSION)})
+
+
+def done_row(record: Record, path: str, file_sha256: str) -> Row:
+    """The row of a finished image. `path` is relative to the output folder, with forward slashes."""
+    return Row(
+        schema_version=SCHEMA_VERSION,
+        image_id=record.id,
+        job_id=record.job.id,
+        run_id=record.job.run_id,
+        name=record.job.name,
+        status=DONE,
+        attempt=record.job.attempt,
+        error_kind=None,
+        error_message=None,
+        created_at=record.created,
+        path=path,
+        format=record.output.format,
+        file_sha256=file_sha256,
+        pixels_sha256=record.pixels_sha256,
+        width=record.width,
+        height=record.height,
+        prompt=record.prompt,
+        negative_prompt=record.negative_prompt,
+        prompt_template=record.prompt_template,
+        prompt_set=record.job.prompt_set,
+        prompt_index=record.job.prompt_index,
+        tags=list(record.job.tags),
+        seed=record.seed,
+        steps=record.steps,
+        guidance_scale=record.guidance_scale,
+        scheduler=record.scheduler.name,
+        clip_skip=record.clip_skip,
+        architecture=record.model.architecture,
+        model=record.model.name,
+        model_sha256=record.model.sha256,
+        vae=record.vae.name if record.vae else None,
+        vae_sha256=record.vae.sha256 if record.vae else None,
+        loras=[lora.name for lora in record.loras],
+        lora_sha256s=[lora.sha256 for lora in record.loras],
+        lora_weights=[lora.weight for lora in record.loras],
+        controlnets=[controlnet.name for controlnet in record.controlnets],
+        memory=record.memory.level,
+        dtype=record.memory.dtype,
+        quantization=record.memory.quantization,
+        device=record.runtime.device,
+        batch_size=record.batch.size,
+        batch_index=record.batch.index,
+        seconds=record.measured.seconds,
+        peak_vram_bytes=record.measured.peak_vram_bytes,
+        peak_rss_bytes=record.measured.peak_rss_bytes,
+        selection=None,
+        app_version=record.generator.version,
+        record_json=record.to_json(),
+    )
+
+
+def attempt_row(job: Job, run_id: str, attempt: int, status: str, created_at: datetime) -> Row:
+    """The row of a job without an image: a failure, or what to record should the process die on it."""
+    request = job.request
+    return Row(
+        schema_version=SCHEMA_VERSION,
+        image_id=None,
+        job_id=job.id,
+        run_id=run_id,
+        name=job.name,
+        status=status,
+        attempt=attempt,
+        error_kind=None,
+        error_message=None,
+        created_at=created_at,
+        path=None,
+        format=None,
+        file_sha256=None,
+        pixels_sha256=None,
+        width=request.width,
+        height=request.height,
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        prompt_template=job.prompt_template,
+        prompt_set=job.prompt_set,
+        prompt_index=job.prompt_index,
+        tags=list(job.tags),
+        seed=request.seed,
+        steps=request.steps,
+        guidance_scale=request.guidance_scale,
+        scheduler=request.scheduler,
+        clip_skip=request.clip_skip,
+        architecture=request.model.architecture,
+        model=request.model.name,
+        model_sha256=request.model.sha256,
+        vae=request.model.vae,
+        vae_sha256=request.model.vae_sha256,
+        loras=[],
+        lora_sha256s=[],
+        lora_weights=[],
+        controlnets=[],
+        memory=request.memory.level,
+        dtype=request.memory.dtype,
+        quantization=None,
+        device=None,
+        batch_size=None,
+        batch_index=None,
+        seconds=None,
+        peak_vram_bytes=None,
+        peak_rss_bytes=None,
+        selection=None,
+        app_version=VERSION,
+        record_json=None,
+    )
+
+
+def row_to_json(row: Row) -> dict[str, Any]:
+    """A row as JSON values: `created_at` as RFC 3339 text, everything else as it is."""
+    return {**row, "created_at": row["created_at"].isoformat()}
+
+
+def row_from_json(values: dict[str, Any]) -> Row:
+    """The inverse of `row_to_json`; columns that a newer version added are dropped, missing ones are None."""
+    row: dict[str, Any] = {name: values.get(name) for name in Row.__annotations__}
+    row["created_at"] = datetime.fromisoformat(values["created_at"])
+    return Row(**row)  # type: ignore[typeddict-item]

@@ -1,0 +1,76 @@
+"""Turning a journal into a part, by its owner or, after its owner's death, by whoever recovers it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jobs.manifest.crashpoints import reached
+from jobs.manifest.durable import publish, sync_path
+from jobs.manifest.events import Replay, RowValues
+from jobs.manifest.image_files import file_sha256
+from jobs.manifest.layout import Layout
+from jobs.manifest.parts import table_from_rows, write_temporary_part
+from jobs.manifest.schema import INTERRUPTED, QUARANTINED, row_from_json
+
+MAX_ATTEMPTS = 3
+"""A job that took its process down this often is quarantined: tried again only with `retry_failed`."""
+
+
+@dataclass(slots=True)
+class Settled:
+    """What became of the jobs in flight: `adopted` are done rows, `lost` are attempts that count."""
+
+    adopted: list[RowValues] = field(default_factory=list)
+    lost: list[RowValues] = field(default_factory=list)
+
+
+def settle(journal: Replay, output_dir: Path) -> Settled:
+    """Decide about the jobs in flight of a worker that has ended.
+
+    An image whose file stands under its final name with the announced hash is finished, whatever became of
+    its `done` line. Any other job that was started has lost an attempt.
+    """
+    settled = Settled()
+    for row in journal.saving.values():
+        path = output_dir / row["path"]
+        if path.is_file() and file_sha256(path) == row["file_sha256"]:
+            settled.adopted.append(row)
+    adopted = {row["job_id"] for row in settled.adopted}
+    for job_id, row in journal.started.items():
+        if job_id not in adopted:
+            settled.lost.append(_lost_attempt(row))
+    return settled
+
+
+def _lost_attempt(row: RowValues) -> RowValues:
+    attempt = row["attempt"]
+    last = attempt >= MAX_ATTEMPTS
+    way_out = "set aside; retry_failed=true tries again" if last else "it is tried again"
+    return {
+        **row,
+        "status": QUARANTINED if last else INTERRUPTED,
+        "error_kind": "process_died",
+        "error_message": f"the process died while making this image (attempt {attempt}); {way_out}",
+    }
+
+
+def seal(layout: Layout, stem: str, rows: list[RowValues]) -> None:
+    """Write the part of a journal and remove the journal; without rows there is no part.
+
+    The part's name is the journal's, so doing it again after a crash changes nothing. Raises OSError when the
+    part cannot be written, and leaves the journal as it was.
+    """
+    part = layout.part(stem)
+    if rows and not part.exists():
+        temporary = write_temporary_part(part, [table_from_rows([row_from_json(row) for row in rows])])
+        reached("during_seal")
+        publish(temporary, part)
+        reached("after_part_rename")
+    remove_journal(layout, stem)
+
+
+def remove_journal(layout: Layout, stem: str) -> None:
+    """Delete a journal whose rows are in a part, durably."""
+    layout.journal(stem).unlink(missing_ok=True)
+    sync_path(layout.journals)

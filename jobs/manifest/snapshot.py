@@ -1,0 +1,94 @@
+"""Which files make up the manifest at one moment, while others seal and compact it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from jobs.manifest.layout import Layout, journal_order
+from jobs.manifest.parts import part_version
+from jobs.manifest.replacement import read_replacement
+from pipeline.errors import ReadError
+
+T = TypeVar("T")
+
+_log = logging.getLogger("darkroom.manifest")
+_warned: set[str] = set()
+
+_RETRIES = 50
+_PAUSE_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The parts and journals that count; every row stands in exactly one of them. `refused` says what was
+    left out.
+
+    Files can vanish later, when their rows move on: read through `reading_retried`.
+    """
+
+    parts: tuple[Path, ...]
+    journals: tuple[Path, ...]
+    refused: tuple[str, ...] = ()
+
+
+def reading_retried(output_dir: Path, read: Callable[[Snapshot], T]) -> T:
+    """`read` a snapshot from the start, again on a new one when a file vanished under it.
+
+    `read` lets FileNotFoundError through. Raises ReadError when the manifest does not hold still.
+    """
+    for _ in range(_RETRIES):
+        try:
+            return read(take_snapshot(output_dir))
+        except FileNotFoundError:
+            time.sleep(_PAUSE_S)
+    raise ReadError(f"{Layout(output_dir).root}: files vanish faster than they can be read; try again")
+
+
+def take_snapshot(output_dir: Path) -> Snapshot:
+    """What counts now; unreadable and foreign files in `parts/` are warned about once each and left out."""
+    layout = Layout(output_dir)
+    journal_stems, parts = _stable_listing(layout)
+    part_stems = {Path(name).stem for name in parts}
+    journals = tuple(layout.journal(stem) for stem in journal_stems if stem not in part_stems)
+    readable, refused = [], []
+    for name in sorted(parts):
+        try:
+            part_version(layout.parts / name)
+        except ReadError as error:
+            refused.append(str(error))
+        else:
+            readable.append(layout.parts / name)
+    for line in refused:
+        if line not in _warned:
+            _warned.add(line)
+            _log.warning("%s", line)
+    return Snapshot(tuple(readable), journals, tuple(refused))
+
+
+def _stable_listing(layout: Layout) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Stems of journals and names of parts that count, seen twice alike.
+
+    A single listing is not enough: while a folder is read, a new part can be missed and the ones it replaces
+    be gone already. Journals are listed before parts (a sealed journal is then in the parts), records after
+    them (a finished replacement's inputs are then gone).
+    """
+    previous = None
+    for _ in range(_RETRIES):
+        journals = sorted(path.stem for path in layout.journals.glob("*.jsonl") if journal_order(path))
+        parts = {path.name for path in layout.parts.glob("*.parquet") if not path.name.startswith(".")}
+        try:
+            records = [read_replacement(path) for path in layout.log.glob("*.json")]
+        except FileNotFoundError:
+            continue
+        for record in records:
+            parts -= record.uncounted(parts)
+        listing = (tuple(journals), frozenset(parts))
+        if listing == previous:
+            return listing
+        previous = listing
+    raise ReadError(f"{layout.root}: files come and go faster than they can be listed; try again")

@@ -1,0 +1,150 @@
+"""One prompt of a set, as read and checked, that still knows its place."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from jobs.config import Sampling, Seeds, Text, fault_lines, nearest
+from pipeline.errors import ConfigError
+
+_SAMPLING_KEYS = tuple(Sampling.model_fields)
+UNSET = Sampling()
+"""The sampling of a prompt that overrides nothing."""
+
+# Control characters break terminals, XML and PNG text; half a surrogate pair cannot be written as UTF-8 at
+# all. Tabs, line breaks, emoji and right-to-left marks are ordinary text.
+_REFUSED = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLine:
+    """One prompt and what it overrides; None is left to the set, the grid and the batch.
+
+    `where` is its place for messages: `colours.csv:12`, `prompts.lines[3]`.
+    """
+
+    text: str
+    where: str
+    negative_prompt: str | None = None
+    seeds: Sequence[int] | None = None
+    sampling: Sampling = UNSET
+    tags: tuple[str, ...] = ()
+    name: str | None = None
+
+
+PromptSource: TypeAlias = Sequence[PromptLine]
+"""A prompt set, in its own order. The lines of a file are read when asked for and not kept."""
+
+
+class _Line(Sampling):
+    """A prompt as a mapping: in YAML, in a line of JSON, in a row of a CSV file."""
+
+    text: Text
+    negative_prompt: Text | None = None
+    seeds: Seeds | None = None
+    tags: Annotated[list[Text], BeforeValidator(lambda tags: split_tags(tags))] = Field(default=[])
+    name: Text | None = None
+
+
+ALIASES = {"prompt": "text", "seed": "seeds"}
+"""Other names under which a line's keys are known."""
+
+
+def read_line(item: object, where: str) -> PromptLine:
+    """A prompt from a text or a mapping. Raises `ConfigError` with its faults, each after `where`."""
+    if isinstance(item, str):
+        if faults := _text_faults({"text": item}, where):
+            raise ConfigError(faults)
+        return PromptLine(clean(item), where)
+    if not isinstance(item, Mapping):
+        raise ConfigError(f"{where}: must be a text in quotes, or a mapping with a text (got {item!r})")
+    values: dict[str, Any] = {}
+    faults = []
+    for key, value in item.items():
+        key = ALIASES.get(str(key), str(key))
+        if key in values:
+            faults.append(f"{where}: {key}: is given twice, under two names")
+        values[key] = value
+    faults += _text_faults(values, where)
+    if not faults:
+        try:
+            return _line(_Line.model_validate(values), where)
+        except ValidationError as error:
+            faults += [f"{where}: {fault}" for fault in fault_lines(error, _Line)]
+    raise ConfigError(faults)
+
+
+def _line(line: _Line, where: str) -> PromptLine:
+    return PromptLine(
+        text=clean(line.text),
+        where=where,
+        negative_prompt=None if line.negative_prompt is None else clean(line.negative_prompt),
+        seeds=line.seeds,
+        sampling=_sampling(*[getattr(line, key) for key in _SAMPLING_KEYS]),
+        tags=tuple(line.tags),
+        name=line.name,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _sampling(*values: Any) -> Sampling:
+    """One object for all lines that override alike; `UNSET` itself for those that override nothing."""
+    if all(value is None for value in values):
+        return UNSET
+    return Sampling(**dict(zip(_SAMPLING_KEYS, values, strict=True)))
+
+
+def clean(text: str) -> str:
+    """The text with line breaks as `\\n`, so that a file saved on Windows gives the same jobs."""
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def split_tags(tags: object) -> object:
+    """Tags as a list; in one text they are separated by `;` or `,`."""
+    parts = re.split(r"[;,]", tags) if isinstance(tags, str) else tags
+    if isinstance(parts, list) and all(isinstance(part, str) for part in parts):
+        return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    return parts
+
+
+def refused_character(text: str) -> str | None:
+    """What is wrong with a text that holds a control character or half a surrogate pair; else None."""
+    match = _REFUSED.search(text)
+    if not match:
+        return None
+    code = ord(match[0])
+    kind = "half a surrogate pair" if unicodedata.category(match[0]) == "Cs" else "a control character"
+    name = "U+0000 (NUL)" if code == 0 else f"U+{code:04X}"
+    return f"holds {name}, {kind}, as character {match.start() + 1:,}; remove it"
+
+
+def _text_faults(values: Mapping[str, object], where: str) -> list[str]:
+    """What pydantic would not say well: an empty prompt, and characters that no file may hold."""
+    faults = []
+    for key, value in values.items():
+        texts = value if isinstance(value, list) else [value]
+        for text in texts:
+            if isinstance(text, str) and (fault := refused_character(text)):
+                faults.append(f"{where}: {key}: {fault}")
+    text = values.get("text")
+    if isinstance(text, str) and not text.strip():
+        faults.append(f"{where}: text: is empty; write a prompt or remove the line")
+    return faults
+
+
+def keys_fault(keys: Sequence[str]) -> str | None:
+    """What is wrong with the keys that all lines of a file share; None if nothing is."""
+    known = [*_Line.model_fields, *ALIASES]
+    for key in keys:
+        if key not in known:
+            return f"{key!r}: unknown key{nearest(key, known)}"
+    meant = [ALIASES.get(key, key) for key in keys]
+    twice = [key for key in meant if meant.count(key) > 1]
+    return f"{twice[0]!r}: is there twice" if twice else None

@@ -1,0 +1,49 @@
+"""Prompt sets: inline in YAML (`lines:`), or in a `.txt`, `.csv` or `.jsonl` file (`file:`).
+
+Files are read as plain data: nothing in them is run, resolved or interpolated, so strangers' prompts may be
+used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from jobs.config import Prompts, first_faults
+from jobs.prompt_files import find_prompt_file, open_prompt_file
+from jobs.prompt_line import PromptLine, PromptSource, read_line, refused_character
+from pipeline.errors import ConfigError
+
+
+def open_prompts(settings: Prompts, search: Sequence[Path] = ()) -> PromptSource:
+    """The prompts of a set, every line checked.
+
+    A relative `file` is looked for in the `search` folders (where the YAML stands), then in the working
+    folder. Raises `ConfigError` or `PromptFileError` with all faults (of a set with many, the first 20).
+    """
+    faults = [*_set_faults(settings)]
+    if settings.file is not None:
+        if faults:
+            raise ConfigError(faults)
+        return open_prompt_file(find_prompt_file(settings.file, search), settings.file)
+    lines: list[PromptLine] = []
+    for index, item in enumerate(settings.lines or ()):
+        where = f"prompts.lines[{index}]"
+        try:
+            lines.append(read_line(item, where))
+        except ConfigError as error:
+            faults.extend(error.faults)
+    if not settings.lines:
+        faults.append("prompts.lines: is empty; give at least one prompt")
+    if faults:
+        raise ConfigError(first_faults(faults))
+    return lines
+
+
+def _set_faults(settings: Prompts) -> Iterator[str]:
+    for key in ("name", "negative_prompt", "prefix", "suffix"):
+        if fault := refused_character(getattr(settings, key) or ""):
+            yield f"prompts.{key}: {fault}"
+    for index, tag in enumerate(settings.tags):
+        if fault := refused_character(tag):
+            yield f"prompts.tags[{index}]: {fault}"

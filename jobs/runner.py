@@ -1,0 +1,266 @@
+"""The main loop: hand bundles to the engine, note what comes back, survive what goes wrong."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from jobs.engines.local import LocalEngine
+from jobs.engines.messages import (
+    Assignment,
+    Busy,
+    Died,
+    Ended,
+    Failed,
+    Loaded,
+    Made,
+    MadeElsewhere,
+    Message,
+)
+from jobs.manifest.finished import FinishedSince
+from jobs.manifest.recovery import recover
+from jobs.manifest.sealing import MAX_ATTEMPTS
+from jobs.plan import Plan
+from jobs.progress import Progress
+from pipeline.generate import PhaseSeconds
+
+IN_FLIGHT_BUNDLES = 2
+"""One being generated and one waiting, so that the worker never idles and little is lost with it."""
+
+MAX_FAILURES_ALIKE = 5
+"""As many different jobs failing alike in a row stop the run: the cause is then not the jobs."""
+
+MAX_DEATHS = 10
+"""As many workers lost without one image in between stop the run; a single bad job is set aside long before."""
+
+MAX_DEVICE_LOSSES = 2
+"""A device that a fresh process cannot use either is gone; stopping now keeps its jobs out of quarantine."""
+
+STOP_WITHIN_S = 60.0
+"""A worker that does not stop in this time is killed; one step of the largest models takes less."""
+
+ELSEWHERE_POLL_S = 2.0
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of a run. `made_elsewhere` were made meanwhile by another run on the same folder."""
+
+    made: int = 0
+    made_elsewhere: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    failures: list[tuple[str, str, str]] = field(default_factory=list)
+    loads: int = 0
+    load_seconds: float = 0.0
+    deaths: int = 0
+    phases: PhaseSeconds = field(default_factory=PhaseSeconds)
+    peak_vram_bytes: int | None = None
+    peak_rss_bytes: int | None = None
+    stopped: str | None = None
+
+
+class Runner:
+    """Runs one plan to its end, or to where it can be resumed."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        engine: LocalEngine,
+        progress: Progress,
+        output_dir: Path,
+        since_ns: int,
+        stop_on_error: bool,
+    ) -> None:
+        self._engine, self._progress, self._output_dir = engine, progress, output_dir
+        self._stop_on_error = stop_on_error
+        self._waiting = plan.bundles()
+        self._again: deque[tuple[Assignment, ...]] = deque()
+        self._elsewhere: list[Assignment] = []
+        self._outstanding: dict[str, Assignment] = {}
+        self._bundles: list[set[str]] = []
+        self._finished = FinishedSince(output_dir, since_ns)
+        self._alike: tuple[str, int] = ("", 0)
+        self._deaths_in_a_row = self._device_losses = 0
+        self._stop_at: float | None = None
+        self._ending = False
+        self.result = Result()
+
+    def run(self) -> Result:
+        """Make everything that can be made; a failed job never stops the others."""
+        with self._signals():
+            self._engine.start()
+            try:
+                while self._engine.running:
+                    self._feed()
+                    message = self._engine.receive(timeout_s=0.2)
+                    if message is not None:
+                        self._note(message)
+                    if self._stop_at is not None and time.monotonic() > self._stop_at:
+                        self._engine.kill()
+            finally:
+                self._engine.kill()
+        return self.result
+
+    def stop(self, reason: str) -> None:
+        """Stop as soon as possible, with everything finished kept; the same command goes on later."""
+        if self.result.stopped is None:
+            self.result.stopped = reason
+            self._stop_at = time.monotonic() + STOP_WITHIN_S
+            self._engine.stop()
+
+    def _feed(self) -> None:
+        while self.result.stopped is None and not self._ending and len(self._bundles) < IN_FLIGHT_BUNDLES:
+            bundle = self._again.popleft() if self._again else next(self._waiting, None)
+            if bundle is None and self._elsewhere and not self._bundles:
+                bundle = self._left_by_others()
+            if bundle is None:
+                if not self._bundles and not self._elsewhere:
+                    self._ending = True
+                    self._engine.finish()
+                return
+            self._outstanding |= {one.job.id: one for one in bundle}
+            self._bundles.append({one.job.id for one in bundle})
+            self._engine.submit(bundle)
+
+    def _left_by_others(self) -> tuple[Assignment, ...] | None:
+        """Jobs that another run had claimed: those it has finished are counted, one of the rest is tried again."""
+        self._finished.refresh()
+        for one in [one for one in self._elsewhere if one.job.id in self._finished]:
+            self._elsewhere.remove(one)
+            self.result.made_elsewhere += 1
+            self._progress.skipped()
+        if not self._elsewhere:
+            return None
+        time.sleep(ELSEWHERE_POLL_S)
+        return (self._elsewhere.pop(0),)
+
+    def _note(self, message: Message) -> None:
+        match message:
+            case Loaded():
+                self.result.loads += 1
+                self.result.load_seconds += message.seconds
+                self._progress.loaded(message)
+            case Made():
+                self._settle(message.job_id)
+                self.result.made += 1
+                self._alike = ("", 0)
+                self._deaths_in_a_row = self._device_losses = 0
+                self._progress.made(message)
+            case Failed():
+                self._settle(message.job_id)
+                self._count_failure(message)
+            case MadeElsewhere():
+                self._settle(message.job_id)
+                self.result.made_elsewhere += 1
+                self._progress.skipped()
+            case Busy():
+                self._elsewhere.append(self._settle(message.job_id))
+            case Ended():
+                self._ended(message)
+            case Died():
+                self._died(message)
+
+    def _settle(self, job_id: str) -> Assignment:
+        for bundle in self._bundles:
+            bundle.discard(job_id)
+        self._bundles = [bundle for bundle in self._bundles if bundle]
+        return self._outstanding.pop(job_id)
+
+    def _count_failure(self, failure: Failed) -> None:
+        self.result.failed[failure.kind] += 1
+        if len(self.result.failures) < 100:
+            self.result.failures.append((failure.job_id, failure.kind, failure.message))
+        self._progress.failed(failure)
+        kind, count = self._alike
+        self._alike = (failure.kind, count + 1 if kind == failure.kind else 1)
+        if self._stop_on_error:
+            self.stop("stopped at the first failure, as on_error=stop asks")
+        elif self._alike[1] >= MAX_FAILURES_ALIKE:
+            self.stop(
+                f"{MAX_FAILURES_ALIKE} different jobs in a row failed alike ({failure.kind}: {failure.message}); "
+                "mend the cause, then run the same command with retry_failed=true"
+            )
+
+    def _ended(self, ended: Ended) -> None:
+        self.result.phases.add(ended.phases)
+        self.result.peak_vram_bytes = _larger(self.result.peak_vram_bytes, ended.peak_vram_bytes)
+        self.result.peak_rss_bytes = _larger(self.result.peak_rss_bytes, ended.peak_rss_bytes)
+        if self.result.stopped is not None or (self._ending and not self._outstanding):
+            return
+        if ended.stop_kind and ended.stop_kind != "device_lost":
+            self.result.stopped = ended.stop_message or ended.stop_kind
+            return
+        lost = ended.stop_kind == "device_lost"
+        self._device_losses = self._device_losses + 1 if lost else 0
+        self._restart(ended.stop_message or "ended before its work was done", set(ended.begun))
+
+    def _died(self, died: Died) -> None:
+        if self.result.stopped is not None:
+            recover(self._output_dir)
+            return
+        recovery = recover(self._output_dir)
+        self._restart(died.reason, {*recovery.interrupted, *recovery.quarantined})
+
+    def _restart(self, reason: str, begun: set[str]) -> None:
+        """Start a new worker. What the last one had begun lost an attempt and goes on alone; the rest just goes on."""
+        self.result.deaths += 1
+        self._deaths_in_a_row += 1
+        self._finished.refresh()
+        again: list[tuple[Assignment, ...]] = []
+        suspects: list[tuple[Assignment, ...]] = []
+        for job_id, one in list(self._outstanding.items()):
+            if job_id in self._finished:
+                self.result.made += 1
+                self._progress.made(Made(job_id, "", 0.0))
+            elif job_id not in begun:
+                again.append((one,))
+            elif one.attempt >= MAX_ATTEMPTS:
+                message = f"its process died {MAX_ATTEMPTS} times ({reason})"
+                self.result.failed["quarantined"] += 1
+                self.result.failures.append((job_id, "quarantined", message))
+                self._progress.failed(Failed(job_id, "quarantined", message))
+            else:
+                suspects.append((Assignment(one.job, one.attempt + 1),))
+        self._outstanding.clear()
+        self._bundles.clear()
+        self._again.extendleft(reversed(again + suspects))
+        if self._deaths_in_a_row >= MAX_DEATHS or self._device_losses >= MAX_DEVICE_LOSSES:
+            self.result.stopped = (
+                f"{self._deaths_in_a_row} workers in a row were lost without making an image ({reason})"
+            )
+            return
+        self._progress.note(f"the worker was lost ({reason}); starting a new one")
+        self._engine.start()
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM stop the run, a second one ends it at once. Only the main thread may set handlers."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def handle(number: int, _frame: FrameType | None) -> None:
+            if self.result.stopped is not None:
+                self._engine.kill()
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+            self._progress.note("stopping; press Ctrl-C again to end at once")
+            self.stop(f"stopped by {signal.Signals(number).name}")
+
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _larger(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else max(one, other)

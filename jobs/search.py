@@ -1,0 +1,120 @@
+"""Finding images in the manifest: words in what was asked for, SQL conditions over the columns, or both."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from datetime import UTC
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.manifest.layout import Layout
+from jobs.manifest.query import COLUMNS, query
+from jobs.manifest.schema import DONE
+from pipeline.errors import ConfigError, ReadError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection, Expression
+
+DEFAULT_COLUMNS = ("created_at", "model", "steps", "seed", "path", "prompt")
+DEFAULT_SORT = "-created_at"
+
+Found = dict[str, Any]
+"""One row, column by column; `created_at` is an aware UTC datetime."""
+
+
+def search(
+    output_dir: Path,
+    text: str = "",
+    where: str | None = None,
+    columns: Sequence[str] = DEFAULT_COLUMNS,
+    sort: str = DEFAULT_SORT,
+    limit: int | None = None,
+) -> list[Found]:
+    """The rows that match everything asked for, live runs included.
+
+    `text`: words that must all occur, in any case, in the prompt, the tags or the model's name. `where`: a
+    DuckDB condition over the manifest's columns. Only `done` rows are searched unless `where` itself speaks
+    of `status`. `columns` may be `("*",)`; `sort` is a column, with `-` in front for descending order.
+
+    Raises ConfigError for an unknown column or a condition that DuckDB refuses, ReadError without a manifest.
+    """
+    chosen = COLUMNS if tuple(columns) == ("*",) else tuple(_known(name, "--columns") for name in columns)
+    sort_column = _known(sort.removeprefix("-"), "--sort")
+    if not Layout(output_dir).root.is_dir():
+        raise ReadError(
+            f"{output_dir}: no manifest here; make images first, or name their folder with --output-dir"
+        )
+
+    def run(connection: DuckDBPyConnection) -> list[tuple[Any, ...]]:
+        import duckdb
+
+        images = connection.view("images")
+        for condition in _conditions(text, where):
+            images = images.filter(condition)
+        order = duckdb.ColumnExpression(sort_column)
+        images = images.sort((order.desc() if sort.startswith("-") else order.asc()).nulls_last())
+        images = images if limit is None else images.limit(limit)
+        return images.select(*(_fetchable(name) for name in chosen)).fetchall()
+
+    import duckdb
+
+    try:
+        rows = query(output_dir, run)
+    except duckdb.Error as error:
+        raise ConfigError(_refusal(where, error)) from error
+    return [_found(chosen, row) for row in rows]
+
+
+def _conditions(text: str, where: str | None) -> list[Expression]:
+    import duckdb
+
+    conditions = [_word_occurs(word.lower()) for word in text.split()]
+    if where is not None:
+        # Parsed as one expression: a second statement, a UNION or a FROM cannot follow it.
+        conditions.append(duckdb.SQLExpression(where))
+    if where is None or not re.search(r"\bstatus\b", where, re.IGNORECASE):
+        conditions.insert(0, duckdb.ColumnExpression("status") == duckdb.ConstantExpression(DONE))
+    return conditions
+
+
+def _word_occurs(word: str) -> Expression:
+    from duckdb import ColumnExpression, ConstantExpression, FunctionExpression
+
+    tags = FunctionExpression("array_to_string", ColumnExpression("tags"), ConstantExpression("\n"))
+    prompt, model, tags = (
+        FunctionExpression("contains", FunctionExpression("lower", place), ConstantExpression(word))
+        for place in (ColumnExpression("prompt"), ColumnExpression("model"), tags)
+    )
+    return prompt | model | tags
+
+
+def _fetchable(name: str) -> Expression:
+    from duckdb import ColumnExpression
+
+    # Fetching a TIMESTAMPTZ would need pytz; the connection's time zone is UTC, so a plain one says the same.
+    column = ColumnExpression(name)
+    return column.cast("TIMESTAMP").alias(name) if name == "created_at" else column
+
+
+def _found(columns: Sequence[str], row: Sequence[Any]) -> Found:
+    values = dict(zip(columns, row, strict=True))
+    if values.get("created_at") is not None:
+        values["created_at"] = values["created_at"].replace(tzinfo=UTC)
+    return values
+
+
+def _known(name: str, option: str) -> str:
+    if name in COLUMNS:
+        return name
+    near = difflib.get_close_matches(name, COLUMNS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"columns are {', '.join(COLUMNS)}"
+    raise ConfigError(f"{option}: there is no column {name!r}; {hint}")
+
+
+def _refusal(where: str | None, error: Exception) -> str:
+    reason = str(error).splitlines()[0]
+    if where is None:
+        return f"the manifest cannot be searched: {reason}; run darkroom reindex"
+    return f'--where {where!r} was refused: {reason}; write a condition over columns, such as "steps >= 16"'

@@ -1,0 +1,258 @@
+"""What configuration files may not do: steer Hydra, name code, or carry the environment into a picture.
+
+Hydra runs callbacks and opens log files that a chosen option file asks for, before our own code starts, and
+`${oc.env:HF_TOKEN}` in a prompt would stand in every image. So option files are read here first, as plain
+YAML, and refused if they reach for more than their own group. A configuration folder still deserves the trust
+that one gives to a script; prompts from strangers belong in .txt, .csv or .jsonl files, which are never
+composed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+
+from jobs.config import first_faults
+from pipeline.errors import ConfigError, UntrustedConfig
+
+WAY_OUT = "prompts from strangers belong in a .txt, .csv or .jsonl file (prompts.file)"
+
+GLOBAL_FOLDERS = ("experiment", "local")
+"""Groups whose options may set keys of the whole batch, with the header `# @package _global_`."""
+
+_HEADER = re.compile(r"\s*#\s*@package\s+(.*)")
+_DEFAULT = re.compile(r"(?:(?:optional|override) )*/?(?!hydra\b)[A-Za-z_][\w-]*(?:/[\w-]+)*|_self_")
+_OPTION = re.compile(r"[\w-][\w.-]*(?:/[\w-][\w.-]*)*")
+_PLAIN_TAGS = {
+    f"tag:yaml.org,2002:{kind}" for kind in "null bool int float str seq map merge timestamp value".split()
+}
+_Fault: TypeAlias = tuple[int, str]  # line, what is wrong
+
+
+def check_trust(folders: Sequence[Path], primary: Path) -> None:
+    """Refuse option files that steer Hydra or name code. To be called before Hydra reads anything.
+
+    `folders` are the configuration folders, our own first, then those of `--config-dir`; every .yaml and .yml
+    file in them but `primary` is read. Raises `UntrustedConfig` with all faults, or `ConfigError` where the
+    faults are only broken YAML and options that Hydra would silently ignore.
+    """
+    untrusted: list[str] = []
+    broken: list[str] = []
+    shipped: dict[str, Path] = {}
+    for folder in dict.fromkeys(folder.resolve() for folder in folders):
+        for path in _yaml_files(folder):
+            option = path.relative_to(folder)
+            if (first := shipped.setdefault(option.as_posix(), path)) is not path:
+                broken.append(
+                    f"{path}: is never read, since {first} has the same name and comes first; rename it"
+                )
+            if primary.exists() and path.exists() and path.samefile(primary):
+                continue
+            try:
+                faults = list(_faults(path, option))
+            except ConfigError as error:
+                broken.extend(error.faults)
+            else:
+                untrusted.extend(f"{path}:{line}: {fault}; {WAY_OUT}" for line, fault in faults)
+    if untrusted:
+        raise UntrustedConfig(first_faults(untrusted + broken))
+    if broken:
+        raise ConfigError(first_faults(broken))
+
+
+def _yaml_files(folder: Path) -> Iterator[Path]:
+    """All YAML files below a folder, behind links too, since Hydra follows them."""
+    seen: set[str] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:  # a link that leads back up
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        yield from (Path(parent, name) for name in sorted(files) if name.lower().endswith((".yaml", ".yml")))
+
+
+def _faults(path: Path, option: Path) -> Iterator[_Fault]:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        # The same reader as OmegaConf's, in Python: two readers that differ would leave a gap to slip
+        # through.
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 (byte {error.start:,}); save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: is nested too deep for YAML") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        raise ConfigError(f"{path}{place}: is not YAML: {error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML: {str(error).splitlines()[0]}") from None
+    if option.parts[0] == "hydra":
+        yield 1, "is an option of Hydra's own groups"
+    yield from _header_faults(text, option)
+    if root is not None:
+        yield from _node_faults(root, set())
+        yield from _top_faults(root)
+
+
+def _header_faults(text: str, option: Path) -> Iterator[_Fault]:
+    """Package headers, looked for on every line: stricter than Hydra, which reads the first 512 characters."""
+    for number, line in enumerate(text.splitlines(), start=1):
+        match = _HEADER.match(line)
+        if not match or (match[1].strip() == "_global_" and option.parts[0] in GLOBAL_FOLDERS):
+            continue
+        allowed = "only `# @package _global_` in experiment/ may do that"
+        yield (
+            number,
+            f"the header `@package {match[1].strip()}` puts the file where it does not belong; {allowed}",
+        )
+
+
+def _node_faults(node: yaml.Node, seen: set[int]) -> Iterator[_Fault]:
+    """Refused keys and tags anywhere: an anchor or a merge (`<<`) could lift them to the top from any depth."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    line = node.start_mark.line + 1
+    if node.tag not in _PLAIN_TAGS:
+        yield line, f"has the tag {node.tag.replace('tag:yaml.org,2002:', '!!')}; only plain YAML is read"
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _node_faults(item, seen)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield from _key_faults(key, value)
+            yield from _node_faults(key, seen)
+            yield from _node_faults(value, seen)
+
+
+def _key_faults(key: yaml.Node, value: yaml.Node) -> Iterator[_Fault]:
+    line = key.start_mark.line + 1
+    if not isinstance(key, yaml.ScalarNode):
+        return
+    name = key.value.strip()
+    if re.match(r"hydra\b", name):
+        yield line, f"the key {name!r} steers Hydra itself"
+    elif name.endswith("_target_"):
+        yield line, f"the key {name!r} names code to be run"
+    elif name == "defaults" and isinstance(value, yaml.SequenceNode):
+        for entry in value.value:
+            yield from _default_faults(entry)
+
+
+def _default_faults(entry: yaml.Node) -> Iterator[_Fault]:
+    """An entry of a defaults list: plain groups and options of our own folders, and nothing else."""
+    line = entry.start_mark.line + 1
+    pairs = entry.value if isinstance(entry, yaml.MappingNode) else [(entry, None)]
+    for key, value in pairs:
+        if not isinstance(key, yaml.ScalarNode) or not _DEFAULT.fullmatch(key.value):
+            name = key.value if isinstance(key, yaml.ScalarNode) else "?"
+            yield line, f"the defaults entry {name!r} is not a plain group such as `override /memory`"
+        for option in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+            if option is None or option.tag.endswith(":null"):
+                continue
+            if not isinstance(option, yaml.ScalarNode) or not _OPTION.fullmatch(option.value):
+                yield option.start_mark.line + 1, f"the defaults entry {key.value!r} does not name an option"
+
+
+def _top_faults(root: yaml.Node) -> Iterator[_Fault]:
+    if not isinstance(root, yaml.MappingNode):
+        yield root.start_mark.line + 1, "is not a mapping of keys to values"
+        return
+    names: set[str] = set()
+    for key, value in root.value:
+        name = key.value if isinstance(key, yaml.ScalarNode) else ""
+        line = key.start_mark.line + 1
+        if name in names and name != "<<":
+            yield line, f"the key {name!r} is there twice"
+        names.add(name)
+        if name == "defaults" and not isinstance(value, yaml.SequenceNode):
+            yield line, "the top-level key 'defaults' is Hydra's list of options and must be a list"
+
+
+# --- interpolations
+# -----------------------------------------------------------------------------------------------
+
+RECORDED_KEYS = ("prompts", "name", "sampling", "grid", "seeds")
+"""Parts of a configuration whose texts end up in images."""
+
+# An odd number of backslashes before it makes `${` plain text, as in OmegaConf.
+_INTERPOLATION = re.compile(r"(?<!\\)(?:\\\\)*\$\{(?P<inside>[^{}]*)(?P<end>[{}]|$)")
+_PLAIN_PATH = re.compile(r"\s*(?P<dots>\.*)(?P<path>[\w-]+(?:\.[\w-]+|\[[\w-]+\])*)\s*")
+
+
+def check_interpolations(raw: Mapping[str, Any]) -> None:
+    """Refuse texts that would carry the environment, or anything else a resolver gives, into images.
+
+    `raw` is a whole composed configuration as plain containers, interpolations not resolved. References to
+    other keys (`${name}`) are followed; what they reach must be free of resolvers too. Raises
+    `UntrustedConfig` with all faults.
+    """
+    faults = []
+    for key in RECORDED_KEYS:
+        for path, text in _texts(raw.get(key), (key,)):
+            reason = _resolver_reached(text, path, raw, set())
+            if reason:
+                faults.append(f"{_shown(path)}: {reason}; write the text itself (or \\${{ for the signs ${{)")
+    if faults:
+        raise UntrustedConfig(first_faults(faults))
+
+
+_Path: TypeAlias = tuple[str | int, ...]
+
+
+def _texts(node: Any, path: _Path) -> Iterator[tuple[_Path, str]]:
+    if isinstance(node, str):
+        yield path, node
+    elif isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _texts(value, (*path, key))
+    elif isinstance(node, Sequence):
+        for index, value in enumerate(node):
+            yield from _texts(value, (*path, index))
+
+
+def _resolver_reached(text: str, path: _Path, raw: Mapping[str, Any], seen: set[_Path]) -> str | None:
+    """Why a text may not be used: the resolver it reaches, and through which key; None for a harmless one."""
+    if "${" not in text:
+        return None
+    for match in _INTERPOLATION.finditer(text):
+        plain = _PLAIN_PATH.fullmatch(match["inside"]) if match["end"] == "}" else None
+        if plain is None:
+            return f"uses ${{{match['inside'][:40]}...}}, and only plain references such as ${{name}} may reach an image"
+        steps = re.findall(r"[\w-]+", plain["path"])
+        # One dot is the mapping or list that the text stands in, each further dot its parent.
+        start: _Path = path[: len(path) - len(plain["dots"])] if plain["dots"] else ()
+        target = (*start, *steps)
+        if target in seen:
+            continue
+        seen.add(target)
+        for inner_path, inner in _texts(_node_at(raw, target), target):
+            if reason := _resolver_reached(inner, inner_path, raw, seen):
+                return f"refers to {_shown(inner_path)}, which {reason}"
+    return None
+
+
+def _node_at(raw: Any, path: _Path) -> Any:
+    """The node with this path; None where there is none, which Hydra reports itself."""
+    for step in path:
+        if isinstance(raw, Mapping):
+            raw = raw.get(step, raw.get(int(step)) if str(step).isdigit() else None)
+        elif isinstance(raw, Sequence) and not isinstance(raw, str) and str(step).isdigit():
+            raw = raw[int(step)] if int(step) < len(raw) else None
+        else:
+            return None
+    return raw
+
+
+def _shown(path: _Path) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")

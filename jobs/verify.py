@@ -1,0 +1,99 @@
+"""Does every image of the manifest still exist, unchanged? The manifest against the files, hash by hash."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from jobs.manifest import events
+from jobs.manifest.image_files import file_sha256, is_image, iterate_files
+from jobs.manifest.layout import Layout
+from jobs.manifest.reading import iterate_rows
+from jobs.manifest.schema import DONE
+from jobs.manifest.snapshot import Snapshot, reading_retried
+from pipeline.errors import ReadError
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Paths are relative to the output folder.
+
+    `missing` and `changed` are faults. `superseded` images are gone, but their job has another image.
+    `without_row` and `leftovers` (temporary files of a process that died, or of one at work) are notes:
+    `darkroom reindex` takes in the former.
+    """
+
+    checked: int
+    missing: tuple[str, ...]
+    changed: tuple[str, ...]
+    superseded: tuple[str, ...]
+    without_row: tuple[str, ...]
+    leftovers: tuple[str, ...]
+    unreadable_parts: tuple[str, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Whether every image that the manifest promises is there as it was made."""
+        return not (self.missing or self.changed or self.unreadable_parts)
+
+
+class _Image(NamedTuple):
+    path: str
+    file_sha256: str
+    job_id: str
+
+
+class _Known(NamedTuple):
+    images: list[_Image]
+    being_saved: set[str]
+    refused: tuple[str, ...]
+
+
+def verify(output_dir: Path) -> Verification:
+    """Compare; changes nothing. Raises ReadError without a manifest."""
+    if not Layout(output_dir).root.is_dir():
+        raise ReadError(f"{output_dir}: no manifest here; name the folder of the images with --output-dir")
+    # Files before rows: an image that appears meanwhile is announced in a journal before it gets its name.
+    files = [path for path in iterate_files(output_dir) if is_image(path) or path.name.endswith(".tmp")]
+    known = reading_retried(output_dir, _read)
+    with ThreadPoolExecutor() as threads:  # hashing releases the interpreter lock
+        found = list(threads.map(lambda image: _hash(output_dir / image.path), known.images))
+    alive = {image.job_id for image, digest in zip(known.images, found, strict=True) if digest is not None}
+    missing: list[str] = []
+    changed: list[str] = []
+    superseded: list[str] = []
+    for image, digest in zip(known.images, found, strict=True):
+        if digest is None:
+            (superseded if image.job_id in alive else missing).append(image.path)
+        elif digest != image.file_sha256:
+            changed.append(image.path)
+    recorded = {image.path for image in known.images} | known.being_saved
+    unrecorded = [path.relative_to(output_dir).as_posix() for path in files]
+    unrecorded = [path for path in unrecorded if path not in recorded]
+    return Verification(
+        checked=len(found),
+        missing=tuple(missing),
+        changed=tuple(changed),
+        superseded=tuple(superseded),
+        without_row=tuple(path for path in unrecorded if not path.endswith(".tmp")),
+        leftovers=tuple(path for path in unrecorded if path.endswith(".tmp")),
+        unreadable_parts=known.refused,
+    )
+
+
+def _read(snapshot: Snapshot) -> _Known:
+    columns = ("path", "file_sha256", "job_id", "status")
+    images = [_Image(*row[:3]) for row in iterate_rows(snapshot, columns) if row[3] == DONE]
+    being_saved = {row["path"] for path in snapshot.journals for row in events.replay(path).saving.values()}
+    return _Known(images, being_saved, snapshot.refused)
+
+
+def _hash(path: Path) -> str | None:
+    try:
+        return file_sha256(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        return ""  # there, but unreadable: no hash will match

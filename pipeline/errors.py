@@ -1,0 +1,97 @@
+"""Everything that can go wrong, as one tree.
+
+    DarkroomError                 a sentence for the user: what, where, what was expected, the way out
+      + ConfigError               the batch cannot start; carries every fault found            exit 2
+      |   - UntrustedConfig       a configuration file that steers Hydra or names code
+      |   - PromptFileError       a prompt file that cannot be read as prompts
+      + ModelError                weights that are missing, damaged or of a refused kind
+      + JobFailure                one image could not be made; the others go on                exit 3
+      |   - BadPixels             NaN or all-black output
+      |   - LeakFound             the finished file would carry something private
+      |   - OutOfMemory           the device or the machine had no memory left
+      + RunStopped                nothing more can be made now, everything done is kept        exit 4
+      |   - DiskFull
+      |   - DeviceLost            the device no longer answers; only a new process can go on
+      + ReadError                 an image or manifest file that cannot be read
+      + Interrupted               a stop was asked for between two denoising steps
+
+Catch `DarkroomError` to show its text; catch `JobFailure` to record it and go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class DarkroomError(Exception):
+    """Base of every error that is shown to the user as one line, without a traceback."""
+
+
+class ConfigError(DarkroomError):
+    """The batch is not valid. `faults` holds one line per fault, in the order found."""
+
+    def __init__(self, faults: str | Sequence[str]) -> None:
+        self.faults: tuple[str, ...] = (faults,) if isinstance(faults, str) else tuple(faults)
+        super().__init__("\n".join(self.faults))
+
+
+class UntrustedConfig(ConfigError):
+    """A configuration file reaches Hydra's own node or names Python code."""
+
+
+class PromptFileError(ConfigError):
+    """A prompt file is missing, malformed or not UTF-8; the message names file and line."""
+
+
+class ModelError(DarkroomError):
+    """Weights are missing, damaged, or of a kind that is refused."""
+
+
+class JobFailure(DarkroomError):
+    """One image could not be made. `kind` is the manifest's `error_kind`."""
+
+    kind = "failed"
+
+
+class BadPixels(JobFailure):
+    """The model returned NaN or an all-black picture."""
+
+    kind = "bad_pixels"
+
+
+class LeakFound(JobFailure):
+    """The finished file holds a home folder, a user's name or something like a key."""
+
+    kind = "leak"
+
+
+class OutOfMemory(JobFailure):
+    """The device or the machine had no memory left for this image."""
+
+    kind = "out_of_memory"
+
+
+class RunStopped(DarkroomError):
+    """The run cannot go on now; everything finished is kept and the same command resumes."""
+
+    kind = "stopped"
+
+
+class DiskFull(RunStopped):
+    """No space left where the images or the manifest are written."""
+
+    kind = "disk_full"
+
+
+class DeviceLost(RunStopped):
+    """The device reported an error after which its context is unusable."""
+
+    kind = "device_lost"
+
+
+class ReadError(DarkroomError):
+    """An image, a record or a manifest file cannot be read."""
+
+
+class Interrupted(DarkroomError):
+    """A stop was asked for; what was being denoised is dropped."""

@@ -1,0 +1,149 @@
+"""From a finished picture to its record. The only place where a record is put together."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipeline.errors import JobFailure
+from pipeline.metadata.record import (
+    Batch,
+    Generator,
+    Lora,
+    Measured,
+    Memory,
+    Noise,
+    Origin,
+    Output,
+    Record,
+    Runtime,
+    Scheduler,
+    Weights,
+    pixel_hash,
+)
+from pipeline.metadata.settings import ImageFormat
+from pipeline.request import GeneratedImage
+from pipeline.version import VERSION
+
+
+class RecordInvalid(JobFailure):
+    """The picture's facts do not make a valid record, so it could never be explained or remade."""
+
+    kind = "record"
+
+
+def build_record(
+    image: GeneratedImage,
+    *,
+    image_id: str,
+    created: datetime,
+    output_format: ImageFormat,
+    quality: int | None,
+    origin: Origin,
+    prompt_template: str | None = None,
+    loras: Iterable[Lora] = (),
+) -> Record:
+    """The complete recipe of `image`.
+
+    `image_id` is a lower-case UUID. `created` must know its time zone; it is kept in UTC, cut to
+    milliseconds. `quality` is `MetadataSettings.quality_for(output_format)`.
+
+    Raises `RecordInvalid` when a value has no place in a record (a lone surrogate, an unknown runtime field).
+    """
+    if created.tzinfo is None:
+        raise ValueError("created needs a time zone: use datetime.now(UTC)")
+    request = image.request
+    model, memory = request.model, request.memory
+    height, width = image.pixels.shape[:2]
+    try:
+        record = Record(
+            id=image_id,
+            created=created.astimezone(UTC).replace(microsecond=created.microsecond // 1000 * 1000),
+            generator=Generator(version=VERSION),
+            pipeline=image.pipeline_class,
+            prompt=request.prompt,
+            negative_prompt=request.negative_prompt,
+            prompt_template=prompt_template,
+            width=width,
+            height=height,
+            steps=request.steps,
+            guidance_scale=request.guidance_scale,
+            clip_skip=request.clip_skip,
+            seed=request.seed,
+            noise=Noise(shape=list(image.noise_shape), sha256=image.noise_sha256),
+            batch=Batch(size=image.batch_size, index=image.batch_index),
+            scheduler=Scheduler(
+                name=request.scheduler,
+                class_name=image.scheduler_class,
+                config=_strict_mapping(image.scheduler_config, "scheduler.config"),
+            ),
+            model=Weights(
+                name=_without_folders(model.name), sha256=model.sha256, architecture=model.architecture
+            ),
+            vae=_vae(model.vae, model.vae_sha256),
+            loras=list(loras),
+            memory=Memory(
+                level=memory.level,
+                dtype=memory.dtype,
+                vae_slicing=memory.vae_slicing,
+                vae_tiling=memory.vae_tiling,
+            ),
+            runtime=Runtime.model_validate(image.runtime),
+            job=origin,
+            measured=Measured(
+                seconds=image.seconds,
+                peak_vram_bytes=image.peak_vram_bytes,
+                peak_rss_bytes=image.peak_rss_bytes,
+            ),
+            output=Output(format=output_format, quality=quality),
+            pixels_sha256=pixel_hash(width, height, image.pixels.tobytes()),
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(step) for step in first["loc"])
+        raise RecordInvalid(f"the record cannot hold {place}: {first['msg']}") from error
+    try:
+        record.to_json().encode()
+    except UnicodeEncodeError as error:
+        raise RecordInvalid("the record cannot hold its texts: one has half of a surrogate pair") from error
+    return record
+
+
+def _vae(name: str | None, sha256: str | None) -> Weights | None:
+    return Weights(name=_without_folders(name), sha256=sha256) if name and sha256 else None
+
+
+def _without_folders(name: str) -> str:
+    """The last part of a path, in either notation: folders tell where a person keeps things."""
+    return re.split(r"[/\\]", name.rstrip("/\\"))[-1]
+
+
+def _strict_mapping(values: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Copy without the private keys: `_name_or_path` is an absolute path, the others describe the library."""
+    return {
+        str(key): _strict_json(value, f"{place}.{key}")
+        for key, value in values.items()
+        if not str(key).startswith("_")
+    }
+
+
+def _strict_json(value: Any, place: str) -> Any:
+    """JSON without NaN: `DPMSolverMultistepScheduler` has `lambda_min_clipped: -inf`, which only Python
+    reads back.
+    """
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return _strict_mapping(value, place)
+    if isinstance(value, list | tuple):
+        return [_strict_json(item, place) for item in value]
+    if hasattr(value, "tolist"):  # NumPy arrays and scalars, such as trained betas
+        return _strict_json(value.tolist(), place)
+    raise RecordInvalid(f"the record cannot hold {place}: {type(value).__name__} is not a plain value")

@@ -1,0 +1,201 @@
+"""Where an image goes below the output folder: `<folder>/<name>`, without extension.
+
+`standard` is `20250111_143022_a3f2e9d4`, `descriptive` is `20250111_143022_beautiful-sunset_a3f2e9d4`,
+`guid` is the whole UUID; `custom` puts together what it is told to. Files are found by their id, never by
+their name.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Literal, get_args
+
+from pipeline.errors import ConfigError
+from pipeline.metadata.record import Record
+from pipeline.metadata.safe_names import excerpt, safe_component
+
+Scheme = Literal["standard", "descriptive", "guid", "custom"]
+Component = Literal["time", "excerpt", "id8", "uuid", "seed", "index", "model", "name"]
+
+MAX_STEM_BYTES = 180
+"""Leaves room for `-9999` and the extension below 200 bytes, and for `.NAME.UUID.tmp` below the 255 of
+ext4.
+"""
+
+MAX_FOLDER_DEPTH = 5
+MAX_FOLDER_BYTES = 60
+"""Per folder: five of them and a file stay far below every path limit but the 260 of old Windows programs."""
+
+_COMPONENTS: dict[Scheme, tuple[Component, ...]] = {
+    "standard": ("time", "id8"),
+    "descriptive": ("time", "excerpt", "id8"),
+    "guid": ("uuid",),
+}
+_FOLDER_FIELDS = ("name", "model", "date", "year", "month", "day", "seed", "index")
+_MAX_TIME_BYTES = 40
+_FREE_TEXT = ("excerpt", "model", "name")
+# No locale (%b), no zone (%Z: times are UTC), nothing that Windows lacks (%s).
+_TIME_FORMAT = re.compile(r"(?:%[YymdHMSfjVGuUW]|[A-Za-z0-9._+=,~-])+")
+_SEPARATOR = re.compile(r"[._+=,~-]{1,3}")
+
+
+@dataclass(frozen=True, slots=True)
+class NameFacts:
+    """What a name can be made of. `created` knows its zone; `index` is the prompt's place in its set."""
+
+    id: str
+    created: datetime
+    prompt: str
+    seed: int
+    model: str
+    name: str | None = None
+    index: int | None = None
+
+    @classmethod
+    def of(cls, record: Record) -> NameFacts:
+        """The facts of a record."""
+        job = record.job
+        return cls(
+            id=record.id,
+            created=record.created,
+            prompt=record.prompt,
+            seed=record.seed,
+            model=record.model.name,
+            name=job.name,
+            index=job.prompt_index,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NamingSettings:
+    """How names are put together.
+
+    `time_format` is strftime's, in UTC and without names of days or zones. `excerpt_length` is in characters.
+    `components` counts for `custom` alone; those that an image lacks are left out. `folder` holds literal
+    text and `{name}`, `{model}`, `{date}`, `{year}`, `{month}`, `{day}`, `{seed}`, `{index}`, divided by
+    `/`; empty is the output folder itself.
+
+    Raises `ConfigError` with all faults found.
+    """
+
+    scheme: Scheme = "standard"
+    time_format: str = "%Y%m%d_%H%M%S"
+    separator: str = "_"
+    excerpt_length: int = 40
+    components: tuple[Component, ...] = ("time", "excerpt", "id8")
+    folder: str = "{name}"
+
+    def __post_init__(self) -> None:
+        faults = [*self._faults(), *_folder_faults(self.folder)]
+        if faults:
+            raise ConfigError([f"naming.{fault}" for fault in faults])
+
+    def _faults(self) -> list[str]:
+        faults = []
+        if self.scheme not in get_args(Scheme):
+            faults.append(f"scheme: {self.scheme!r} is unknown, expected {', '.join(get_args(Scheme))}")
+        if not _TIME_FORMAT.fullmatch(self.time_format) or len(self.time_format) > _MAX_TIME_BYTES:
+            faults.append(
+                f"time_format: {self.time_format!r} cannot stand in a name, expected letters, digits, `-_.`"
+                f" and %Y %y %m %d %H %M %S %f %j %V %G %u %U %W, at most {_MAX_TIME_BYTES} characters"
+            )
+        if not _SEPARATOR.fullmatch(self.separator):
+            faults.append(f"separator: {self.separator!r} is not usable, expected one to three of `-_.+=,~`")
+        if isinstance(self.excerpt_length, bool) or not 1 <= self.excerpt_length <= 120:
+            faults.append(f"excerpt_length: {self.excerpt_length!r} is out of range, expected 1 to 120")
+        unknown = [name for name in self.components if name not in get_args(Component)]
+        if unknown:
+            faults.append(
+                f"components: {unknown[0]!r} is unknown, expected some of {', '.join(get_args(Component))}"
+            )
+        elif not self.components or len(set(self.components)) != len(self.components):
+            faults.append(f"components: {list(self.components)!r}, expected at least one and none twice")
+        return faults
+
+
+def image_path(settings: NamingSettings, facts: NameFacts | Record) -> PurePosixPath:
+    """Folder and stem, relative to the output folder; the caller adds the extension.
+
+    Safe on Linux, macOS and Windows, and never above the output folder. Stems are lower-case but for
+    `time_format`, so names that differ do so on file systems that ignore case. Two images may still get one
+    name (`custom` without an id): `files.store` then counts on.
+    """
+    if isinstance(facts, Record):
+        facts = NameFacts.of(facts)
+    return PurePosixPath(*_folders(settings.folder, facts), _stem(settings, facts))
+
+
+def _stem(settings: NamingSettings, facts: NameFacts) -> str:
+    chosen = _COMPONENTS.get(settings.scheme, settings.components)
+    created = facts.created.astimezone(UTC)
+    fixed: dict[str, str] = {
+        "time": created.strftime(settings.time_format),
+        "id8": facts.id[:8],
+        "uuid": facts.id,
+        "seed": str(facts.seed),
+        "index": "" if facts.index is None else f"{facts.index:06d}",
+    }
+    free_texts = [component for component in chosen if component in _FREE_TEXT]
+    taken = sum(len(fixed.get(component, "").encode()) for component in chosen) + 3 * len(chosen)
+    share = (MAX_STEM_BYTES - taken) // max(len(free_texts), 1)
+    parts = [
+        _free_text(component, settings, facts, share) if component in free_texts else fixed[component]
+        for component in chosen
+    ]
+    # Once more as a whole: parts may add up to a reserved name, or to nothing at all.
+    stem = safe_component(settings.separator.join(part for part in parts if part), MAX_STEM_BYTES)
+    return stem or facts.id
+
+
+def _free_text(component: Component, settings: NamingSettings, facts: NameFacts, max_bytes: int) -> str:
+    if component == "excerpt":
+        return excerpt(facts.prompt, settings.excerpt_length, max_bytes)
+    text = facts.model if component == "model" else facts.name or ""
+    return safe_component(text.lower(), max_bytes)
+
+
+def _folders(template: str, facts: NameFacts) -> list[str]:
+    created = facts.created.astimezone(UTC)
+    values = {
+        "name": facts.name or "",
+        "model": facts.model,
+        "date": created.strftime("%Y-%m-%d"),
+        "year": created.strftime("%Y"),
+        "month": created.strftime("%m"),
+        "day": created.strftime("%d"),
+        "seed": str(facts.seed),
+        "index": "" if facts.index is None else f"{facts.index:06d}",
+    }
+    # Each level is filled in by itself: a `/` in a model's name must not make a folder.
+    levels = (safe_component(level.format_map(values), MAX_FOLDER_BYTES) for level in template.split("/"))
+    return [level for level in levels if level]
+
+
+def _folder_faults(folder: str) -> list[str]:
+    def fault(reason: str) -> list[str]:
+        return [f"folder: {folder!r} {reason}"]
+
+    try:
+        pieces = list(string.Formatter().parse(folder))
+    except ValueError as error:
+        return fault(f"is not a template ({error}), expected text and placeholders such as {{name}}/{{date}}")
+    for literal, placeholder, specification, conversion in pieces:
+        if placeholder is not None and (placeholder not in _FOLDER_FIELDS or specification or conversion):
+            known = ", ".join(f"{{{name}}}" for name in _FOLDER_FIELDS)
+            return fault(f"has the unknown placeholder {{{placeholder}}}, expected some of {known}")
+        if re.search(r'[\\:*?"<>|\x00-\x1f]', literal):
+            return fault("has a mark that no folder can have, expected a relative path divided by `/`")
+    levels = folder.split("/")
+    if folder and not all(levels):
+        return fault(
+            "starts or ends with `/` or has an empty level, expected a relative path such as {name}/{date}"
+        )
+    if any(level.strip(" ") in (".", "..") for level in levels):
+        return fault("leads out of the output folder, expected a relative path without `..`")
+    if len(levels) > MAX_FOLDER_DEPTH:
+        return fault(f"is {len(levels)} levels deep, expected at most {MAX_FOLDER_DEPTH}")
+    return []

@@ -1,0 +1,236 @@
+"""From an image file back to what it says about itself: our record, or what another program wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from pipeline.errors import ReadError
+from pipeline.metadata.containers import MAX_PART_BYTES, Container, read_container
+from pipeline.metadata.record import SCHEMA, Record
+from pipeline.metadata.xmp import read_property
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+class NoRecordError(ReadError):
+    """The image is whole but holds no record of ours."""
+
+
+def read_record(path: Path) -> Record:
+    """The record of an image that we wrote: from its PNG chunk, else its XMP property, else `<stem>.json`
+    beside it.
+
+    Raises `NoRecordError` for a private or a foreign image, `ReadError` for anything damaged, in one line
+    with the path.
+    """
+    container = _open(path)
+    try:
+        record = find_record(container)
+        if record is None:
+            record = _sidecar_record(path, container)
+    except ReadError as error:
+        raise ReadError(f"{path}: {error}") from error
+    if record is not None:
+        return record
+    image_id = _find_id(container)
+    if image_id is None:
+        raise NoRecordError(
+            f"{path}: no Darkroom record in it (`darkroom show` reads images of other programs)"
+        )
+    raise NoRecordError(
+        f"{path}: a private image, it holds only its id {image_id}; its record is in the manifest"
+    )
+
+
+def read_id(path: Path) -> str | None:
+    """The id of an image that we wrote, private ones included; None for others. Raises `ReadError`."""
+    container = _open(path)
+    try:
+        return _find_id(container)
+    except ReadError as error:
+        raise ReadError(f"{path}: {error}") from error
+
+
+def read_pixels(path: Path) -> npt.NDArray[np.uint8]:
+    """The decoded picture: uint8, (height, width, 3), RGB. Raises `ReadError`."""
+    _open(path)  # finds bombs and truncated files before Pillow allocates anything
+    try:
+        return decode_pixels(path)
+    except ReadError as error:
+        raise ReadError(f"{path}: {error}") from error
+
+
+def decode_pixels(source: Path | io.BytesIO) -> npt.NDArray[np.uint8]:
+    """Decode with Pillow into uint8, (height, width, 3), RGB. Raises `ReadError`."""
+    import numpy as np
+    from PIL import Image
+
+    try:
+        with Image.open(source) as image:
+            return np.asarray(image.convert("RGB"))
+    except Exception as error:  # Pillow's plug-ins raise half a dozen types on damaged files
+        raise ReadError(f"its pixels cannot be decoded ({error})") from error
+
+
+def find_record(container: Container) -> Record | None:
+    """The record inside a file; None where there is none. Raises `ReadError` on a damaged or unknown one."""
+    text = container.text("darkroom:metadata")
+    if text is None and container.xmp is not None:
+        text = read_property(container.xmp, "metadata")
+    return None if text is None else parse_record(text)
+
+
+def find_text(container: Container, name: str) -> str | None:
+    """One of our own fields, from the PNG text chunk or the XMP property."""
+    text = container.text(f"darkroom:{name}")
+    if text is None and container.xmp is not None:
+        text = read_property(container.xmp, name)
+    return text
+
+
+def parse_record(text: str | bytes) -> Record:
+    """A record from JSON that anyone may have edited. Raises `ReadError` in one line."""
+    try:
+        return Record.from_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(step) for step in first["loc"])
+        if place == "schema":
+            written = first["input"] if isinstance(first["input"], str) else "no version"
+            raise ReadError(f"its record is of schema {written!r}, this version reads {SCHEMA!r}") from error
+        reason = f"{place}: {first['msg']}" if place else first["msg"]
+        raise ReadError(f"its record is not valid ({reason})") from error
+
+
+def _find_id(container: Container) -> str | None:
+    return find_text(container, "id")
+
+
+def _open(path: Path) -> Container:
+    try:
+        with path.open("rb") as stream:
+            return read_container(stream)
+    except OSError as error:
+        raise ReadError(f"{path}: cannot be opened ({error.strerror or error})") from error
+    except ReadError as error:
+        raise ReadError(f"{path}: {error}") from error
+
+
+def _sidecar_record(path: Path, container: Container) -> Record | None:
+    """The record in `<stem>.json`, if that file is one and belongs to this image."""
+    sidecar = path.with_suffix(".json")
+    try:
+        if sidecar.stat().st_size > MAX_PART_BYTES:
+            return None
+        text = sidecar.read_bytes().strip()
+    except OSError:
+        return None
+    if SCHEMA.partition("/")[0].encode() not in text:
+        return None
+    record = parse_record(text)
+    image_id = _find_id(container)
+    expected = find_text(container, "metadataSha256")
+    if image_id not in (None, record.id):
+        raise ReadError(f"{sidecar.name} belongs to another image ({record.id}, not {image_id})")
+    if expected not in (None, hashlib.sha256(text).hexdigest()):
+        raise ReadError(f"{sidecar.name} was changed after the image was written")
+    if (record.width, record.height) != (container.width, container.height):
+        raise ReadError(f"{sidecar.name} belongs to another image (its size differs)")
+    return record
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDescription:
+    """What an image says about its making. `origin` names the program; `record` is there only for our own.
+
+    `fields` are the program's settings as text, by the names that sd-parsers or the record gives them.
+    """
+
+    origin: str
+    prompt: str
+    negative_prompt: str
+    fields: dict[str, str] = field(default_factory=dict)
+    record: Record | None = None
+
+
+def read_any(path: Path) -> ImageDescription:
+    """Describe an image of ours or of A1111, ComfyUI, InvokeAI, Fooocus and their kin (through sd-parsers).
+
+    Raises `ReadError` where the file is no image or says nothing.
+    """
+    try:
+        record = read_record(path)
+    except NoRecordError as missing:
+        foreign = _describe_foreign(path)
+        if foreign is None:
+            raise missing
+        return foreign
+    return ImageDescription("Darkroom", record.prompt, record.negative_prompt, _record_fields(record), record)
+
+
+def _record_fields(record: Record) -> dict[str, str]:
+    fields = {
+        "seed": record.seed,
+        "steps": record.steps,
+        "guidance_scale": record.guidance_scale,
+        "scheduler": record.scheduler.name,
+        "size": f"{record.width}x{record.height}",
+        "model": record.model.name,
+        "created": record.created.isoformat(),
+        "id": record.id,
+    }
+    return {name: str(value) for name, value in fields.items()}
+
+
+def _describe_foreign(path: Path) -> ImageDescription | None:
+    from sd_parsers.exceptions import ParserError
+    from sd_parsers.parsers import MANAGED_PARSERS
+
+    texts = _foreign_texts(path)
+    parsers: list[Any] = MANAGED_PARSERS  # declared as a list of the abstract base
+    for parser in parsers:
+        try:
+            # A copy: the Fooocus parser takes entries out of what it is given.
+            info = parser().parse(dict(texts))
+        except (ParserError, ValueError, TypeError, KeyError, AttributeError):
+            continue  # the usual answer of a parser to another program's text
+        fields: dict[str, str] = {}
+        for sampler in info.samplers:
+            fields |= {"sampler": sampler.name} | {
+                key: str(value) for key, value in sampler.parameters.items()
+            }
+            if sampler.model is not None:
+                fields["model"] = str(sampler.model)
+        fields |= {str(key): str(value) for key, value in info.metadata.items()}
+        return ImageDescription(info.generator.value, info.full_prompt, info.full_negative_prompt, fields)
+    return None
+
+
+def _foreign_texts(path: Path) -> dict[str, str]:
+    """What other programs write: PNG text chunks, or UserComment in JPEG and WebP, under the PNG keyword.
+
+    sd-parsers' own reader is not used: for JPEG it caches the last text under the image object's `id()`,
+    which Python gives to another object as soon as the first is freed.
+    """
+    from PIL import ExifTags, Image
+
+    try:
+        with Image.open(path) as image:
+            if image.format == "PNG":
+                image.load()  # reads the chunks after the pixels too
+                return {str(key): value for key, value in image.info.items() if isinstance(value, str)}
+            comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment, b"")
+    except Exception as error:  # Pillow's plug-ins raise half a dozen types on damaged files
+        raise ReadError(f"{path}: its metadata cannot be read ({error})") from error
+    if not isinstance(comment, bytes) or len(comment) <= 8:
+        return {}
+    encoding = "utf-16-be" if comment.startswith(b"UNICODE") else "utf-8"
+    return {"parameters": comment[8:].decode(encoding, errors="replace")}

@@ -1,0 +1,187 @@
+"""The recipe of one image: a versioned, strict, allow-listed document.
+
+What is not named here is not written. Every other form of metadata (infotext, EXIF, XMP, a manifest row) is a view of
+this one and is never parsed back where the record itself is at hand. Sizes are pixels, times are UTC, `_bytes` are bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+from pipeline.request import MAX_SEED
+
+SCHEMA = "darkroom.image/1"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def _parse_utc(value: object) -> object:
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
+
+
+def _format_utc(value: datetime) -> str:
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{value.microsecond // 1000:03d}Z"
+
+
+UtcTime = Annotated[datetime, BeforeValidator(_parse_utc), PlainSerializer(_format_utc, return_type=str)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, strict=True, populate_by_name=True
+    )
+
+
+class Generator(_Part):
+    """The program that made the image."""
+
+    name: Literal["darkroom"] = "darkroom"
+    version: str
+
+
+class Noise(_Part):
+    """The initial noise: drawn per image, on the CPU, in float32. `sha256` hashes its little-endian bytes."""
+
+    device: Literal["cpu"] = "cpu"
+    dtype: Literal["float32"] = "float32"
+    shape: list[int]
+    sha256: Sha256
+
+
+class Batch(_Part):
+    """The bundle it was denoised in; needed for a bit-exact remake, since batch size changes rounding."""
+
+    size: Annotated[int, Field(ge=1)]
+    index: Annotated[int, Field(ge=0)]
+
+
+class Scheduler(_Part):
+    """The sampler by its usual name, with the diffusers class and its complete configuration."""
+
+    name: str
+    class_name: str
+    config: dict[str, Any]
+
+
+class Weights(_Part):
+    """One set of weights: a name without folders, and the hash of its content."""
+
+    name: str
+    sha256: Sha256
+    architecture: str | None = None
+
+
+class Lora(_Part):
+    """A LoRA and the weight it was applied with."""
+
+    name: str
+    sha256: Sha256
+    weight: float
+
+
+class Memory(_Part):
+    """How the model was held in memory."""
+
+    level: str
+    dtype: Literal["float32", "float16", "bfloat16"]
+    vae_slicing: bool
+    vae_tiling: bool
+    quantization: str | None = None
+
+
+class Runtime(_Part):
+    """The environment, as far as pixels can depend on it. `versions` maps package to version."""
+
+    device: Literal["cpu", "cuda", "mps"]
+    gpu: str | None = None
+    attention_backend: str
+    cpu_threads: int
+    deterministic: bool
+    versions: dict[str, str]
+
+
+class Origin(_Part):
+    """Where in a batch the image comes from. `id` is the hash of all that decides the picture."""
+
+    id: Sha256
+    run_id: str | None = None
+    name: str | None = None
+    prompt_set: str | None = None
+    prompt_index: int | None = None
+    tags: list[str] = []
+    attempt: Annotated[int, Field(ge=1)] = 1
+
+
+class Measured(_Part):
+    """What making it cost. `seconds` is the image's share of its bundle."""
+
+    seconds: float
+    peak_vram_bytes: int | None = None
+    peak_rss_bytes: int | None = None
+
+
+class Output(_Part):
+    """The file format; `quality` is the encoder's, for lossy formats."""
+
+    format: Literal["png", "jpeg", "webp"]
+    quality: int | None = None
+
+
+class Record(_Part):
+    """The complete recipe of one image. `pixels_sha256` is `pixel_hash` of the array before encoding."""
+
+    schema_: Annotated[Literal["darkroom.image/1"], Field(alias="schema")] = SCHEMA
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+    created: UtcTime
+    generator: Generator
+    task: Literal["txt2img"] = "txt2img"
+    pipeline: str
+    prompt: str
+    negative_prompt: str
+    prompt_template: str | None = None
+    width: Annotated[int, Field(ge=1)]
+    height: Annotated[int, Field(ge=1)]
+    steps: Annotated[int, Field(ge=1)]
+    guidance_scale: Annotated[float, Field(ge=0)]
+    clip_skip: int | None = None
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
+    noise: Noise
+    batch: Batch
+    scheduler: Scheduler
+    model: Weights
+    vae: Weights | None = None
+    loras: list[Lora] = []
+    controlnets: list[Weights] = []
+    memory: Memory
+    runtime: Runtime
+    job: Origin
+    measured: Measured
+    output: Output
+    pixels_sha256: Sha256
+
+    def to_json(self) -> str:
+        """Canonical form: keys sorted, UTF-8, no NaN, no blanks. Equal records give equal text."""
+        return json.dumps(
+            self.model_dump(by_alias=True),
+            sort_keys=True,
+            ensure_ascii=False,
+            allow_nan=False,
+            separators=(",", ":"),
+        )
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Record:
+        """Parse and validate; raises `pydantic.ValidationError` on anything that is not a record."""
+        return cls.model_validate_json(text)
+
+
+def pixel_hash(width: int, height: int, rgb_bytes: bytes) -> str:
+    """SHA-256 of `RGB <width>x<height>\\n` followed by the raw 8-bit RGB rows, top to bottom."""
+    digest = hashlib.sha256(f"RGB {width}x{height}\n".encode())
+    digest.update(rgb_bytes)
+    return digest.hexdigest()
