@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from jobs.batch import main
+from jobs.composition import explain, user_folders
 from jobs.trust import check_interpolations, check_trust
 from pipeline.errors import ConfigError, DarkroomError
 
@@ -24,43 +28,33 @@ def collect_configs() -> tuple[list[dict[str, Any]], list[Path]]:
     Nothing has been composed after `--help`, `--cfg` and the like: the list is then empty. Raises `ConfigError`.
     """
     configs: list[dict[str, Any]] = []
-    folders: list[Path] = []
+    folders: dict[Path, None] = {}
     faults: dict[str, None] = {}
 
     @hydra.main(version_base="1.3", config_path="conf", config_name="config")
     def collect(config: DictConfig) -> None:
         # Hydra would answer an exception with a traceback and its own exit code.
         try:
-            check_interpolations(OmegaConf.to_container(config, resolve=False))
-            plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+            check_interpolations(cast(dict[str, Any], OmegaConf.to_container(config, resolve=False)))
+            configs.append(cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True)))
         except ConfigError as error:
             faults.update(dict.fromkeys(error.faults))
         except OmegaConfBaseException as error:
             faults[f"{error.full_key}: {(error.msg or str(error)).splitlines()[0]}"] = None
-        else:
-            assert isinstance(plain, dict)
-            configs.append({str(key): value for key, value in plain.items()})
-        if not folders:
-            sources = HydraConfig.get().runtime.config_sources
-            folders.extend(Path(source.path) for source in sources if source.schema == "file")
+        sources = HydraConfig.get().runtime.config_sources
+        folders.update((Path(source.path), None) for source in sources if source.schema == "file")
 
-    try:
-        collect()
-    except SystemExit as stop:  # Hydra has said on stderr what it could not compose
-        raise SystemExit(2 if stop.code else 0) from None
+    with TemporaryDirectory(prefix="darkroom-") as scratch:
+        # A sweep leaves a multirun.yaml with paths and overrides; ours goes where it is removed at once.
+        OmegaConf.register_new_resolver("scratch", lambda: scratch, replace=True)
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # raise what cannot be composed: we say it in one line
+        try:
+            collect()
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(explain(str(error))) from error
     if faults:
         raise ConfigError(list(faults))
-    return configs, folders
-
-
-def user_folders(arguments: list[str]) -> list[Path]:
-    """The folders given with `--config-dir` or `-cd`, which Hydra would read next."""
-    folders = []
-    for index, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
-        if name in ("--config-dir", "-cd"):
-            folders += [Path(value)] if value else [Path(folder) for folder in arguments[index + 1 : index + 2]]
-    return folders
+    return configs, list(folders)
 
 
 def run(arguments: list[str]) -> int:

@@ -183,7 +183,7 @@ def _memory_settings(config: BatchConfig, device: Device) -> MemorySettings:
 
 
 def _fallback(weights: ModelFolder) -> Sampling:
-    """Every value that the batch and the profile may leave open. Not checked: it comes from the weights, not from users."""
+    """Every value that the batch and the profile may leave open. Not checked: the weights say it."""
     return FALLBACK.model_copy(
         update={
             "width": weights.width,
@@ -217,5 +217,3 @@ def _output_faults(output_dir: Path, *, dry_run: bool) -> list[str]:
     except OSError as error:
         return [f"output.dir: {output_dir} cannot be written ({error.strerror}); give another folder"]
     return []
-
-

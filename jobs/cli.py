@@ -30,9 +30,7 @@ app = typer.Typer(
     help="Find, explain, remake and check the images that `run.py` has made.",
 )
 
-OutputDir = Annotated[
-    Path, typer.Option("--output-dir", help="The folder with the images and their manifest.")
-]
+OutputDir = Annotated[Path, typer.Option("--output-dir", help="The folder with the images and their manifest.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -68,12 +66,8 @@ def search(
     where: Annotated[
         str | None, typer.Option(help='A DuckDB condition over the columns, such as "steps >= 16".')
     ] = None,
-    columns: Annotated[
-        str | None, typer.Option(help="Columns to print, separated by commas; `*` for all.")
-    ] = None,
-    sort: Annotated[
-        str, typer.Option(help="Column to sort by; a `-` in front sorts downwards.")
-    ] = "-created_at",
+    columns: Annotated[str | None, typer.Option(help="Columns to print, separated by commas; `*` for all.")] = None,
+    sort: Annotated[str, typer.Option(help="Column to sort by; a `-` in front sorts downwards.")] = "-created_at",
     limit: Annotated[
         int | None, typer.Option(min=0, help="At most so many; 0 for all. A table stops at 50 by default.")
     ] = None,
@@ -147,12 +141,8 @@ def show(
 
 @app.command()
 def reproduce(
-    image: Annotated[
-        Path, typer.Argument(help="An image with a record, or a private one of `--output-dir`.")
-    ],
-    check: Annotated[
-        bool, typer.Option("--check", help="Compare pixels; exit 0 only if all are equal.")
-    ] = False,
+    image: Annotated[Path, typer.Argument(help="An image with a record, or a private one of `--output-dir`.")],
+    check: Annotated[bool, typer.Option("--check", help="Compare pixels; exit 0 only if all are equal.")] = False,
     model: Annotated[str | None, typer.Option(help="Where the model's weights are now.")] = None,
     output_dir: OutputDir = Path("outputs"),
 ) -> None:

@@ -313,13 +313,11 @@ def fault_lines(error: ValidationError, model: type[BaseModel], where: str = "")
     """One line per fault: key, value, what was expected, the nearest right spelling."""
     for fault in error.errors(include_url=False):
         # Pydantic adds the names of validators and union branches to the path; keys are what users know.
-        location = [
-            part for part in fault["loc"] if isinstance(part, int) or part.isidentifier() or "." in part
-        ]
+        location = [part for part in fault["loc"] if isinstance(part, int) or part.isidentifier() or "." in part]
         key = where + ".".join(str(part) for part in location)
         value = fault["input"]
         if fault["type"] == "extra_forbidden":
-            yield f"{key}: unknown key{nearest(str(location[-1]), _keys_at(model, location[:-1]))}"
+            yield f"{key}: unknown key{nearest(str(location[-1]), keys_at(model, location[:-1]))}"
         elif fault["type"] == "missing":
             yield f"{key}: is missing"
         else:
@@ -330,18 +328,18 @@ def fault_lines(error: ValidationError, model: type[BaseModel], where: str = "")
             yield f"{key}: {message}" + ("" if isinstance(value, Mapping) else f" (got {_shorten(value)})")
 
 
-def _keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+def keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    """The keys that a configuration has at a place; none where it is no mapping of ours."""
     for part in location:
         field = model.model_fields.get(str(part))
-        if field is None or not (
-            isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        ):
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
             return []
         model = field.annotation
     return list(model.model_fields)
 
 
 def nearest(word: str, choices: Sequence[str]) -> str:
+    """`; did you mean ...?`, or else what there is to choose from."""
     """The end of a message on an unknown word: the choice most like it, or all of them."""
     near = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
     if near:

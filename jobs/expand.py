@@ -50,7 +50,7 @@ class _Row:
 class Expansion:
     """The jobs of one configuration, in a fixed order: `len`, iteration and `job(index)` agree.
 
-    A prompt's own values win over the grid's, the grid's over `sampling`, that over the model's `defaults`,
+    A prompt's own values win over the grid's, the grid's over `sampling`, that over the model's own,
     and these over `fallback`, which has every value but perhaps `clip_skip`. Raises `ConfigError` with all
     faults: grid, templates, unknown wildcards, more than 10,000,000 jobs.
     """
@@ -115,9 +115,7 @@ class Expansion:
         index, seed = divmod(index, len(self._seeds_of(line)))
         text, point = divmod(index, len(self._grid))
         combination = self._grid[point]
-        row = self._row(
-            line, place, texts, texts[text], combination, self._likeness(line.sampling, combination)
-        )
+        row = self._row(line, place, texts, texts[text], combination, self._likeness(line.sampling, combination))
         return self._job(row, row.seeds[seed])
 
     def _rows(self) -> Iterator[_Row]:
@@ -152,9 +150,7 @@ class Expansion:
             negative_prompt = combination.negative_prompt
         if negative_prompt is None:
             negative_prompt = self._negative_prompt
-        seeds = (
-            (combination.seed,) if combination.seed is not None and not line.seeds else self._seeds_of(line)
-        )
+        seeds = (combination.seed,) if combination.seed is not None and not line.seeds else self._seeds_of(line)
         row_hash = hash_sampling(self._hash_prompt(text, negative_prompt), likeness)
         return _Row(line, index, text, template, negative_prompt, combination.tags, likeness, seeds, row_hash)
 
@@ -179,7 +175,7 @@ class Expansion:
         """The sampling of a prompt at one point of the grid."""
         values = self._base if not combination.sampling else {**self._base, **combination.sampling}
         if own is not UNSET:
-            values = {**values, **own.model_dump(exclude_none=True)}
+            values = {key: value if (mine := getattr(own, key)) is None else mine for key, value in values.items()}
         return Likeness(**values)
 
     def _seeds_of(self, line: PromptLine) -> Sequence[int]:
@@ -213,9 +209,7 @@ class Expansion:
                 total += len(texts) * len(self._grid) * len(self._seeds_of(line))
             self._ends.append(total)
         if total > MAX_GRID:
-            faults.append(
-                f"{total:,} jobs, more than {MAX_GRID:,}; use fewer prompts, variants, seeds or grid values"
-            )
+            faults.append(f"{total:,} jobs, more than {MAX_GRID:,}; use fewer prompts, variants, seeds or grid values")
 
     def _check_grid_texts(self, faults: list[str]) -> None:
         """A grid lists its texts one by one; `{a|b}` in one of them would be a second grid within it."""
@@ -226,6 +220,4 @@ class Expansion:
                 except (ConfigError, ValueError):
                     plain = False
                 if not plain:
-                    faults.append(
-                        f"grid.{key}[{place}]: takes no {{a|b}} or __wildcard__; list the texts one by one"
-                    )
+                    faults.append(f"grid.{key}[{place}]: takes no {{a|b}} or __wildcard__; list the texts one by one")

@@ -36,9 +36,7 @@ def as_csv(columns: Sequence[str], rows: Sequence[Found]) -> str:
     writer.writeheader()
     for row in rows:
         values = _jsonable(row)
-        writer.writerow(
-            {k: json.dumps(v, ensure_ascii=False) if isinstance(v, list) else v for k, v in values.items()}
-        )
+        writer.writerow({k: json.dumps(v, ensure_ascii=False) if isinstance(v, list) else v for k, v in values.items()})
     return text.getvalue().rstrip("\n")
 
 

@@ -87,9 +87,7 @@ class Grid(Sequence[Combination]):
         self._count = math.prod(len(values) for values in self._axes.values())
         if self._count > MAX_GRID:
             sizes = " x ".join(f"{len(values):,}" for values in self._axes.values())
-            faults.append(
-                f"grid: {sizes} is {self._count:,} combinations, more than {MAX_GRID:,}; take values out"
-            )
+            faults.append(f"grid: {sizes} is {self._count:,} combinations, more than {MAX_GRID:,}; take values out")
         elif not faults:
             for keys in self._axes:
                 self._axes[keys] = _checked(keys, self._axes[keys], faults)

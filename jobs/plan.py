@@ -52,9 +52,7 @@ class PlanSettings:
 class Plan:
     """The jobs to make, in order. `requested = duplicates + done + failed_before + to_make`."""
 
-    def __init__(
-        self, expansions: Sequence[Expansion], states: JobStates, settings: Sequence[PlanSettings]
-    ) -> None:
+    def __init__(self, expansions: Sequence[Expansion], states: JobStates, settings: Sequence[PlanSettings]) -> None:
         """`expansions` and `settings` are one per configuration; `states` is what the manifest already has."""
         self._expansions = expansions
         self._starts = [0]
@@ -96,7 +94,7 @@ class Plan:
             yield self._job(int(index))
 
     def bundles(self) -> Iterator[tuple[Assignment, ...]]:
-        """Batches of alike jobs, in order. A job that lost its process before runs alone, so that it drags none along."""
+        """Batches of alike jobs, in order. A job that lost its process before runs alone, to drag none along."""
         bundle: list[Assignment] = []
         present = -1
         for index, number in zip(self._order, self._order_groups, strict=True):
@@ -133,9 +131,7 @@ class Plan:
         import numpy as np
 
         halves = np.frombuffer(keys, dtype=">u8").reshape(-1, 2)
-        order = np.lexsort(
-            (halves[:, 1], halves[:, 0])
-        )  # stable: of equal jobs the first requested stands first
+        order = np.lexsort((halves[:, 1], halves[:, 0]))  # stable: of equal jobs the first requested stands first
         sorted_halves = halves[order]
         first = np.ones(len(order), dtype=bool)
         first[1:] = (sorted_halves[1:] != sorted_halves[:-1]).any(axis=1)
@@ -181,9 +177,7 @@ class Plan:
         )
         rank_of = np.empty(max(len(ranks), 1), dtype=np.uint32)
         rank_of[ranks] = np.arange(len(ranks), dtype=np.uint32)
-        numbers = (
-            np.frombuffer(group_numbers, dtype=np.uint32)[pending] if len(pending) else np.empty(0, np.uint32)
-        )
+        numbers = np.frombuffer(group_numbers, dtype=np.uint32)[pending] if len(pending) else np.empty(0, np.uint32)
         order = np.argsort(rank_of[numbers], kind="stable")
         return pending[order], numbers[order]
 

@@ -29,9 +29,7 @@ MAX_LINE_BYTES = 1 << 20
 
 _WHOLE_NUMBERS = {"steps", "width", "height", "clip_skip"}
 _BOM = b"\xef\xbb\xbf"
-_Record: TypeAlias = (
-    "tuple[int, int, object | PromptFileError]"  # first byte, line, item or what is wrong with it
-)
+_Record: TypeAlias = "tuple[int, int, object | PromptFileError]"  # first byte, line, item or what is wrong with it
 
 
 def find_prompt_file(name: str, search: Sequence[Path]) -> Path:
@@ -44,15 +42,9 @@ def find_prompt_file(name: str, search: Sequence[Path]) -> Path:
         if path.is_file():
             return path
         if path.exists():
-            raise PromptFileError(
-                f"prompts.file: {path}: is a folder or a device; name a .txt, .csv or .jsonl file"
-            )
+            raise PromptFileError(f"prompts.file: {path}: is a folder or a device; name a .txt, .csv or .jsonl file")
     looked = ", ".join(str(folder.absolute()) for folder in folders) or str(given.parent)
-    names = [
-        path.name
-        for folder in folders or [Path()]
-        for path in (folder / given).parent.glob(f"*{given.suffix}")
-    ]
+    names = [path.name for folder in folders or [Path()] for path in (folder / given).parent.glob(f"*{given.suffix}")]
     near = difflib.get_close_matches(given.name, names, n=1)
     hint = f"; did you mean {str(Path(name).with_name(near[0]))!r}?" if near else ""
     raise PromptFileError(f"prompts.file: {name}: there is no such file; looked in {looked}{hint}")
@@ -144,9 +136,7 @@ class _PromptFile(Sequence[PromptLine]):
         file.seek(start)
         return file
 
-    def _text_lines(
-        self, file: BinaryIO, start: int, line: int
-    ) -> Iterator[tuple[int, int, str | PromptFileError]]:
+    def _text_lines(self, file: BinaryIO, start: int, line: int) -> Iterator[tuple[int, int, str | PromptFileError]]:
         """First byte, number and text of each line, its end included."""
         while raw := file.readline(MAX_LINE_BYTES + 1):
             if len(raw) > MAX_LINE_BYTES:
@@ -154,9 +144,7 @@ class _PromptFile(Sequence[PromptLine]):
                     f"{self._label}:{line}: is longer than {MAX_LINE_BYTES:,} bytes; is it a prompt file?"
                 )
             if b"\0" in raw:
-                raise PromptFileError(
-                    f"{self._label}:{line}: holds a NUL byte; this is a binary file, not text"
-                )
+                raise PromptFileError(f"{self._label}:{line}: holds a NUL byte; this is a binary file, not text")
             try:
                 yield start, line, raw.decode()
             except UnicodeDecodeError as error:
@@ -191,14 +179,8 @@ class _JsonLinesFile(_PromptFile):
         try:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
-            reason = (
-                f"{error.msg}, column {error.colno}"
-                if isinstance(error, json.JSONDecodeError)
-                else str(error)
-            )
-            return PromptFileError(
-                f"{self._label}:{line}: is not JSON ({reason}); one text or mapping per line"
-            )
+            reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+            return PromptFileError(f"{self._label}:{line}: is not JSON ({reason}); one text or mapping per line")
 
 
 class _CsvFile(_PromptFile):
@@ -239,9 +221,7 @@ class _CsvFile(_PromptFile):
             except StopIteration:
                 return
             except csv.Error as error:
-                raise PromptFileError(
-                    f"{self._label}:{lines[0][1]}: is not CSV ({error}); check its quotes"
-                ) from None
+                raise PromptFileError(f"{self._label}:{lines[0][1]}: is not CSV ({error}); check its quotes") from None
             if any(cell.strip() for cell in row):
                 yield *lines[0], self._item(row, lines[0][1])
 

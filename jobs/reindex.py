@@ -100,9 +100,7 @@ def _read(layout: Layout, snapshot: Snapshot) -> _Before:
     return before
 
 
-def _new_tables(
-    output_dir: Path, images: list[Path], before: _Before, result: Reindexing
-) -> Iterator[pa.Table]:
+def _new_tables(output_dir: Path, images: list[Path], before: _Before, result: Reindexing) -> Iterator[pa.Table]:
     rebuilt: set[str] = set()
     unrecorded: list[Path] = []
     rows: list[Row] = []
@@ -119,9 +117,9 @@ def _new_tables(
     result.rebuilt = len(rebuilt)
     if rows:
         yield _sorted(table_from_rows(rows))
-    moved = {file_sha256(path): path.relative_to(output_dir).as_posix() for path in unrecorded}
+    hashes = {path.relative_to(output_dir).as_posix(): file_sha256(path) for path in unrecorded}
     for part in before.parts:
-        kept = _kept(output_dir, read_part(part), rebuilt, moved, result)
+        kept = _kept(output_dir, read_part(part), rebuilt, hashes, result)
         if kept.num_rows:
             yield kept
 
@@ -134,7 +132,9 @@ def _rebuilt_rows(
     for path in images:
         relative = path.relative_to(output_dir).as_posix()
         try:
-            record = read_record(path)
+            record, digest = read_record(path), file_sha256(path)
+        except FileNotFoundError:
+            continue
         except NoRecordError:
             unrecorded.append(path)
             continue
@@ -144,7 +144,7 @@ def _rebuilt_rows(
         if record.id in before.elsewhere:
             continue
         if before.paths.get(record.id, relative) == relative:
-            yield done_row(record, relative, file_sha256(path))
+            yield done_row(record, relative, digest)
         else:
             copies.append((path, relative))
     # An image that is not where it was: renamed, or a copy of one that the caller has seen already.
@@ -152,10 +152,13 @@ def _rebuilt_rows(
         yield done_row(read_record(path), relative, file_sha256(path))
 
 
-def _kept(
-    output_dir: Path, part: pa.Table, rebuilt: set[str], moved: dict[str, str], result: Reindexing
-) -> pa.Table:
-    """The rows of an old part that stay, with the new path of private images that were moved."""
+def _kept(output_dir: Path, part: pa.Table, rebuilt: set[str], hashes: dict[str, str], result: Reindexing) -> pa.Table:
+    """The rows of an old part that stay. `hashes`: path to SHA-256 of the images without a record, by which a row
+    finds its private image again wherever that was moved.
+    """
+    import pyarrow as pa
+
+    places = {digest: path for path, digest in hashes.items()}
     mask: list[bool] = []
     paths: list[Any] = part.column("path").to_pylist()
     columns = (part.column(name).to_pylist() for name in ("status", "image_id", "file_sha256"))
@@ -166,14 +169,14 @@ def _kept(
         if image_id in rebuilt:
             mask.append(False)
             continue
-        if not (output_dir / paths[index]).is_file():
-            paths[index] = moved.get(digest)
+        path = paths[index]
+        if hashes.get(path) != digest:
+            paths[index] = places.get(digest, path if (output_dir / path).is_file() else None)
         mask.append(paths[index] is not None)
         result.dropped += paths[index] is None
     result.kept += sum(mask)
-    return part.set_column(part.schema.get_field_index("path"), part.schema.field("path"), [paths]).filter(
-        mask
-    )
+    column = part.schema.get_field_index("path")
+    return part.set_column(column, part.schema.field(column), pa.array(paths, pa.string())).filter(mask)
 
 
 def _sorted(table: pa.Table) -> pa.Table:

@@ -43,9 +43,7 @@ def search(
     chosen = COLUMNS if tuple(columns) == ("*",) else tuple(_known(name, "--columns") for name in columns)
     sort_column = _known(sort.removeprefix("-"), "--sort")
     if not Layout(output_dir).root.is_dir():
-        raise ReadError(
-            f"{output_dir}: no manifest here; make images first, or name their folder with --output-dir"
-        )
+        raise ReadError(f"{output_dir}: no manifest here; make images first, or name their folder with --output-dir")
 
     def run(connection: DuckDBPyConnection) -> list[tuple[Any, ...]]:
         import duckdb

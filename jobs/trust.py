@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import yaml
 
 from jobs.config import first_faults
+from jobs.interpolations import check_interpolations
 from pipeline.errors import ConfigError, UntrustedConfig
+
+__all__ = ["check_interpolations", "check_trust"]
 
 WAY_OUT = "prompts from strangers belong in a .txt, .csv or .jsonl file (prompts.file)"
 
@@ -29,7 +32,8 @@ _HEADER = re.compile(r"\s*#\s*@package\s+(.*)")
 _DEFAULT = re.compile(r"(?:(?:optional|override) )*/?(?!hydra\b)[A-Za-z_][\w-]*(?:/[\w-]+)*|_self_")
 _OPTION = re.compile(r"[\w-][\w.-]*(?:/[\w-][\w.-]*)*")
 _PLAIN_TAGS = {
-    f"tag:yaml.org,2002:{kind}" for kind in "null bool int float str seq map merge timestamp value".split()
+    f"tag:yaml.org,2002:{kind}"
+    for kind in ("null", "bool", "int", "float", "str", "seq", "map", "merge", "timestamp", "value")
 }
 _Fault: TypeAlias = tuple[int, str]  # line, what is wrong
 
@@ -48,9 +52,7 @@ def check_trust(folders: Sequence[Path], primary: Path) -> None:
         for path in _yaml_files(folder):
             option = path.relative_to(folder)
             if (first := shipped.setdefault(option.as_posix(), path)) is not path:
-                broken.append(
-                    f"{path}: is never read, since {first} has the same name and comes first; rename it"
-                )
+                broken.append(f"{path}: is never read, since {first} has the same name and comes first; rename it")
             if primary.exists() and path.exists() and path.samefile(primary):
                 continue
             try:
@@ -105,20 +107,16 @@ def _faults(path: Path, option: Path) -> Iterator[_Fault]:
 
 
 def _header_faults(text: str, option: Path) -> Iterator[_Fault]:
-    """Package headers, looked for on every line: stricter than Hydra, which reads the first 512 characters."""
+    """Package headers, looked for on every line: stricter than Hydra, which reads 512 characters."""
     for number, line in enumerate(text.splitlines(), start=1):
         match = _HEADER.match(line)
-        if not match or (match[1].strip() == "_global_" and option.parts[0] in GLOBAL_FOLDERS):
-            continue
-        allowed = "only `# @package _global_` in experiment/ may do that"
-        yield (
-            number,
-            f"the header `@package {match[1].strip()}` puts the file where it does not belong; {allowed}",
-        )
+        if match and not (match[1].strip() == "_global_" and option.parts[0] in GLOBAL_FOLDERS):
+            header = f"the header `@package {match[1].strip()}`"
+            yield number, f"{header} moves the file; only `# @package _global_` in experiment/ is allowed"
 
 
 def _node_faults(node: yaml.Node, seen: set[int]) -> Iterator[_Fault]:
-    """Refused keys and tags anywhere: an anchor or a merge (`<<`) could lift them to the top from any depth."""
+    """Refused keys and tags, at any depth: an anchor or a merge (`<<`) could lift them to the top."""
     if id(node) in seen:
         return
     seen.add(id(node))
@@ -177,82 +175,3 @@ def _top_faults(root: yaml.Node) -> Iterator[_Fault]:
         names.add(name)
         if name == "defaults" and not isinstance(value, yaml.SequenceNode):
             yield line, "the top-level key 'defaults' is Hydra's list of options and must be a list"
-
-
-# --- interpolations
-# -----------------------------------------------------------------------------------------------
-
-RECORDED_KEYS = ("prompts", "name", "sampling", "grid", "seeds")
-"""Parts of a configuration whose texts end up in images."""
-
-# An odd number of backslashes before it makes `${` plain text, as in OmegaConf.
-_INTERPOLATION = re.compile(r"(?<!\\)(?:\\\\)*\$\{(?P<inside>[^{}]*)(?P<end>[{}]|$)")
-_PLAIN_PATH = re.compile(r"\s*(?P<dots>\.*)(?P<path>[\w-]+(?:\.[\w-]+|\[[\w-]+\])*)\s*")
-
-
-def check_interpolations(raw: Mapping[str, Any]) -> None:
-    """Refuse texts that would carry the environment, or anything else a resolver gives, into images.
-
-    `raw` is a whole composed configuration as plain containers, interpolations not resolved. References to
-    other keys (`${name}`) are followed; what they reach must be free of resolvers too. Raises
-    `UntrustedConfig` with all faults.
-    """
-    faults = []
-    for key in RECORDED_KEYS:
-        for path, text in _texts(raw.get(key), (key,)):
-            reason = _resolver_reached(text, path, raw, set())
-            if reason:
-                faults.append(f"{_shown(path)}: {reason}; write the text itself (or \\${{ for the signs ${{)")
-    if faults:
-        raise UntrustedConfig(first_faults(faults))
-
-
-_Path: TypeAlias = tuple[str | int, ...]
-
-
-def _texts(node: Any, path: _Path) -> Iterator[tuple[_Path, str]]:
-    if isinstance(node, str):
-        yield path, node
-    elif isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _texts(value, (*path, key))
-    elif isinstance(node, Sequence):
-        for index, value in enumerate(node):
-            yield from _texts(value, (*path, index))
-
-
-def _resolver_reached(text: str, path: _Path, raw: Mapping[str, Any], seen: set[_Path]) -> str | None:
-    """Why a text may not be used: the resolver it reaches, and through which key; None for a harmless one."""
-    if "${" not in text:
-        return None
-    for match in _INTERPOLATION.finditer(text):
-        plain = _PLAIN_PATH.fullmatch(match["inside"]) if match["end"] == "}" else None
-        if plain is None:
-            return f"uses ${{{match['inside'][:40]}...}}, and only plain references such as ${{name}} may reach an image"
-        steps = re.findall(r"[\w-]+", plain["path"])
-        # One dot is the mapping or list that the text stands in, each further dot its parent.
-        start: _Path = path[: len(path) - len(plain["dots"])] if plain["dots"] else ()
-        target = (*start, *steps)
-        if target in seen:
-            continue
-        seen.add(target)
-        for inner_path, inner in _texts(_node_at(raw, target), target):
-            if reason := _resolver_reached(inner, inner_path, raw, seen):
-                return f"refers to {_shown(inner_path)}, which {reason}"
-    return None
-
-
-def _node_at(raw: Any, path: _Path) -> Any:
-    """The node with this path; None where there is none, which Hydra reports itself."""
-    for step in path:
-        if isinstance(raw, Mapping):
-            raw = raw.get(step, raw.get(int(step)) if str(step).isdigit() else None)
-        elif isinstance(raw, Sequence) and not isinstance(raw, str) and str(step).isdigit():
-            raw = raw[int(step)] if int(step) < len(raw) else None
-        else:
-            return None
-    return raw
-
-
-def _shown(path: _Path) -> str:
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")

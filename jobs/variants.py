@@ -12,7 +12,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import accumulate
 from random import Random
 from typing import TYPE_CHECKING, TypeAlias, overload
@@ -202,7 +202,8 @@ class VariantTexts(Sequence[str]):
             return self._node
         key = f"{self._settings.prompt_seed}\n{index}\n{self.template}"
         seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
-        context = _random_context(Random(seed))
+        context = _random_context()
+        context.rand.seed(seed)
         return str(next(context.generator_from_command(command_of(self._node))))
 
 
@@ -213,12 +214,14 @@ def _in_step(node: Node, index: int) -> str:
     return text_at(node, index % count_of(node))
 
 
-def _random_context(rand: Random) -> SamplingContext:
+@cache
+def _random_context() -> SamplingContext:
+    """The library's side of a draw, made once: it is reseeded for every text."""
     from dynamicprompts.enums import SamplingMethod
     from dynamicprompts.sampling_context import SamplingContext
     from dynamicprompts.wildcards import WildcardManager
 
     # Wildcards are resolved in the tree already, so the library's own manager stays empty.
     return SamplingContext(
-        default_sampling_method=SamplingMethod.RANDOM, wildcard_manager=WildcardManager(), rand=rand
+        default_sampling_method=SamplingMethod.RANDOM, wildcard_manager=WildcardManager(), rand=Random()
     )

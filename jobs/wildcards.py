@@ -60,9 +60,7 @@ class Wildcards:
         if name in within:
             raise ValueError(f"wildcard __{name}__ leads back to itself: {' -> '.join([*within, name])}")
         if len(within) >= MAX_DEPTH:
-            raise ValueError(
-                f"wildcards are nested more than {MAX_DEPTH} deep: {' -> '.join([*within, name])}"
-            )
+            raise ValueError(f"wildcards are nested more than {MAX_DEPTH} deep: {' -> '.join([*within, name])}")
         if name not in self._choices:
             self._choices[name] = self._read(name, within)
         return self._choices[name]
@@ -126,9 +124,7 @@ class _Parser:
             if word == "{":
                 nodes.append(self._choice(depth + 1, start))
             elif word == "}":
-                raise ValueError(
-                    f"'}}' at character {start + 1} has no '{{' before it; for the sign itself write \\}}"
-                )
+                raise ValueError(f"'}}' at character {start + 1} has no '{{' before it; for the sign itself write \\}}")
             elif word in (r"\{", r"\}", r"\__") or (word == r"\|" and depth):
                 _append(nodes, word[1:])
             elif token["wildcard"] and self._is_wildcard(token):
@@ -153,25 +149,19 @@ class _Parser:
             options.append(self._sequence(depth))
             weights.append(weight)
             if self._at >= len(self._text):
-                raise ValueError(
-                    f"'{{' at character {start + 1} is never closed; for the sign itself write \\{{"
-                )
+                raise ValueError(f"'{{' at character {start + 1} is never closed; for the sign itself write \\{{")
             self._at += 1
             if self._text[self._at - 1] == "}":
                 break
         if options == [""]:
-            raise ValueError(
-                f"the braces at character {start + 1} are empty; for the signs themselves write \\{{\\}}"
-            )
+            raise ValueError(f"the braces at character {start + 1} are empty; for the signs themselves write \\{{\\}}")
         if bounds and len(options) == 1:
             only = options[0]
             if isinstance(only, Choice) and only.least == only.most == 1:  # {2$$__colour__}: two of its lines
                 options, weights = list(only.options), list(only.weights)
         least, most = _limits(bounds, len(options)) if bounds else (1, 1)
         if not least <= most <= len(options) or not most:
-            raise ValueError(
-                f"the braces at character {start + 1} ask for {least} to {most} of {len(options)} options"
-            )
+            raise ValueError(f"the braces at character {start + 1} ask for {least} to {most} of {len(options)} options")
         separator = bounds[5] if bounds and bounds[5] is not None else ","
         return Choice(tuple(options), tuple(weights), least, most, separator)
 

@@ -9,10 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from diffusers import SchedulerMixin
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +28,6 @@ SAMPLERS: dict[str, Sampler] = {
     "Euler Karras": Sampler("EulerDiscreteScheduler", _KARRAS),
     "Euler a": Sampler("EulerAncestralDiscreteScheduler"),
     "Heun": Sampler("HeunDiscreteScheduler"),
-    "LMS": Sampler("LMSDiscreteScheduler"),
-    "LMS Karras": Sampler("LMSDiscreteScheduler", _KARRAS),
     "DPM2": Sampler("KDPM2DiscreteScheduler"),
     "DPM2 Karras": Sampler("KDPM2DiscreteScheduler", _KARRAS),
     "DPM2 a": Sampler("KDPM2AncestralDiscreteScheduler"),
@@ -76,7 +71,7 @@ def name_of_class(class_name: str) -> str:
     return _BY_CLASS.get(class_name, class_name)
 
 
-def make_scheduler(name: str, own: SchedulerMixin) -> SchedulerMixin:
+def make_scheduler(name: str, own: Any) -> Any:
     """A fresh scheduler for one bundle (they keep state): the model's own, or another one on the same noise schedule.
 
     `own` is the scheduler that came with the weights; its betas, prediction type and timestep spacing are kept.
@@ -85,5 +80,5 @@ def make_scheduler(name: str, own: SchedulerMixin) -> SchedulerMixin:
 
     sampler = SAMPLERS.get(name)
     if sampler is None or (type(own).__name__ == sampler.class_name and not sampler.options):
-        return type(own).from_config(own.config)  # type: ignore[no-any-return]
-    return getattr(diffusers, sampler.class_name).from_config(own.config, **sampler.options)  # type: ignore[no-any-return]
+        return type(own).from_config(own.config)
+    return getattr(diffusers, sampler.class_name).from_config(own.config, **sampler.options)

@@ -32,8 +32,8 @@ from jobs.manifest.finished import FinishedSince
 from jobs.manifest.journal import Journal
 from jobs.manifest.schema import FAILED, INTERRUPTED, Row, attempt_row
 from pipeline.errors import DarkroomError, DeviceLost, Interrupted, JobFailure, LeakFound, RunStopped
-from pipeline.metadata.leaks import check_texts, scrub
 from pipeline.generate import PhaseSeconds, generate_bundle
+from pipeline.metadata.leaks import check_texts, scrub
 from pipeline.models.loading import LoadedModel, load
 from pipeline.request import GeneratedImage, MemorySettings, ModelSettings
 

@@ -46,9 +46,7 @@ def released_line(job_ids: Iterable[str]) -> bytes:
 
 def _line(event: dict[str, Any]) -> bytes:
     # ASCII: no line break of a prompt, and no half character of a torn line, can then look like a line's end.
-    return (
-        json.dumps(event, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii") + b"\n"
-    )
+    return json.dumps(event, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii") + b"\n"
 
 
 @dataclass(slots=True)

@@ -34,9 +34,7 @@ class Journal:
     it.
     """
 
-    def __init__(
-        self, output_dir: Path, seal_rows: int = SEAL_ROWS, seal_after_s: float = SEAL_AFTER_S
-    ) -> None:
+    def __init__(self, output_dir: Path, seal_rows: int = SEAL_ROWS, seal_after_s: float = SEAL_AFTER_S) -> None:
         self._layout = Layout(output_dir)
         self._seal_rows, self._seal_after_s = seal_rows, seal_after_s
         self._lock = threading.RLock()
@@ -164,9 +162,7 @@ class Journal:
         if self._closed:
             raise RuntimeError("this journal is closed")
         if self._failure:
-            raise RunStopped(
-                f"{self._path} could not be flushed before ({self._failure}); run the same command again"
-            )
+            raise RunStopped(f"{self._path} could not be flushed before ({self._failure}); run the same command again")
 
     def _rotate(self) -> None:
         """Seal under way. The part is written first, so a full disk changes nothing; the rest are renames.

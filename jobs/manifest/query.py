@@ -1,9 +1,9 @@
 """The manifest as one DuckDB view, on a connection that can read nothing else.
 
-Parts stay lazily scanned Parquet; committed rows of live journals are a small table beside them. Once the
-view stands, the file system is closed but for exactly these parts, extensions can be neither installed nor
-loaded, and the settings are locked. Nothing here imports pyarrow unless a run is live or every part lacks a
-column.
+Parts stay lazily scanned Parquet; committed rows of live journals are a small table beside them. Once the view
+stands, the file system is closed but for exactly these parts, extensions can be neither installed nor loaded, and
+the settings are locked. What users write goes in only as one `duckdb.SQLExpression`, never as a statement: a `COPY`
+of our own could still name a part. Nothing here imports pyarrow unless a run is live or every part lacks a column.
 """
 
 from __future__ import annotations
@@ -112,9 +112,7 @@ def _readable(connection: DuckDBPyConnection, parts: list[str]) -> tuple[list[st
             _log.warning("%s: damaged (%s); run darkroom reindex", parts[0], str(error).splitlines()[0])
             return [], set()
         one_by_one = [_readable(connection, [part]) for part in parts]
-        return [p for found, _ in one_by_one for p in found], set().union(
-            *(present for _, present in one_by_one)
-        )
+        return [p for found, _ in one_by_one for p in found], set().union(*(present for _, present in one_by_one))
 
 
 def _create_live_table(connection: DuckDBPyConnection, rows: Sequence[events.RowValues]) -> None:

@@ -82,9 +82,7 @@ def _read_states(output_dir: Path, snapshot: Snapshot) -> JobStates:
         elif key not in latest or attempt >= latest[key].attempt:
             latest[key] = JobState(status, attempt, error_kind)
     # A job whose latest attempt was done, but whose image was deleted, is simply to be made again.
-    states.others = {
-        key: last for key, last in latest.items() if key not in states.done and last.status != DONE
-    }
+    states.others = {key: last for key, last in latest.items() if key not in states.done and last.status != DONE}
     return states
 
 

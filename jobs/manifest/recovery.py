@@ -44,9 +44,7 @@ def recover(output_dir: Path) -> Recovery:
         with exclusive(layout.compaction_lock, wait=False) as nobody_compacts:
             if nobody_compacts:
                 finish_replacements(layout)
-        journals = sorted(
-            (order, path) for path in layout.journals.iterdir() if (order := journal_order(path))
-        )
+        journals = sorted((order, path) for path in layout.journals.iterdir() if (order := journal_order(path)))
         # A worker's older journal first: whether its jobs moved on is seen by the next one's being there.
         found = [_recover_journal(layout, path) for _, path in journals]
         for folder in (layout.journals, layout.parts, layout.log):
@@ -88,8 +86,6 @@ def _recover_journal(layout: Layout, path: Path) -> Recovery:
 
 def _delete_abandoned(folder: Path) -> None:
     for path in folder.glob(".*.tmp"):
-        with contextlib.suppress(
-            FileNotFoundError
-        ):  # its writer is alive after all, and has just published it
+        with contextlib.suppress(FileNotFoundError):  # its writer is alive after all, and has just published it
             if time.time() - path.stat().st_mtime > ABANDONED_AFTER_S:
                 path.unlink()

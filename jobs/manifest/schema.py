@@ -7,7 +7,7 @@ record, its relative path and its file hash, so `reindex` rebuilds the same rows
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from jobs.job import Job
 from pipeline.metadata.record import Record
@@ -227,4 +227,4 @@ def row_from_json(values: dict[str, Any]) -> Row:
     """The inverse of `row_to_json`; columns that a newer version added are dropped, missing ones are None."""
     row: dict[str, Any] = {name: values.get(name) for name in Row.__annotations__}
     row["created_at"] = datetime.fromisoformat(values["created_at"])
-    return Row(**row)  # type: ignore[typeddict-item]
+    return cast(Row, row)

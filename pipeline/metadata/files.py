@@ -13,7 +13,7 @@ from pipeline.errors import DiskFull
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
-_MAX_ATTEMPTS = 9999
+_COUNTED_NAMES = 999
 
 
 def write_temporary(directory: Path, name: str, data: bytes) -> Path:
@@ -53,8 +53,13 @@ def place(temporary: Path, target: Path) -> Path:
 
 
 def next_free(target: Path, attempt: int) -> Path:
-    """The name for the n-th attempt: `cat.png`, `cat-2.png`, `cat-3.png`."""
-    return target if attempt <= 1 else target.with_name(f"{target.stem}-{attempt}{target.suffix}")
+    """The name for the n-th attempt: `cat.png`, `cat-2.png`, `cat-3.png`; at random from the thousandth on,
+    so that ten thousand images of one name are not tried in turn.
+    """
+    if attempt <= 1:
+        return target
+    ending = str(attempt) if attempt <= _COUNTED_NAMES else uuid4().hex[:8]
+    return target.with_name(f"{target.stem}-{ending}{target.suffix}")
 
 
 def store(
@@ -74,12 +79,13 @@ def store(
     try:
         if sidecar is not None:
             temporaries.append(write_temporary(target.parent, f"{target.stem}.json", sidecar))
-        for attempt in range(1, _MAX_ATTEMPTS + 1):
+        attempt = 1
+        while True:
             name = next_free(target, attempt)
             announce(name)
             with contextlib.suppress(FileExistsError):
                 return _place_together(name, *temporaries)
-        raise FileExistsError(errno.EEXIST, "no free name left", str(target))
+            attempt += 1
     finally:
         for temporary in temporaries:
             temporary.unlink(missing_ok=True)

@@ -198,8 +198,7 @@ def _describe_foreign(path: Path) -> ImageDescription | None:
     parsers: list[Any] = MANAGED_PARSERS  # declared as a list of the abstract base
     for parser in parsers:
         try:
-            # A copy: the Fooocus parser takes entries out of what it is given.
-            info = parser().parse(dict(texts))
+            info = parser().parse(texts)
         except (ParserError, ValueError, TypeError, KeyError, AttributeError):
             continue  # the usual answer of a parser to another program's text
         fields: dict[str, str] = {}

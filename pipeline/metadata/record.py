@@ -1,7 +1,7 @@
 """The recipe of one image: a versioned, strict, allow-listed document.
 
-What is not named here is not written. Every other form of metadata (infotext, EXIF, XMP, a manifest row) is a view of
-this one and is never parsed back where the record itself is at hand. Sizes are pixels, times are UTC, `_bytes` are bytes.
+What is not named here is not written. Every other form of metadata (infotext, EXIF, XMP, a manifest row) is a
+view of this one and is never parsed back where the record itself is at hand. Sizes are pixels, times are UTC.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from pipeline.request import MAX_SEED
 
-SCHEMA = "darkroom.image/1"
+SCHEMA: Literal["darkroom.image/1"] = "darkroom.image/1"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

@@ -23,15 +23,19 @@ def safe_component(text: str, max_bytes: int) -> str:
     marks become `-`. Never reserved on Windows, never hidden, no leading `-` or `~`, no trailing dot.
     """
     from pathvalidate import sanitize_filename
+    from pathvalidate.handler import ReservedNameHandler
 
     spaced = "".join("-" if character.isspace() else character for character in text)
     visible = "".join(c for c in spaced if unicodedata.category(c) not in _INVISIBLE)
     normal = unicodedata.normalize("NFC", visible)
     # Reserved names are our own business: pathvalidate changes `nul` but not `nul .png`.
-    allowed = str(sanitize_filename(normal, replacement_text="-", platform="universal", check_reserved=False))
+    allowed = str(
+        sanitize_filename(normal, "-", "universal", reserved_name_handler=ReservedNameHandler.as_is)
+    )
     name = cut_bytes(unicodedata.normalize("NFC", allowed).lstrip(".-~ "), max_bytes)
     name = name.rstrip(". ")
-    return f"{cut_bytes(name, max_bytes - 1)}_" if is_reserved(name) else name
+    # In front: `nul_.png` would do, but `nul.x_` is still the device.
+    return cut_bytes(f"_{name}", max_bytes).rstrip(". ") if is_reserved(name) else name
 
 
 def is_reserved(name: str) -> bool:

@@ -44,7 +44,7 @@ def file_hashes(paths: list[Path]) -> dict[Path, str]:
 
 
 def find_by_hash(model_sha256: str, candidates: Iterable[Path]) -> Path | None:
-    """The first of some model folders whose `folder_hash` is the given one; folders that are unsound are passed over."""
+    """The first of some model folders whose `folder_hash` is the given one; unsound folders are passed over."""
     from pipeline.errors import ModelError
     from pipeline.models.inspection import inspect_folder
 
@@ -57,11 +57,11 @@ def find_by_hash(model_sha256: str, candidates: Iterable[Path]) -> Path | None:
     return None
 
 
-def known_folders() -> list[Path]:
-    """Folders of models that were used on this machine before and are still there."""
+def known_folders(marker: str = "model_index.json") -> list[Path]:
+    """Folders that were hashed on this machine before and are still there, known by a file that each must have."""
     try:
         with closing(sqlite3.connect(f"file:{cache_file()}?mode=ro", uri=True)) as connection:
-            rows = connection.execute("SELECT path FROM files WHERE path LIKE '%model_index.json'").fetchall()
+            rows = connection.execute("SELECT path FROM files WHERE path LIKE ?", (f"%/{marker}",)).fetchall()
     except sqlite3.Error:
         return []
     return [Path(path).parent for (path,) in rows if Path(path).exists()]

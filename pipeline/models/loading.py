@@ -15,7 +15,6 @@ from pipeline.request import MemorySettings, ModelSettings
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import DiffusionPipeline
 
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -38,7 +37,7 @@ class LoadedModel:
     `embeddings` maps (text, is_negative, clip_skip) to what `encode_prompt` returned for it, oldest first.
     """
 
-    pipe: DiffusionPipeline
+    pipe: Any
     settings: ModelSettings
     memory: MemorySettings
     device: torch.device
@@ -56,7 +55,7 @@ def load(settings: ModelSettings, memory: MemorySettings, device: str) -> Loaded
     import transformers
 
     diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     started = time.perf_counter()
     _make_deterministic(device)
     folder = inspect_folder(resolve(settings.source))
@@ -72,7 +71,12 @@ def load(settings: ModelSettings, memory: MemorySettings, device: str) -> Loaded
         given["vae"] = _load_vae(settings, dtype)
     try:
         pipe = pipeline_class.from_pretrained(
-            folder.path, dtype=dtype, variant=folder.variant, use_safetensors=True, local_files_only=True, **given
+            folder.path,
+            dtype=dtype,
+            variant=folder.variant,
+            use_safetensors=True,
+            local_files_only=True,
+            **given,
         )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError) as error:
         raise ModelError(f"model {settings.name}: cannot be loaded: {_first_line(error)}") from error
@@ -83,7 +87,7 @@ def load(settings: ModelSettings, memory: MemorySettings, device: str) -> Loaded
     _restore_text_model(getattr(pipe, "text_encoder", None))
     pipe.to(device)
     pipe.set_progress_bar_config(disable=True)
-    vae = getattr(pipe, "vae", None)
+    vae: Any = getattr(pipe, "vae", None)
     if memory.vae_slicing and hasattr(vae, "enable_slicing"):
         vae.enable_slicing()
     if memory.vae_tiling and hasattr(vae, "enable_tiling"):
@@ -101,12 +105,14 @@ def _load_vae(settings: ModelSettings, dtype: torch.dtype) -> Any:
     class_name = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_class_name", "")
     vae_class = getattr(diffusers, class_name, None) if class_name.startswith("Autoencoder") else None
     if vae_class is None:
-        raise ModelError(f"vae {settings.vae}: config.json names {class_name!r}; expected one of diffusers' autoencoders")
+        raise ModelError(
+            f"vae {settings.vae}: config.json names {class_name!r}; expected one of diffusers' autoencoders"
+        )
     return vae_class.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
 
 
 def _restore_text_model(text_encoder: Any) -> None:
-    """Let `clip_skip` work: diffusers asks for `text_encoder.text_model`, which transformers 5 has merged into the model.
+    """Let `clip_skip` work: diffusers asks for `text_encoder.text_model`, which transformers 5 merged into the model.
 
     Written past `nn.Module.__setattr__`, since a module that is its own child would be walked for ever.
     """

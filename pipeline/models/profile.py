@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from pipeline.errors import ModelError
-from pipeline.models.identity import folder_hash
+from pipeline.models.identity import folder_hash, known_folders
 from pipeline.models.inspection import ModelFolder, component_weights, inspect_folder
 from pipeline.models.references import EMBEDDED, resolve
 from pipeline.request import ModelSettings
@@ -26,6 +26,17 @@ def identify(source: str, name: str | None = None, vae: str | None = None) -> tu
         vae_source=str(vae_folder) if vae_folder else None,
     )
     return settings, folder
+
+
+def find_vae(sha256: str) -> Path | None:
+    """The folder of a VAE that was used on this machine before, by its hash."""
+    for folder in known_folders("config.json"):
+        try:
+            if _vae_hash(folder) == sha256:
+                return folder
+        except (ModelError, OSError):
+            continue
+    return None
 
 
 def _vae_hash(folder: Path) -> str:

@@ -21,7 +21,7 @@ class Device:
 
     @property
     def dtype(self) -> DType:
-        """The precision that suits the device: bfloat16 from Ampere on, float16 before and on Apple, float32 on CPUs."""
+        """What suits the device: bfloat16 from Ampere on, float16 before and on Apple, float32 on CPUs."""
         if self.kind == "cuda":
             return "bfloat16" if self.capability and self.capability >= (8, 0) else "float16"
         return "float16" if self.kind == "mps" else "float32"
@@ -37,7 +37,9 @@ def find_device(wanted: str = "auto") -> Device:
             "CUDA_VISIBLE_DEVICES, or a CPU-only torch); use engine.device=cpu"
         )
     if wanted == "mps" and not apple:
-        raise ConfigError("engine.device: mps was asked for, but this is no Apple silicon machine; use engine.device=cpu")
+        raise ConfigError(
+            "engine.device: mps was asked for, but this is no Apple silicon machine; use engine.device=cpu"
+        )
     if wanted in ("auto", "cuda") and cuda is not None:
         return cuda
     return Device("mps") if apple and wanted in ("auto", "mps") else Device("cpu")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -76,7 +75,7 @@ def put_image(output_dir: Path, row: Row) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     temporary.write_bytes(content_of(row["seed"]))
-    os.rename(temporary, path)
+    temporary.rename(path)
     return path
 
 

@@ -1,4 +1,4 @@
-"""A worker as the engine runs it, with files instead of pictures: `manifest_worker.py OUTPUT_DIR JOBS SEAL_ROWS [compact]`.
+"""A worker as the engine runs it, with files instead of pictures: `manifest_worker.py DIR JOBS SEAL_ROWS [compact]`.
 
 Prints a job's number once its image is acknowledged; the tests kill it anywhere.
 """

@@ -68,6 +68,11 @@ def test_next_names_are_counted() -> None:
     ]
 
 
+def test_ten_thousand_images_of_one_name_do_not_wait_for_each_other() -> None:
+    made = {next_free(Path("cat.png"), attempt).name for attempt in range(990, 1200)}
+    assert len(made) == 210 and all(re.fullmatch(r"cat-(\d{3}|[0-9a-f]{8})\.png", name) for name in made)
+
+
 @pytest.mark.parametrize("failing", ["fsync", "link"])
 def test_a_full_disk_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str

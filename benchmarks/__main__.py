@@ -1,0 +1,76 @@
+"""`python -m benchmarks [NAME ...] [--quick] [--json FILE] [--markdown FILE]`: measure, print a table, keep the JSON."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.machine import machine
+from benchmarks.measuring import MISSED, ROOT, Row, Scale
+from benchmarks.report import as_json, as_markdown, cells, print_table
+
+NAMES = ("startup", "planning", "resume", "overhead", "batches", "models", "searching", "journal", "gpu")
+"""The modules of this package that measure, in the order of the table."""
+
+OUTPUT = ROOT / "outputs" / "benchmarks"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 when everything could be measured, whatever the figures; 1 when a measurement broke off."""
+    options = _options(arguments)
+    date, facts = datetime.now(UTC), machine()
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".work-", dir=OUTPUT))
+    rows: list[Row] = []
+    broken: list[str] = []
+    try:
+        for name in options.names or NAMES:
+            started = time.perf_counter()
+            try:
+                for row in _measured(name, Scale(options.quick, folder)):
+                    rows.append(row)
+                    print("  ".join(text for text in cells(row) if text), file=sys.stderr, flush=True)
+            except Exception as error:
+                traceback.print_exc()
+                broken.append(name)
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+                rows.append(Row(f"{name}.broken", name, None, "", note=f"broke off: {reason}"))
+            print(f"({name}: {time.perf_counter() - started:.0f} s)", file=sys.stderr, flush=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    print_table(rows, facts, quick=options.quick)
+    file = options.json or OUTPUT / f"{date:%Y%m%dT%H%M%SZ}.json"
+    file.write_text(as_json(rows, facts, date, quick=options.quick), encoding="utf-8")
+    if options.markdown:
+        options.markdown.write_text(as_markdown(rows, facts, date, quick=options.quick), encoding="utf-8")
+    missed = sum(row.verdict == MISSED for row in rows)
+    print(f"{missed} of {sum(row.at_most is not None for row in rows)} numbers missed; written to {file}")
+    return 1 if broken else 0
+
+
+def _measured(name: str, scale: Scale) -> Iterator[Row]:
+    yield from importlib.import_module(f"benchmarks.{name}").measure(scale)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=sys.modules["benchmarks"].__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"what to measure: {', '.join(NAMES)}; all by default")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the sizes, one round: does it run at all?")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="default: outputs/benchmarks/<date>.json")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as Markdown, too")
+    options = parser.parse_args(arguments)
+    if unknown := [name for name in options.names if name not in NAMES]:
+        parser.error(f"unknown: {', '.join(unknown)}; choose from {', '.join(NAMES)}")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

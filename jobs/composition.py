@@ -1,0 +1,38 @@
+"""Hydra's command line as far as we must know it: the folders it reads, and what it says when it cannot compose."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentParser
+from pathlib import Path
+
+from jobs.config import BatchConfig, keys_at, nearest
+from pipeline.errors import ConfigError
+
+_NO_OPTION = re.compile(
+    r"Could not find '(?P<group>[^']+)/(?P<option>[^'/]+)'"
+    r".*?Available options in '[^']+':\n(?P<known>(?:\t[^\n]*\n?)+)",
+    re.DOTALL,
+)
+_NO_KEY = re.compile(r"Could not override '(?P<key>[^']+)'")
+
+
+def user_folders(arguments: list[str]) -> list[Path]:
+    """The folders that Hydra would read besides ours. Raises `ConfigError` for those that could not be checked."""
+    if any(argument.lstrip("+~").startswith("hydra.searchpath") for argument in arguments):
+        raise ConfigError("hydra.searchpath: is not taken; give your folder with --config-dir DIR")
+    parser = ArgumentParser(add_help=False)
+    parser.add_argument("--config-dir", "-cd", type=Path, action="append", default=[])
+    return list(parser.parse_known_args(arguments)[0].config_dir)
+
+
+def explain(message: str) -> str:
+    """One line for a refusal: what, what was expected, the nearest right spelling. Others keep their words."""
+    if match := _NO_OPTION.search(message):
+        known = match["known"].split()
+        return f"{match['group']}={match['option']}: no such option{nearest(match['option'], known)}"
+    if match := _NO_KEY.search(message):
+        key = match["key"].lstrip("+~")
+        *parents, last = key.split(".")
+        return f"{key}: unknown key{nearest(last, keys_at(BatchConfig, parents))}"
+    return " ".join(line.strip() for line in message.splitlines() if line.strip())[:500]

@@ -1,0 +1,211 @@
+"""An image made again from its record, and an honest answer to whether it came out the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.show import describe
+from pipeline.errors import ConfigError, JobFailure, ModelError, ReadError
+from pipeline.metadata.record import Record, pixel_hash
+from pipeline.request import GeneratedImage, ImageRequest, MemorySettings, ModelSettings
+
+if TYPE_CHECKING:
+    from pipeline.system.device import Device
+
+EXIT_EQUAL, EXIT_DIFFERENT = 0, 1
+FOLDER = "reproduced"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Old against new. `differences`: those of the environment, a line each; `max_difference`: in 8-bit levels."""
+
+    equal: bool
+    noise_equal: bool
+    differences: tuple[str, ...]
+    max_difference: int | None
+    mean_difference: float | None
+
+
+def reproduce(image: Path, *, check: bool, output_dir: Path, model: str | None) -> int:
+    """Make `image` again; with `check` compare its pixels, else save it below `reproduced/` in the working folder.
+
+    `model` says where the weights are, if they are not where they were used last. Returns 0, or 1 when `check` found a
+    difference. Raises `ReadError` without a record, `ModelError` without the weights.
+    """
+    record = describe(image, output_dir).record
+    if record is None:
+        raise ReadError(f"{image}: was not made by Darkroom; only images with a Darkroom record can be made again")
+    remade = remake(record, model)
+    if not check:
+        path = _save(remade, record)
+        same = pixel_hash(record.width, record.height, remade.pixels.tobytes()) == record.pixels_sha256
+        print(f"{path}: {'pixels as in the original' if same else 'pixels differ; --check says by how much'}")
+        return EXIT_EQUAL
+    result = compare(record, remade, image)
+    print(f"{image}: {_verdict(result)}")
+    for line in result.differences:
+        print(f"  {line}")
+    return EXIT_EQUAL if result.equal else EXIT_DIFFERENT
+
+
+def remake(record: Record, model: str | None = None) -> GeneratedImage:
+    """The image of a record, in a batch of the recorded size and at the recorded place in it.
+
+    Batch size changes rounding, so the rest of the batch is filled with the same request; images of a batch do not see
+    each other. Raises `ModelError`, `JobFailure`.
+    """
+    from pipeline.generate import generate_bundle
+    from pipeline.models.loading import load
+
+    if record.loras or record.controlnets or record.task != "txt2img":
+        raise ReadError("this image was made with adapters, which this version cannot apply")
+    device = _device(record)
+    settings = _weights(record, model)
+    memory = record.memory
+    held = MemorySettings(memory.level, memory.dtype, memory.vae_slicing, memory.vae_tiling)
+    request = ImageRequest(
+        prompt=record.prompt,
+        negative_prompt=record.negative_prompt,
+        seed=record.seed,
+        steps=record.steps,
+        guidance_scale=record.guidance_scale,
+        width=record.width,
+        height=record.height,
+        scheduler=record.scheduler.name,
+        clip_skip=record.clip_skip,
+        model=settings,
+        memory=held,
+    )
+    loaded = load(settings, held, device.kind)
+    if device.kind == "cpu":
+        import torch
+
+        torch.set_num_threads(record.runtime.cpu_threads)
+    outcome = generate_bundle(loaded, [request] * record.batch.size).outcomes[record.batch.index]
+    if isinstance(outcome, JobFailure):
+        raise outcome
+    return outcome
+
+
+def compare(record: Record, remade: GeneratedImage, image: Path) -> Comparison:
+    """Compare with the recorded pixel hash, which is of the picture before encoding, so lossy files compare exactly."""
+    import numpy as np
+
+    from pipeline.metadata.reading import read_pixels
+
+    equal = pixel_hash(record.width, record.height, remade.pixels.tobytes()) == record.pixels_sha256
+    largest = mean = None
+    if not equal:
+        old = read_pixels(image).astype(np.int16)
+        if old.shape == remade.pixels.shape:
+            apart = np.abs(old - remade.pixels.astype(np.int16))
+            largest, mean = int(apart.max()), float(apart.mean())
+    return Comparison(
+        equal=equal,
+        noise_equal=remade.noise_sha256 == record.noise.sha256,
+        differences=tuple(_differences(record, remade)),
+        max_difference=largest,
+        mean_difference=mean,
+    )
+
+
+def _verdict(result: Comparison) -> str:
+    if result.equal:
+        return "equal, pixel for pixel"
+    if result.max_difference is None:
+        return "different: not even the size agrees"
+    noise = "same initial noise" if result.noise_equal else "other initial noise"
+    why = "" if result.differences else "; nothing recorded of the environment differs"
+    return (
+        f"different by at most {result.max_difference} of 255, {result.mean_difference:.3f} on average ({noise}){why}"
+    )
+
+
+def _differences(record: Record, remade: GeneratedImage) -> list[str]:
+    """What of the recorded environment is not as it was."""
+    from pipeline.metadata.building import build_record
+
+    now = build_record(
+        remade,
+        image_id=record.id,
+        created=datetime.now(UTC),
+        output_format=record.output.format,
+        quality=record.output.quality,
+        origin=record.job,
+        prompt_template=record.prompt_template,
+    )
+    pairs: list[tuple[str, Any, Any]] = [
+        ("weights", record.model.sha256, now.model.sha256),
+        ("vae", record.vae and record.vae.sha256, now.vae and now.vae.sha256),
+        ("pipeline", record.pipeline, now.pipeline),
+        ("scheduler class", record.scheduler.class_name, now.scheduler.class_name),
+        ("batch size", record.batch.size, now.batch.size),
+        ("batch index", record.batch.index, now.batch.index),
+        ("darkroom", record.generator.version, now.generator.version),
+    ]
+    before, after = record.runtime.model_dump(), now.runtime.model_dump()
+    versions_before, versions_after = before.pop("versions"), after.pop("versions")
+    pairs += [(name.replace("_", " "), before[name], after[name]) for name in before]
+    for name in sorted({*versions_before, *versions_after}):
+        pairs.append((name, versions_before.get(name), versions_after.get(name)))
+    config_before, config_after = record.scheduler.config, now.scheduler.config
+    for name in sorted({*config_before, *config_after}):
+        pairs.append((f"scheduler {name}", config_before.get(name), config_after.get(name)))
+    return [f"{name}: was {old}, is {new}" for name, old, new in pairs if old != new]
+
+
+def _device(record: Record) -> Device:
+    """The kind of device that the image was made on, or the best one here; the difference is then reported."""
+    from pipeline.system.device import find_device
+
+    try:
+        return find_device(record.runtime.device)
+    except ConfigError:
+        return find_device()
+
+
+def _weights(record: Record, model: str | None) -> ModelSettings:
+    from pipeline.models.identity import find_by_hash, known_folders
+    from pipeline.models.profile import find_vae, identify
+    from pipeline.models.references import EMBEDDED
+
+    vae = None
+    if record.vae:
+        vae = find_vae(record.vae.sha256)
+        if vae is None:
+            raise ModelError(f"the VAE {record.vae.name} that made this image was not used on this machine before")
+    if model is None:
+        found = find_by_hash(record.model.sha256, [*EMBEDDED.values(), *known_folders()])
+        if found is None:
+            raise ModelError(
+                f"the weights that made this image ({record.model.name}, SHA-256 {record.model.sha256[:12]}...) were "
+                "not used on this machine before, or have changed; say where they are with --model"
+            )
+        model = str(found)
+    settings, _ = identify(model, record.model.name, str(vae) if vae else None)
+    return settings
+
+
+def _save(remade: GeneratedImage, record: Record) -> Path:
+    import uuid
+
+    from pipeline.metadata.building import build_record
+    from pipeline.metadata.saving import save
+    from pipeline.metadata.settings import MetadataSettings
+
+    lossless = record.output.format == "webp" and record.output.quality is None
+    settings = MetadataSettings(quality=record.output.quality or 95, lossless=lossless)
+    again = build_record(
+        remade,
+        image_id=str(uuid.uuid4()),
+        created=datetime.now(UTC),
+        output_format=record.output.format,
+        quality=record.output.quality,
+        origin=record.job,
+        prompt_template=record.prompt_template,
+    )
+    return save(remade, again, Path(FOLDER), metadata=settings)

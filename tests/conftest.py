@@ -1,0 +1,48 @@
+"""Paths and models that tests of all folders share."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+sys.path.insert(0, str(TESTS))  # tiny_models
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A temporary folder that all xdist workers of one session share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(shared_folder: Path) -> Iterator[None]:
+    """Hashes of model files are remembered in the session's folder, not in the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(shared_folder / "cache"))
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_models(shared_folder: Path) -> Path:
+    """A folder with one tiny model per sub-folder (see `tiny_models.FOLDERS`), made once, in a process of its own."""
+    folder = shared_folder / "tiny"
+    with (shared_folder / "tiny.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            subprocess.run([sys.executable, TESTS / "tiny_models.py", f"{folder}.new"], check=True, capture_output=True)
+            Path(f"{folder}.new").rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_sd(tiny_models: Path) -> Path:
+    """A Stable Diffusion folder that makes 32 x 32 pictures of noise in milliseconds."""
+    return tiny_models / "sd"

@@ -1,0 +1,244 @@
+"""The `darkroom` command as people and scripts call it: output, exit codes, one line per error."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from manifest_rows import attempt_of, done_of, put_image, write_part
+from recorded_images import save_image
+
+from jobs import cli
+from jobs.manifest.journal import Journal
+from jobs.manifest.schema import FAILED
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    """Three images with a space and a Japanese word in their paths, and a failure."""
+    rows = [
+        done_of(n, path=f"my study/{n} 日.png", prompt=f"a [red] house {n}\x1b[31m, sunset\nline") for n in (1, 2, 3)
+    ]
+    for row in rows:
+        put_image(tmp_path, row)
+    write_part(tmp_path, "a", [*rows, attempt_of(9, status=FAILED, error_kind="bad_pixels")])
+    return tmp_path
+
+
+def darkroom(
+    *arguments: str | Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["darkroom", *map(str, arguments)])
+    code = cli.main()
+    return code, *capfd.readouterr()
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> object:
+    return lambda *arguments: darkroom(*arguments, monkeypatch=monkeypatch, capfd=capfd)
+
+
+def test_json_is_strict_and_complete(outputs: Path, run) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = run("search", "sunset", "--format", "json", "--columns", "*", "--output-dir", outputs)
+    found = json.loads(out, parse_constant=pytest.fail)
+    assert code == 0
+    assert [row["seed"] for row in found] == [3, 2, 1]
+    assert found[0]["created_at"] == "2026-01-01T00:00:03Z"
+    assert found[0]["prompt"] == "a [red] house 3\x1b[31m, sunset\nline"
+    assert found[0]["tags"] == ["tests"]
+
+
+def test_csv_reads_back(outputs: Path, run) -> None:  # type: ignore[no-untyped-def]
+    _, out, _ = run(
+        "search", "--format", "csv", "--columns", "seed,prompt,tags", "--sort", "seed", "--output-dir", outputs
+    )
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["seed"] for row in rows] == ["1", "2", "3"]
+    assert rows[0]["prompt"].endswith("sunset\nline")
+    assert json.loads(rows[0]["tags"]) == ["tests"]
+
+
+def test_paths_can_be_opened_from_the_working_folder(
+    outputs: Path,
+    run,
+    monkeypatch: pytest.MonkeyPatch,  # type: ignore[no-untyped-def]
+) -> None:
+    working_folder = outputs / "elsewhere"
+    working_folder.mkdir()
+    monkeypatch.chdir(working_folder)
+    (outputs / "my study/2 日.png").unlink()
+    _, out, _ = run("search", "--format", "paths", "--sort", "seed", "--output-dir", "..")
+    assert out.splitlines() == ["../my study/1 日.png", "../my study/3 日.png"]
+    assert all(Path(line).is_file() for line in out.splitlines())
+
+
+def test_a_table_shows_one_safe_line_per_image(outputs: Path, run) -> None:  # type: ignore[no-untyped-def]
+    code, out, err = run("search", "--output-dir", outputs)
+    assert code == 0
+    assert len(out.splitlines()) == 4
+    assert "a [red] house 1" in out
+    assert "\x1b" not in out
+    assert err == ""
+
+
+def test_a_long_table_says_that_it_was_cut(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+    write_part(tmp_path, "a", [done_of(n) for n in range(60)])
+    _, out, err = run("search", "--output-dir", tmp_path)
+    assert (len(out.splitlines()), err) == (51, "the first 50; --limit 0 shows all\n")
+    _, out, err = run("search", "--limit", "0", "--output-dir", tmp_path)
+    assert (len(out.splitlines()), err) == (61, "")
+    _, out, err = run("search", "--format", "paths", "--limit", "5", "--output-dir", tmp_path)
+    assert out == "", "their files do not exist"
+
+
+def test_nothing_found_is_no_error(outputs: Path, run) -> None:  # type: ignore[no-untyped-def]
+    assert run("search", "nowhere", "--output-dir", outputs) == (0, "", "nothing found\n")
+    assert run("search", "nowhere", "--format", "json", "--output-dir", outputs)[1] == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--where", "1=1; SELECT 1"], "darkroom: --where '1=1; SELECT 1' was refused: "),
+        (["--columns", "promt"], "darkroom: --columns: there is no column 'promt'; did you mean prompt?"),
+    ],
+)
+def test_errors_are_one_line_and_exit_2(arguments: list[str], line: str, outputs: Path, run) -> None:  # type: ignore[no-untyped-def]
+    code, out, err = run("search", *arguments, "--output-dir", outputs)
+    assert (code, out) == (2, "")
+    assert err.startswith(line)
+    assert err.count("\n") == 1
+
+
+def test_verbose_shows_where_an_error_came_from(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+    code, _, err = run("-v", "verify", "--output-dir", tmp_path)
+    assert code == 2
+    assert "Traceback" in err
+
+
+@pytest.mark.parametrize("command", ["search", "verify", "compact"])
+def test_a_folder_without_manifest(command: str, tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+    code, _, err = run(command, "--output-dir", tmp_path / "nowhere")
+    assert code == 2
+    assert "no manifest here" in err
+    assert err.count("\n") == 1
+
+
+def test_an_unknown_option_exits_2(run) -> None:  # type: ignore[no-untyped-def]
+    code, _, err = run("search", "--colour", "red")
+    assert code == 2
+    assert "No such option" in err
+
+
+@pytest.mark.parametrize("command", ["search", "show", "reproduce", "verify", "reindex", "compact"])
+def test_every_command_explains_itself_with_an_example(command: str, run) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    assert "Examples" in out
+    assert f"darkroom {command}" in out
+    assert "--output-dir" in out
+
+
+def test_verify_exits_3_when_something_is_wrong(outputs: Path, run) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = run("verify", "--output-dir", outputs)
+    assert (code, out) == (0, "3 images: 0 missing, 0 changed\n")
+    (outputs / "my study/1 日.png").unlink()
+    (outputs / "my study/2 日.png").write_bytes(b"changed")
+    (outputs / "my study/extra.png").write_bytes(b"extra")
+    code, out, _ = run("verify", "--output-dir", outputs)
+    assert code == 3
+    assert "missing: my study/1 日.png\n" in out
+    assert "changed: my study/2 日.png\n" in out
+    assert "no row, darkroom reindex takes it in: my study/extra.png\n" in out
+    code, out, _ = run("verify", "--json", "--output-dir", outputs)
+    report = json.loads(out)
+    assert (code, report["sound"], report["missing"]) == (3, False, ["my study/1 日.png"])
+
+
+def test_compact_and_reindex_report(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+    with Journal(tmp_path, seal_rows=1) as journal:
+        for n in range(3):
+            save_image(journal, tmp_path, n)
+            journal.seal_if_due()
+    assert run("compact", "--output-dir", tmp_path) == (0, "3 parts became 1, 3 rows moved\n", "")
+    _, out, _ = run("reindex", "--output-dir", tmp_path)
+    assert out == "3 rows rebuilt from images (0 new), 0 kept, 0 dropped because their image is gone\n"
+    assert json.loads(run("compact", "--json", "--output-dir", tmp_path)[1])["parts_after"] == 1
+    assert json.loads(run("reindex", "--json", "--output-dir", tmp_path)[1])["rebuilt"] == 3
+
+
+@pytest.mark.parametrize("profile", ["full", "private"])
+def test_show_explains_an_image_private_ones_from_the_manifest(profile: str, tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+    with Journal(tmp_path) as journal:
+        row = save_image(journal, tmp_path, 7, profile=profile)  # type: ignore[arg-type]
+    image = tmp_path / str(row["path"])
+    code, out, _ = run("show", image, "--output-dir", tmp_path)
+    assert code == 0
+    for text in ("number 7, 日没", "DPM++ 2M", "seed:            7", "16 x 16", "style x 0.8", "image 8 of 8"):
+        assert text in out
+    code, out, _ = run("show", image, "--json", "--output-dir", tmp_path)
+    assert json.loads(out) == json.loads(str(row["record_json"]))
+
+
+def test_show_reads_an_image_of_another_program(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    texts = PngInfo()
+    settings = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42, Size: 512x512, Model: dream"
+    texts.add_text("parameters", f"a castle\x1b[2J\nNegative prompt: blurry\n{settings}")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a1111.png", pnginfo=texts)
+    code, out, _ = run("show", tmp_path / "a1111.png")
+    assert code == 0
+    assert "a castle�[2J" in out
+    assert "Euler" in out
+    _, out, _ = run("show", tmp_path / "a1111.png", "--json")
+    assert json.loads(out)["negative_prompt"] == "blurry"
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"text"])
+def test_show_of_something_else_is_one_line(content: bytes, tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "x.png").write_bytes(content)
+    code, out, err = run("show", tmp_path / "x.png", "--output-dir", tmp_path)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "x.png" in err
+
+
+def test_a_reader_that_stops_early_is_no_error(outputs: Path) -> None:
+    write_part(outputs, "many", [done_of(n) for n in range(100, 20_000)])
+    command = f"{sys.executable} -m jobs search --format json --output-dir '{outputs}' | head -c 100"
+    run = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.stderr == ""
+    assert len(run.stdout) == 100
+
+
+def test_help_and_search_start_light(outputs: Path) -> None:
+    heavy = ("torch", "diffusers", "transformers", "pyarrow", "pandas")
+    program = f"""
+import sys
+from jobs.cli import main
+try:
+    sys.argv = sys.argv[:1] + {{arguments}}
+    main()
+finally:
+    print("heavy:", [name for name in {heavy} + {{forbidden}} if name in sys.modules])
+"""
+    search = ["search", "--output-dir", str(outputs)]
+    for arguments, forbidden in ((["--help"], ("duckdb",)), (search, ("PIL",))):
+        run = subprocess.run(
+            [sys.executable, "-c", program.format(arguments=arguments, forbidden=forbidden)],
+            cwd=ROOT,
+            env={**os.environ, "COLUMNS": "100"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert run.stdout.splitlines()[-1] == "heavy: []"

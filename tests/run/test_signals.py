@@ -1,0 +1,75 @@
+"""Being asked to stop: everything finished is sealed, nothing loses an attempt, the same command goes on."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+
+from running import Batch, Run
+
+WITHIN_S = 20.0
+"""5 s are promised on an idle machine; tests share theirs."""
+
+
+def test_stopped_by_signals_and_resumed(make_batch: Callable[..., Batch]) -> None:
+    batch = make_batch(["a red house in hills at day"], "seeds=range(0, 40)", "batch_size=2", model="demo")
+    batch.arguments.append("sampling.steps=20")
+    signals: list[tuple[str, Callable[[Run], None]]] = [
+        ("SIGINT", lambda run: run.signal(signal.SIGINT)),
+        ("SIGTERM", lambda run: run.signal(signal.SIGTERM)),
+        ("SIGINT", lambda run: run.signal_group(signal.SIGINT)),
+    ]
+    known: dict[str, dict[str, object]] = {}
+    for name, send in signals:
+        run = batch.start()
+        batch.wait_for_images(run, len(known) + 2)
+        asked = time.monotonic()
+        send(run)
+        ended = run.wait()
+        seconds = time.monotonic() - asked
+        print(f"{name}: stopped after {seconds:.1f} s")
+        assert ended.code == 4 and seconds < WITHIN_S
+        assert f"stopped by {name}" in ended.out and "the same command makes the rest" in ended.out
+        assert "Traceback" not in ended.err
+        assert batch.journals() == []
+        done = batch.acknowledged()
+        assert len(done) < 40 and known.keys() < done.keys()
+        assert batch.summaries()[-1]["made"] == len(done) - len(known)
+        known = done
+
+    # The worker alone is asked to end: it seals, and another one goes on.
+    run = batch.start("batch_size=8")
+    run.until(lambda: "loaded" in run.err)
+    child = run.child()
+    assert child is not None
+    child.terminate()
+    last = run.wait()
+    assert last.code == 0 and "the worker was lost" in last.err, last.err
+    batch.assert_whole(40, since=known)
+    assert {(row["status"], row["attempt"]) for row in batch.rows()} == {("done", 1)}
+
+
+def test_second_signal_ends_at_once(make_batch: Callable[..., Batch]) -> None:
+    batch = make_batch()
+    run = batch.start()
+    child = run.new_child()
+    child.suspend()  # a worker that does not answer
+    run.signal(signal.SIGINT)
+    run.until(lambda: "press Ctrl-C again" in run.err)
+    asked = time.monotonic()
+    run.signal(signal.SIGINT)
+    assert run.wait().code == -signal.SIGINT
+    assert time.monotonic() - asked < 5
+    child.wait(10)
+
+
+def test_interrupted_before_anything_is_made(make_batch: Callable[..., Batch]) -> None:
+    """Ctrl-C in a terminal reaches the worker too, even while Python is still starting in it."""
+    batch = make_batch()
+    run = batch.start()
+    run.new_child()
+    run.signal_group(signal.SIGINT)
+    ended = run.wait()
+    assert ended.code == 4 and "Traceback" not in ended.err, ended.err
+    assert batch.journals() == [] and batch.rows() == []
