@@ -88,11 +88,11 @@ def write_searchable(output_dir: Path, rows: int, parts: int) -> None:
     columns = ", ".join(f"{_COLUMNS.get(name, 'NULL')} AS {name}" for name in schema.names)
     bounds = [rows * part // parts for part in range(parts + 1)]
     with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'; SELECT setseed(0.5)")
+        connection.execute("SET TimeZone = 'UTC'")
         for start, stop in zip(bounds, bounds[1:], strict=False):
             source = f"(SELECT range AS i FROM range({start}, {stop}))"
             query = f"SELECT {columns} FROM (SELECT i, {picks} FROM {source})"
-            table = connection.execute(query).to_arrow_table().cast(schema)
+            table = connection.sql(query).to_arrow_table().cast(schema)
             path = layout.part(new_stem())
             write_temporary_part(path, [table]).rename(path)
 

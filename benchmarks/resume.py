@@ -9,12 +9,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import NoReturn
 
-from benchmarks.measuring import MEGABYTE, Row, Scale, answer, command_seconds, in_child, peak_rss_bytes
+from benchmarks.measuring import (
+    MEGABYTE,
+    Row,
+    Scale,
+    answer,
+    command_seconds,
+    in_child,
+    interleaved,
+    peak_rss_bytes,
+)
 
 DONE = 100_000
 PROMPTS = 10
@@ -46,26 +56,40 @@ def measure(scale: Scale) -> Iterator[Row]:
         f"validation before it {found[0]['validate_s']:.2f} s; "
         f"peak memory {found[0]['peak_rss_bytes'] / MEGABYTE:.0f} MB",
     )
-    new = [inline_prompts(1), "sampling.steps=1", "quiet=true"]  # one step: not among the finished ones
+    yield from _whole_commands(scale, folder, done, arguments[:2])
+
+
+def _whole_commands(scale: Scale, folder: Path, done: int, batch: list[str]) -> Iterator[Row]:
+    """`run.py` in the full folder and in an empty one, in turn: what the finished images cost altogether."""
+    from benchmarks.composing import inline_prompts
+
     empty = scale.new_folder("resume_empty")
-    resumed = command_seconds("run.py", *arguments[:2], f"output.dir={folder}", "dry_run=true")
-    started = command_seconds("run.py", *arguments[:2], f"output.dir={empty}", "dry_run=true")
-    first = command_seconds("run.py", *new, f"output.dir={folder}")
-    alone = command_seconds("run.py", *new, f"output.dir={empty}")
-    yield Row(
-        "resume.dry_run",
-        f"run.py dry_run=true of {done:,} jobs in that folder, more than in an empty one",
-        resumed - started,
-        "s",
-        note=f"{resumed:.2f} s against {started:.2f} s",
-    )
-    yield Row(
-        "resume.command",
-        "run.py of one new image in that folder, more than in an empty one",
-        first - alone,
-        "s",
-        note=f"{first:.2f} s against {alone:.2f} s, imports and load included",
-    )
+    steps = iter(range(1, 1000))  # numbers of steps that no image was made with yet
+
+    def dry_run(place: Path) -> float:
+        return command_seconds("run.py", *batch, f"output.dir={place}", "dry_run=true")
+
+    def one_image(place: Path) -> float:
+        new = (inline_prompts(1), f"sampling.steps={next(steps)}", "quiet=true")
+        return command_seconds("run.py", *new, f"output.dir={place}")
+
+    for name, what, command in (
+        ("dry_run", f"run.py dry_run=true of {done:,} jobs", dry_run),
+        ("command", "run.py of one new image", one_image),
+    ):
+        places: dict[str, Callable[[], float]] = {
+            "full": partial(command, folder),
+            "empty": partial(command, empty),
+        }
+        seconds = interleaved(places, scale.rounds(ROUNDS))
+        full, bare = seconds["full"], seconds["empty"]
+        yield Row(
+            f"resume.{name}",
+            f"{what} in that folder, more than in an empty one",
+            median(one - other for one, other in zip(full, bare, strict=True)),
+            "s",
+            note=f"the whole command: {median(full):.2f} s against {median(bare):.2f} s",
+        )
 
 
 def child(overrides: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ from jobs.manifest.reading import measured_seconds, read_states
 from jobs.manifest.recovery import recover
 from jobs.plan import Plan, PlanSettings
 from jobs.progress import Progress
+from jobs.prompt_line import PromptSource
 from jobs.prompts import open_prompts
 from jobs.report import plan_as_json, print_plan, print_result, write_run_report
 from jobs.runner import Result, Runner
@@ -87,8 +88,9 @@ def validate(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> B
     plans: list[PlanSettings] = []
     saves: list[SaveSettings] = []
     device = find_device(parsed[0].engine.device)
-    wildcards = Wildcards([folder / "wildcards" for folder in reversed(folders)])
+    wildcards = Wildcards([folder / "wildcards" for folder in folders])
     models: dict[tuple[str, str | None, str | None], tuple[ModelSettings, ModelFolder] | None] = {}
+    sources: dict[str, PromptSource] = {}  # a sweep asks for the same file again and again
     for index, config in enumerate(parsed):
         try:
             saves.append(_save_settings(config))
@@ -102,7 +104,10 @@ def validate(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> B
                 models[key] = None
                 faults[str(error)] = None
         try:
-            prompts = open_prompts(config.prompts, [folder / "prompts" for folder in folders])
+            text = config.prompts.model_dump_json()
+            if text not in sources:
+                sources[text] = open_prompts(config.prompts, [folder / "prompts" for folder in folders])
+            prompts = sources[text]
             known = models[key]
             if known is None:
                 continue

@@ -27,7 +27,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="Find, explain, remake and check the images that `run.py` has made.",
 )
 
 OutputDir = Annotated[Path, typer.Option("--output-dir", help="The folder with the images and their manifest.")]

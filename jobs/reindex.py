@@ -27,7 +27,7 @@ from pipeline.metadata.reading import NoRecordError, read_record
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PART_ROWS = 25_000
+PART_ROWS = 10_000
 
 
 @dataclass(slots=True)

@@ -120,7 +120,7 @@ def write_run_report(
     folder = output_dir / "runs" / run_id
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        documents = [scrubbed(config.model_dump(mode="json")) for config in configs]
+        documents = [scrubbed(config.model_dump()) for config in configs]
         text = yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True)
         write_durably(folder / "batch.yaml", text.encode())
         summary = _summary(run_id, plan, result, started, exit_code)
@@ -138,6 +138,8 @@ def scrubbed(value: Any) -> Any:
             key: _last_part(entry) if key in _PATH_KEYS and isinstance(entry, str) else scrubbed(entry)
             for key, entry in value.items()
         }
+    if isinstance(value, range):  # as it may be given; ten million seeds would be ten million lines
+        return f"range({value.start}, {value.stop}, {value.step})"
     if isinstance(value, list):
         return [scrubbed(entry) for entry in value]
     return scrub(value) if isinstance(value, str) else value

@@ -17,6 +17,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 from jobs.prompt_line import refused_character
@@ -26,7 +27,7 @@ from pipeline.errors import PromptFileError
 MAX_DEPTH = 32
 """How deep braces and wildcards may be nested."""
 
-_NAME = r"[^\W_](?:[\w/-]*?[^\W_])?"
+_NAME = r"[^\W_](?:[\w/-]{0,98}?[^\W_])?"  # bounded, so that no text makes the search quadratic
 _TOKEN = re.compile(rf"\\[{{}}|]|\\__|\$\{{[^{{}}]*\}}|__(?P<wildcard>{_NAME})__|[{{}}|]")
 _BOUNDS = re.compile(r"\s*(?:(\d{1,6})(?:\s*(-)\s*(\d{1,6})?)?|-\s*(\d{1,6}))\s*\$\$(?:([^${}]*)\$\$)?")
 _WEIGHT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)::")
@@ -78,7 +79,7 @@ class Wildcards:
     def _read(self, name: str, within: tuple[str, ...]) -> Choice:
         path = self._files[name]
         try:
-            lines = path.read_bytes().decode("utf-8-sig").splitlines()
+            lines = path.read_bytes().decode("utf-8-sig").split("\n")
         except UnicodeDecodeError as error:
             raise PromptFileError(f"{path}: is not UTF-8 (byte {error.start:,}); save it as UTF-8") from None
         except OSError as error:
@@ -119,22 +120,22 @@ class _Parser:
             word, start = token[0], token.start()
             if depth and word in ("|", "}"):
                 break
-            _append(nodes, self._text[self._at : start])
+            nodes.append(self._text[self._at : start])
             self._at = token.end()
             if word == "{":
                 nodes.append(self._choice(depth + 1, start))
             elif word == "}":
                 raise ValueError(f"'}}' at character {start + 1} has no '{{' before it; for the sign itself write \\}}")
             elif word in (r"\{", r"\}", r"\__") or (word == r"\|" and depth):
-                _append(nodes, word[1:])
+                nodes.append(word[1:])
             elif token["wildcard"] and self._is_wildcard(token):
                 nodes.append(self._wildcard(token))
             else:
-                _append(nodes, word)
+                nodes.append(word)
         end = token.start() if token else len(self._text)
-        _append(nodes, self._text[self._at : end])
+        nodes.append(self._text[self._at : end])
         self._at = end
-        return nodes[0] if len(nodes) == 1 else Parts(tuple(nodes)) if nodes else ""
+        return _in_one(nodes)
 
     def _choice(self, depth: int, start: int) -> Node:
         if depth > MAX_DEPTH:
@@ -180,12 +181,15 @@ class _Parser:
         return self._wildcards.choice(name, self._within)
 
 
-def _append(nodes: list[Node], text: str) -> None:
-    """Add text, in one piece with text that stands before it."""
-    if text and nodes and isinstance(nodes[-1], str):
-        nodes[-1] += text
-    elif text:
-        nodes.append(text)
+def _in_one(nodes: list[Node]) -> Node:
+    """The nodes as one, with texts that stand side by side put together."""
+    merged: list[Node] = []
+    for is_text, group in groupby([node for node in nodes if node != ""], key=lambda node: isinstance(node, str)):
+        if is_text:
+            merged.append("".join(map(str, group)))
+        else:
+            merged.extend(group)
+    return merged[0] if len(merged) == 1 else Parts(tuple(merged)) if merged else ""
 
 
 def _weighed(option: str) -> tuple[float, str]:

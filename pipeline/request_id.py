@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 REQUEST_SCHEMA = 1
 """Raised only when the same settings would make another picture; old images are then made anew."""
 
+_canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
+
 
 class Likeness(NamedTuple):
     """The sampling of a job. Jobs that agree in all of it, and in the weights, can be made in one bundle."""
@@ -86,5 +88,4 @@ def _sampling_line(likeness: Likeness) -> bytes:
 
 
 def _line(content: dict[str, Any]) -> bytes:
-    text = json.dumps(content, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.encode("ascii") + b"\n"
+    return _canonical(content).encode("ascii") + b"\n"

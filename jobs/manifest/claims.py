@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,7 +22,7 @@ _open_in_this_process: set[tuple[int, Path]] = set()
 
 
 class Claims:
-    """The claims of this process on one output folder. Raises RuntimeError if opened twice."""
+    """The claims of this process on one output folder, shared by its threads. RuntimeError if opened twice."""
 
     def __init__(self, output_dir: Path) -> None:
         lock_file = Layout(output_dir).claims_lock
@@ -33,17 +34,19 @@ class Claims:
             self._fd = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         _open_in_this_process.add(self._key)
         self._held: set[str] = set()
+        self._lock = threading.Lock()
 
     def claim(self, job_ids: Iterable[str]) -> list[str]:
         """Those of the jobs that are now this process's to make; one it already holds is not given again."""
         obtained = []
-        for job_id in job_ids:
-            if job_id not in self._held and self._lock(job_id):
-                self._held.add(job_id)
-                obtained.append(job_id)
+        with self._lock:
+            for job_id in job_ids:
+                if job_id not in self._held and self._obtain(job_id):
+                    self._held.add(job_id)
+                    obtained.append(job_id)
         return obtained
 
-    def _lock(self, job_id: str) -> bool:
+    def _obtain(self, job_id: str) -> bool:
         try:
             fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _offset(job_id))
         except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: POSIX allows either
@@ -52,9 +55,10 @@ class Claims:
 
     def release(self, job_id: str) -> None:
         """Give one job back, finished or not; a job that is not held is ignored."""
-        if job_id in self._held:
-            self._held.remove(job_id)
-            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, _offset(job_id))
+        with self._lock:
+            if job_id in self._held:
+                self._held.remove(job_id)
+                fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, _offset(job_id))
 
     def close(self) -> None:
         """Give everything back. May be called twice."""

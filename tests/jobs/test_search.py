@@ -14,10 +14,11 @@ from jobs.search import search
 from pipeline.errors import ConfigError, ReadError
 
 
-@pytest.fixture
-def outputs(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output_dir = tmp_path_factory.mktemp("outputs")
     write_part(
-        tmp_path,
+        output_dir,
         "a",
         [
             done_of(1, prompt="A Red house at SUNSET", tags=["sea", "dawn"], steps=8),
@@ -26,7 +27,7 @@ def outputs(tmp_path: Path) -> Path:
             attempt_of(4, status=FAILED, prompt="a red tree", error_kind="bad_pixels"),
         ],
     )
-    return tmp_path
+    return output_dir
 
 
 def seeds(output_dir: Path, text: str = "", where: str | None = None, sort: str = "seed") -> list[int]:

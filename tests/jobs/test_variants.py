@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.config import Variants
@@ -196,6 +198,14 @@ def test_too_many_combinations_are_refused_before_one_is_made() -> None:
     assert limited[999] == "a" * 97 + "jjj"
 
 
+@pytest.mark.parametrize("piece", ["__a-", "__", "{2$$", "${", "|", "\\{", "{a|b}", "__a__ "])
+def test_a_hostile_prompt_of_100_kb_is_read_in_no_time(piece: str) -> None:
+    started = time.process_time()
+    with suppress(ValueError):
+        Wildcards().parse("{a|b}" + piece * (100_000 // len(piece)))
+    assert time.process_time() - started < 2
+
+
 words = st.text("abc ", min_size=1, max_size=4)
 templates = st.recursive(
     words,
@@ -211,6 +221,7 @@ templates = st.recursive(
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the library's parser uses old names of pyparsing
+@settings(deadline=None)  # the machine may be busy
 @given(templates)
 def test_combinations_are_those_of_dynamicprompts(template: str) -> None:
     from dynamicprompts.generators import CombinatorialPromptGenerator
@@ -221,6 +232,7 @@ def test_combinations_are_those_of_dynamicprompts(template: str) -> None:
     assert {text.replace(" ", "") for text in squashed} == {text.replace(" ", "") for text in theirs}
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(templates)
 def test_random_texts_are_among_the_combinations(template: str) -> None:
     assert set(drawn(template, 5)) <= set(everything(template))

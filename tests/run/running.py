@@ -75,7 +75,13 @@ class Run:
     def new_child(self) -> psutil.Process:
         """Waits for a worker that was not seen before."""
         before = set(self._children)
-        return self.until(lambda: (one := self.child()) if one is None or one.pid not in before else None)
+
+        def look() -> psutil.Process | None:
+            child = self.child()
+            return None if child is None or child.pid in before else child
+
+        found: psutil.Process = self.until(look)
+        return found
 
     def until(self, look: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> Any:
         """Looks until there is something to see while the run goes on; returns it."""

@@ -16,7 +16,7 @@ SLOW_STEPS = "sampling.steps=40"
 
 
 def test_child_then_parent_then_both_are_killed(make_batch: Callable[..., Batch]) -> None:
-    batch = make_batch(["a red house", "a blue boat"], "seeds=range(0, 8)", "batch_size=1", SLOW_STEPS)
+    batch = make_batch(["a red house", "a blue boat"], "seeds={start: 0, count: 8}", "batch_size=1", SLOW_STEPS)
 
     run = batch.start()
     known = batch.wait_for_images(run, 2)
@@ -62,7 +62,7 @@ POINTS = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("point", "count", "code"), POINTS)
 def test_killed_at_a_named_point(make_batch: Callable[..., Batch], point: str, count: int, code: int) -> None:
-    batch = make_batch(["a red house", "a blue boat"], "seeds=range(0, 3)", "batch_size=2")
+    batch = make_batch(["a red house", "a blue boat"], "seeds={start: 0, count: 3}", "batch_size=2")
 
     first = batch.run(env={"DARKROOM_CRASH_AT": f"{point}:{count}"})
     assert first.code == code, first.err

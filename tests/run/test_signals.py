@@ -13,7 +13,7 @@ WITHIN_S = 20.0
 
 
 def test_stopped_by_signals_and_resumed(make_batch: Callable[..., Batch]) -> None:
-    batch = make_batch(["a red house in hills at day"], "seeds=range(0, 40)", "batch_size=2", model="demo")
+    batch = make_batch(["a red house in hills at day"], "seeds={start: 0, count: 40}", "batch_size=2", model="demo")
     batch.arguments.append("sampling.steps=20")
     signals: list[tuple[str, Callable[[Run], None]]] = [
         ("SIGINT", lambda run: run.signal(signal.SIGINT)),

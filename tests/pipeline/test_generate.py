@@ -1,0 +1,254 @@
+"""Bundles against the plain diffusers pipelines, and what happens when a model or a device fails."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.errors import BadPixels, DeviceLost, Interrupted, JobFailure, OutOfMemory
+from pipeline.generate import generate_bundle
+from pipeline.models.loading import LoadedModel, load
+from pipeline.models.profile import identify
+from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
+
+PROMPTS = ("a red house", "a blue boat in sea")
+
+
+@functools.cache
+def loaded(folder: Path, dtype: Any = "float32") -> LoadedModel:
+    return load(identify(str(folder))[0], MemorySettings(dtype=dtype), "cpu")
+
+
+@pytest.fixture
+def model(tiny_sd: Path) -> LoadedModel:
+    one = loaded(tiny_sd)
+    one.embeddings.clear()
+    return one
+
+
+def request_for(model: LoadedModel, prompt: str = PROMPTS[0], seed: int = 1, **values: Any) -> ImageRequest:
+    request = ImageRequest(
+        prompt=prompt,
+        negative_prompt="fog",
+        seed=seed,
+        steps=4,
+        guidance_scale=5.0,
+        width=32,
+        height=32,
+        scheduler="DDIM",
+        clip_skip=None,
+        model=model.settings,
+        memory=model.memory,
+    )
+    return replace(request, **values)
+
+
+def images(model: LoadedModel, requests: list[ImageRequest]) -> list[GeneratedImage]:
+    outcomes = generate_bundle(model, requests).outcomes
+    assert all(isinstance(outcome, GeneratedImage) for outcome in outcomes), outcomes
+    return outcomes  # type: ignore[return-value]
+
+
+def plain_pictures(pipeline_class: str, folder: Path, scheduler: str, requests: list[ImageRequest]) -> Any:
+    """What a careful user of diffusers gets: uint8, (n, height, width, 3)."""
+    import diffusers
+    import torch
+
+    pipe = getattr(diffusers, pipeline_class).from_pretrained(folder, local_files_only=True)
+    pipe.scheduler = getattr(diffusers, scheduler).from_config(pipe.scheduler.config)
+    pipe.set_progress_bar_config(disable=True)
+    for component in pipe.components.values():
+        if isinstance(component, torch.nn.Module):
+            component.requires_grad_(False)
+    pictures = pipe(
+        prompt=[request.prompt for request in requests],
+        negative_prompt=[request.negative_prompt for request in requests],
+        generator=[torch.Generator("cpu").manual_seed(request.seed) for request in requests],
+        num_inference_steps=requests[0].steps,
+        guidance_scale=requests[0].guidance_scale,
+        width=requests[0].width,
+        height=requests[0].height,
+        output_type="np",
+    ).images
+    return (pictures * 255).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("folder", "pipeline_class", "name", "scheduler"),
+    [
+        ("sd", "StableDiffusionPipeline", "DDIM", "DDIMScheduler"),
+        ("sd", "StableDiffusionPipeline", "Euler a", "EulerAncestralDiscreteScheduler"),
+        ("sdxl", "StableDiffusionXLPipeline", "Euler", "EulerDiscreteScheduler"),
+    ],
+)
+def test_same_bits_as_the_plain_pipeline(
+    tiny_models: Path, folder: str, pipeline_class: str, name: str, scheduler: str
+) -> None:
+    model = loaded(tiny_models / folder)
+    requests = [request_for(model, prompt, seed, scheduler=name) for seed, prompt in enumerate(PROMPTS)]
+    ours = images(model, requests)
+    plain = plain_pictures(pipeline_class, tiny_models / folder, scheduler, requests)
+    assert plain.shape == (2, 32, 32, 3) and not np.array_equal(plain[0], plain[1])
+    for image, picture in zip(ours, plain, strict=True):
+        np.testing.assert_array_equal(image.pixels, picture)
+    assert [image.pipeline_class for image in ours] == [pipeline_class] * 2
+    assert [image.scheduler_class for image in ours] == [scheduler] * 2
+
+
+def test_image_of_a_batch_is_remade_in_a_batch_of_its_copies(model: LoadedModel) -> None:
+    requests = [request_for(model, prompt, seed) for seed, prompt in enumerate((*PROMPTS, "fog"))]
+    bundle = images(model, requests)
+    assert [(image.batch_size, image.batch_index) for image in bundle] == [(3, 0), (3, 1), (3, 2)]
+    for index, request in enumerate(requests):
+        padded = images(model, [request] * 3)
+        np.testing.assert_array_equal(padded[index].pixels, bundle[index].pixels)
+
+
+def test_every_text_is_encoded_once(model: LoadedModel) -> None:
+    encoded: list[int] = []
+    hook = model.pipe.text_encoder.register_forward_hook(lambda *_: encoded.append(1))
+    try:
+        first = images(model, [request_for(model, prompt) for prompt in (*PROMPTS, PROMPTS[0])])
+        again = images(model, [request_for(model, prompt, seed=9) for prompt in PROMPTS])
+    finally:
+        hook.remove()
+    assert len(encoded) == 3  # two prompts, one negative prompt
+    np.testing.assert_array_equal(first[0].pixels, first[2].pixels)
+    assert not np.array_equal(first[0].pixels, again[0].pixels)
+
+
+def test_noise_is_the_same_in_every_precision(tiny_sd: Path) -> None:
+    import torch
+
+    drawn = torch.randn((1, 4, 16, 16), generator=torch.Generator("cpu").manual_seed(7), dtype=torch.float32)
+    expected = hashlib.sha256(drawn.numpy().tobytes()).hexdigest()
+    for dtype in ("float32", "bfloat16"):
+        model = loaded(tiny_sd, dtype)
+        alone, *_ = images(model, [request_for(model, seed=7)])
+        _, second = images(model, [request_for(model, seed=8), request_for(model, seed=7)])
+        assert (alone.noise_sha256, second.noise_sha256) == (expected, expected)
+        assert alone.noise_shape == (1, 4, 16, 16)
+    half, full = (images(loaded(tiny_sd, dtype), [request_for(model)])[0] for dtype in ("bfloat16", "float32"))
+    assert np.abs(half.pixels.astype(int) - full.pixels).mean() < 8  # the same picture, but for rounding
+
+
+def test_interrupt_is_seen_between_steps(model: LoadedModel) -> None:
+    steps: list[int] = []
+    hook = model.pipe.unet.register_forward_hook(lambda *_: steps.append(1))
+    try:
+        with pytest.raises(Interrupted):
+            generate_bundle(model, [request_for(model, steps=50)] * 2, should_stop=lambda: len(steps) >= 3)
+    finally:
+        hook.remove()
+    assert len(steps) == 3
+
+
+def test_clip_skip_takes_an_earlier_layer(model: LoadedModel) -> None:
+    import torch
+
+    (normal,), (skipped,) = images(model, [request_for(model)]), images(model, [request_for(model, clip_skip=1)])
+    assert not np.array_equal(normal.pixels, skipped.pixels)
+    encoder, tokenizer = model.pipe.text_encoder, model.pipe.tokenizer
+    tokens = tokenizer([PROMPTS[0]], padding="max_length", max_length=32, truncation=True, return_tensors="pt")
+    with torch.inference_mode():
+        states = encoder(tokens.input_ids, output_hidden_states=True).hidden_states
+        expected = encoder.final_layer_norm(states[-2])
+    (used,) = (value for key, value in model.embeddings.items() if key[0] == PROMPTS[0] and key[2] == 1)
+    assert torch.equal(used[0], expected)
+
+
+def test_guidance_of_one_needs_no_negative_prompt(model: LoadedModel) -> None:
+    foggy, clear = (request_for(model, guidance_scale=1.0, negative_prompt=text) for text in ("fog", ""))
+    np.testing.assert_array_equal(images(model, [foggy])[0].pixels, images(model, [clear])[0].pixels)
+    assert [key[0] for key in model.embeddings] == [PROMPTS[0]]
+
+
+@pytest.mark.parametrize("folder", ["sd_nan", "sd_black"])
+def test_unusable_pictures_are_failures(tiny_models: Path, folder: str) -> None:
+    model = loaded(tiny_models / folder)
+    outcomes = generate_bundle(model, [request_for(model, seed=seed) for seed in range(2)]).outcomes
+    assert [type(outcome) for outcome in outcomes] == [BadPixels, BadPixels]
+    assert "memory.dtype=float32" in str(outcomes[0])
+
+
+Fault = Callable[[int, dict[str, Any]], Exception | None]
+
+
+@pytest.fixture
+def failing(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> Callable[[Fault], list[int]]:
+    """Makes the pipeline call raise what `fault(batch size, arguments)` says; returns the sizes that were tried."""
+
+    def fail(fault: Fault) -> list[int]:
+        sizes: list[int] = []
+        call = type(model.pipe).__call__
+
+        @functools.wraps(call)
+        def replacement(self: Any, **arguments: Any) -> Any:
+            sizes.append(len(arguments["generator"]))
+            error = fault(sizes[-1], arguments)
+            if error:
+                raise error
+            return call(self, **arguments)
+
+        monkeypatch.setattr(type(model.pipe), "__call__", replacement)
+        return sizes
+
+    return fail
+
+
+def test_too_large_a_batch_is_split(model: LoadedModel, failing: Callable[[Fault], list[int]]) -> None:
+    import torch
+
+    sizes = failing(lambda size, _: torch.OutOfMemoryError("CUDA out of memory. Tried to ...") if size > 2 else None)
+    made = images(model, [request_for(model, seed=seed) for seed in range(5)])
+    assert [image.request.seed for image in made] == [0, 1, 2, 3, 4]
+    assert {image.batch_size for image in made} == {1, 2} and sizes == [5, 2, 3, 1, 2]
+
+
+def test_no_memory_for_a_single_image(model: LoadedModel, failing: Callable[[Fault], list[int]]) -> None:
+    failing(lambda *_: RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory"))
+    outcomes = generate_bundle(model, [request_for(model), request_for(model, seed=2)]).outcomes
+    assert [type(outcome) for outcome in outcomes] == [OutOfMemory, OutOfMemory]
+    assert "memory=aggressive" in str(outcomes[0]) and OutOfMemory.kind == "out_of_memory"
+
+
+def test_failing_request_costs_only_itself(model: LoadedModel, failing: Callable[[Fault], list[int]]) -> None:
+    import torch
+
+    bad = request_for(model, "bad")
+    generate_bundle(model, [bad])
+    (embedding,) = (value[0] for key, value in model.embeddings.items() if key[0] == "bad")
+
+    def fault(_: int, arguments: dict[str, Any]) -> Exception | None:
+        rows = arguments["prompt_embeds"]
+        return ValueError("odd prompt\nmore") if any(torch.equal(row, embedding[0]) for row in rows) else None
+
+    failing(fault)
+    requests = [request_for(model, seed=1), request_for(model, seed=2), bad, request_for(model, seed=3)]
+    outcomes = generate_bundle(model, requests).outcomes
+    kinds = [GeneratedImage, GeneratedImage, JobFailure, GeneratedImage]
+    assert [type(outcome) for outcome in outcomes] == kinds and str(outcomes[2]) == "ValueError: odd prompt"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be asynchronous",
+        "CUDA error: device-side assert triggered",
+        "unspecified launch failure",
+    ],
+)
+def test_lost_device_ends_the_process(
+    model: LoadedModel, failing: Callable[[Fault], list[int]], text: str
+) -> None:
+    sizes = failing(lambda *_: RuntimeError(text))
+    with pytest.raises(DeviceLost, match="no longer answers"):
+        generate_bundle(model, [request_for(model), request_for(model, seed=2)])
+    assert sizes == [2]  # no second try: another kernel on this context may give wrong pictures

@@ -1,0 +1,55 @@
+"""Samplers by the names that people use."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.schedulers import SAMPLERS, make_scheduler, name_of_class, scheduler_name
+
+
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        ("euler_a", "Euler a"),
+        ("Euler A", "Euler a"),
+        ("dpmpp_2m_karras", "DPM++ 2M Karras"),
+        ("DPM++ 2M Karras", "DPM++ 2M Karras"),
+        ("EulerDiscreteScheduler", "Euler"),
+        ("DPMSolverMultistepScheduler", "DPM++ 2M"),
+        ("unipc", "UniPC"),
+    ],
+)
+def test_any_spelling_gives_the_usual_name(spelling: str, name: str) -> None:
+    assert scheduler_name(spelling) == name
+
+
+def test_a_misspelt_sampler_gets_the_nearest_name() -> None:
+    with pytest.raises(ValueError, match=r"did you mean 'DPM\+\+ 2M Karras'"):
+        scheduler_name("dpm2m karas")
+
+
+def test_an_unknown_class_of_a_model_keeps_its_name() -> None:
+    assert name_of_class("SomethingNewScheduler") == "SomethingNewScheduler"
+
+
+@pytest.mark.parametrize("name", sorted(set(SAMPLERS) - {"FlowMatch Euler"}))
+def test_every_sampler_is_made_on_the_models_own_noise_schedule(name: str) -> None:
+    from diffusers import DDIMScheduler
+
+    own = DDIMScheduler(beta_start=0.001, beta_end=0.02, beta_schedule="scaled_linear", prediction_type="v_prediction")
+    scheduler = make_scheduler(name, own)
+    sampler = SAMPLERS[name]
+    assert type(scheduler).__name__ == sampler.class_name
+    assert (scheduler.config.beta_start, scheduler.config.beta_end) == (0.001, 0.02)
+    assert getattr(scheduler.config, "prediction_type", "v_prediction") == "v_prediction"
+    assert {key: scheduler.config[key] for key in sampler.options} == sampler.options
+    assert make_scheduler(name, own) is not scheduler, "schedulers keep state, so each bundle needs its own"
+
+
+def test_a_models_own_unnamed_scheduler_is_used_as_it_came() -> None:
+    from diffusers import HeunDiscreteScheduler
+
+    own = HeunDiscreteScheduler(use_karras_sigmas=True)
+    fresh = make_scheduler("HeunDiscreteScheduler", own)
+    assert fresh is not own
+    assert fresh.config.use_karras_sigmas
