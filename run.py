@@ -14,7 +14,6 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from jobs.batch import main
 from jobs.composition import explain, user_folders
 from jobs.trust import check_interpolations, check_trust
 from pipeline.errors import ConfigError, DarkroomError
@@ -62,7 +61,11 @@ def run(arguments: list[str]) -> int:
     try:
         check_trust([CONF, *user_folders(arguments)], CONF / "config.yaml")
         configs, folders = collect_configs()
-        return main(configs, folders) if configs else 0
+        if not configs:
+            return 0
+        from jobs.batch import main  # not for --help and completion, which should be quick
+
+        return main(configs, folders)
     except DarkroomError as error:
         print(error, file=sys.stderr)
         return 2

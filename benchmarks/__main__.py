@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...] [--quick] [--json FILE] [--markdown FILE]`: measure, print a table, keep the JSON."""
+"""`python -m benchmarks [NAME ...] [--quick] [--json FILE] [--markdown FILE]`: measure, print, keep the JSON."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in options.names or NAMES:
             started = time.perf_counter()
             try:
-                for row in _measured(name, Scale(options.quick, folder)):
+                for row in _measured(name, Scale(options.quick, folder, options.rounds)):
                     rows.append(row)
                     print("  ".join(text for text in cells(row) if text), file=sys.stderr, flush=True)
             except Exception as error:
@@ -64,6 +64,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=sys.modules["benchmarks"].__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"what to measure: {', '.join(NAMES)}; all by default")
     parser.add_argument("--quick", action="store_true", help="a tenth of the sizes, one round: does it run at all?")
+    parser.add_argument("--rounds", type=int, metavar="N", help="repeat no more often than this: faster, less certain")
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: outputs/benchmarks/<date>.json")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as Markdown, too")
     options = parser.parse_args(arguments)

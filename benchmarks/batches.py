@@ -51,8 +51,8 @@ def compare(folder: Path, images: int, rounds: int) -> tuple[dict[str, Times], i
             "ours": lambda place=place: in_child(  # type: ignore[misc]
                 "our_run", *given, f"seeds={SEED}", f"batch_size={BATCH}", f"output.dir={place / 'ours'}"
             ),
-            "singly": lambda place=place: _loop(folder, place / "singly", 1),  # type: ignore[misc]
             "batched": lambda place=place: _loop(folder, place / "batched", BATCH),  # type: ignore[misc]
+            "singly": lambda place=place: _loop(folder, place / "singly", 1),  # type: ignore[misc]
         }
         for name, make in ways.items():
             started = time.perf_counter()

@@ -61,10 +61,7 @@ def prompts(count: int) -> list[str]:
         for thing in OBJECTS
         for colour in COLOURS
     ]
-    return [
-        every[index % len(every)] + (f", picture {index}" if index >= len(every) else "")
-        for index in range(count)
-    ]
+    return [every[index % len(every)] + (f", picture {index}" if index >= len(every) else "") for index in range(count)]
 
 
 def inline_prompts(count: int) -> str:

@@ -24,6 +24,7 @@ def machine() -> dict[str, Any]:
         "ram_bytes": psutil.virtual_memory().total,
         "gpu": _gpu(),
         "system": f"{platform.system()} {platform.machine()}",
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
         "load_before": round(load[0], 2),
         "versions": {"python": platform.python_version(), "darkroom": _darkroom(), **_versions()},
     }

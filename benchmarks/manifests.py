@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 from jobs.job import Job
@@ -89,7 +89,7 @@ def write_searchable(output_dir: Path, rows: int, parts: int) -> None:
     bounds = [rows * part // parts for part in range(parts + 1)]
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        for start, stop in zip(bounds, bounds[1:], strict=False):
+        for start, stop in pairwise(bounds):
             source = f"(SELECT range AS i FROM range({start}, {stop}))"
             query = f"SELECT {columns} FROM (SELECT i, {picks} FROM {source})"
             table = connection.sql(query).to_arrow_table().cast(schema)
@@ -136,5 +136,3 @@ def finished_row(job: Job) -> Row:
     row["device"], row["batch_size"], row["batch_index"], row["seconds"] = "cpu", 8, 0, 0.2
     row["peak_rss_bytes"], row["record_json"] = 486_043_648, f'{RECORD}{job.id}"}}'
     return row
-
-

@@ -56,14 +56,15 @@ class Scale:
 
     quick: bool
     folder: Path
+    most_rounds: int | None = None
 
     def of(self, size: int) -> int:
         """The size, a tenth of it when quick."""
         return max(1, size // 10) if self.quick else size
 
     def rounds(self, count: int) -> int:
-        """How often to repeat: once when quick."""
-        return 1 if self.quick else count
+        """How often to repeat: once when quick, and no more often than asked for."""
+        return 1 if self.quick else min(count, self.most_rounds or count)
 
     def new_folder(self, name: str) -> Path:
         """An empty folder that is deleted with all the others in the end."""

@@ -38,7 +38,7 @@ def main() -> None:
     """Run `run.py` with the arguments given here; its exit code is ours."""
     script = str(ROOT / "run.py")
     sys.argv[0] = script
-    jobs.batch.Progress = Stopwatch  # type: ignore[misc]
+    jobs.batch.Progress = Stopwatch  # type: ignore[attr-defined]
     code: object = 0
     try:
         runpy.run_path(script, run_name="__main__")

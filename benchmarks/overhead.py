@@ -31,8 +31,7 @@ def measure(scale: Scale) -> Iterator[Row]:
     """Overhead per image, and what a saver takes per image."""
     images = max(BATCH, scale.of(IMAGES) // BATCH * BATCH)
     found: list[dict[str, Any]] = [
-        in_child("overhead", scale.new_folder(f"overhead{number}"), images)
-        for number in range(scale.rounds(ROUNDS))
+        in_child("overhead", scale.new_folder(f"overhead{number}"), images) for number in range(scale.rounds(ROUNDS))
     ]
     every = ", ".join(f"{one['overhead_ms']:.1f}" for one in found)
     middle = sorted(found, key=lambda one: float(one["overhead_ms"]))[len(found) // 2]

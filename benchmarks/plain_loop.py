@@ -3,8 +3,8 @@
     python -m benchmarks.plain_loop PROMPTS.txt FOLDER --batch 1    one call per prompt
     python -m benchmarks.plain_loop PROMPTS.txt FOLDER --batch 8    lists of eight, batched by hand
 
-No record, no journal, no fsync, no resume. Same weights, scheduler, steps, guidance, size, seeds and format as the batch
-it is compared with. The last line says how long generating and saving took, imports and load not counted.
+No record, no journal, no fsync, no resume. Same weights, scheduler, steps, guidance, size, seeds and format as the
+batch it is compared with. The last line says how long generating and saving took, imports and load not counted.
 """
 
 from __future__ import annotations
@@ -15,14 +15,18 @@ import time
 from pathlib import Path
 
 
-def generate(prompts: list[str], folder: Path, model: Path, batch: int, seed: int, steps: int, guidance: float) -> float:
+def generate(
+    prompts: list[str], folder: Path, model: Path, batch: int, seed: int, steps: int, guidance: float
+) -> float:
     """Make `00000.png` and so on; returns the seconds from the first call to the last saved picture."""
     import torch
     from diffusers import StableDiffusionPipeline
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    pipe = StableDiffusionPipeline.from_pretrained(model, dtype=dtype, use_safetensors=True, local_files_only=True)
+    pipe = StableDiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
+        model, dtype=dtype, use_safetensors=True, local_files_only=True
+    )
     pipe.set_progress_bar_config(disable=True)
     pipe.to(device)
     folder.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,7 @@ MOST_SECONDS = 5.0
 ROUNDS = 3
 
 
-class _HandedOver(Exception):  # noqa: N818
+class _HandedOver(Exception):
     """The first bundle has gone to the worker: seen enough."""
 
 
@@ -101,7 +101,7 @@ def child(overrides: Sequence[str]) -> None:
     def handed_over(*_: object) -> NoReturn:
         raise _HandedOver
 
-    LocalEngine.submit = handed_over  # type: ignore[method-assign]
+    LocalEngine.submit = handed_over  # type: ignore[method-assign, assignment]
     config = composed(*overrides)
     started = time.perf_counter()
     batch = validate([config], [CONF])

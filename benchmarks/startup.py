@@ -1,7 +1,7 @@
 """How long commands take that make nothing: help, search over 10,000 rows, a dry run.
 
-Each is a process of its own, started in turn with `python -c "import hydra, pydantic, duckdb"`, the least that a program
-of these libraries can take; what is compared is the ratio within each round. Files are in the page cache.
+Each is a process of its own, started in turn with `python -c "import hydra, pydantic, duckdb"`, the least that a
+program of these libraries can take; what is compared is the ratio within each round. Files are in the page cache.
 """
 
 from __future__ import annotations

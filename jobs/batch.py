@@ -23,7 +23,7 @@ from jobs.plan import Plan, PlanSettings
 from jobs.progress import Progress
 from jobs.prompt_line import PromptSource
 from jobs.prompts import open_prompts
-from jobs.report import plan_as_json, print_plan, print_result, write_run_report
+from jobs.report import plan_as_json, print_plan, print_result, reader_may_leave, write_run_report
 from jobs.runner import Result, Runner
 from jobs.wildcards import Wildcards
 from pipeline.errors import ConfigError, DarkroomError, ModelError, RunStopped
@@ -68,6 +68,14 @@ def main(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> int:
         return _tell(error, verbose, EXIT_STOPPED)
     except DarkroomError as error:
         return _tell(error, verbose, EXIT_INPUT)
+    except Exception as error:
+        if verbose:
+            traceback.print_exc()
+        print(
+            f"unexpected {type(error).__name__}: {error}; everything finished is kept, verbose=true shows where",
+            file=sys.stderr,
+        )
+        return EXIT_STOPPED
     except KeyboardInterrupt:
         print("stopped before the first image; nothing was lost", file=sys.stderr)
         return EXIT_STOPPED
@@ -134,10 +142,11 @@ def run(batch: Batch) -> int:
     plan = Plan(batch.expansions, states, batch.plans)
     if config.dry_run:
         timings = measured_seconds(output_dir)
-        if config.dry_run == "json":
-            print(plan_as_json(plan, timings, verbose=config.verbose))
-        else:
-            print_plan(plan, timings, output_dir, verbose=config.verbose)
+        with reader_may_leave():
+            if config.dry_run == "json":
+                print(plan_as_json(plan, timings, verbose=config.verbose))
+            else:
+                print_plan(plan, timings, output_dir, verbose=config.verbose)
         return EXIT_OK
     started = datetime.now(UTC)
     run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
@@ -164,7 +173,8 @@ def run(batch: Batch) -> int:
     code = _exit_code(plan, result)
     write_run_report(output_dir, run_id, batch.configs, plan, result, started, code)
     if not config.quiet:
-        print_result(plan, result, output_dir)
+        with reader_may_leave():
+            print_result(plan, result, output_dir)
     elif result.stopped:
         print(result.stopped, file=sys.stderr)
     return code

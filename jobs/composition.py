@@ -6,7 +6,7 @@ import re
 from argparse import ArgumentParser
 from pathlib import Path
 
-from jobs.config import BatchConfig, keys_at, nearest
+from jobs.faults import keys_at, nearest
 from pipeline.errors import ConfigError
 
 _NO_OPTION = re.compile(
@@ -33,6 +33,8 @@ def explain(message: str) -> str:
         return f"{match['group']}={match['option']}: no such option{nearest(match['option'], known)}"
     if match := _NO_KEY.search(message):
         key = match["key"].lstrip("+~")
+        from jobs.config import BatchConfig
+
         *parents, last = key.split(".")
         return f"{key}: unknown key{nearest(last, keys_at(BatchConfig, parents))}"
     return " ".join(line.strip() for line in message.splitlines() if line.strip())[:500]

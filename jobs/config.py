@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from jobs.faults import fault_lines
 from pipeline.errors import ConfigError
 from pipeline.request import DEFAULT_GUIDANCE, DEFAULT_STEPS, MAX_SEED
 from pipeline.schedulers import scheduler_name
@@ -307,56 +307,3 @@ def parse_configs(configs: Sequence[Mapping[str, Any]]) -> list[BatchConfig]:
     if faults:
         raise ConfigError(list(faults))
     return parsed
-
-
-def fault_lines(error: ValidationError, model: type[BaseModel], where: str = "") -> Iterator[str]:
-    """One line per fault: key, value, what was expected, the nearest right spelling."""
-    for fault in error.errors(include_url=False):
-        # Pydantic adds the names of validators and union branches to the path; keys are what users know.
-        location = [part for part in fault["loc"] if isinstance(part, int) or part.isidentifier() or "." in part]
-        key = where + ".".join(str(part) for part in location)
-        value = fault["input"]
-        if fault["type"] == "extra_forbidden":
-            yield f"{key}: unknown key{nearest(str(location[-1]), keys_at(model, location[:-1]))}"
-        elif fault["type"] == "missing":
-            yield f"{key}: is missing"
-        else:
-            message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
-            message = message[0].lower() + message[1:]
-            if fault["type"] == "literal_error" and isinstance(value, str):
-                message += nearest(value, re.findall(r"'([^']*)'", fault["msg"]))
-            yield f"{key}: {message}" + ("" if isinstance(value, Mapping) else f" (got {_shorten(value)})")
-
-
-def keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
-    """The keys that a configuration has at a place; none where it is no mapping of ours."""
-    for part in location:
-        field = model.model_fields.get(str(part))
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            return []
-        model = field.annotation
-    return list(model.model_fields)
-
-
-def nearest(word: str, choices: Sequence[str]) -> str:
-    """`; did you mean ...?`, or else what there is to choose from."""
-    """The end of a message on an unknown word: the choice most like it, or all of them."""
-    near = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; known are {', '.join(choices)}" if choices else ""
-
-
-def _shorten(value: object, limit: int = 60) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-MAX_FAULTS = 20
-"""Faults named one by one where a list may be long; of a file with a wrong column, nobody wants to read 100,000."""
-
-
-def first_faults(faults: Sequence[str]) -> list[str]:
-    """The faults to show: all, or the first ones and how many more there are."""
-    more = len(faults) - MAX_FAULTS
-    return [*faults[:MAX_FAULTS], f"... and {more:,} more"] if more > 0 else list(faults)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from jobs.config import MAX_GRID, BatchConfig, Sampling, first_faults
+from jobs.config import MAX_GRID, BatchConfig, Sampling
+from jobs.faults import first_faults
 from jobs.grid import Combination, Grid
 from jobs.job import Job, Likeness, hash_model, hash_prompt, hash_sampling, hash_seed
 from jobs.prompt_line import UNSET, PromptLine, PromptSource, clean

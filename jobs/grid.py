@@ -18,17 +18,8 @@ from typing import Any, overload
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from jobs.config import (
-    MAX_GRID,
-    Sampling,
-    Seed,
-    Seeds,
-    Text,
-    fault_lines,
-    first_faults,
-    nearest,
-    parse_range,
-)
+from jobs.config import MAX_GRID, Sampling, Seed, Seeds, Text, parse_range
+from jobs.faults import fault_lines, first_faults, nearest
 from jobs.prompt_line import refused_character
 from pipeline.errors import ConfigError
 

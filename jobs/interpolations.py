@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from jobs.config import first_faults
+from jobs.faults import first_faults
 from pipeline.errors import UntrustedConfig
 
 _Path: TypeAlias = tuple[str | int, ...]

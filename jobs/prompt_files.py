@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeAlias, overload
 
-from jobs.config import first_faults
+from jobs.faults import first_faults
 from jobs.prompt_line import PromptLine, PromptSource, keys_fault, read_line
 from pipeline.errors import ConfigError, PromptFileError
 

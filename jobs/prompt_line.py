@@ -11,7 +11,8 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, Field, ValidationError
 
-from jobs.config import Sampling, Seeds, Text, fault_lines, nearest
+from jobs.config import Sampling, Seeds, Text
+from jobs.faults import fault_lines, nearest
 from pipeline.errors import ConfigError
 
 _SAMPLING_KEYS = tuple(Sampling.model_fields)

@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 import yaml
 
-from jobs.config import first_faults
+from jobs.faults import first_faults
 from jobs.interpolations import check_interpolations
 from pipeline.errors import ConfigError, UntrustedConfig
 

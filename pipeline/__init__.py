@@ -5,14 +5,33 @@
         image = pipeline.generate("a red house in hills at sunset", seed=7)
         image.save("outputs", naming="descriptive")
 
-May import torch, diffusers and transformers, inside functions only.
+May import torch, diffusers and transformers, inside functions only. The names below are loaded when they are first
+used, since `darkroom search` and `run.py --help` need none of them.
 """
 
-from pipeline.errors import ConfigError, DarkroomError, JobFailure, ModelError, ReadError
-from pipeline.metadata.reading import read_record
-from pipeline.metadata.record import Record
-from pipeline.picture import Picture, Pipeline
-from pipeline.request import GeneratedImage, ImageRequest
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.errors import ConfigError, DarkroomError, JobFailure, ModelError, ReadError
+    from pipeline.metadata.reading import read_record
+    from pipeline.metadata.record import Record
+    from pipeline.picture import Picture, Pipeline
+    from pipeline.request import GeneratedImage, ImageRequest
+
+_HOMES = {
+    "ConfigError": "errors",
+    "DarkroomError": "errors",
+    "GeneratedImage": "request",
+    "ImageRequest": "request",
+    "JobFailure": "errors",
+    "ModelError": "errors",
+    "Picture": "picture",
+    "Pipeline": "picture",
+    "ReadError": "errors",
+    "Record": "metadata.record",
+    "read_record": "metadata.reading",
+}
 
 __all__ = [
     "ConfigError",
@@ -27,3 +46,9 @@ __all__ = [
     "Record",
     "read_record",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
+    return getattr(import_module(f"pipeline.{_HOMES[name]}"), name)

@@ -117,7 +117,7 @@ class Worker:
         self._in_flight.update(one.job.id for one in bundle)
         try:
             model = self._model_for(bundle[0].job.request.model, bundle[0].job.request.memory)
-            reached("before_denoise")
+            reached("before_denoise", *(one.job.request.prompt for one in bundle))
             result = generate_bundle(model, [one.job.request for one in bundle], self._stop_asked)
         except (Interrupted, RunStopped):
             raise

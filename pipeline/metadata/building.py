@@ -82,9 +82,7 @@ def build_record(
                 class_name=image.scheduler_class,
                 config=_strict_mapping(image.scheduler_config, "scheduler.config"),
             ),
-            model=Weights(
-                name=_without_folders(model.name), sha256=model.sha256, architecture=model.architecture
-            ),
+            model=Weights(name=_without_folders(model.name), sha256=model.sha256, architecture=model.architecture),
             vae=_vae(model.vae, model.vae_sha256),
             loras=list(loras),
             memory=Memory(
@@ -126,9 +124,7 @@ def _without_folders(name: str) -> str:
 def _strict_mapping(values: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Copy without the private keys: `_name_or_path` is an absolute path, the others describe the library."""
     return {
-        str(key): _strict_json(value, f"{place}.{key}")
-        for key, value in values.items()
-        if not str(key).startswith("_")
+        str(key): _strict_json(value, f"{place}.{key}") for key, value in values.items() if not str(key).startswith("_")
     }
 
 

@@ -96,9 +96,7 @@ def read_container(stream: BinaryIO) -> Container:
         raise ReadError("it is empty" if not start else "it is not a PNG, JPEG or WebP image")
     width, height = _size(image_format, parts)
     if width * height > MAX_PIXELS:
-        raise ReadError(
-            f"it declares {width} x {height} pixels, more than {MAX_PIXELS:,} (a decompression bomb)"
-        )
+        raise ReadError(f"it declares {width} x {height} pixels, more than {MAX_PIXELS:,} (a decompression bomb)")
     return Container(image_format, width, height, parts)
 
 
@@ -202,9 +200,7 @@ def _chunk_text(kind: str, rest: bytes) -> str | None:
 
 def _payload(stream: BinaryIO, length: int, kind: str) -> bytes:
     if length > MAX_PART_BYTES:
-        raise ReadError(
-            f"its {kind!r} part has {length / 2**20:.1f} MB, more than {MAX_PART_BYTES // 2**20} MB"
-        )
+        raise ReadError(f"its {kind!r} part has {length / 2**20:.1f} MB, more than {MAX_PART_BYTES // 2**20} MB")
     return _exactly(stream, max(length, 0))
 
 

@@ -69,17 +69,13 @@ def encode_image(
     """
     image_format = record.output.format
     if pixels.shape != (record.height, record.width, 3) or pixels.dtype.name != "uint8":
-        raise ValueError(
-            f"pixels are {pixels.dtype} {pixels.shape}, the record says {record.width}x{record.height}"
-        )
+        raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, the record says {record.width}x{record.height}")
     if record.output.quality != settings.quality_for(image_format):
         raise ValueError("record.output.quality is not MetadataSettings.quality_for(format)")
 
     embedded = settings.profile != "private"
     if image_format == "png":
-        data = insert_chunks(
-            _compress(pixels, "png", compress_level=png_compression), _chunks(record, settings)
-        )
+        data = insert_chunks(_compress(pixels, "png", compress_level=png_compression), _chunks(record, settings))
     else:
         if settings.profile == "private":
             blocks = _Blocks(b"", build_xmp([("darkroom:id", record.id)]))

@@ -31,9 +31,7 @@ class _Tag(NamedTuple):
     value: bytes
 
 
-def build_exif(
-    record: Record, infotext: str, description: str, *, bmp_only: bool = False, jpeg: bool = False
-) -> bytes:
+def build_exif(record: Record, infotext: str, description: str, *, bmp_only: bool = False, jpeg: bool = False) -> bytes:
     """A big-endian TIFF block without the JPEG prefix.
 
     `infotext` goes to UserComment, where A1111 looks first in every format; `description` to

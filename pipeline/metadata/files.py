@@ -138,6 +138,4 @@ def _sync_folder(folder: Path) -> None:
 
 def _raise_if_full(error: BaseException, directory: Path) -> None:
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
-        raise DiskFull(
-            f"no space left on the disk of {directory}; free some and run the same command"
-        ) from error
+        raise DiskFull(f"no space left on the disk of {directory}; free some and run the same command") from error

@@ -133,9 +133,7 @@ def check_texts(texts: Iterable[str]) -> None:
     identity = Identity.of_this_process()
     for text in texts:
         if found := _find(text, identity, (text,)):
-            raise LeakFound(
-                f"the image would carry {found}; take it out of the prompt, the tags or the names"
-            )
+            raise LeakFound(f"the image would carry {found}; take it out of the prompt, the tags or the names")
 
 
 def scrub(text: str) -> str:

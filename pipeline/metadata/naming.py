@@ -109,9 +109,7 @@ class NamingSettings:
             faults.append(f"excerpt_length: {self.excerpt_length!r} is out of range, expected 1 to 120")
         unknown = [name for name in self.components if name not in get_args(Component)]
         if unknown:
-            faults.append(
-                f"components: {unknown[0]!r} is unknown, expected some of {', '.join(get_args(Component))}"
-            )
+            faults.append(f"components: {unknown[0]!r} is unknown, expected some of {', '.join(get_args(Component))}")
         elif not self.components or len(set(self.components)) != len(self.components):
             faults.append(f"components: {list(self.components)!r}, expected at least one and none twice")
         return faults
@@ -191,9 +189,7 @@ def _folder_faults(folder: str) -> list[str]:
             return fault("has a mark that no folder can have, expected a relative path divided by `/`")
     levels = folder.split("/")
     if folder and not all(levels):
-        return fault(
-            "starts or ends with `/` or has an empty level, expected a relative path such as {name}/{date}"
-        )
+        return fault("starts or ends with `/` or has an empty level, expected a relative path such as {name}/{date}")
     if any(level.strip(" ") in (".", "..") for level in levels):
         return fault("leads out of the output folder, expected a relative path without `..`")
     if len(levels) > MAX_FOLDER_DEPTH:

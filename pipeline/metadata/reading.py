@@ -42,12 +42,8 @@ def read_record(path: Path) -> Record:
         return record
     image_id = _find_id(container)
     if image_id is None:
-        raise NoRecordError(
-            f"{path}: no Darkroom record in it (`darkroom show` reads images of other programs)"
-        )
-    raise NoRecordError(
-        f"{path}: a private image, it holds only its id {image_id}; its record is in the manifest"
-    )
+        raise NoRecordError(f"{path}: no Darkroom record in it (`darkroom show` reads images of other programs)")
+    raise NoRecordError(f"{path}: a private image, it holds only its id {image_id}; its record is in the manifest")
 
 
 def read_id(path: Path) -> str | None:
@@ -203,9 +199,7 @@ def _describe_foreign(path: Path) -> ImageDescription | None:
             continue  # the usual answer of a parser to another program's text
         fields: dict[str, str] = {}
         for sampler in info.samplers:
-            fields |= {"sampler": sampler.name} | {
-                key: str(value) for key, value in sampler.parameters.items()
-            }
+            fields |= {"sampler": sampler.name} | {key: str(value) for key, value in sampler.parameters.items()}
             if sampler.model is not None:
                 fields["model"] = str(sampler.model)
         fields |= {str(key): str(value) for key, value in info.metadata.items()}

@@ -32,9 +32,7 @@ UtcTime = Annotated[datetime, BeforeValidator(_parse_utc), PlainSerializer(_form
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, strict=True, populate_by_name=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True, populate_by_name=True)
 
 
 class Generator(_Part):

@@ -29,9 +29,7 @@ def safe_component(text: str, max_bytes: int) -> str:
     visible = "".join(c for c in spaced if unicodedata.category(c) not in _INVISIBLE)
     normal = unicodedata.normalize("NFC", visible)
     # Reserved names are our own business: pathvalidate changes `nul` but not `nul .png`.
-    allowed = str(
-        sanitize_filename(normal, "-", "universal", reserved_name_handler=ReservedNameHandler.as_is)
-    )
+    allowed = str(sanitize_filename(normal, "-", "universal", reserved_name_handler=ReservedNameHandler.as_is))
     name = cut_bytes(unicodedata.normalize("NFC", allowed).lstrip(".-~ "), max_bytes)
     name = name.rstrip(". ")
     # In front: `nul_.png` would do, but `nul.x_` is still the device.

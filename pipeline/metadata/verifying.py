@@ -23,9 +23,7 @@ class ReadbackFailed(JobFailure):
     kind = "readback"
 
 
-def verify_encoded(
-    data: bytes, record: Record, settings: MetadataSettings, pixels: npt.NDArray[np.uint8]
-) -> None:
+def verify_encoded(data: bytes, record: Record, settings: MetadataSettings, pixels: npt.NDArray[np.uint8]) -> None:
     """Parse and decode `data` and compare: the record for equality, and every pixel where the format is
     lossless.
 
@@ -51,9 +49,7 @@ def verify_encoded(
     _check_record(found, container, record, settings)
 
 
-def _check_record(
-    found: Record | None, container: Container, record: Record, settings: MetadataSettings
-) -> None:
+def _check_record(found: Record | None, container: Container, record: Record, settings: MetadataSettings) -> None:
     if settings.profile == "private":
         if found is not None:
             raise ReadbackFailed("the finished private image holds a record")

@@ -25,7 +25,7 @@ def test_any_spelling_gives_the_usual_name(spelling: str, name: str) -> None:
 
 def test_a_misspelt_sampler_gets_the_nearest_name() -> None:
     with pytest.raises(ValueError, match=r"did you mean 'DPM\+\+ 2M Karras'"):
-        scheduler_name("dpm2m karas")
+        scheduler_name("dpmpp_2m_karas")
 
 
 def test_an_unknown_class_of_a_model_keeps_its_name() -> None:

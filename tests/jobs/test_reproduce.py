@@ -1,0 +1,105 @@
+"""An image made again from its record is the same image, and where it is not, the reason is told."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from jobs.reproduce import EXIT_DIFFERENT, EXIT_EQUAL, compare, remake, reproduce
+from pipeline.errors import ModelError, ReadError
+from pipeline.generate import generate_bundle
+from pipeline.metadata.building import build_record
+from pipeline.metadata.naming import NamingSettings
+from pipeline.metadata.reading import read_record
+from pipeline.metadata.record import Origin
+from pipeline.metadata.saving import save
+from pipeline.metadata.settings import MetadataSettings
+from pipeline.models.loading import load
+from pipeline.models.profile import identify
+from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
+from pipeline.request_id import request_id
+
+
+@pytest.fixture(scope="module")
+def images(tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three images of one batch: an ancestral sampler, own negative prompts, one per format."""
+    settings, folder = identify(str(tiny_sd))
+    memory = MemorySettings()
+    requests = [
+        ImageRequest(prompt, "grey", seed, 3, 6.0, folder.width, folder.height, "Euler a", 1, settings, memory)
+        for prompt, seed in (("a house", 1), ("a boat", 2), ("a tree", 3))
+    ]
+    outcomes = generate_bundle(load(settings, memory, "cpu"), requests).outcomes
+    output = tmp_path_factory.mktemp("batch")
+    paths = []
+    for outcome, image_format in zip(outcomes, ("png", "jpeg", "webp"), strict=True):
+        assert isinstance(outcome, GeneratedImage)
+        metadata = MetadataSettings()
+        record = build_record(
+            outcome,
+            image_id=str(uuid.uuid4()),
+            created=datetime.now(UTC),
+            output_format=image_format,  # type: ignore[arg-type]
+            quality=metadata.quality_for(image_format),  # type: ignore[arg-type]
+            origin=Origin(id=request_id(outcome.request), name="batch"),
+        )
+        paths.append(save(outcome, record, output, NamingSettings(), metadata))
+    return paths
+
+
+def test_every_image_of_a_batch_is_remade_to_the_pixel_lossy_ones_too(
+    images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for image in images:
+        assert reproduce(image, check=True, output_dir=tmp_path, model=None) == EXIT_EQUAL
+    assert capsys.readouterr().out.count("equal, pixel for pixel") == 3
+
+
+def test_an_image_is_written_again_and_never_over_the_old_one(
+    images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = images[0].read_bytes()
+    assert reproduce(images[0], check=False, output_dir=tmp_path, model=None) == EXIT_EQUAL
+    (again,) = (tmp_path / "reproduced").rglob("*.png")
+    assert read_record(again).pixels_sha256 == read_record(images[0]).pixels_sha256
+    assert images[0].read_bytes() == before
+
+
+def test_a_difference_is_measured_and_the_changed_environment_named(
+    images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = read_record(images[0])
+    versions = {**record.runtime.versions, "torch": "1.0"}
+    changed = record.model_copy(
+        update={"seed": 99, "runtime": record.runtime.model_copy(update={"versions": versions})}
+    )
+    result = compare(changed, remake(changed), images[0])
+    assert not result.equal
+    assert not result.noise_equal
+    assert result.max_difference is not None
+    assert result.max_difference > 0
+    assert any(line.startswith("torch: was 1.0, is ") for line in result.differences)
+    monkeypatch.setattr("jobs.reproduce.describe", lambda *_: type("Description", (), {"record": changed}))
+    assert reproduce(images[0], check=True, output_dir=tmp_path, model=None) == EXIT_DIFFERENT
+    assert "different by at most" in capsys.readouterr().out
+
+
+def test_weights_that_are_nowhere_are_asked_for(
+    images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    with pytest.raises(ModelError, match="--model"):
+        reproduce(images[0], check=True, output_dir=tmp_path, model=None)
+
+
+def test_an_image_of_another_program_cannot_be_remade(tmp_path: Path) -> None:
+    from PIL import Image
+
+    path = tmp_path / "foreign.png"
+    Image.new("RGB", (8, 8), "red").save(path)
+    with pytest.raises(ReadError, match=r"foreign\.png"):
+        reproduce(path, check=True, output_dir=tmp_path, model=None)

@@ -1,0 +1,60 @@
+"""The Python API: a picture in three lines, with its recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import ConfigError, ModelError, Picture, Pipeline, read_record
+from pipeline.models.references import EMBEDDED_DEFAULTS
+
+PROMPT = "a red house in hills at sunset"
+
+
+@pytest.fixture(scope="module")
+def picture() -> Picture:
+    with Pipeline(model="demo", device="cpu") as pipeline:
+        return pipeline.generate(PROMPT, seed=7, steps=4)
+
+
+def test_a_picture_is_saved_with_the_recipe_that_made_it(picture: Picture, tmp_path: Path) -> None:
+    path = picture.save(tmp_path, naming="descriptive")
+    record = read_record(path)
+    assert path.parent == tmp_path
+    assert "a-red-house-in-hills-at-sunset" in path.name
+    assert (record.prompt, record.seed, record.steps) == (PROMPT, 7, 4)
+    assert record.guidance_scale == EMBEDDED_DEFAULTS["demo"][1]
+    assert (record.width, record.height) == picture.to_pil().size
+
+
+@pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])
+def test_every_format_gives_the_record_back(picture: Picture, tmp_path: Path, image_format: str) -> None:
+    path = picture.save(tmp_path, format=image_format, tags=("first",))  # type: ignore[arg-type]
+    record = read_record(path)
+    assert path.suffix == f".{image_format}"
+    assert (record.prompt, record.job.tags, record.output.format) == (PROMPT, ["first"], image_format)
+
+
+def test_saving_twice_keeps_both_files(picture: Picture, tmp_path: Path) -> None:
+    assert picture.save(tmp_path) != picture.save(tmp_path)
+    assert len(list(tmp_path.glob("*.png"))) == 2
+
+
+def test_the_same_seed_gives_the_same_picture_and_another_seed_another() -> None:
+    with Pipeline(device="cpu") as pipeline:
+        first, again, other = (pipeline.generate(PROMPT, seed=seed, steps=2).image.pixels for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_a_missing_model_is_named_with_the_way_out() -> None:
+    with pytest.raises(ModelError, match=r"no such folder.*model_index\.json"):
+        Pipeline(model="/nowhere/at/all")
+
+
+def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(ConfigError, match=r"engine\.device=cpu"):
+        Pipeline(device="cuda")

@@ -1,0 +1,93 @@
+"""Jobs that fail, models that fail every job, jobs that take their process with them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from running import Batch
+
+KEY = "sk-" + "Ab3dE6gH9jK2mN5pQ8sT1vW4xY7zC0"
+"""Looks like a secret; a prompt with it is refused, which is a failure without any tricks."""
+
+
+def everything_below(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def test_failed_job_does_not_stop_the_others(make_batch: Callable[..., Batch]) -> None:
+    batch = make_batch(["a red house", f"my key is {KEY}", "a blue boat"])
+    run = batch.run()
+    assert run.code == 3
+    assert "2 made, 1 failed (1 leak)" in run.out and "failed (leak)" in run.err
+    done, failed = ([row for row in batch.rows() if row["status"] == status] for status in ("done", "failed"))
+    assert len(done) == 2 and batch.images() == {row["path"] for row in done}
+    assert [(row["error_kind"], row["attempt"], row["path"]) for row in failed] == [("leak", 1, None)]
+    assert "[key]" in failed[0]["prompt"]
+    assert KEY.encode() not in everything_below(batch.output_dir) and KEY not in run.out + run.err
+
+    # It is not tried again by itself, and the exit code still says that an image is missing.
+    again = batch.run()
+    assert again.code == 3 and "0 made, 2 were there already, 1 failed before" in again.out
+    retried = batch.run("retry_failed=true")
+    assert retried.code == 3 and "1 failed (1 leak)" in retried.out
+    assert sorted(row["attempt"] for row in batch.rows() if row["status"] == "failed") == [1, 2]
+    assert len(batch.images()) == 2
+
+
+def test_first_failure_can_end_the_run(make_batch: Callable[..., Batch]) -> None:
+    batch = make_batch([f"my key is {KEY}", "a red house", "a blue boat"], "on_error=stop", "batch_size=1")
+    run = batch.run()
+    assert run.code == 4 and "on_error=stop" in run.out
+    assert [row["error_kind"] for row in batch.rows() if row["status"] == "failed"] == ["leak"]
+    assert len(batch.images()) < 2 and batch.journals() == []
+
+
+def test_five_failures_alike_stop_the_run(make_batch: Callable[..., Batch], tiny_models: Path) -> None:
+    batch = make_batch(["a red house"], "seeds={start: 0, count: 30}", "batch_size=2", model=tiny_models / "sd_nan")
+    run = batch.run()
+    assert run.code == 4
+    assert "5 different jobs in a row failed alike (bad_pixels: the model returned NaN" in run.out
+    failed = batch.rows()
+    assert 5 <= len(failed) < 15  # those that were in work when the fifth failed
+    assert {(row["status"], row["error_kind"]) for row in failed} == {("failed", "bad_pixels")}
+    assert batch.images() == set() and batch.journals() == []
+    assert "Traceback" not in run.err
+
+
+def test_job_that_kills_its_process_is_set_aside(make_batch: Callable[..., Batch]) -> None:
+    batch = make_batch(["a red house", "a blue boat", "a green poison tree"])
+    fault = {"DARKROOM_CRASH_AT": "before_denoise=poison"}
+    run = batch.run(env=fault)
+    assert run.code == 3, run.err
+    assert "2 made, 1 failed (1 quarantined)" in run.out
+    assert run.err.count("the worker was lost (killed by SIGKILL)") == 3
+    batch.assert_whole(2)
+    lost = [(row["prompt"].split()[2], row["attempt"], row["status"]) for row in batch.rows() if row["status"] != "done"]
+    # The first time it dragged its batch along; after that it died alone.
+    assert sorted(lost) == [
+        ("boat", 1, "interrupted"),
+        ("house", 1, "interrupted"),
+        ("poison", 1, "interrupted"),
+        ("poison", 2, "interrupted"),
+        ("poison", 3, "quarantined"),
+    ]
+    assert batch.summaries()[-1]["workers_lost"] == 3
+
+    # Set aside means that it costs no process any more, until asked for.
+    left = batch.run(env=fault)
+    assert left.code == 3 and "1 failed before" in left.out and len(batch.summaries()) == 2
+    assert batch.summaries()[-1]["workers_lost"] == 0
+    healed = batch.run("retry_failed=true")
+    assert healed.code == 0, healed.err
+    batch.assert_whole(3)
+
+
+def test_machine_on_which_every_worker_dies_is_given_up(make_batch: Callable[..., Batch]) -> None:
+    batch = make_batch(["a red house"], "seeds={start: 0, count: 20}", "batch_size=1")
+    run = batch.run(env={"DARKROOM_CRASH_AT": "after_started"})
+    assert run.code == 4 and "10 workers in a row were lost" in run.out
+    assert batch.journals() == [] and batch.images() == set()
+    attempts = Counter(row["job_id"] for row in batch.rows())
+    assert attempts.total() == 10 and max(attempts.values()) == 3  # no job is tried more often than others are
