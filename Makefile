@@ -25,11 +25,11 @@ lint: install
 	$(BIN)/mypy
 
 fast: install
-	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test: lint
-	$(BIN)/python -m pytest -n 2 -m "not slow"
-	$(BIN)/python -m pytest -n 2 -m "slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 bench: install
 	$(BIN)/python -m benchmarks

@@ -23,7 +23,7 @@ from jobs.plan import Plan, PlanSettings
 from jobs.progress import Progress
 from jobs.prompt_line import PromptSource
 from jobs.prompts import open_prompts
-from jobs.report import plan_as_json, print_plan, print_result, reader_may_leave, write_run_report
+from jobs.report import disk_warning, plan_as_json, print_plan, print_result, reader_may_leave, write_run_report
 from jobs.runner import Result, Runner
 from jobs.wildcards import Wildcards
 from pipeline.errors import ConfigError, DarkroomError, ModelError, RunStopped
@@ -148,6 +148,8 @@ def run(batch: Batch) -> int:
             else:
                 print_plan(plan, timings, output_dir, verbose=config.verbose)
         return EXIT_OK
+    if not config.quiet and (warning := disk_warning(plan, output_dir)):
+        print(warning, file=sys.stderr)
     started = datetime.now(UTC)
     run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
     if plan.to_make == 0:

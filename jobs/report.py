@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -58,6 +59,15 @@ def estimate(plan: Plan, timings: Sequence[MeasuredSeconds]) -> tuple[float, int
             covered += count
         size += count * int(like.width * like.height * BYTES_PER_PIXEL + METADATA_BYTES)
     return seconds, covered, size
+
+
+def disk_warning(plan: Plan, output_dir: Path) -> str | None:
+    """A line when the images will probably not fit; the run starts all the same, since a full disk loses nothing."""
+    _, _, size = estimate(plan, [])
+    free = shutil.disk_usage(output_dir).free
+    if size <= free:
+        return None
+    return f"about {_size_text(size)} are needed and {_size_text(free)} free in {output_dir}; the run may stop early"
 
 
 def print_plan(plan: Plan, timings: Sequence[MeasuredSeconds], output_dir: Path, *, verbose: bool) -> None:

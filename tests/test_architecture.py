@@ -1,0 +1,111 @@
+"""The arrows of the design: who may import whom, and what stays cold."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+PRODUCT = sorted([*(REPO / "pipeline").rglob("*.py"), *(REPO / "jobs").rglob("*.py"), REPO / "run.py"])
+HEAVY = {"torch", "diffusers", "transformers"}
+TRAINING = REPO / "pipeline" / "demo"
+"""Code that made the demo model: no part of the running program, nothing else imports it."""
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Every imported module of a file as a dotted name, and whether importing the file imports it."""
+
+    def walk(node: ast.AST, cold: bool) -> Iterator[tuple[str, bool]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                yield from ((name.name, cold) for name in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, f"{path}: relative import"
+                yield child.module or "", cold
+            elif not _for_types_only(child):
+                inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+                yield from walk(child, cold and not inside)
+
+    yield from walk(ast.parse(path.read_text(encoding="utf-8")), True)
+
+
+def _for_types_only(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(REPO).as_posix()
+
+
+def test_the_walk_sees_what_it_looks_for() -> None:
+    found = dict(imports(REPO / "pipeline" / "generate.py"))
+    assert found["torch"] is False and found["hashlib"] is True
+    assert len(PRODUCT) > 50
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=name_of)
+def test_imports_obey_the_arrows(path: Path) -> None:
+    part = path.relative_to(REPO).parts[0]
+    for module, at_import in imports(path):
+        top = module.partition(".")[0]
+        if top in HEAVY:
+            assert part == "pipeline" or not at_import, f"{module}: only pipeline/ touches tensors"
+            assert not at_import or path.parent == TRAINING, f"{module} must be imported inside functions"
+        if top in ("hydra", "omegaconf"):
+            assert part == "run.py", f"{module}: only run.py knows Hydra"
+        if part == "pipeline":
+            assert top not in ("jobs", "run", "yaml", "duckdb"), f"{module}: pipeline/ knows no batch"
+        if top == "run" or module.startswith("pipeline.demo."):
+            assert path.parent == TRAINING, f"{module} is imported by nobody"
+
+
+def test_tensors_stay_in_pipeline() -> None:
+    """jobs/ may ask for torch in one place only: to set the number of threads before a model runs."""
+    users = {name_of(path) for path in PRODUCT for module, _ in imports(path) if module.partition(".")[0] in HEAVY}
+    assert {name for name in users if name.startswith("jobs/")} <= {"jobs/engines/worker.py"}
+
+
+def test_run_py_stays_short() -> None:
+    assert len((REPO / "run.py").read_text(encoding="utf-8").splitlines()) < 80
+
+
+def test_conf_names_no_code() -> None:
+    options = [path for path in (REPO / "conf").rglob("*.yaml") if path.parent.name != "local"]
+    assert len(options) > 20
+    for path in options:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"_target_|_partial_|_recursive_|!!python|callbacks|oc\.env", text), path.name
+        if path.parent.name != "conf":
+            assert not re.search(r"^hydra\b|override hydra", text, re.MULTILINE), path.name
+
+
+COLD_COMMANDS = [
+    ["run.py", "--help"],
+    ["run.py", "--cfg", "job"],
+    ["run.py", "dry_run=true"],
+    ["run.py", "experiment=dataset_1000", "dry_run=json"],
+    ["-m", "jobs", "--help"],
+    ["-m", "jobs", "search", "house"],
+    ["-m", "jobs", "verify"],
+]
+
+
+@pytest.mark.parametrize("command", COLD_COMMANDS, ids=" ".join)
+def test_cold_things_stay_cold(command: list[str], tmp_path: Path) -> None:
+    where = ["--output-dir", str(tmp_path)] if command[2:] and command[2] in ("search", "verify") else []
+    if "dry_run" in command[-1]:
+        where = [f"output.dir={tmp_path / 'out'}"]
+    run = subprocess.run(
+        [sys.executable, "-X", "importtime", *command, *where], cwd=REPO, capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0 and run.stdout, run.stderr[-2000:]
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in run.stderr.splitlines() if "|" in line}
+    assert "pathlib" in imported
+    assert not imported & (HEAVY | {"ray", "pandas"})
+    assert not (tmp_path / "out").exists()
