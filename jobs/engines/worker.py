@@ -170,12 +170,7 @@ class Worker:
         if self._model and (self._model.settings, self._model.memory) == (settings, memory):
             return self._model
         self._model = None  # freed before the next one comes, so that both never stand in memory
-        model = load(settings, memory, self._settings.device)
-        if self._settings.cpu_threads:
-            import torch
-
-            torch.set_num_threads(self._settings.cpu_threads)
-        self._model = model
+        self._model = model = load(settings, memory, self._settings.device, self._settings.cpu_threads)
         self._send(Loaded(settings.name, model.load_seconds))
         return model
 

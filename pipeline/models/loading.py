@@ -47,8 +47,13 @@ class LoadedModel:
     embeddings: OrderedDict[tuple[str, bool, int | None], tuple[Any, ...]] = field(default_factory=OrderedDict)
 
 
-def load(settings: ModelSettings, memory: MemorySettings, device: str) -> LoadedModel:
-    """Load a model for inference; `device` is `cpu`, `cuda` or `mps`. Raises `ModelError`."""
+def load(
+    settings: ModelSettings, memory: MemorySettings, device: str, cpu_threads: int | None = None
+) -> LoadedModel:
+    """Load a model for inference; `device` is `cpu`, `cuda` or `mps`. Raises `ModelError`.
+
+    `cpu_threads` holds for the whole process from here on; None leaves it to torch.
+    """
     os.environ.update(OFFLINE)
     import diffusers
     import torch
@@ -58,6 +63,8 @@ def load(settings: ModelSettings, memory: MemorySettings, device: str) -> Loaded
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     started = time.perf_counter()
     _make_deterministic(device)
+    if cpu_threads:
+        torch.set_num_threads(cpu_threads)
     folder = inspect_folder(resolve(settings.source))
     pipeline_class = getattr(diffusers, folder.pipeline_class, None)
     if pipeline_class is None or not issubclass(pipeline_class, diffusers.DiffusionPipeline):
