@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -93,6 +94,15 @@ def command_seconds(*command: str) -> float:
     return seconds
 
 
+def children_cpu_seconds() -> float:
+    """CPU time, user and system, of all child processes that have ended.
+
+    Unlike wall-clock time it hardly depends on what else the machine does.
+    """
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def start_child(module: str, *arguments: object) -> subprocess.Popen[str]:
     """`python -m benchmarks.MODULE ARGUMENTS`, running; see `child_answer`."""
     return subprocess.Popen(
@@ -147,8 +157,6 @@ def peak_rss_bytes() -> int:
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError:
-        import resource
-
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+
 from pipeline import ReadError, read_record
 
 MARGIN_PX = 12

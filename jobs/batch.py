@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import secrets
 import sys
 import time
@@ -125,8 +127,13 @@ def validate(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> B
             expansions.append(Expansion(config, index, prompts, wildcards, model, memory, _fallback(weights)))
         except ConfigError as error:
             faults.update(dict.fromkeys(error.faults))
-    faults.update(dict.fromkeys(_output_faults(Path(parsed[0].output.dir), dry_run=bool(parsed[0].dry_run))))
+    output_dir = Path(parsed[0].output.dir)
+    absent = [folder for folder in (output_dir, *output_dir.parents) if not os.path.lexists(folder)]
+    faults.update(dict.fromkeys(_output_faults(output_dir, dry_run=bool(parsed[0].dry_run))))
     if faults:
+        for folder in absent:  # made to find out whether it can be; a refused batch leaves nothing behind
+            with contextlib.suppress(OSError, ValueError):
+                folder.rmdir()
         raise ConfigError(list(faults))
     return Batch(parsed, expansions, plans, tuple(saves), device)
 
@@ -222,15 +229,16 @@ def _save_settings(config: BatchConfig) -> SaveSettings:
 
 def _output_faults(output_dir: Path, *, dry_run: bool) -> list[str]:
     """Whether images can be written; found out by writing, since permission bits do not tell the whole truth."""
-    if output_dir.exists() and not output_dir.is_dir():
-        return [f"output.dir: {output_dir} is a file; give a folder"]
-    if dry_run:
-        return []
-    probe = output_dir / f".probe.{secrets.token_hex(4)}.tmp"
     try:
+        if output_dir.exists() and not output_dir.is_dir():
+            return [f"output.dir: {output_dir} is a file; give a folder"]
+        if dry_run:
+            return []
+        probe = output_dir / f".probe.{secrets.token_hex(4)}.tmp"
         output_dir.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
-    except OSError as error:
-        return [f"output.dir: {output_dir} cannot be written ({error.strerror}); give another folder"]
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        return [f"output.dir: {output_dir} cannot be written ({reason}); give another folder"]
     return []

@@ -88,6 +88,7 @@ class Runner:
         self._finished = FinishedSince(output_dir, since_ns)
         self._alike: tuple[str, int] = ("", 0)
         self._deaths_in_a_row = self._device_losses = 0
+        self._signal: signal.Signals | None = None
         self._stop_at: float | None = None
         self._ending = False
         self.result = Result()
@@ -98,6 +99,9 @@ class Runner:
             self._engine.start()
             try:
                 while self._engine.running:
+                    if self._signal is not None and self.result.stopped is None:
+                        self._progress.note("stopping; press Ctrl-C again to end at once")
+                        self.stop(f"stopped by {self._signal.name}")
                     self._feed()
                     message = self._engine.receive(timeout_s=0.2)
                     if message is not None:
@@ -247,12 +251,12 @@ class Runner:
             return
 
         def handle(number: int, _frame: FrameType | None) -> None:
-            if self.result.stopped is not None:
+            # Only noted here: the main loop may be in the middle of a line to the terminal or to the worker.
+            if self._signal is not None:
                 self._engine.kill()
                 signal.signal(number, signal.SIG_DFL)
                 signal.raise_signal(number)
-            self._progress.note("stopping; press Ctrl-C again to end at once")
-            self.stop(f"stopped by {signal.Signals(number).name}")
+            self._signal = signal.Signals(number)
 
         before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -115,6 +115,10 @@ def _child_main(connection: Connection[Message, object], stop: Event, settings: 
         logging.getLogger("darkroom").setLevel(logging.DEBUG)
     else:
         warnings.simplefilter("ignore")
+    from tqdm import tqdm
+
+    # Its own lock is a system-wide one that a killed child would leave behind, with a warning at the parent's end.
+    tqdm.set_lock(threading.RLock())
     inbox: queue.SimpleQueue[Sequence[Assignment] | None] = queue.SimpleQueue()
     orphaned = threading.Event()
     sending = threading.Lock()

@@ -36,11 +36,11 @@ class Finished:
 class Run:
     """A run that goes on in a session of its own, so that signals to its group reach nobody else."""
 
-    def __init__(self, arguments: Sequence[str], folder: Path, env: dict[str, str]) -> None:
+    def __init__(self, command: Sequence[str], folder: Path, env: dict[str, str]) -> None:
         self._folder = folder
         with (folder / "out.txt").open("w") as out, (folder / "err.txt").open("w") as err:
             self.process = subprocess.Popen(
-                [sys.executable, str(REPO / "run.py"), *arguments],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -130,6 +130,7 @@ class Batch:
             *("--config-dir", str(folder / "conf"), "prompts=mine", *chosen, "sampling.steps=2"),
             *(f"output.dir={output_dir}", "engine.device=cpu", "engine.cpu_threads=1", *overrides),
         ]
+        self.prefix: list[str] = []
         self._runs: list[Run] = []
 
     def start(self, *overrides: str, env: dict[str, str] | None = None) -> Run:
@@ -139,7 +140,7 @@ class Batch:
         every = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "", **(env or {})}
         flags = [override for override in overrides if override.startswith("-")]  # Hydra wants them first
         arguments = [*flags, *self.arguments, *(override for override in overrides if override not in flags)]
-        self._runs.append(Run(arguments, folder, every))
+        self._runs.append(Run([*self.prefix, sys.executable, str(REPO / "run.py"), *arguments], folder, every))
         return self._runs[-1]
 
     def run(self, *overrides: str, env: dict[str, str] | None = None) -> Finished:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-import psutil
 import pytest
-from running import Batch
+from running import Batch, Run
 
 SLOW_STEPS = "sampling.steps=40"
 """Makes a tiny image take long enough to be killed in the middle."""
+
+ROUNDS = 16
+"""Kills per random test; there are two of them."""
 
 
 def test_child_then_parent_then_both_are_killed(make_batch: Callable[..., Batch]) -> None:
@@ -86,3 +87,65 @@ def test_image_with_its_name_but_without_its_row_is_kept(make_batch: Callable[..
     again = batch.run()
     assert again.code == 0 and "nothing to make" in again.out
     batch.assert_whole(1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_at_random(make_batch: Callable[..., Batch], seed: int) -> None:
+    """Worker, parent or both, at any moment; an orphaned worker may still be sealing when the next run starts."""
+    chance = random.Random(seed)
+    batch = make_batch(["a red house", "a blue boat"], "batch_size=2")
+    count = 60
+
+    def start(*overrides: str) -> Run:
+        return batch.start(f"seeds={{start: 0, count: {count}}}", *overrides)
+
+    known: dict[str, dict[str, object]] = {}
+    killed: list[str] = []
+    run = start()
+    while len(killed) < ROUNDS:
+        loads = run.err.count("loaded in")
+        deadline = time.monotonic() + (60 if chance.random() < 0.75 else chance.uniform(0, 3))
+        while run.process.poll() is None and run.err.count("loaded in") == loads and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(chance.uniform(0, 1))
+        if run.process.poll() is not None:  # all made, or one job was hit three times
+            assert run.process.returncode in (0, 3), run.err
+            count += 40
+            run = start("retry_failed=true")
+            continue
+        known |= batch.acknowledged()
+        victim = chance.choice(["worker", "worker", "parent", "both"])
+        if victim == "worker":
+            child = run.child()
+            if child is None:
+                continue
+            child.kill()
+        elif victim == "parent":
+            run.process.kill()
+            run.process.wait()
+        else:
+            run.kill_both()
+        killed.append(victim)
+        known |= batch.acknowledged()
+        if victim != "worker":
+            run = start()
+    run.wait()
+    last = start("retry_failed=true").wait()
+    assert last.code == 0, last.err
+    leftovers = [path.name for path in batch.output_dir.rglob(".*.tmp")]
+    print(f"{killed}: {2 * count} images, {len(known)} known at a kill, {len(leftovers)} temporary files left")
+    batch.assert_whole(2 * count, since=known)
+    assert_readable(batch, 2 * count)
+
+
+def assert_readable(batch: Batch, done: int) -> None:
+    """By readers that know nothing of us, with whatever the kills have left lying around."""
+    import duckdb
+    import pandas
+
+    parts = batch.output_dir / "manifest" / "parts"
+    frame = pandas.read_parquet(parts)
+    assert (frame["status"] == "done").sum() == done
+    counted = duckdb.sql(f"SELECT count(*) FROM '{parts}/*.parquet' WHERE status = 'done'").fetchall()
+    assert counted == [(done,)]

@@ -1,0 +1,457 @@
+"""The documentation holds its word: commands, options, keys, columns, exit codes, links and snippets exist."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from pydantic import BaseModel
+
+from jobs import batch, cli, runner
+from jobs.composition import explain
+from jobs.config import MAX_GRID, BatchConfig, Sampling, parse_configs
+from jobs.grid import KEYS, Grid
+from jobs.manifest import journal, sealing
+from jobs.manifest.schema import arrow_schema
+from jobs.prompt_line import ALIASES, _Line
+from jobs.trust import check_interpolations, check_trust
+from pipeline.errors import ConfigError
+from pipeline.metadata.naming import NamingSettings
+from pipeline.metadata.settings import MetadataSettings
+from pipeline.schedulers import SAMPLERS
+
+ROOT = Path(__file__).resolve().parents[1]
+CONF = ROOT / "conf"
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("wildcards", "local"))
+OPTIONS = {(group, path.stem) for group in GROUPS for path in (CONF / group).glob("*.yaml")}
+LOOKING = ("--cfg", "--info", "--help", "--resolve", "--package")
+"""Options of Hydra that show a configuration and run nothing."""
+
+
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def section(page: str, heading: str) -> str:
+    """The text below a heading, up to the next one of its rank."""
+    found = re.search(rf"^(#+) {re.escape(heading)}\n(.*?)(?=^#{{1,6}} |\Z)", text_of(page), re.MULTILINE | re.DOTALL)
+    assert found, f"{page} has no section {heading!r}"
+    return found[2]
+
+
+def first_cells(text: str) -> list[str]:
+    """What stands in the first column of the tables of a text; heads and rules left out."""
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    heads = {index - 1 for index, line in enumerate(rows) if line.startswith("| ---")}
+    cells = [re.split(r"(?<!\\)\|", line)[1].strip() for line in rows]
+    return [cell for index, cell in enumerate(cells) if index not in heads and not cell.startswith("---")]
+
+
+def code_lines(path: Path) -> Iterator[str]:
+    """Lines of indented and of fenced code, without those of ```console, which show what was printed."""
+    language: str | None = None
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("```"):
+            language = line[3:] if language is None else None
+        elif (language is None and line.startswith("    ")) or (language is not None and language != "console"):
+            yield line.strip()
+
+
+def documented_commands(program: str) -> list[tuple[str, str]]:
+    """(page, command) of every command line in code and in inline code, each once."""
+    found: dict[str, str] = {}
+    for page in PAGES:
+        inline = re.findall(rf"`({re.escape(program)} [^`]+)`", page.read_text(encoding="utf-8"))
+        for line in (*code_lines(page), *inline):
+            if line.startswith(f"{program} ") and "..." not in line:
+                found.setdefault(line, page.relative_to(ROOT).as_posix())
+    return [(page, line) for line, page in found.items()]
+
+
+def commands_in_configuration_files() -> list[tuple[str, str]]:
+    paths = [*CONF.rglob("*.yaml"), *(ROOT / "examples").rglob("*.yaml")]
+    return [
+        (path.relative_to(ROOT).as_posix(), command.strip())
+        for path in sorted(paths)
+        for command in re.findall(r"#.*?(python run\.py.*)", path.read_text(encoding="utf-8"))
+    ]
+
+
+def commands_in_help() -> list[tuple[str, str]]:
+    """The examples of `run.py --help`; what follows the last `key=value` is a description."""
+    lines = re.findall(r"^ +(python run\.py .*)", text_of("conf/config.yaml"), re.MULTILINE)
+    found = re.compile(r"python run\.py((?: +(?:-m|[\w.]+=\S+))*)")
+    return [("conf/config.yaml", match[0]) for line in lines if (match := found.match(line))]
+
+
+@cache
+def composed(folder: str | None, overrides: tuple[str, ...]) -> dict[str, Any]:
+    """A configuration as `run.py` would hand it on."""
+    OmegaConf.register_new_resolver("scratch", lambda: "scratch", replace=True)
+    search = [f"hydra.searchpath=[file://{folder}]"] if folder else []
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        config = compose("config", [*overrides, *search])
+    check_interpolations(OmegaConf.to_container(config, resolve=False))  # type: ignore[arg-type]
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def configurations(command: str) -> list[dict[str, Any]]:
+    """Everything that a documented command composes; raises what `run.py` would report."""
+    words = shlex.split(command.partition(" | ")[0])[2:]
+    sweep = "-m" in words
+    folder = str(ROOT / words[words.index("--config-dir") + 1]) if "--config-dir" in words else None
+    if folder:
+        check_trust([CONF, Path(folder)], CONF / "config.yaml")
+    overrides = [word for word in words if not word.startswith("-") and "=" in word]
+    others = [word for word in words if word not in overrides]
+    known = {"-m", "--config-dir", *LOOKING, *((folder and ["examples/own_options"]) or [])}
+    assert set(others) <= known | {"job", "defaults", "searchpath", "sampling"}, f"{command}: what is {others}?"
+    axes = [values_of(override) if sweep else [override] for override in overrides]
+    try:
+        return [composed(folder, combination) for combination in itertools.product(*axes)]
+    except HydraException as error:
+        raise ConfigError(explain(str(error))) from error
+
+
+def values_of(override: str) -> list[str]:
+    """`a=1,2` as `a=1` and `a=2`; `group=glob(*)` as all of the group."""
+    parsed = OverridesParser.create().parse_override(override)
+    if not parsed.is_sweep_override():
+        return [override]
+    if "glob(" in override:
+        return [f"{parsed.key_or_group}={name}" for group, name in sorted(OPTIONS) if group == parsed.key_or_group]
+    return [f"{parsed.get_key_element()}={value}" for value in parsed.sweep_string_iterator()]
+
+
+COMMANDS = [*documented_commands("python run.py"), *commands_in_configuration_files(), *commands_in_help()]
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(documented_commands("python run.py")) > 30 and len(documented_commands("darkroom")) > 15
+    assert len(commands_in_configuration_files()) > 15 and len(commands_in_help()) >= 4
+
+
+def test_every_documented_command_composes_and_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATA", "data")
+    faults = []
+    for page, command in COMMANDS:
+        try:
+            for config in parse_configs(configurations(command)):
+                Grid(config.grid)
+                naming = config.naming.model_dump()
+                NamingSettings(**{**naming, "components": tuple(naming["components"])})
+                MetadataSettings(**config.metadata.model_dump())
+                file = config.prompts.file
+                assert file is None or (CONF / "prompts" / file).is_file() or (ROOT / file).is_file() or "my_" in file
+        except (ConfigError, AssertionError) as error:
+            faults.append(f"{page}: {command}\n    {error}")
+    assert not faults, "\n".join(faults)
+
+
+def test_faults_are_shown_as_they_are_printed() -> None:
+    shown = re.findall(
+        r"^\$ (python run\.py .*)\n((?:(?!\$|```).*\n)+)", text_of("docs/configuration.md"), re.MULTILINE
+    )
+    assert shown
+    for command, output in shown:
+        with pytest.raises(ConfigError) as error:
+            parse_configs(configurations(command))
+        expected = [line for line in output.splitlines() if line != "..."]
+        assert set(expected) <= set(str(error.value).splitlines()), command
+
+
+def yaml_blocks() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Indented blocks of the prompt and configuration pages that are option files."""
+    import yaml
+
+    for name in ("docs/prompts.md", "docs/configuration.md"):
+        for block in re.findall(r"(?:^    .*\n|^\n(?=    ))+", text_of(name), re.MULTILINE):
+            text = re.sub(r"^    ", "", block, flags=re.MULTILINE).strip()
+            if re.match(r"(?:# @package|[a-z_]+:)", text):
+                yield name, yaml.safe_load(text)
+
+
+def test_yaml_in_the_documentation_is_valid() -> None:
+    blocks = list(yaml_blocks())
+    assert len(blocks) >= 4
+    for _, document in blocks:
+        document.pop("defaults", None)
+        if "lines" in document:
+            document = {"prompts": document}
+        base = composed(None, ())
+        for key, value in document.items():
+            base = {**base, key: {**base[key], **value} if isinstance(base.get(key), dict) else value}
+        Grid(parse_configs([base])[0].grid)
+
+
+def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel) and prefix + name != "model.sampling":
+            yield from keys_of(inner, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def test_every_key_is_documented_and_no_other() -> None:
+    page = text_of("docs/configuration.md")
+    keys_only = page[page.index("## All keys") : page.index("## The command line")]
+    documented = [
+        match[1] for cell in first_cells(keys_only) if (match := re.fullmatch(r"`([a-z_]+(?:\.[a-z_]+)*)`", cell))
+    ]
+    assert len(documented) == len(set(documented))
+    assert set(documented) == set(keys_of(BatchConfig))
+
+
+def shown_default(value: object) -> str:
+    """A default as the tables write it; a single seed stands for its list."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case BaseModel():
+            return "empty" if not value.model_dump(exclude_none=True) else "given"
+        case list():
+            return str(value[0]) if value else "empty"
+        case _:
+            return str(value) or "empty"
+
+
+def test_documented_defaults_are_those_of_the_code() -> None:
+    page = text_of("docs/configuration.md")
+    for line in re.findall(r"^\| `[a-z_.]+` \|.*", page[page.index("## All keys") :], re.MULTILINE):
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        key, default = cells[0].strip("`"), cells[2].strip("`")
+        model: type[BaseModel] = BatchConfig
+        *parents, last = key.split(".")
+        for parent in parents:
+            model = model.model_fields[parent].annotation  # type: ignore[assignment]
+        field = model.model_fields[last]
+        if key != "naming.components":  # given by the option file, which the table says
+            value = "required" if field.is_required() else field.get_default(call_default_factory=True)
+            assert default == shown_default(value), key
+
+
+def test_every_option_is_documented_and_no_other() -> None:
+    group = ""
+    documented = set()
+    for line in section("docs/configuration.md", "Groups and options").splitlines():
+        match = re.match(r"\| (?:`(\w+)`)? ?\| `(\w+)` \|", line)
+        if match:
+            group = match[1] or group
+            documented.add((group, match[2]))
+        elif match := re.match(r"\| `(\w+)` \|", line):
+            group = match[1]
+    assert documented == OPTIONS
+
+
+def test_every_scheduler_is_documented_with_its_class() -> None:
+    documented = {}
+    for line in section("docs/configuration.md", "sampling").splitlines():
+        names = re.findall(r"`([^`]+)`", line)
+        if line.startswith("|") and names and names[-1].endswith("Scheduler"):
+            documented |= dict.fromkeys(names[:-1], names[-1])
+    assert documented == {name: sampler.class_name for name, sampler in SAMPLERS.items()}
+
+
+def test_prompt_line_and_grid_keys_are_documented() -> None:
+    cells = first_cells(section("docs/prompts.md", "Lines"))
+    keys = {key for cell in cells for key in re.findall(r"`(\w+)`", cell)}
+    assert keys == {*_Line.model_fields, *ALIASES}
+    grid = section("docs/prompts.md", "Grid")
+    listed = set(re.findall(r"`([\w.]+)`", grid[grid.index("The keys that a grid may vary") :].partition(". ")[0]))
+    assert listed >= set(KEYS)
+
+
+def test_columns_are_documented_with_their_types() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", section("docs/manifest-and-search.md", "Columns"), re.MULTILINE)
+    types = [(field.name, str(field.type).replace("element: ", "item: ")) for field in arrow_schema()]
+    assert [(name, kind.strip()) for name, kind in rows] == types
+
+
+def click_command() -> Any:
+    return typer.main.get_command(cli.app)
+
+
+@pytest.mark.parametrize(("page", "line"), documented_commands("darkroom"))
+def test_every_darkroom_command_parses(page: str, line: str) -> None:
+    words = shlex.split(line.partition(" | ")[0])[1:]
+    command = click_command()
+    if words[0] in ("-v", "--help"):
+        words = words[1:]
+    if not words or words[0] == "COMMAND":
+        return
+    sub = command.commands.get(words[0])
+    assert sub is not None, f"{page}: {line}"
+    if "--help" not in words and not (len(words) == 1 and words[0] in ("show", "reproduce")):
+        sub.make_context(words[0], _with_image(words))
+
+
+def _with_image(words: Sequence[str]) -> list[str]:
+    """`darkroom reproduce --check` in a sentence leaves the image to the reader."""
+    arguments = list(words[1:])
+    if words[0] in ("show", "reproduce") and all(word.startswith("-") for word in arguments):
+        arguments.append("picture.png")
+    return arguments
+
+
+def test_every_darkroom_option_is_documented() -> None:
+    table = text_of("docs/manifest-and-search.md").partition("## Search")[0]
+    documented = {
+        match[1]: set(re.findall(r"`(--[\w-]+)`", match[2]))
+        for match in re.finditer(r"^\| `darkroom (\w+)` \|[^|]*\|(.*)\|$", table, re.MULTILINE)
+    }
+    actual = {
+        name: {option for parameter in sub.params for option in parameter.opts if option.startswith("--")} - {"--help"}
+        for name, sub in click_command().commands.items()
+    }
+    assert documented == actual
+
+
+def test_exit_codes_are_those_of_the_code() -> None:
+    table = section("docs/resuming-and-failures.md", "Exit codes of run.py")
+    run_py, _, darkroom = table.partition("The `darkroom` command")
+    codes = {value for name, value in vars(batch).items() if name.startswith("EXIT_")}
+    assert {int(cell) for cell in first_cells(run_py)} == codes == {0, 2, 3, 4}
+    from jobs.reproduce import EXIT_DIFFERENT, EXIT_EQUAL
+
+    own = {EXIT_EQUAL, EXIT_DIFFERENT, cli.EXIT_BAD_INPUT, cli.EXIT_FAULTS_FOUND}
+    assert {int(cell) for cell in first_cells(darkroom)} == own
+
+
+def test_kinds_of_failure_are_those_of_the_code() -> None:
+    from pipeline.errors import JobFailure
+    from pipeline.metadata import building, verifying  # noqa: F401  (they add to the tree)
+
+    def kinds(error: type[JobFailure]) -> Iterator[str]:
+        yield error.kind
+        for below in error.__subclasses__():
+            yield from kinds(below)
+
+    documented = {cell.strip("`") for cell in first_cells(section("docs/resuming-and-failures.md", "Kinds of failure"))}
+    assert documented == {*kinds(JobFailure), "model", "process_died"}
+
+
+def test_numbers_in_the_text_are_those_of_the_code() -> None:
+    numerals = {2: "twice", 3: "three", 5: "five", 10: "ten"}
+    failures, manifest = text_of("docs/resuming-and-failures.md"), text_of("docs/manifest-and-search.md")
+    assert f"begun and lost {numerals[sealing.MAX_ATTEMPTS]} times" in failures
+    assert f"- {numerals[runner.MAX_FAILURES_ALIKE]} different jobs in a row fail alike" in failures
+    assert f"- {numerals[runner.MAX_DEATHS]} workers in a row" in failures
+    assert f"a device is lost {numerals[runner.MAX_DEVICE_LOSSES]} in a row" in failures
+    assert f"within {runner.STOP_WITHIN_S:.0f} seconds" in failures
+    assert f"after {journal.SEAL_ROWS:,} rows" in manifest and journal.SEAL_AFTER_S == 600
+    assert f"stops at {cli.TABLE_LIMIT} rows" in manifest
+    assert f"{MAX_GRID:,} jobs" in text_of("docs/prompts.md")
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def test_links_and_images_lead_somewhere() -> None:
+    broken = []
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            if re.match(r"[a-z]+:", target):
+                continue
+            file, _, anchor = target.partition("#")
+            path = (page.parent / file).resolve() if file else page
+            if not path.exists():
+                broken.append(f"{page.name}: {target}")
+            elif anchor and path.suffix == ".md":
+                headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+                if anchor not in map(slug, headings):
+                    broken.append(f"{page.name}: {target} (no such heading)")
+    assert not broken, "\n".join(broken)
+
+
+def test_make_verbs_exist() -> None:
+    verbs = set(re.findall(r"^([a-z]+):", text_of("Makefile"), re.MULTILINE))
+    mentioned = {
+        verb for page in PAGES for verb in re.findall(r"(?:`|^    )make ([a-z]+)", page.read_text(), re.MULTILINE)
+    }
+    assert mentioned <= verbs
+    assert {
+        cell.strip("`").removeprefix("make ") for cell in first_cells(section("CONTRIBUTING.md", "Set-up"))
+    } == verbs
+
+
+def test_documentation_is_about_the_product_alone() -> None:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert not re.search(r"/work/|/root/|/tmp/|localhost|TODO|FIXME|@@", text), page.name
+        assert all(ord(character) < 0x2190 for character in text), f"{page.name} has a pictogram"
+
+
+def test_contact_sheet_lays_images_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    import contact_sheet
+
+    images = []
+    for number, side in enumerate((32, 64, 48)):
+        images.append(tmp_path / f"{number}.png")
+        Image.new("RGB", (side, side), (255, 0, number)).save(images[-1])
+    sheet = tmp_path / "sheet.png"
+    assert contact_sheet.main([str(sheet), *map(str, images), "--columns", "2", "--scale", "2"]) == 0
+    with Image.open(sheet) as picture:
+        margin = contact_sheet.MARGIN_PX
+        assert picture.width == 2 * (128 + margin) + margin
+        assert picture.getpixel((margin + 1, margin + 1)) == (255, 0, 0)
+        assert picture.getpixel((margin + 128 + margin + 1, margin + 1)) == (255, 0, 1)
+    assert contact_sheet.main([str(sheet), str(tmp_path / "none.png")]) == 2
+
+
+def python_blocks(name: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", text_of(name), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.slow
+def test_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = python_blocks("README.md")
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+    assert len(list(tmp_path.glob("outputs/*_a-red-house-in-hills-at-sunset_*.png"))) == 1
+
+
+def test_python_on_the_manifest_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pyarrow.parquet as pq
+
+    from jobs.manifest.parts import table_from_rows
+
+    row = dict.fromkeys(arrow_schema().names)
+    row |= {"status": "done", "model": "demo", "steps": 20, "seconds": 1.5, "prompt": "sea at dawn"}
+    (tmp_path / "outputs/manifest/parts").mkdir(parents=True)
+    pq.write_table(table_from_rows([row]), tmp_path / "outputs/manifest/parts/one.parquet")  # type: ignore[list-item]
+    monkeypatch.chdir(tmp_path)
+    for block in python_blocks("docs/manifest-and-search.md"):
+        exec(compile(block, "manifest-and-search.md", "exec"), {})
+    assert "1.5" in capsys.readouterr().out
+
+
+def test_sampling_keys_of_the_page_on_configuration() -> None:
+    """The precedence is told for every sampling key."""
+    text = section("docs/configuration.md", "What is set where")
+    assert all(f"`{key}`" in text for key in Sampling.model_fields)
