@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from jobs.composition import explain, user_folders
+from jobs.composition import explain, known_overrides, user_folders
 from jobs.trust import check_interpolations, check_trust
 from pipeline.errors import ConfigError, DarkroomError
 
@@ -59,6 +59,7 @@ def collect_configs() -> tuple[list[dict[str, Any]], list[Path]]:
 def run(arguments: list[str]) -> int:
     """The whole program; returns the exit code."""
     try:
+        sys.argv[1:] = known_overrides(arguments)
         check_trust([CONF, *user_folders(arguments)], CONF / "config.yaml")
         configs, folders = collect_configs()
         if not configs:
@@ -69,6 +70,9 @@ def run(arguments: list[str]) -> int:
     except DarkroomError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped before anything was made", file=sys.stderr)
+        return 4
 
 
 if __name__ == "__main__":

@@ -196,8 +196,15 @@ def _exit_code(plan: Plan, result: Result) -> int:
 
 
 def _plan_settings(config: BatchConfig, model: ModelSettings, memory: MemorySettings) -> PlanSettings:
-    size = config.memory.max_batch_size if config.batch_size == "auto" else config.batch_size
-    return PlanSettings(model, memory, size, resume=config.resume, retry_failed=config.retry_failed)
+    auto = config.batch_size == "auto"
+    return PlanSettings(
+        model,
+        memory,
+        batch_size=config.memory.max_batch_size if config.batch_size == "auto" else config.batch_size,
+        max_batch_pixels=config.memory.max_batch_pixels if auto else None,
+        resume=config.resume,
+        retry_failed=config.retry_failed,
+    )
 
 
 def _memory_settings(config: BatchConfig, device: Device) -> MemorySettings:

@@ -14,6 +14,7 @@ _NO_OPTION = re.compile(
     r".*?Available options in '[^']+':\n(?P<known>(?:\t[^\n]*\n?)+)",
     re.DOTALL,
 )
+_OVERRIDE = re.compile(r"[A-Za-z_][\w.+]*=")
 _NO_KEY = re.compile(r"Could not override '(?P<key>[^']+)'")
 
 
@@ -24,6 +25,23 @@ def user_folders(arguments: list[str]) -> list[Path]:
     parser = ArgumentParser(add_help=False)
     parser.add_argument("--config-dir", "-cd", type=Path, action="append", default=[])
     return list(parser.parse_known_args(arguments)[0].config_dir)
+
+
+def known_overrides(arguments: list[str]) -> list[str]:
+    """The arguments, with `++` before keys of ours that the chosen option files may leave out.
+
+    Hydra takes `naming.folder=x` only where naming/standard.yaml has the key; with `++` it takes it anywhere.
+    """
+    from jobs.config import BatchConfig
+
+    def known(key: str) -> bool:
+        *parents, last = key.split(".")
+        return bool(parents) and (parents[0] == "grid" or last in keys_at(BatchConfig, parents))
+
+    return [
+        f"++{argument}" if _OVERRIDE.match(argument) and known(argument.partition("=")[0]) else argument
+        for argument in arguments
+    ]
 
 
 def explain(message: str) -> str:

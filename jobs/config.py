@@ -135,13 +135,17 @@ class Model(_Settings):
 
 
 class Memory(_Settings):
-    """A memory level. `dtype: auto` leaves the choice to the model profile and the device."""
+    """A memory level. `dtype: auto` leaves the choice to the model profile and the device.
+
+    `max_batch_size` and `max_batch_pixels` bound what `batch_size: auto` takes: many small pictures, few large ones.
+    """
 
     level: Literal["none", "balanced", "aggressive", "ultra", "auto"]
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     vae_slicing: bool = False
     vae_tiling: bool = False
     max_batch_size: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=256)] = 8
+    max_batch_pixels: Annotated[int, BeforeValidator(_whole), Field(ge=1)] = 8 * 512 * 512
 
 
 class Naming(_Settings):
@@ -150,7 +154,7 @@ class Naming(_Settings):
     scheme: Literal["standard", "descriptive", "guid", "custom"] = "standard"
     time_format: Text = "%Y%m%d_%H%M%S"
     separator: Text = "_"
-    excerpt_length: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=100)] = 40
+    excerpt_length: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=120)] = 40
     components: list[Text] = ["time", "id8"]
     folder: Text = "{name}"
 

@@ -29,7 +29,8 @@ def fault_lines(error: ValidationError, model: type[BaseModel], where: str = "")
             message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
             message = message[0].lower() + message[1:]
             if fault["type"] == "literal_error" and isinstance(value, str):
-                message += nearest(value, re.findall(r"'([^']*)'", fault["msg"]))
+                near = nearest(value, re.findall(r"'([^']*)'", fault["msg"]))
+                message += near if "did you mean" in near else ""  # the message lists the choices already
             yield f"{key}: {message}" + ("" if isinstance(value, Mapping) else f" (got {_shorten(value)})")
 
 

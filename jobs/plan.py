@@ -45,8 +45,15 @@ class PlanSettings:
     model: ModelSettings
     memory: MemorySettings
     batch_size: int
+    max_batch_pixels: int | None = None
     resume: bool = True
     retry_failed: bool = False
+
+    def batch_size_for(self, likeness: Likeness) -> int:
+        """How many images of a size are denoised together."""
+        if self.max_batch_pixels is None:
+            return self.batch_size
+        return max(1, min(self.batch_size, self.max_batch_pixels // (likeness.width * likeness.height)))
 
 
 class Plan:
@@ -121,7 +128,7 @@ class Plan:
                 keys += key[:JOB_KEY_BYTES]
                 number = here.get(likeness)
                 if number is None:
-                    group = Group(one.model, one.memory, likeness, one.batch_size)
+                    group = Group(one.model, one.memory, likeness, one.batch_size_for(likeness))
                     number = here[likeness] = known.setdefault(group, len(known))
                 numbers.append(number)
         return keys, numbers, list(known)

@@ -80,11 +80,8 @@ def remake(record: Record, model: str | None = None) -> GeneratedImage:
         model=settings,
         memory=held,
     )
-    loaded = load(settings, held, device.kind)
-    if device.kind == "cpu":
-        import torch
-
-        torch.set_num_threads(record.runtime.cpu_threads)
+    threads = record.runtime.cpu_threads if device.kind == "cpu" else None
+    loaded = load(settings, held, device.kind, threads)
     outcome = generate_bundle(loaded, [request] * record.batch.size).outcomes[record.batch.index]
     if isinstance(outcome, JobFailure):
         raise outcome

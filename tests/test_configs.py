@@ -14,9 +14,9 @@ from pydantic import BaseModel
 
 from jobs.batch import validate
 from jobs.config import BatchConfig, parse_configs
+from jobs.manifest.reading import JobStates
 from jobs.plan import Plan
 from jobs.trust import check_interpolations, check_trust
-from jobs.manifest.reading import JobStates
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 OPTIONS = sorted(

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel
 
 from jobs import batch, cli, runner
-from jobs.composition import explain
+from jobs.composition import explain, known_overrides
 from jobs.config import MAX_GRID, BatchConfig, Sampling, parse_configs
 from jobs.grid import KEYS, Grid
 from jobs.manifest import journal, sealing
@@ -116,8 +116,8 @@ def configurations(command: str) -> list[dict[str, Any]]:
     folder = str(ROOT / words[words.index("--config-dir") + 1]) if "--config-dir" in words else None
     if folder:
         check_trust([CONF, Path(folder)], CONF / "config.yaml")
-    overrides = [word for word in words if not word.startswith("-") and "=" in word]
-    others = [word for word in words if word not in overrides]
+    others = [word for word in words if word.startswith("-") or "=" not in word]
+    overrides = known_overrides([word for word in words if word not in others])
     known = {"-m", "--config-dir", *LOOKING, *((folder and ["examples/own_options"]) or [])}
     assert set(others) <= known | {"job", "defaults", "searchpath", "sampling"}, f"{command}: what is {others}?"
     axes = [values_of(override) if sweep else [override] for override in overrides]
@@ -134,7 +134,8 @@ def values_of(override: str) -> list[str]:
         return [override]
     if "glob(" in override:
         return [f"{parsed.key_or_group}={name}" for group, name in sorted(OPTIONS) if group == parsed.key_or_group]
-    return [f"{parsed.get_key_element()}={value}" for value in parsed.sweep_string_iterator()]
+    prefix = "++" if parsed.is_force_add() else ""
+    return [f"{prefix}{parsed.get_key_element().lstrip('+')}={value}" for value in parsed.sweep_string_iterator()]
 
 
 COMMANDS = [*documented_commands("python run.py"), *commands_in_configuration_files(), *commands_in_help()]
@@ -349,7 +350,8 @@ def test_kinds_of_failure_are_those_of_the_code() -> None:
 
 def test_numbers_in_the_text_are_those_of_the_code() -> None:
     numerals = {2: "twice", 3: "three", 5: "five", 10: "ten"}
-    failures, manifest = text_of("docs/resuming-and-failures.md"), text_of("docs/manifest-and-search.md")
+    pages = ("docs/resuming-and-failures.md", "docs/manifest-and-search.md")
+    failures, manifest = (" ".join(text_of(page).split()) for page in pages)
     assert f"begun and lost {numerals[sealing.MAX_ATTEMPTS]} times" in failures
     assert f"- {numerals[runner.MAX_FAILURES_ALIKE]} different jobs in a row fail alike" in failures
     assert f"- {numerals[runner.MAX_DEATHS]} workers in a row" in failures

@@ -15,6 +15,9 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 
 from jobs.engines.messages import Assignment, Died, Ended, Message, WorkerSettings
+from pipeline.errors import RunStopped
+
+_HELD_BACK = {signal.SIGINT, signal.SIGTERM}
 
 
 class LocalEngine:
@@ -36,7 +39,12 @@ class LocalEngine:
         self._process = self._context.Process(
             target=_child_main, args=(theirs, self._stop, self._settings), name="darkroom-worker", daemon=True
         )
-        self._process.start()
+        # Ctrl-C reaches the whole group; held back until the child has its handlers, or Python ends it with a trace.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()  # so that the end of the child is the end of the pipe
 
     @property
@@ -109,16 +117,13 @@ def _child_main(connection: Connection[Message, object], stop: Event, settings: 
     """The child: receives on a thread, so that it notices at once when the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent passes it on
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
     if settings.verbose:
         logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s", stream=sys.stderr)
         logging.getLogger().setLevel(logging.WARNING)
         logging.getLogger("darkroom").setLevel(logging.DEBUG)
     else:
         warnings.simplefilter("ignore")
-    from tqdm import tqdm
-
-    # Its own lock is a system-wide one that a killed child would leave behind, with a warning at the parent's end.
-    tqdm.set_lock(threading.RLock())
     inbox: queue.SimpleQueue[Sequence[Assignment] | None] = queue.SimpleQueue()
     orphaned = threading.Event()
     sending = threading.Lock()
@@ -140,6 +145,16 @@ def _child_main(connection: Connection[Message, object], stop: Event, settings: 
             yield bundle
 
     threading.Thread(target=listen, name="listen", daemon=True).start()
+    from tqdm import tqdm
+
     from jobs.engines.worker import Worker
 
-    Worker(settings, send, lambda: stop.is_set() or orphaned.is_set()).run(bundles())
+    # diffusers' progress bars would take a lock between processes, which is reported as leaked when this one is killed.
+    tqdm.set_lock(threading.RLock())
+
+    try:
+        worker = Worker(settings, send, lambda: stop.is_set() or orphaned.is_set())
+    except RunStopped as error:  # full disk, or a folder that another process made unwritable
+        send(Ended(stop_kind=error.kind, stop_message=str(error)))
+    else:
+        worker.run(bundles())

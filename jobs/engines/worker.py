@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -61,6 +61,7 @@ class Worker:
         self._saver = ImageSaver(output_dir, self._journal, settings.run_id)
         self._threads = ThreadPoolExecutor(SAVER_THREADS, thread_name_prefix="save")
         self._unsaved = threading.BoundedSemaphore(MAX_UNSAVED)
+        self._saving: set[Future[None]] = set()
         self._reserve_fd: int | None = _reserve(output_dir)
         self._in_flight: set[str] = set()
         self._model: LoadedModel | None = None
@@ -113,6 +114,8 @@ class Worker:
         bundle = self._presentable(self._take(bundle))
         if not bundle:
             return
+        if any(one.attempt > 1 for one in bundle):
+            wait(tuple(self._saving))  # what may kill this process takes no finished picture along
         self._journal.start([self._row(one, INTERRUPTED) for one in bundle])
         self._in_flight.update(one.job.id for one in bundle)
         try:
@@ -133,7 +136,9 @@ class Worker:
             self._peak_vram_bytes = _larger(self._peak_vram_bytes, outcome.peak_vram_bytes)
             self._peak_rss_bytes = _larger(self._peak_rss_bytes, outcome.peak_rss_bytes)
             self._unsaved.acquire()
-            self._threads.submit(self._save, one, outcome).add_done_callback(self._saved)
+            saving = self._threads.submit(self._save, one, outcome)
+            self._saving.add(saving)
+            saving.add_done_callback(self._saved)
 
     def _stop_asked(self) -> bool:
         return self._should_stop() or self._fault is not None
@@ -186,6 +191,7 @@ class Worker:
             self._send(Made(one.job.id, path, image.seconds))
 
     def _saved(self, future: Future[None]) -> None:
+        self._saving.discard(future)
         self._unsaved.release()
         error = future.exception()
         if error is None:

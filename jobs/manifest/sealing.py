@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def settle(journal: Replay, output_dir: Path) -> Settled:
     settled = Settled()
     for row in journal.saving.values():
         path = output_dir / row["path"]
+        _delete_half_written(path)
         if path.is_file() and file_sha256(path) == row["file_sha256"]:
             settled.adopted.append(row)
     adopted = {row["job_id"] for row in settled.adopted}
@@ -41,6 +43,13 @@ def settle(journal: Replay, output_dir: Path) -> Settled:
         if job_id not in adopted:
             settled.lost.append(_lost_attempt(row))
     return settled
+
+
+def _delete_half_written(path: Path) -> None:
+    """Its writer has ended, so a temporary file of this image, or of its sidecar, will never get its name."""
+    for name in (path.name, f"{path.stem}.json"):
+        for temporary in path.parent.glob(f".{glob.escape(name)}.*.tmp"):
+            temporary.unlink(missing_ok=True)
 
 
 def _lost_attempt(row: RowValues) -> RowValues:

@@ -47,9 +47,7 @@ class LoadedModel:
     embeddings: OrderedDict[tuple[str, bool, int | None], tuple[Any, ...]] = field(default_factory=OrderedDict)
 
 
-def load(
-    settings: ModelSettings, memory: MemorySettings, device: str, cpu_threads: int | None = None
-) -> LoadedModel:
+def load(settings: ModelSettings, memory: MemorySettings, device: str, cpu_threads: int | None = None) -> LoadedModel:
     """Load a model for inference; `device` is `cpu`, `cuda` or `mps`. Raises `ModelError`.
 
     `cpu_threads` holds for the whole process from here on; None leaves it to torch.

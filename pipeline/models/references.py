@@ -9,7 +9,7 @@ from pipeline.errors import ModelError
 EMBEDDED = {"demo": Path(__file__).resolve().parent.parent / "demo"}
 """Models that are shipped with the program, by name."""
 
-EMBEDDED_DEFAULTS = {"demo": (20, 5.0)}
+EMBEDDED_DEFAULTS = {"demo": (20, 2.0)}
 """Steps and guidance scale that suit the embedded models; the same values stand in their profiles in `conf/model`."""
 
 _REMOTE = ("hf:", "civitai:", "sha256:", "http:", "https:")

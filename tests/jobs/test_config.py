@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jobs.composition import explain, user_folders
+from jobs.composition import explain, known_overrides, user_folders
 from jobs.config import parse_configs, parse_range
 from pipeline.errors import ConfigError
 
@@ -129,3 +129,17 @@ def test_every_spelling_of_config_dir_is_seen(words: list[str]) -> None:
 def test_a_search_path_that_nobody_checked_is_refused() -> None:
     with pytest.raises(ConfigError, match="--config-dir"):
         user_folders(["hydra.searchpath=[/tmp]"])
+
+
+def test_a_key_of_ours_is_taken_though_the_option_file_leaves_it_out() -> None:
+    arguments = ["naming=guid", "naming.folder=x", "grid.sampling.steps=[1,2]", "-m", "model.sampling.steps=8,9"]
+    expected = ["naming=guid", "++naming.folder=x", "++grid.sampling.steps=[1,2]", "-m", "++model.sampling.steps=8,9"]
+    assert known_overrides(arguments) == expected
+
+
+def test_a_misspelt_key_is_left_for_hydra_to_refuse() -> None:
+    assert known_overrides(["naming.foldr=x", "promts=1", "+naming.x=1"]) == [
+        "naming.foldr=x",
+        "promts=1",
+        "+naming.x=1",
+    ]

@@ -121,3 +121,11 @@ def test_the_plan_as_json_is_what_a_script_can_use() -> None:
 def test_reports_hold_no_folders_of_people(tmp_path: Path) -> None:
     values = {"model": {"source": str(Path.home() / "models" / "mine")}, "name": f"see {Path.home()}/x", "steps": 3}
     assert scrubbed(values) == {"model": {"source": "mine"}, "name": "see ~/x", "steps": 3}
+
+
+def test_large_pictures_come_in_smaller_batches_and_never_in_none() -> None:
+    config = batch("a", seeds={"count": 8}, grid={"sampling.width": [64, 128, 4096]})
+    sizes: dict[int, set[int]] = {}
+    for bundle in plan_of(config, batch_size=8, max_batch_pixels=2 * 128 * 64).bundles():
+        sizes.setdefault(bundle[0].job.request.width, set()).add(len(bundle))
+    assert sizes == {64: {4}, 128: {2}, 4096: {1}}

@@ -268,9 +268,7 @@ def test_failing_request_costs_only_itself(model: LoadedModel, failing: Callable
         "unspecified launch failure",
     ],
 )
-def test_lost_device_ends_the_process(
-    model: LoadedModel, failing: Callable[[Fault], list[int]], text: str
-) -> None:
+def test_lost_device_ends_the_process(model: LoadedModel, failing: Callable[[Fault], list[int]], text: str) -> None:
     sizes = failing(lambda *_: RuntimeError(text))
     with pytest.raises(DeviceLost, match="no longer answers"):
         generate_bundle(model, [request_for(model), request_for(model, seed=2)])

@@ -117,9 +117,7 @@ class Run:
 class Batch:
     """One prompt set and the command that makes it, again and again on the same output folder."""
 
-    def __init__(
-        self, folder: Path, output_dir: Path, lines: Any, overrides: Sequence[str], model: Path | str
-    ) -> None:
+    def __init__(self, folder: Path, output_dir: Path, lines: Any, overrides: Sequence[str], model: Path | str) -> None:
         self.folder, self.output_dir = folder, output_dir
         prompts = folder / "conf" / "prompts"
         prompts.mkdir(parents=True, exist_ok=True)

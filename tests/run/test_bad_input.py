@@ -1,4 +1,4 @@
-"""Bad input through the whole command line: exit code 2, clear lines that name the key, nothing written, no traceback."""
+"""Bad input through the whole command line: exit code 2, lines that name the key, nothing written, no traceback."""
 
 from __future__ import annotations
 
@@ -132,9 +132,7 @@ FILES = [
 
 
 @pytest.mark.parametrize(("name", "content", "words"), FILES, ids=[one[0] for one in FILES])
-def test_prompt_file_is_refused(
-    command: Command, tmp_path: Path, name: str, content: bytes, words: list[str]
-) -> None:
+def test_prompt_file_is_refused(command: Command, tmp_path: Path, name: str, content: bytes, words: list[str]) -> None:
     (tmp_path / name).write_bytes(content)
     finished = command("prompts=from_file", f"prompts.file={name}")
     refused(finished, *words)
@@ -153,7 +151,8 @@ HARMFUL = {
     "target": "lines: [x]\nextra: {_target_: builtins.open, file: TARGET, mode: w}\n",
     "hydra_block": "lines: [x]\nhydra: {run: {dir: TARGET}}\n",
     "callback": (
-        "# @package _global_\nhydra:\n  callbacks:\n    x:\n      _target_: builtins.open\n      file: TARGET\n      mode: w\n"
+        "# @package _global_\n"
+        "hydra:\n  callbacks:\n    x:\n      _target_: builtins.open\n      file: TARGET\n      mode: w\n"
     ),
     "package": "# @package hydra.callbacks\nx: {_target_: builtins.open, file: TARGET, mode: w}\n",
     "defaults": "defaults:\n  - override /hydra/job_logging: default\nlines: [x]\n",

@@ -64,7 +64,9 @@ def test_job_that_kills_its_process_is_set_aside(make_batch: Callable[..., Batch
     assert "2 made, 1 failed (1 quarantined)" in run.out
     assert run.err.count("the worker was lost (killed by SIGKILL)") == 3
     batch.assert_whole(2)
-    lost = [(row["prompt"].split()[2], row["attempt"], row["status"]) for row in batch.rows() if row["status"] != "done"]
+    lost = [
+        (row["prompt"].split()[2], row["attempt"], row["status"]) for row in batch.rows() if row["status"] != "done"
+    ]
     # The first time it dragged its batch along; after that it died alone.
     assert sorted(lost) == [
         ("boat", 1, "interrupted"),
@@ -91,3 +93,12 @@ def test_machine_on_which_every_worker_dies_is_given_up(make_batch: Callable[...
     assert batch.journals() == [] and batch.images() == set()
     attempts = Counter(row["job_id"] for row in batch.rows())
     assert attempts.total() == 10 and max(attempts.values()) == 3  # no job is tried more often than others are
+
+
+def test_manifest_that_cannot_be_written_stops_the_run(make_batch: Callable[..., Batch]) -> None:
+    """Found out by the worker only, when the batch has long been accepted."""
+    batch = make_batch()
+    (batch.output_dir / "manifest" / "claims.lock").mkdir(parents=True)
+    run = batch.run()
+    assert run.code == 4 and "claims.lock: Is a directory" in run.out
+    assert "Traceback" not in run.err and batch.summaries()[-1]["workers_lost"] == 0

@@ -82,9 +82,7 @@ def test_unusable_folder_is_refused_in_one_line(
     assert not (tmp_path / "out" / "manifest").exists()
 
 
-def test_file_and_hub_name_are_no_folders(
-    tiny_sd: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_file_and_hub_name_are_no_folders(tiny_sd: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     configs = [
         plain_config(source, tmp_path / "out") for source in (tiny_sd / UNET, "hf:org/name", "stabilityai/sdxl-turbo")
     ]

@@ -68,7 +68,8 @@ def test_interrupted_before_anything_is_made(make_batch: Callable[..., Batch]) -
     """Ctrl-C in a terminal reaches the worker too, even while Python is still starting in it."""
     batch = make_batch()
     run = batch.start()
-    run.new_child()
+    child = run.new_child()
+    run.until(lambda: child.cpu_times().user > 0.1)
     run.signal_group(signal.SIGINT)
     ended = run.wait()
     assert ended.code == 4 and "Traceback" not in ended.err, ended.err

@@ -41,6 +41,8 @@ def test_batch_is_made_once_then_extended_then_mended(make_batch: Callable[..., 
     assert summary["model_loads"] == summary["model_loads_minimum"] == 1
     assert summary["seconds_per_phase"]["denoise"] > 0 and summary["peak_rss_bytes"] > 2**20
 
+    assert {path.name for path in batch.output_dir.iterdir()} == {"manifest", "mine", "runs"}
+
     # Another value of a base parameter makes other jobs of all.
     plan = json.loads(batch.run("sampling.steps=9", "dry_run=json").out)
     assert (plan["requested"], plan["duplicates"], plan["already_done"], plan["to_make"]) == (3, 1, 0, 2)

@@ -8,7 +8,9 @@ from running import Batch
 
 
 def test_two_runs_share_the_work(make_batch: Callable[..., Batch]) -> None:
-    batch = make_batch(["a red house", "a blue boat"], "seeds={start: 0, count: 12}", "batch_size=2", "sampling.steps=10")
+    batch = make_batch(
+        ["a red house", "a blue boat"], "seeds={start: 0, count: 12}", "batch_size=2", "sampling.steps=10"
+    )
     one, two = batch.start(), batch.start()
     assert (one.wait().code, two.wait().code) == (0, 0), one.err + two.err
     batch.assert_whole(24)
@@ -19,7 +21,9 @@ def test_two_runs_share_the_work(make_batch: Callable[..., Batch]) -> None:
 
 
 def test_the_other_run_makes_what_a_killed_one_leaves(make_batch: Callable[..., Batch]) -> None:
-    batch = make_batch(["a red house", "a blue boat"], "seeds={start: 0, count: 10}", "batch_size=2", "sampling.steps=30")
+    batch = make_batch(
+        ["a red house", "a blue boat"], "seeds={start: 0, count: 10}", "batch_size=2", "sampling.steps=30"
+    )
     one, two = batch.start(), batch.start()
     known = batch.wait_for_images(one, 2)
     one.kill_both()

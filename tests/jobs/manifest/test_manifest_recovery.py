@@ -50,6 +50,20 @@ def test_an_image_that_got_its_name_is_adopted(tmp_path: Path) -> None:
     assert [(found["image_id"], found["status"]) for found in part_rows(tmp_path)] == [(row["image_id"], "done")]
 
 
+def test_half_written_files_of_the_dead_are_removed(tmp_path: Path) -> None:
+    row = done_of(1)
+    folder = (tmp_path / str(row["path"])).parent
+    folder.mkdir(parents=True)
+    name = Path(str(row["path"])).name
+    mine, other = folder / f".{name}.1234.tmp", folder / ".another.png.1234.tmp"
+    mine.write_bytes(b"half")
+    other.write_bytes(b"of a live run")
+    dead_journal(tmp_path, events.started_line(attempt_of(1)), events.saving_line(row))
+    recover(tmp_path)
+    assert not mine.exists()
+    assert other.exists()
+
+
 def test_another_file_under_the_announced_name_is_not_ours(tmp_path: Path) -> None:
     row = done_of(1)
     path = put_image(tmp_path, row)

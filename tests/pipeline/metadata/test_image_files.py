@@ -74,9 +74,7 @@ def test_ten_thousand_images_of_one_name_do_not_wait_for_each_other() -> None:
 
 
 @pytest.mark.parametrize("failing", ["fsync", "link"])
-def test_a_full_disk_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
-) -> None:
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
     monkeypatch.setattr(os, failing, no_space)
     with pytest.raises(DiskFull, match="no space left") as caught:
         store(b"pixels", tmp_path / "cat.png", sidecar=b"{}")
@@ -96,9 +94,7 @@ def test_a_really_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
         write_temporary(folder, "cat.png", b"pixels")
 
 
-def test_an_interrupt_while_writing_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_while_writing_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(_: int) -> None:
         raise KeyboardInterrupt
 

@@ -185,9 +185,7 @@ def test_exif_holds_the_infotext_the_way_that_a1111_reads_it(
     assert exif[0x010E].encode("latin-1").decode("utf-8") == "un café 🐈"
     assert exif[0x0132] == photo[0x9003] == "2025:01:11 14:30:22"
     assert photo[0x9010] == photo[0x9011] == "+00:00"
-    assert not {0x010F, 0x0110, 0x013B, 0x927C} & (set(exif) | set(photo)), (
-        "tags that other readers dispatch on"
-    )
+    assert not {0x010F, 0x0110, 0x013B, 0x927C} & (set(exif) | set(photo)), "tags that other readers dispatch on"
     assert "FE" not in found, "a JPEG comment makes prompt-reader take it for Fooocus"
 
 
@@ -201,9 +199,7 @@ def test_exif_bmp_only_keeps_exiv2_working(sample: Callable[..., Any], output_fo
 
 @pytest.mark.parametrize("output_format", FORMATS)
 @pytest.mark.parametrize("profile", ["full", "minimal", "private"])
-def test_every_profile_carries_the_ai_mark(
-    sample: Callable[..., Any], output_format: str, profile: str
-) -> None:
+def test_every_profile_carries_the_ai_mark(sample: Callable[..., Any], output_format: str, profile: str) -> None:
     made = sample(output_format=output_format, profile=profile)
     data = made.encode().data
     assert data.count(DIGITAL_SOURCE_TYPE.encode()) == 1
@@ -260,9 +256,7 @@ def test_exiftool_sees_nothing_else_in_a_private_image(
     path, _ = write(sample(output_format=output_format, profile="private"), tmp_path)
     (tags,) = exiftool(path)
     told = {
-        name
-        for name in tags
-        if not name.startswith(("ExifTool:", "System:", "File:", "Composite:", "JFIF:", "RIFF:"))
+        name for name in tags if not name.startswith(("ExifTool:", "System:", "File:", "Composite:", "JFIF:", "RIFF:"))
     }
     told -= {"SourceFile"}
     shape = {"Width", "Height", "BitDepth", "ColorType", "Compression", "Filter", "Interlace"}
@@ -290,9 +284,7 @@ def test_exiftool_finds_every_file_valid(sample: Callable[..., Any], tmp_path: P
 
 @needs_exiftool
 @pytest.mark.parametrize("output_format", FORMATS)
-def test_exiftool_reads_the_standard_fields(
-    sample: Callable[..., Any], tmp_path: Path, output_format: str
-) -> None:
+def test_exiftool_reads_the_standard_fields(sample: Callable[..., Any], tmp_path: Path, output_format: str) -> None:
     path, _ = write(sample("un café 🐈", "fog", output_format=output_format), tmp_path)
     (tags,) = exiftool(path)
     assert tags["IFD0:ImageDescription"] == "un café 🐈" == tags["XMP-dc:Description"]
@@ -328,9 +320,7 @@ def test_a_jpeg_takes_prompts_of_any_length(sample: Callable[..., Any], characte
 
 
 def test_a_jpeg_that_cannot_hold_its_settings_fails_in_one_line(sample: Callable[..., Any]) -> None:
-    loras = tuple(
-        Lora(name=f"style {number:04d} " + "x" * 80, sha256="0" * 64, weight=0.5) for number in range(500)
-    )
+    loras = tuple(Lora(name=f"style {number:04d} " + "x" * 80, sha256="0" * 64, weight=0.5) for number in range(500))
     with pytest.raises(JobFailure, match=r"use output\.format=png"):
         sample(output_format="jpeg", loras=loras).encode()
     assert sample(output_format="png", loras=loras).encode().record_embedded

@@ -92,9 +92,7 @@ def test_secrets_are_found_in_every_encoding_and_at_odd_places(
 
 @pytest.mark.parametrize("name", ["annak", "ANNAK", "falcon-7"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16-be", "utf-16-le", "json escapes", "url"])
-def test_login_and_host_names_are_found_as_whole_words(
-    sample: Callable[..., Any], name: str, encoding: str
-) -> None:
+def test_login_and_host_names_are_found_as_whole_words(sample: Callable[..., Any], name: str, encoding: str) -> None:
     data = sample().encode().data
     planted = insert_chunks(data, [chunk(b"tEXt", b"Author\x00by " + ENCODINGS[encoding](name))])
     with pytest.raises(LeakFound, match=r"the (login|host) name .*tEXt Author"):

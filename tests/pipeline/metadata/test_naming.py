@@ -79,10 +79,7 @@ def test_times_are_utc_and_missing_parts_are_left_out() -> None:
     local = CREATED.astimezone(timezone(timedelta(hours=-9)))
     assert name_of(facts_of={"created": local, "name": None}) == "20250111_143022_a3f2e9d4"
     parts = {"name": None, "index": None}
-    assert (
-        name_of("...", facts_of=parts, scheme="custom", components=("name", "index", "excerpt", "seed"))
-        == "7"
-    )
+    assert name_of("...", facts_of=parts, scheme="custom", components=("name", "index", "excerpt", "seed")) == "7"
 
 
 def test_a_record_names_itself(sample: Callable[..., Any]) -> None:
@@ -178,9 +175,7 @@ def test_cutting_splits_no_letter() -> None:
         ({"folder": "1/2/3/4/5/6"}, "naming.folder"),
     ],
 )
-def test_bad_settings_are_refused_with_key_value_and_expectation(
-    setting: dict[str, Any], key: str | None
-) -> None:
+def test_bad_settings_are_refused_with_key_value_and_expectation(setting: dict[str, Any], key: str | None) -> None:
     if key is None:
         check_component(NamingSettings(**setting).folder.strip("{}"))
         return
@@ -262,9 +257,7 @@ def test_names_are_safe_whatever_they_are_made_of(
 def test_names_differ_even_where_case_does_not_count(prompts: list[str], scheme: Any) -> None:
     naming = NamingSettings(scheme=scheme)
     ids = [str(uuid.UUID(int=number << 100, version=4)) for number in range(1, len(prompts) + 1)]
-    names = [
-        image_path(naming, facts(prompt, id=image_id)) for prompt, image_id in zip(prompts, ids, strict=True)
-    ]
+    names = [image_path(naming, facts(prompt, id=image_id)) for prompt, image_id in zip(prompts, ids, strict=True)]
     folded = {unicodedata.normalize("NFC", str(name).casefold()) for name in names}
     assert len(folded) == len(prompts)
 
@@ -272,6 +265,4 @@ def test_names_differ_even_where_case_does_not_count(prompts: list[str], scheme:
 def test_words_that_differ_in_case_make_one_name() -> None:
     """So that the clash is seen, and counted on, on Linux as well as where case does not count."""
     custom: dict[str, Any] = {"scheme": "custom", "components": ("excerpt", "model", "name")}
-    assert name_of("Red House", {"model": "Demo"}, **custom) == name_of(
-        "red HOUSE", {"model": "demo"}, **custom
-    )
+    assert name_of("Red House", {"model": "Demo"}, **custom) == name_of("red HOUSE", {"model": "demo"}, **custom)

@@ -37,9 +37,7 @@ def one_line(error: BaseException, path: Path) -> str:
 
 @pytest.mark.parametrize("reader", [read_record, read_any, read_pixels, read_id])
 @pytest.mark.parametrize("output_format", FORMATS)
-def test_truncated_images(
-    sample: Callable[..., Any], tmp_path: Path, output_format: str, reader: Any
-) -> None:
+def test_truncated_images(sample: Callable[..., Any], tmp_path: Path, output_format: str, reader: Any) -> None:
     data = sample(output_format=output_format).encode().data
     path = tmp_path / f"cut.{output_format}"
     for length in (1, 11, 30, 100, len(data) // 2, len(data) - 30, len(data) - 1):
@@ -91,9 +89,7 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
 
 def test_a_text_chunk_of_5_mb(sample: Callable[..., Any], tmp_path: Path) -> None:
     path = tmp_path / "big.png"
-    path.write_bytes(
-        insert_chunks(plain_bytes("png"), [international_text_chunk("parameters", "x" * 5_000_000)])
-    )
+    path.write_bytes(insert_chunks(plain_bytes("png"), [international_text_chunk("parameters", "x" * 5_000_000)]))
     for reader in (read_record, read_any, read_pixels):
         with pytest.raises(ReadError, match=r"'iTXt' part has 4\.8 MB, more than 4 MB") as caught:
             reader(path)
@@ -154,14 +150,10 @@ def test_private_and_foreign_images_are_told_apart(
         ({"user": "anna"}, "user"),
     ],
 )
-def test_hand_edited_records(
-    sample: Callable[..., Any], tmp_path: Path, change: dict[str, Any], words: str
-) -> None:
+def test_hand_edited_records(sample: Callable[..., Any], tmp_path: Path, change: dict[str, Any], words: str) -> None:
     content = json.loads(sample().record.to_json()) | change
     path = tmp_path / "edited.png"
-    path.write_bytes(
-        insert_chunks(plain_bytes("png"), [text_chunk("darkroom:metadata", json.dumps(content))])
-    )
+    path.write_bytes(insert_chunks(plain_bytes("png"), [text_chunk("darkroom:metadata", json.dumps(content))]))
     for reader in (read_record, read_any):
         with pytest.raises(ReadError, match=words) as caught:
             reader(path)
@@ -190,9 +182,7 @@ def test_a_wrong_checksum_and_an_entity_bomb(tmp_path: Path) -> None:
         read_record(path)
 
 
-def test_a_sidecar_speaks_for_an_image_that_lost_its_record(
-    sample: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_a_sidecar_speaks_for_an_image_that_lost_its_record(sample: Callable[..., Any], tmp_path: Path) -> None:
     made = sample(settings={"sidecar": True})
     path = tmp_path / "stripped.png"
     buffer = io.BytesIO()
@@ -209,9 +199,7 @@ def test_a_sidecar_speaks_for_an_image_that_lost_its_record(
         read_record(path)
 
 
-def test_a_sidecar_of_another_image_or_an_edited_one_is_refused(
-    sample: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_a_sidecar_of_another_image_or_an_edited_one_is_refused(sample: Callable[..., Any], tmp_path: Path) -> None:
     made = sample("long " * 20_000, output_format="jpeg")
     encoded = made.encode()
     path, sidecar = tmp_path / "a.jpeg", tmp_path / "a.json"
