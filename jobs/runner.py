@@ -216,6 +216,8 @@ class Runner:
         """Start a new worker. What the last one had begun lost an attempt and goes on alone; the rest just goes on."""
         self.result.deaths += 1
         self._deaths_in_a_row += 1
+        if self._ending:  # it died after its last image, and its journal has been sealed for it: nothing is left to do
+            return
         self._finished.refresh()
         again: list[tuple[Assignment, ...]] = []
         suspects: list[tuple[Assignment, ...]] = []
@@ -223,6 +225,7 @@ class Runner:
             if job_id in self._finished:
                 self.result.made += 1
                 self._progress.made(Made(job_id, "", 0.0))
+                self._deaths_in_a_row = 0
             elif job_id not in begun:
                 again.append((one,))
             elif one.attempt >= MAX_ATTEMPTS:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+# Two test processes share the cores; torch's threads would wait for each other more than they compute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS))  # tiny_models
 
