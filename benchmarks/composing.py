@@ -41,12 +41,12 @@ def plan_of(batch: Batch) -> Plan:
     return Plan(batch.expansions, read_states(Path(batch.first.output.dir)), batch.plans)
 
 
-def worker_settings(batch: Batch, since_ns: int = 0) -> WorkerSettings:
+def worker_settings(batch: Batch, known_parts: frozenset[str] = frozenset()) -> WorkerSettings:
     """What `jobs.batch.run` tells its worker."""
     return WorkerSettings(
         output_dir=str(Path(batch.first.output.dir).resolve()),
         run_id="20260101T000000Z-00000000",
-        since_ns=since_ns,
+        known_parts=known_parts,
         saves=batch.saves,
         device=batch.device.kind,
     )

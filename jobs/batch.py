@@ -6,7 +6,6 @@ import contextlib
 import os
 import secrets
 import sys
-import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from jobs.engines.local import LocalEngine
 from jobs.engines.messages import WorkerSettings
 from jobs.expand import Expansion
 from jobs.images import SaveSettings
+from jobs.manifest.finished import part_names
 from jobs.manifest.reading import measured_seconds, read_states
 from jobs.manifest.recovery import recover
 from jobs.plan import Plan, PlanSettings
@@ -142,9 +142,9 @@ def run(batch: Batch) -> int:
     """Plan and, unless it is a dry run, make what is missing; returns the exit code."""
     config = batch.first
     output_dir = Path(config.output.dir)
-    since_ns = time.time_ns()
     if not config.dry_run:
         recover(output_dir)
+    known_parts = part_names(output_dir)
     states = read_states(output_dir)
     plan = Plan(batch.expansions, states, batch.plans)
     if config.dry_run:
@@ -165,7 +165,7 @@ def run(batch: Batch) -> int:
         worker = WorkerSettings(
             output_dir=str(output_dir.resolve()),
             run_id=run_id,
-            since_ns=since_ns,
+            known_parts=known_parts,
             saves=batch.saves,
             device=batch.device.kind,
             cpu_threads=config.engine.cpu_threads,
@@ -173,7 +173,7 @@ def run(batch: Batch) -> int:
         )
         progress = Progress(plan.to_make, quiet=config.quiet)
         runner = Runner(
-            plan, LocalEngine(worker), progress, output_dir, since_ns, stop_on_error=config.on_error == "stop"
+            plan, LocalEngine(worker), progress, output_dir, known_parts, stop_on_error=config.on_error == "stop"
         )
         try:
             result = runner.run()

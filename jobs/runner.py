@@ -75,7 +75,7 @@ class Runner:
         engine: LocalEngine,
         progress: Progress,
         output_dir: Path,
-        since_ns: int,
+        known_parts: frozenset[str],
         stop_on_error: bool,
     ) -> None:
         self._engine, self._progress, self._output_dir = engine, progress, output_dir
@@ -85,7 +85,7 @@ class Runner:
         self._elsewhere: list[Assignment] = []
         self._outstanding: dict[str, Assignment] = {}
         self._bundles: list[set[str]] = []
-        self._finished = FinishedSince(output_dir, since_ns)
+        self._finished = FinishedSince(output_dir, known_parts)
         self._alike: tuple[str, int] = ("", 0)
         self._deaths_in_a_row = self._device_losses = 0
         self._signal: signal.Signals | None = None

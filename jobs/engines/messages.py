@@ -11,11 +11,11 @@ from pipeline.generate import PhaseSeconds
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """All that a worker must know. `saves` is indexed by `Job.config_index`; `since_ns` is when the plan was made."""
+    """All that a worker must know. `saves` is indexed by `Job.config_index`; the plan has read `known_parts`."""
 
     output_dir: str
     run_id: str
-    since_ns: int
+    known_parts: frozenset[str]
     saves: tuple[SaveSettings, ...]
     device: str
     cpu_threads: int | None = None

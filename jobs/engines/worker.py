@@ -57,7 +57,7 @@ class Worker:
         output_dir = Path(settings.output_dir)
         self._journal = Journal(output_dir)
         self._claims = Claims(output_dir)
-        self._finished = FinishedSince(output_dir, settings.since_ns)
+        self._finished = FinishedSince(output_dir, settings.known_parts)
         self._saver = ImageSaver(output_dir, self._journal, settings.run_id)
         self._threads = ThreadPoolExecutor(SAVER_THREADS, thread_name_prefix="save")
         self._unsaved = threading.BoundedSemaphore(MAX_UNSAVED)

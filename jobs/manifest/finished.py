@@ -11,20 +11,24 @@ from jobs.manifest.reading import iterate_part, job_key
 from jobs.manifest.schema import DONE
 from pipeline.errors import ReadError
 
-_CLOCK_SLACK_NS = 10 * 10**9
-# A file's time may come from another clock (a network file system) and has coarse ticks; reading a few too
-# many costs nothing.
+
+def part_names(output_dir: Path) -> frozenset[str]:
+    """The sealed parts there are now; to be taken before `read_states`, which then has read them all."""
+    return frozenset(path.name for path in Layout(output_dir).parts.glob("*.parquet"))
 
 
 class FinishedSince:
-    """`job_id in finished`, as of the last `refresh`; `since_ns`: `time.time_ns()` before `read_states`."""
+    """`job_id in finished`, as of the last `refresh`: finished in parts that a plan did not know, or in live journals.
 
-    def __init__(self, output_dir: Path, since_ns: int) -> None:
+    Told apart by name, not by time: with `resume=false`, or after an image was deleted, a job is made again although a
+    part of a moment ago has it.
+    """
+
+    def __init__(self, output_dir: Path, known_parts: frozenset[str]) -> None:
         self._layout = Layout(output_dir)
-        self._since_ns = since_ns - _CLOCK_SLACK_NS
         self._done: set[bytes] = set()
         self._journals: dict[Path, Replay] = {}
-        self._parts_seen: set[str] = set()
+        self._parts_seen: set[str] = set(known_parts)
 
     def __contains__(self, job_id: str) -> bool:
         return job_key(job_id) in self._done
@@ -54,8 +58,6 @@ class FinishedSince:
 
     def _read(self, path: Path) -> None:
         try:
-            if path.stat().st_mtime_ns < self._since_ns:
-                return
             part_version(path)
             rows = iterate_part(path, ("job_id", "status"))
             self._done.update(job_key(job_id) for job_id, status in rows if status == DONE)

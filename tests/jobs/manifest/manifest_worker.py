@@ -6,7 +6,6 @@ Prints a job's number once its image is acknowledged; the tests kill it anywhere
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -15,7 +14,7 @@ from manifest_rows import attempt_of, job_id, make
 
 from jobs.manifest.claims import Claims
 from jobs.manifest.compaction import compact
-from jobs.manifest.finished import FinishedSince
+from jobs.manifest.finished import FinishedSince, part_names
 from jobs.manifest.journal import Journal
 from jobs.manifest.reading import job_key, read_states
 from jobs.manifest.recovery import recover
@@ -24,10 +23,10 @@ from pipeline.errors import ReadError
 
 
 def work(output_dir: Path, jobs: int, seal_rows: int, compacting: bool) -> None:
-    since_ns = time.time_ns()
     recover(output_dir)
+    known_parts = part_names(output_dir)
     states = read_states(output_dir)
-    finished = FinishedSince(output_dir, since_ns)
+    finished = FinishedSince(output_dir, known_parts)
     with Claims(output_dir) as claims, Journal(output_dir, seal_rows=seal_rows) as journal:
         for n in range(jobs):
             state = states.others.get(job_key(job_id(n)))
