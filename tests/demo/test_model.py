@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 
 from pipeline.demo.captions import canonical, held_out_scenes
 from pipeline.demo.check import accuracy
-from pipeline.demo.measure import GUIDANCE_SCALE, STEPS, TARGETS, load, measure, paint
+from pipeline.demo.measure import TARGETS, load, measure, paint
 from pipeline.demo.scenes import SIZE
 from pipeline.demo.tokenizer import MAX_TOKENS
 
@@ -130,12 +129,6 @@ def test_two_dozen_held_out_captions(pipeline: Any) -> None:
     shares, _ = measure(pipeline, count=24)
     for name, wanted in TARGETS.items():
         assert shares[name] >= wanted, f"{name}: {shares[name]:.0%}"
-
-
-def test_a_picture_is_quick(pipeline: Any) -> None:
-    began = time.process_time()
-    paint(pipeline, ["a red house in hills at sunset"], STEPS, GUIDANCE_SCALE)
-    assert time.process_time() - began < 4, "CPU seconds, which other work does not stretch much"
 
 
 @pytest.mark.slow

