@@ -10,9 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Two test processes share the cores; torch's threads would wait for each other more than they compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# In CI the same examples every time: what lands must not depend on luck. Elsewhere they vary, to find more.
+settings.register_profile("steady", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("steady")
 
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS))  # tiny_models

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from jobs.config import Variants
@@ -227,6 +227,7 @@ def test_combinations_are_those_of_dynamicprompts(template: str) -> None:
     from dynamicprompts.generators import CombinatorialPromptGenerator
 
     squashed = [" ".join(text.split()) for text in everything(template)]
+    assume(len(squashed) <= 2000)
     theirs = CombinatorialPromptGenerator(ignore_whitespace=True).generate(template, 2000)
     # The library drops white space before an option and equal results; the texts and their order are the same.
     assert {text.replace(" ", "") for text in squashed} == {text.replace(" ", "") for text in theirs}
