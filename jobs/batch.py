@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jobs.config import FALLBACK, BatchConfig, Memory, Sampling, parse_configs
+from jobs.config import FALLBACK, BatchConfig, Memory, Sampling, parse_sound_parts
 from jobs.engines.local import LocalEngine
 from jobs.engines.messages import WorkerSettings
 from jobs.expand import Expansion
@@ -49,6 +49,7 @@ class Batch:
     plans: list[PlanSettings]
     saves: tuple[SaveSettings, ...]
     device: Device
+    weights: dict[ModelSettings, ModelFolder]
 
     @property
     def first(self) -> BatchConfig:
@@ -84,16 +85,19 @@ def main(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> int:
 
 
 def _tell(error: Exception, verbose: bool, code: int) -> int:
-    if verbose:
+    if verbose and not isinstance(error, ConfigError):  # where a typo was noticed helps nobody
         traceback.print_exc()
-    print(error, file=sys.stderr)
+    else:
+        print(error, file=sys.stderr)
     return code
 
 
 def validate(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> Batch:
     """Check configurations, prompts, models, naming and the output folder. Raises `ConfigError` with every fault."""
-    parsed = parse_configs(configs)
-    faults: dict[str, None] = {}
+    parsed, found = parse_sound_parts(configs)
+    faults = dict.fromkeys(found)
+    if not parsed:
+        raise ConfigError(found)
     expansions: list[Expansion] = []
     plans: list[PlanSettings] = []
     saves: list[SaveSettings] = []
@@ -104,6 +108,7 @@ def validate(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> B
     for index, config in enumerate(parsed):
         try:
             saves.append(_save_settings(config))
+            _check_privacy(config)
         except ConfigError as error:
             faults.update(dict.fromkeys(error.faults))
         key = (config.model.source, config.model.name, config.model.vae)
@@ -135,7 +140,8 @@ def validate(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> B
             with contextlib.suppress(OSError, ValueError):
                 folder.rmdir()
         raise ConfigError(list(faults))
-    return Batch(parsed, expansions, plans, tuple(saves), device)
+    by_settings = dict(known for known in models.values() if known is not None)
+    return Batch(parsed, expansions, plans, tuple(saves), device, by_settings)
 
 
 def run(batch: Batch) -> int:
@@ -147,6 +153,8 @@ def run(batch: Batch) -> int:
     known_parts = part_names(output_dir)
     states = read_states(output_dir)
     plan = Plan(batch.expansions, states, batch.plans)
+    if faults := unsuitable(plan, batch.weights):
+        raise ConfigError(faults)
     if config.dry_run:
         timings = measured_seconds(output_dir)
         with reader_may_leave():
@@ -189,6 +197,26 @@ def run(batch: Batch) -> int:
     return code
 
 
+def unsuitable(plan: Plan, weights: Mapping[ModelSettings, ModelFolder]) -> list[str]:
+    """What a prompt, the grid or `sampling` asks for and the weights cannot do, found before anything is loaded."""
+    faults: dict[str, None] = {}
+    for group, _ in plan.groups():
+        folder, like = weights[group.model], group.likeness
+        if like.clip_skip and folder.text_layers and like.clip_skip > folder.text_layers:
+            faults[
+                f"sampling.clip_skip: must be at most {folder.text_layers} for {group.model.name}, whose text encoder "
+                f"has that many layers (got {like.clip_skip})"
+            ] = None
+        if _is_flow_matching(like.scheduler) != _is_flow_matching(folder.scheduler_class):
+            kind = "a flow-matching" if _is_flow_matching(folder.scheduler_class) else "no flow-matching"
+            faults[f"sampling.scheduler: {like.scheduler} does not suit {group.model.name}, {kind} model"] = None
+    return list(faults)
+
+
+def _is_flow_matching(scheduler: str) -> bool:
+    return "flowmatch" in scheduler.lower()
+
+
 def _exit_code(plan: Plan, result: Result) -> int:
     if result.stopped:
         return EXIT_STOPPED
@@ -219,7 +247,7 @@ def _fallback(weights: ModelFolder) -> Sampling:
         update={
             "width": weights.width,
             "height": weights.height,
-            "scheduler": name_of_class(weights.scheduler_class),
+            "scheduler": name_of_class(weights.scheduler_class, weights.scheduler_config),
         }
     )
 
@@ -232,6 +260,16 @@ def _save_settings(config: BatchConfig) -> SaveSettings:
         metadata=MetadataSettings(**config.metadata.model_dump()),
         output_format=config.output.format,
     )
+
+
+def _check_privacy(config: BatchConfig) -> None:
+    naming = config.naming
+    telling = naming.scheme == "descriptive" or (naming.scheme == "custom" and "excerpt" in naming.components)
+    if config.metadata.profile == "private" and telling:
+        raise ConfigError(
+            f"naming.scheme: {naming.scheme} puts the prompt into file names, which metadata=private keeps out of the "
+            "files; use naming=guid"
+        )
 
 
 def _output_faults(output_dir: Path, *, dry_run: bool) -> list[str]:

@@ -15,33 +15,46 @@ _NO_OPTION = re.compile(
     re.DOTALL,
 )
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.+]*=")
+_OVERLAYS = ("experiment", "local")
 _NO_KEY = re.compile(r"Could not override '(?P<key>[^']+)'")
 
 
 def user_folders(arguments: list[str]) -> list[Path]:
     """The folders that Hydra would read besides ours. Raises `ConfigError` for those that could not be checked."""
-    if any(argument.lstrip("+~").startswith("hydra.searchpath") for argument in arguments):
-        raise ConfigError("hydra.searchpath: is not taken; give your folder with --config-dir DIR")
     parser = ArgumentParser(add_help=False)
     parser.add_argument("--config-dir", "-cd", type=Path, action="append", default=[])
-    return list(parser.parse_known_args(arguments)[0].config_dir)
+    for flag in ("--config-path", "-cp", "--config-name", "-cn", "--experimental-rerun"):
+        parser.add_argument(flag, action="append", default=[], dest="refused")
+    found = parser.parse_known_args(arguments)[0]
+    own = [word for word in arguments if word.lstrip("+~").startswith(("hydra.", "hydra/"))]
+    if found.refused or own:
+        raise ConfigError(
+            f"{own[0].partition('=')[0] if own else found.refused[0]}: what steers Hydra itself is not taken; "
+            "give your own options with --config-dir DIR"
+        )
+    return list(found.config_dir)
 
 
 def known_overrides(arguments: list[str]) -> list[str]:
     """The arguments, with `++` before keys of ours that the chosen option files may leave out.
 
-    Hydra takes `naming.folder=x` only where naming/standard.yaml has the key; with `++` it takes it anywhere.
+    Hydra takes `naming.folder=x` only where naming/standard.yaml has the key; with `++` it takes it anywhere. Raises
+    `ConfigError` with every key that is none of ours; Hydra would name the first alone.
     """
+    overrides = [argument for argument in arguments if _OVERRIDE.match(argument)]
+    if not overrides:
+        return arguments
     from jobs.config import BatchConfig
 
-    def known(key: str) -> bool:
+    faults = []
+    for key in (override.partition("=")[0] for override in overrides):
         *parents, last = key.split(".")
-        return bool(parents) and (parents[0] == "grid" or last in keys_at(BatchConfig, parents))
-
-    return [
-        f"++{argument}" if _OVERRIDE.match(argument) and known(argument.partition("=")[0]) else argument
-        for argument in arguments
-    ]
+        choices = keys_at(BatchConfig, parents)
+        if (parents or [last])[0] not in ("grid", "seeds", *_OVERLAYS) and last not in choices:
+            faults.append(f"{key}: unknown key{nearest(last, choices)}")
+    if faults:
+        raise ConfigError(faults)
+    return [f"++{word}" if word in overrides and "." in word.partition("=")[0] else word for word in arguments]
 
 
 def explain(message: str) -> str:
@@ -55,4 +68,8 @@ def explain(message: str) -> str:
 
         *parents, last = key.split(".")
         return f"{key}: unknown key{nearest(last, keys_at(BatchConfig, parents))}"
+    if "hydra.cc" in message:  # the grammar of overrides
+        return (
+            f"command line: {message.splitlines()[0]}; put quotes around values with commas, brackets, braces or spaces"
+        )
     return " ".join(line.strip() for line in message.splitlines() if line.strip())[:500]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -53,6 +55,12 @@ def _text(value: object) -> object:
     """YAML reads `no`, `1` and `1:30` as something else; say so instead of guessing."""
     if value is not None and not isinstance(value, str):
         raise ValueError("must be text; put it in quotes")
+    return value
+
+
+def _folder(value: object) -> object:
+    if value == "":
+        raise ValueError("must name a folder; . is the working folder")
     return value
 
 
@@ -180,7 +188,7 @@ class Engine(_Settings):
 class Output(_Settings):
     """Where images go, and as what."""
 
-    dir: Text = "outputs"
+    dir: Annotated[Text, BeforeValidator(_folder)] = "outputs"
     format: Literal["png", "jpeg", "webp"] = "png"
 
 
@@ -298,6 +306,14 @@ RUN_KEYS = ("engine", "output", "dry_run", "resume", "retry_failed", "on_error",
 
 def parse_configs(configs: Sequence[Mapping[str, Any]]) -> list[BatchConfig]:
     """Validate every composed configuration; raises `ConfigError` with all faults of all of them."""
+    parsed, faults = parse_sound_parts(configs)
+    if faults:
+        raise ConfigError(faults)
+    return parsed
+
+
+def parse_sound_parts(configs: Sequence[Mapping[str, Any]]) -> tuple[list[BatchConfig], list[str]]:
+    """The configurations as far as they are sound, and all faults, so that prompts and models can be checked too."""
     parsed: list[BatchConfig] = []
     faults: dict[str, None] = {}  # an ordered set: a sweep repeats what its configurations share
     for config in configs:
@@ -305,9 +321,24 @@ def parse_configs(configs: Sequence[Mapping[str, Any]]) -> list[BatchConfig]:
             parsed.append(BatchConfig.model_validate(config))
         except ValidationError as error:
             faults.update(dict.fromkeys(fault_lines(error, BatchConfig)))
+            with contextlib.suppress(ValidationError):
+                parsed.append(BatchConfig.model_validate(_without(config, error)))
     for key in RUN_KEYS:
         if len({repr(getattr(config, key)) for config in parsed}) > 1:
             faults[f"{key}: differs within the sweep; it holds for a whole run, so give it one value"] = None
-    if faults:
-        raise ConfigError(list(faults))
-    return parsed
+    return parsed, list(faults)
+
+
+def _without(config: Mapping[str, Any], error: ValidationError) -> dict[str, Any]:
+    """A copy in which the values at fault are left to their defaults."""
+    sound: dict[str, Any] = copy.deepcopy(dict(config))
+    for fault in error.errors(include_url=False, include_input=False):
+        place: Any = sound
+        for part in fault["loc"]:
+            inner = place.get(part) if isinstance(place, dict) else None
+            if not isinstance(inner, dict) or part == fault["loc"][-1]:
+                if isinstance(place, dict):
+                    place.pop(part, None)
+                break
+            place = inner
+    return sound

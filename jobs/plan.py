@@ -33,9 +33,9 @@ class Group:
     batch_size: int
 
     @property
-    def load_key(self) -> tuple[ModelSettings, MemorySettings]:
-        """What a worker compares to decide whether to load."""
-        return self.model, self.memory
+    def load_key(self) -> tuple[ModelSettings, str]:
+        """What a worker compares to decide whether to load: the weights and their precision."""
+        return self.model, self.memory.dtype
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import time
 from typing import Any, TextIO
 
 from jobs.engines.messages import Failed, Loaded, Made
+from jobs.job import Job
 
 LINE_EVERY_S = 10.0
 
@@ -29,10 +30,11 @@ class Progress:
         """One more image."""
         self._step()
 
-    def failed(self, failure: Failed) -> None:
-        """One image less, with the reason."""
+    def failed(self, failure: Failed, job: Job) -> None:
+        """One image less: which, and why."""
         self._failed += 1
-        self.note(f"failed ({failure.kind}): {failure.message}")
+        where = f"prompt {job.prompt_index + 1} of {job.prompt_set}, seed {job.request.seed}, job {job.id[:8]}"
+        self.note(f"failed ({failure.kind}): {where}: {failure.message}")
         if self._bar is not None:
             self._bar.set_postfix(failed=self._failed)
         self._step()

@@ -18,7 +18,7 @@ from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, TypeAlias, overload
+from typing import Any, BinaryIO, TypeAlias, overload
 
 from jobs.faults import first_faults
 from jobs.prompt_line import PromptLine, PromptSource, keys_fault, read_line
@@ -177,7 +177,7 @@ class _JsonLinesFile(_PromptFile):
 
     def _parsed(self, text: str, line: int) -> object:
         try:
-            return json.loads(text)
+            return json.loads(text, object_pairs_hook=_without_repeats)
         except (ValueError, RecursionError) as error:
             reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
             return PromptFileError(f"{self._label}:{line}: is not JSON ({reason}); one text or mapping per line")
@@ -253,3 +253,12 @@ _KINDS: dict[str, Callable[[Path, str], _PromptFile]] = {
     ".csv": _CsvFile,
     ".jsonl": _JsonLinesFile,
 }
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON takes the last of two equal keys without a word; that would hide a slip."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        repeated = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
+        raise ValueError(f"has the key {repeated!r} twice")
+    return values

@@ -127,7 +127,9 @@ def print_result(plan: Plan, result: Result, output_dir: Path) -> None:
     if plan.to_make == 0 and not plan.failed_before:
         print("nothing to make: every requested image exists")
     if result.stopped:
-        print(f"{result.stopped}\neverything finished is kept; the same command makes the rest")
+        print(f"{result.stopped}\neverything finished is kept; {result.way_on}")
+    if failed or plan.failed_before:
+        print("""why images failed: darkroom search --where "status <> 'done'" --columns prompt,error_message""")
     print(f"images and manifest: {output_dir}")
 
 

@@ -24,6 +24,7 @@ from jobs.engines.messages import (
     MadeElsewhere,
     Message,
 )
+from jobs.job import Job
 from jobs.manifest.finished import FinishedSince
 from jobs.manifest.recovery import recover
 from jobs.manifest.sealing import MAX_ATTEMPTS
@@ -64,6 +65,7 @@ class Result:
     peak_vram_bytes: int | None = None
     peak_rss_bytes: int | None = None
     stopped: str | None = None
+    way_on: str = "the same command makes the rest"
 
 
 class Runner:
@@ -158,8 +160,7 @@ class Runner:
                 self._deaths_in_a_row = self._device_losses = 0
                 self._progress.made(message)
             case Failed():
-                self._settle(message.job_id)
-                self._count_failure(message)
+                self._count_failure(message, self._settle(message.job_id).job)
             case MadeElsewhere():
                 self._settle(message.job_id)
                 self.result.made_elsewhere += 1
@@ -177,11 +178,11 @@ class Runner:
         self._bundles = [bundle for bundle in self._bundles if bundle]
         return self._outstanding.pop(job_id)
 
-    def _count_failure(self, failure: Failed) -> None:
+    def _count_failure(self, failure: Failed, job: Job) -> None:
         self.result.failed[failure.kind] += 1
         if len(self.result.failures) < 100:
             self.result.failures.append((failure.job_id, failure.kind, failure.message))
-        self._progress.failed(failure)
+        self._progress.failed(failure, job)
         kind, count = self._alike
         self._alike = (failure.kind, count + 1 if kind == failure.kind else 1)
         if self._stop_on_error:
@@ -189,14 +190,15 @@ class Runner:
         elif self._alike[1] >= MAX_FAILURES_ALIKE:
             self.stop(
                 f"{MAX_FAILURES_ALIKE} different jobs in a row failed alike ({failure.kind}: {failure.message}); "
-                "mend the cause, then run the same command with retry_failed=true"
+                "mend the cause first"
             )
+            self.result.way_on = "the same command with retry_failed=true makes the rest"
 
     def _ended(self, ended: Ended) -> None:
         self.result.phases.add(ended.phases)
         self.result.peak_vram_bytes = _larger(self.result.peak_vram_bytes, ended.peak_vram_bytes)
         self.result.peak_rss_bytes = _larger(self.result.peak_rss_bytes, ended.peak_rss_bytes)
-        if self.result.stopped is not None or (self._ending and not self._outstanding):
+        if self.result.stopped is not None or (self._ending and not self._outstanding and not ended.stop_kind):
             return
         if ended.stop_kind and ended.stop_kind != "device_lost":
             self.result.stopped = ended.stop_message or ended.stop_kind
@@ -232,7 +234,7 @@ class Runner:
                 message = f"its process died {MAX_ATTEMPTS} times ({reason})"
                 self.result.failed["quarantined"] += 1
                 self.result.failures.append((job_id, "quarantined", message))
-                self._progress.failed(Failed(job_id, "quarantined", message))
+                self._progress.failed(Failed(job_id, "quarantined", message), one.job)
             else:
                 suspects.append((Assignment(one.job, one.attempt + 1),))
         self._outstanding.clear()

@@ -50,7 +50,7 @@ class ModelError(DarkroomError):
 class JobFailure(DarkroomError):
     """One image could not be made. `kind` is the manifest's `error_kind`."""
 
-    kind = "failed"
+    kind = "error"
 
 
 class BadPixels(JobFailure):

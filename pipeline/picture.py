@@ -109,7 +109,7 @@ class Pipeline:
         default_steps, default_guidance = EMBEDDED_DEFAULTS.get(
             self._settings.source, (DEFAULT_STEPS, DEFAULT_GUIDANCE)
         )
-        own_scheduler = name_of_class(self._folder.scheduler_class)
+        own_scheduler = name_of_class(self._folder.scheduler_class, self._folder.scheduler_config)
         request = ImageRequest(
             prompt=prompt,
             negative_prompt=negative_prompt,

@@ -7,7 +7,9 @@ The correspondence between A1111 sampler names and diffusers classes is the tabl
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +21,18 @@ class Sampler:
     class_name: str
     options: dict[str, Any] = field(default_factory=dict)
 
+
+_DEFINING: dict[str, Any] = {
+    "use_karras_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+    "algorithm_type": "dpmsolver++",
+    "skip_prk_steps": True,
+}
+"""Options that make one sampler another, with their plain values; classes know them or not.
+
+PNDM's Runge-Kutta warm-up (`skip_prk_steps: false`) is never what A1111 calls PLMS.
+"""
 
 _KARRAS = {"use_karras_sigmas": True}
 _DPM = "DPMSolverMultistepScheduler"
@@ -66,19 +80,28 @@ def scheduler_name(name: str) -> str:
     raise ValueError(f"is no known scheduler; {hint}")
 
 
-def name_of_class(class_name: str) -> str:
-    """The usual name for a model's own scheduler class; the class name itself where there is none."""
-    return _BY_CLASS.get(class_name, class_name)
+def name_of_class(class_name: str, config: Mapping[str, Any] | None = None) -> str:
+    """The usual name for a model's own scheduler; the class name itself where its settings have none."""
+    for name, sampler in SAMPLERS.items():
+        if sampler.class_name == class_name:
+            wanted = {**_DEFINING, **sampler.options}
+            if all((config or {}).get(key, _DEFINING[key]) == value for key, value in wanted.items()):
+                return name
+    return class_name
 
 
 def make_scheduler(name: str, own: Any) -> Any:
-    """A fresh scheduler for one bundle (they keep state): the model's own, or another one on the same noise schedule.
+    """A fresh scheduler for one bundle (they keep state): the named one, or the model's own.
 
-    `own` is the scheduler that came with the weights; its betas, prediction type and timestep spacing are kept.
+    `own` is the scheduler that came with the weights; its betas, prediction type and timestep spacing are kept, but not
+    what makes it a sampler of another name. A name that is no sampler's is that of the model's own class.
     """
     import diffusers
 
     sampler = SAMPLERS.get(name)
-    if sampler is None or (type(own).__name__ == sampler.class_name and not sampler.options):
+    if sampler is None:
         return type(own).from_config(own.config)
-    return getattr(diffusers, sampler.class_name).from_config(own.config, **sampler.options)
+    scheduler_class = getattr(diffusers, sampler.class_name)
+    accepted = inspect.signature(scheduler_class.__init__).parameters
+    defining = {key: value for key, value in {**_DEFINING, **sampler.options}.items() if key in accepted}
+    return scheduler_class.from_config(own.config, **defining)

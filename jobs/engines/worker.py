@@ -34,7 +34,7 @@ from jobs.manifest.schema import FAILED, INTERRUPTED, Row, attempt_row
 from pipeline.errors import DarkroomError, DeviceLost, Interrupted, JobFailure, LeakFound, RunStopped
 from pipeline.generate import PhaseSeconds, generate_bundle
 from pipeline.metadata.leaks import check_texts, scrub
-from pipeline.models.loading import LoadedModel, load
+from pipeline.models.loading import LoadedModel, hold, load
 from pipeline.request import GeneratedImage, MemorySettings, ModelSettings
 
 SAVER_THREADS = 2
@@ -116,10 +116,11 @@ class Worker:
             return
         if any(one.attempt > 1 for one in bundle):
             wait(tuple(self._saving))  # what may kill this process takes no finished picture along
-        self._journal.start([self._row(one, INTERRUPTED) for one in bundle])
-        self._in_flight.update(one.job.id for one in bundle)
         try:
+            # Before the jobs count as begun: a process that dies while loading says nothing about them.
             model = self._model_for(bundle[0].job.request.model, bundle[0].job.request.memory)
+            self._journal.start([self._row(one, INTERRUPTED) for one in bundle])
+            self._in_flight.update(one.job.id for one in bundle)
             reached("before_denoise", *(one.job.request.prompt for one in bundle))
             result = generate_bundle(model, [one.job.request for one in bundle], self._stop_asked)
         except (Interrupted, RunStopped):
@@ -172,7 +173,8 @@ class Worker:
         return fit
 
     def _model_for(self, settings: ModelSettings, memory: MemorySettings) -> LoadedModel:
-        if self._model and (self._model.settings, self._model.memory) == (settings, memory):
+        if self._model and (self._model.settings, self._model.memory.dtype) == (settings, memory.dtype):
+            hold(self._model, memory)
             return self._model
         self._model = None  # freed before the next one comes, so that both never stand in memory
         self._model = model = load(settings, memory, self._settings.device, self._settings.cpu_threads)

@@ -7,16 +7,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+from pipeline.metadata.naming import OWN_FOLDERS
 
-_OWN_FOLDERS = frozenset({"manifest", "runs"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 
 
 def iterate_files(output_dir: Path) -> Iterator[Path]:
     """Every file below the folder but the manifest's and the runs' own, in order of folder and name."""
     for folder, folders, names in os.walk(output_dir):
         if Path(folder) == output_dir:
-            folders[:] = [name for name in folders if name not in _OWN_FOLDERS]
+            folders[:] = [name for name in folders if name not in OWN_FOLDERS]
         folders.sort()
         for name in sorted(names):
             yield Path(folder, name)

@@ -26,6 +26,9 @@ MAX_STEM_BYTES = 180
 ext4.
 """
 
+OWN_FOLDERS = frozenset({"manifest", "runs"})
+"""Folders below the output folder that hold no images; images among them would be overlooked."""
+
 MAX_FOLDER_DEPTH = 5
 MAX_FOLDER_BYTES = 60
 """Per folder: five of them and a file stay far below every path limit but the 260 of old Windows programs."""
@@ -169,8 +172,11 @@ def _folders(template: str, facts: NameFacts) -> list[str]:
         "index": "" if facts.index is None else f"{facts.index:06d}",
     }
     # Each level is filled in by itself: a `/` in a model's name must not make a folder.
-    levels = (safe_component(level.format_map(values), MAX_FOLDER_BYTES) for level in template.split("/"))
-    return [level for level in levels if level]
+    filled = (safe_component(level.format_map(values), MAX_FOLDER_BYTES) for level in template.split("/"))
+    levels = [level for level in filled if level]
+    if levels and levels[0].casefold() in OWN_FOLDERS:
+        levels[0] = f"_{levels[0]}"
+    return levels
 
 
 def _folder_faults(folder: str) -> list[str]:
@@ -192,6 +198,8 @@ def _folder_faults(folder: str) -> list[str]:
         return fault("starts or ends with `/` or has an empty level, expected a relative path such as {name}/{date}")
     if any(level.strip(" ") in (".", "..") for level in levels):
         return fault("leads out of the output folder, expected a relative path without `..`")
+    if levels[0].casefold() in OWN_FOLDERS:
+        return fault(f"is Darkroom's own folder, expected another name than {' and '.join(sorted(OWN_FOLDERS))}")
     if len(levels) > MAX_FOLDER_DEPTH:
         return fault(f"is {len(levels)} levels deep, expected at most {MAX_FOLDER_DEPTH}")
     return []

@@ -21,13 +21,18 @@ _FALLBACK_SIDE = 1024
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """A sound diffusers folder: the files that decide its pictures, and the size and scheduler it was made for."""
+    """A sound diffusers folder: the files that decide its pictures, and what it was made for.
+
+    `width` and `height` are pixels; `text_layers` counts the layers of the first text encoder, where it says so.
+    """
 
     path: Path
     pipeline_class: str
     files: tuple[Path, ...]
     variant: str | None
     scheduler_class: str
+    scheduler_config: dict[str, Any]
+    text_layers: int | None
     width: int
     height: int
 
@@ -67,6 +72,8 @@ def inspect_folder(path: Path) -> ModelFolder:
         files=tuple(files),
         variant=next(iter(variants - {None}), None),
         scheduler_class=components["scheduler"][1],
+        scheduler_config=_read_json(path / "scheduler" / "scheduler_config.json", "scheduler/ has no configuration"),
+        text_layers=_text_layers(path),
         width=width,
         height=height,
     )
@@ -105,6 +112,13 @@ def _components(path: Path, index: dict[str, Any]) -> Iterator[tuple[str, tuple[
         library, class_name = value
         if library is not None and class_name is not None:
             yield name, (str(library), str(class_name))
+
+
+def _text_layers(path: Path) -> int | None:
+    """Number of layers of the first text encoder, as far as its configuration says."""
+    config = path / "text_encoder" / "config.json"
+    layers = _read_json(config, "").get("num_hidden_layers") if config.exists() else None
+    return layers if isinstance(layers, int) else None
 
 
 def _native_size(path: Path, denoiser: str) -> tuple[int, int]:

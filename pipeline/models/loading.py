@@ -92,13 +92,20 @@ def load(settings: ModelSettings, memory: MemorySettings, device: str, cpu_threa
     _restore_text_model(getattr(pipe, "text_encoder", None))
     pipe.to(device)
     pipe.set_progress_bar_config(disable=True)
-    vae: Any = getattr(pipe, "vae", None)
-    if memory.vae_slicing and hasattr(vae, "enable_slicing"):
-        vae.enable_slicing()
-    if memory.vae_tiling and hasattr(vae, "enable_tiling"):
-        vae.enable_tiling()
     seconds = time.perf_counter() - started
-    return LoadedModel(pipe, settings, memory, torch.device(device), dtype, seconds, pipe.scheduler)
+    model = LoadedModel(pipe, settings, memory, torch.device(device), dtype, seconds, pipe.scheduler)
+    hold(model, memory)
+    return model
+
+
+def hold(model: LoadedModel, memory: MemorySettings) -> None:
+    """Switch a loaded model to other memory settings of the same precision; nothing is loaded again."""
+    vae = getattr(model.pipe, "vae", None)
+    for wanted, name in ((memory.vae_slicing, "slicing"), (memory.vae_tiling, "tiling")):
+        switch = getattr(vae, f"{'enable' if wanted else 'disable'}_{name}", None)
+        if switch is not None:
+            switch()
+    model.memory = memory
 
 
 def _load_vae(settings: ModelSettings, dtype: torch.dtype) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jobs.batch import run, validate
 from jobs.composition import explain, known_overrides, user_folders
 from jobs.config import parse_configs, parse_range
 from pipeline.errors import ConfigError
@@ -126,9 +128,55 @@ def test_every_spelling_of_config_dir_is_seen(words: list[str]) -> None:
     assert [folder.name for folder in user_folders(["prompts=demo", *words])] == ["mine"]
 
 
-def test_a_search_path_that_nobody_checked_is_refused() -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["hydra.searchpath=[/tmp]"],
+        ["+hydra.callbacks.x._target_=os.system"],
+        ["hydra/job_logging=default"],
+        ["--config-path", "/tmp"],
+        ["-cp=/tmp"],
+        ["--config-name=evil"],
+        ["--experimental-rerun=config.pickle"],
+    ],
+)
+def test_what_nobody_checked_or_steers_hydra_is_refused(words: list[str]) -> None:
     with pytest.raises(ConfigError, match="--config-dir"):
-        user_folders(["hydra.searchpath=[/tmp]"])
+        user_folders(words)
+
+
+def test_faults_of_one_part_do_not_hide_those_of_another() -> None:
+    bad = {**SOUND, "sampling": {"steps": 0}, "model": {"source": "nowhere"}, "naming": {"folder": "../x"}}
+    with pytest.raises(ConfigError) as caught:
+        validate([{**bad, "prompts": {"file": "missing.txt"}, "dry_run": True}], [])
+    assert [fault.split(":")[0] for fault in caught.value.faults] == [
+        "sampling.steps",
+        "naming.folder",
+        "model 'nowhere'",
+        "prompts.file",
+    ]
+
+
+def test_private_images_do_not_tell_their_prompt_in_the_name() -> None:
+    with pytest.raises(ConfigError, match="naming=guid"):
+        validate(
+            [{**SOUND, "metadata": {"profile": "private"}, "naming": {"scheme": "descriptive"}, "dry_run": True}], []
+        )
+
+
+@pytest.mark.parametrize(
+    ("sampling", "expected"),
+    [
+        ({"clip_skip": 3}, r"sampling\.clip_skip: must be at most 2 for demo"),
+        ({"scheduler": "FlowMatch Euler"}, r"sampling\.scheduler: FlowMatch Euler does not suit demo"),
+    ],
+)
+def test_what_the_weights_cannot_do_is_refused_before_anything_is_loaded(
+    sampling: dict[str, Any], expected: str, tmp_path: Path
+) -> None:
+    batch = validate([{**SOUND, "sampling": sampling, "output": {"dir": str(tmp_path)}}], [])
+    with pytest.raises(ConfigError, match=expected):
+        run(batch)
 
 
 def test_a_key_of_ours_is_taken_though_the_option_file_leaves_it_out() -> None:
@@ -137,9 +185,11 @@ def test_a_key_of_ours_is_taken_though_the_option_file_leaves_it_out() -> None:
     assert known_overrides(arguments) == expected
 
 
-def test_a_misspelt_key_is_left_for_hydra_to_refuse() -> None:
-    assert known_overrides(["naming.foldr=x", "promts=1", "+naming.x=1"]) == [
-        "naming.foldr=x",
-        "promts=1",
-        "+naming.x=1",
+def test_every_misspelt_key_of_a_command_line_is_named() -> None:
+    with pytest.raises(ConfigError) as caught:
+        known_overrides(["naming.foldr=x", "promts=1", "experiment=x", "sampling.steps=3", "smapling.steps=3"])
+    assert list(caught.value.faults) == [
+        "naming.foldr: unknown key; did you mean 'folder'?",
+        "promts: unknown key; did you mean 'prompts'?",
+        "smapling.steps: unknown key",
     ]

@@ -129,3 +129,11 @@ def test_large_pictures_come_in_smaller_batches_and_never_in_none() -> None:
     for bundle in plan_of(config, batch_size=8, max_batch_pixels=2 * 128 * 64).bundles():
         sizes.setdefault(bundle[0].job.request.width, set()).add(len(bundle))
     assert sizes == {64: {4}, 128: {2}, 4096: {1}}
+
+
+def test_memory_settings_of_one_precision_share_a_load() -> None:
+    configs = [
+        batch("a", memory={"level": level, "vae_slicing": level == "balanced"}) for level in ("none", "balanced")
+    ]
+    plan = plan_of(*configs)
+    assert (plan.loads, plan.minimum_loads) == (1, 1)

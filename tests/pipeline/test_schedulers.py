@@ -53,3 +53,41 @@ def test_a_models_own_unnamed_scheduler_is_used_as_it_came() -> None:
     fresh = make_scheduler("HeunDiscreteScheduler", own)
     assert fresh is not own
     assert fresh.config.use_karras_sigmas
+
+
+def test_plms_takes_as_many_steps_as_asked_for() -> None:
+    from diffusers import DDIMScheduler
+
+    scheduler = make_scheduler("PLMS", DDIMScheduler())
+    for steps in (2, 20):
+        scheduler.set_timesteps(steps)
+        assert len(scheduler.timesteps) == steps + 1, "the multistep start evaluates the first step twice"
+
+
+@pytest.mark.parametrize("name", ["Euler", "Heun", "DPM2", "DPM++ 2M", "UniPC"])
+def test_a_named_sampler_is_not_made_another_by_the_models_own_options(name: str) -> None:
+    from diffusers import DPMSolverMultistepScheduler
+
+    own = DPMSolverMultistepScheduler(use_karras_sigmas=True, algorithm_type="sde-dpmsolver++")
+    config = make_scheduler(name, own).config
+    assert not config.use_karras_sigmas
+    if SAMPLERS[name].class_name == "DPMSolverMultistepScheduler":  # the others carry the option along unread
+        assert config.algorithm_type == "dpmsolver++"
+
+
+@pytest.mark.parametrize(
+    ("class_name", "config", "name"),
+    [
+        ("EulerDiscreteScheduler", {}, "Euler"),
+        ("EulerDiscreteScheduler", {"use_karras_sigmas": True}, "Euler Karras"),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, "DPM++ 2M SDE"),
+        ("HeunDiscreteScheduler", {"use_karras_sigmas": True}, "HeunDiscreteScheduler"),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver"}, "DPMSolverMultistepScheduler"),
+        ("PNDMScheduler", {"skip_prk_steps": True}, "PLMS"),
+        ("PNDMScheduler", {"skip_prk_steps": False}, "PNDMScheduler"),
+    ],
+)
+def test_a_models_own_scheduler_gets_the_name_that_its_settings_have(
+    class_name: str, config: dict[str, object], name: str
+) -> None:
+    assert name_of_class(class_name, config) == name

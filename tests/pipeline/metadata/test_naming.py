@@ -266,3 +266,10 @@ def test_words_that_differ_in_case_make_one_name() -> None:
     """So that the clash is seen, and counted on, on Linux as well as where case does not count."""
     custom: dict[str, Any] = {"scheme": "custom", "components": ("excerpt", "model", "name")}
     assert name_of("Red House", {"model": "Demo"}, **custom) == name_of("red HOUSE", {"model": "demo"}, **custom)
+
+
+@pytest.mark.parametrize("name", ["manifest", "Runs", "MANIFEST"])
+def test_images_stay_out_of_the_folders_of_the_manifest_and_the_reports(name: str) -> None:
+    assert name_of(facts_of={"name": name}).startswith(f"_{name}/")
+    with pytest.raises(ConfigError, match="own folder"):
+        NamingSettings(folder=f"{name}/parts")
