@@ -13,6 +13,7 @@ from pipeline.metadata.record import Record, pixel_hash
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings, ModelSettings
 
 if TYPE_CHECKING:
+    from pipeline.metadata.settings import Profile
     from pipeline.system.device import Device
 
 EXIT_EQUAL, EXIT_DIFFERENT = 0, 1
@@ -41,7 +42,9 @@ def reproduce(image: Path, *, check: bool, output_dir: Path, model: str | None) 
         raise ReadError(f"{image}: was not made by Darkroom; only images with a Darkroom record can be made again")
     remade = remake(record, model)
     if not check:
-        path = _save(remade, record)
+        from pipeline.metadata.reading import read_profile
+
+        path = _save(remade, record, read_profile(image))
         same = pixel_hash(record.width, record.height, remade.pixels.tobytes()) == record.pixels_sha256
         print(f"{path}: {'pixels as in the original' if same else 'pixels differ; --check says by how much'}")
         return EXIT_EQUAL
@@ -187,15 +190,16 @@ def _weights(record: Record, model: str | None) -> ModelSettings:
     return settings
 
 
-def _save(remade: GeneratedImage, record: Record) -> Path:
+def _save(remade: GeneratedImage, record: Record, profile: Profile) -> Path:
     import uuid
 
     from pipeline.metadata.building import build_record
+    from pipeline.metadata.naming import NamingSettings
     from pipeline.metadata.saving import save
     from pipeline.metadata.settings import MetadataSettings
 
     lossless = record.output.format == "webp" and record.output.quality is None
-    settings = MetadataSettings(quality=record.output.quality or 95, lossless=lossless)
+    settings = MetadataSettings(profile, quality=record.output.quality or 95, lossless=lossless)
     again = build_record(
         remade,
         image_id=str(uuid.uuid4()),
@@ -205,4 +209,6 @@ def _save(remade: GeneratedImage, record: Record) -> Path:
         origin=record.job,
         prompt_template=record.prompt_template,
     )
-    return save(remade, again, Path(FOLDER), metadata=settings)
+    # The copy tells no more than the original: not in its metadata, nor by a folder named after the batch.
+    naming = NamingSettings(scheme="guid" if profile == "private" else "standard", folder="")
+    return save(remade, again, Path(FOLDER), naming, settings)

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pipeline.errors import ReadError
 from pipeline.metadata.containers import MAX_PART_BYTES, Container, read_container
 from pipeline.metadata.record import SCHEMA, Record
+from pipeline.metadata.settings import Profile
 from pipeline.metadata.xmp import read_property
 
 if TYPE_CHECKING:
@@ -53,6 +54,14 @@ def read_id(path: Path) -> str | None:
         return _find_id(container)
     except ReadError as error:
         raise ReadError(f"{path}: {error}") from error
+
+
+def read_profile(path: Path) -> Profile:
+    """How much an image of ours tells: the profile that it was written with. Raises `ReadError`."""
+    container = _open(path)
+    if find_record(container) is None and find_text(container, "metadataSha256") is None:
+        return "private"
+    return "full" if "AIPromptInformation" in str(container.xmp) else "minimal"
 
 
 def read_pixels(path: Path) -> npt.NDArray[np.uint8]:

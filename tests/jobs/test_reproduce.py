@@ -13,10 +13,10 @@ from pipeline.errors import ModelError, ReadError
 from pipeline.generate import generate_bundle
 from pipeline.metadata.building import build_record
 from pipeline.metadata.naming import NamingSettings
-from pipeline.metadata.reading import read_record
+from pipeline.metadata.reading import read_profile, read_record
 from pipeline.metadata.record import Origin
 from pipeline.metadata.saving import save
-from pipeline.metadata.settings import MetadataSettings
+from pipeline.metadata.settings import ImageFormat, MetadataSettings, Profile
 from pipeline.models.loading import load
 from pipeline.models.profile import identify
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
@@ -67,6 +67,37 @@ def test_an_image_is_written_again_and_never_over_the_old_one(
     (again,) = (tmp_path / "reproduced").rglob("*.png")
     assert read_record(again).pixels_sha256 == read_record(images[0]).pixels_sha256
     assert images[0].read_bytes() == before
+
+
+@pytest.mark.parametrize("profile", ["private", "minimal"])
+@pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])
+def test_the_copy_tells_no_more_than_the_original(
+    profile: Profile,
+    image_format: ImageFormat,
+    images: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    record = read_record(images[0])
+    image = remake(record)
+    metadata = MetadataSettings(profile)
+    again = build_record(
+        image,
+        image_id=str(uuid.uuid4()),
+        created=datetime.now(UTC),
+        output_format=image_format,
+        quality=metadata.quality_for(image_format),
+        origin=record.job,
+    )
+    original = save(image, again, tmp_path / "original", NamingSettings(), metadata)
+    assert read_profile(original) == profile
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("jobs.reproduce.describe", lambda *_: type("Description", (), {"record": again}))
+    reproduce(original, check=False, output_dir=tmp_path, model=None)
+    (copy,) = (tmp_path / "reproduced").iterdir()
+    assert read_profile(copy) == profile
+    if profile == "private":
+        assert b"a house" not in copy.read_bytes()
 
 
 def test_a_difference_is_measured_and_the_changed_environment_named(
