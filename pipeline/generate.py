@@ -14,7 +14,7 @@ from pipeline.encode import encode_prompts
 from pipeline.errors import BadPixels, DeviceLost, Interrupted, JobFailure
 from pipeline.failures import classify
 from pipeline.models.loading import LoadedModel
-from pipeline.noise import Float32Noise
+from pipeline.noise import float32_noise
 from pipeline.request import GeneratedImage, ImageRequest
 from pipeline.schedulers import make_scheduler
 from pipeline.system.environment import peak_rss_bytes, runtime_facts
@@ -148,7 +148,7 @@ def _denoise(
         arguments["clip_skip"] = first.clip_skip
     if should_stop():
         raise Interrupted("stopped before denoising")
-    with Float32Noise(pipe, noise):
+    with float32_noise(pipe, noise):
         images = pipe(**{name: value for name, value in arguments.items() if name in accepted}).images
     if len(noise) != len(requests):
         raise JobFailure(f"{type(pipe).__name__} draws its noise in a way that cannot be recorded, so not reproduced")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from pipeline.errors import JobFailure
+from pipeline.checks import check_request
+from pipeline.errors import ConfigError, JobFailure
 from pipeline.generate import generate_bundle
 from pipeline.metadata.building import build_record
 from pipeline.metadata.naming import NamingSettings, Scheme
@@ -49,7 +51,7 @@ class Picture:
         metadata: Profile = "full",
         format: ImageFormat = "png",
         name: str | None = None,
-        tags: tuple[str, ...] = (),
+        tags: Sequence[str] = (),
     ) -> Path:
         """Write the picture with its recipe below `directory`; returns the path. Never overwrites.
 
@@ -65,9 +67,11 @@ class Picture:
         format: ImageFormat = "png",
         quality: int | None = None,
         name: str | None = None,
-        tags: tuple[str, ...] = (),
+        tags: Sequence[str] = (),
     ) -> Record:
         """The recipe, with a new random id."""
+        if isinstance(tags, str):
+            raise ConfigError(f"tags: must be several texts, as in [{tags!r}] (got {tags!r})")
         origin = Origin(id=request_id(self.image.request), name=name, tags=list(tags))
         return build_record(
             self.image,
@@ -105,20 +109,38 @@ class Pipeline:
         scheduler: str | None = None,
         clip_skip: int | None = None,
     ) -> Picture:
-        """Make one picture; sizes in pixels, those of the model by default. Raises `JobFailure`."""
+        """Make one picture; sizes in pixels, those of the model by default.
+
+        Raises `ConfigError` with everything that is wrong with the arguments, `JobFailure`.
+        """
         default_steps, default_guidance = EMBEDDED_DEFAULTS.get(
             self._settings.source, (DEFAULT_STEPS, DEFAULT_GUIDANCE)
+        )
+        steps = default_steps if steps is None else steps
+        guidance_scale = default_guidance if guidance_scale is None else guidance_scale
+        width = self._folder.width if width is None else width
+        height = self._folder.height if height is None else height
+        check_request(
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            seed=seed,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            width=width,
+            height=height,
+            clip_skip=clip_skip,
+            text_layers=self._folder.text_layers,
         )
         own_scheduler = name_of_class(self._folder.scheduler_class, self._folder.scheduler_config)
         request = ImageRequest(
             prompt=prompt,
             negative_prompt=negative_prompt,
             seed=seed,
-            steps=default_steps if steps is None else steps,
-            guidance_scale=float(default_guidance if guidance_scale is None else guidance_scale),
-            width=width or self._folder.width,
-            height=height or self._folder.height,
-            scheduler=scheduler_name(scheduler) if scheduler else own_scheduler,
+            steps=steps,
+            guidance_scale=float(guidance_scale),
+            width=width,
+            height=height,
+            scheduler=own_scheduler if scheduler is None else _named(scheduler),
             clip_skip=clip_skip,
             model=self._settings,
             memory=self._memory,
@@ -142,3 +164,10 @@ class Pipeline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _named(scheduler: str) -> str:
+    try:
+        return scheduler_name(scheduler)
+    except ValueError as error:
+        raise ConfigError(f"scheduler: {error} (got {scheduler!r})") from None

@@ -27,12 +27,9 @@ _DEFINING: dict[str, Any] = {
     "use_exponential_sigmas": False,
     "use_beta_sigmas": False,
     "algorithm_type": "dpmsolver++",
-    "skip_prk_steps": True,
+    "solver_order": 2,
 }
-"""Options that make one sampler another, with their plain values; classes know them or not.
-
-PNDM's Runge-Kutta warm-up (`skip_prk_steps: false`) is never what A1111 calls PLMS.
-"""
+"""Options that make one sampler another, with their plain values; classes know them or not."""
 
 _KARRAS = {"use_karras_sigmas": True}
 _DPM = "DPMSolverMultistepScheduler"
@@ -51,9 +48,9 @@ SAMPLERS: dict[str, Sampler] = {
     "DPM++ 2M SDE Karras": Sampler(_DPM, {"algorithm_type": "sde-dpmsolver++", **_KARRAS}),
     "DDIM": Sampler("DDIMScheduler"),
     "DDPM": Sampler("DDPMScheduler"),
-    "PLMS": Sampler("PNDMScheduler"),
+    "PLMS": Sampler("PNDMScheduler", {"skip_prk_steps": True}),
     "UniPC": Sampler("UniPCMultistepScheduler"),
-    "DEIS": Sampler("DEISMultistepScheduler"),
+    "DEIS": Sampler("DEISMultistepScheduler", {"algorithm_type": "deis"}),
     "LCM": Sampler("LCMScheduler"),
     "FlowMatch Euler": Sampler("FlowMatchEulerDiscreteScheduler"),
 }
@@ -82,25 +79,29 @@ def scheduler_name(name: str) -> str:
 
 def name_of_class(class_name: str, config: Mapping[str, Any] | None = None) -> str:
     """The usual name for a model's own scheduler; the class name itself where its settings have none."""
+    if class_name not in _BY_CLASS:
+        return class_name
+    absent = {**_DEFINING, **SAMPLERS[_BY_CLASS[class_name]].options, "skip_prk_steps": False}
+    own = {**absent, **(config or {})}
     for name, sampler in SAMPLERS.items():
-        if sampler.class_name == class_name:
-            wanted = {**_DEFINING, **sampler.options}
-            if all((config or {}).get(key, _DEFINING[key]) == value for key, value in wanted.items()):
-                return name
+        wanted = {**absent, "skip_prk_steps": own["skip_prk_steps"], **sampler.options}
+        if sampler.class_name == class_name and all(own[key] == value for key, value in wanted.items()):
+            return name
     return class_name
 
 
 def make_scheduler(name: str, own: Any) -> Any:
-    """A fresh scheduler for one bundle (they keep state): the named one, or the model's own.
+    """A fresh scheduler for one bundle (they keep state): the named one, or the model's own, untouched, by its name.
 
     `own` is the scheduler that came with the weights; its betas, prediction type and timestep spacing are kept, but not
-    what makes it a sampler of another name. A name that is no sampler's is that of the model's own class.
+    what would make the named sampler another one.
     """
     import diffusers
 
-    sampler = SAMPLERS.get(name)
-    if sampler is None:
-        return type(own).from_config(own.config)
+    own_class = type(own)
+    if name in (own_class.__name__, name_of_class(own_class.__name__, own.config)):
+        return own_class.from_config(own.config)
+    sampler = SAMPLERS[name]
     scheduler_class = getattr(diffusers, sampler.class_name)
     accepted = inspect.signature(scheduler_class.__init__).parameters
     defining = {key: value for key, value in {**_DEFINING, **sampler.options}.items() if key in accepted}

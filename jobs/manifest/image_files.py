@@ -51,6 +51,6 @@ class ExistingFiles:
 def _file_names(folder: Path) -> frozenset[str]:
     try:
         with os.scandir(folder) as entries:
-            return frozenset(entry.name for entry in entries if entry.is_file())
+            return frozenset(entry.name for entry in entries if entry.is_file() and entry.stat().st_size)
     except (FileNotFoundError, NotADirectoryError):
         return frozenset()

@@ -43,7 +43,10 @@ def read_record(path: Path) -> Record:
         return record
     image_id = _find_id(container)
     if image_id is None:
-        raise NoRecordError(f"{path}: no Darkroom record in it (`darkroom show` reads images of other programs)")
+        raise NoRecordError(f"{path}: no Darkroom record in it, nor what another program says about its making")
+    if find_text(container, "metadataSha256") is not None:
+        sidecar = path.with_suffix(".json").name
+        raise NoRecordError(f"{path}: its record did not fit into the file, and its sidecar {sidecar} is missing")
     raise NoRecordError(f"{path}: a private image, it holds only its id {image_id}; its record is in the manifest")
 
 
@@ -174,7 +177,8 @@ def read_any(path: Path) -> ImageDescription:
     try:
         record = read_record(path)
     except NoRecordError as missing:
-        foreign = _describe_foreign(path)
+        # The A1111 view in one of ours is shortened where the record itself did not fit: not to be taken for the whole.
+        foreign = None if read_id(path) else _describe_foreign(path)
         if foreign is None:
             raise missing
         return foreign

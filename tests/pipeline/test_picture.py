@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,3 +59,36 @@ def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(ConfigError, match=r"engine\.device=cpu"):
         Pipeline(device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"seed": -1}, "seed: must be a whole number from 0"),
+        ({"seed": None}, "seed: must be a whole number"),
+        ({"seed": 2**60}, r"seed: .* \(got 1152921504606846976\)"),
+        ({"steps": 0}, "steps: must be a whole number from 1 to 1000"),
+        ({"steps": 2.5}, r"steps: .* \(got 2.5\)"),
+        ({"guidance_scale": -3}, "guidance_scale: must be a number from 0 to 100"),
+        ({"guidance_scale": float("nan")}, "guidance_scale: "),
+        ({"width": 0}, "width: must be a whole number from 16 to 4096"),
+        ({"height": 100}, "height: must be a multiple of 8"),
+        ({"negative_prompt": None}, "negative_prompt: must be text"),
+        ({"clip_skip": 3}, "clip_skip: must be a whole number from 1 to 2"),
+        ({"scheduler": "nope"}, "scheduler: is no known scheduler"),
+    ],
+)
+def test_a_bad_argument_is_named_before_anything_is_made(arguments: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        Pipeline(device="cpu").generate(PROMPT, **arguments)
+
+
+def test_all_bad_arguments_are_named_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Pipeline(device="cpu").generate("a\0b", seed=-1, steps=0)
+    assert [fault.split(":")[0] for fault in caught.value.faults] == ["prompt", "seed", "steps"]
+
+
+def test_tags_are_texts_and_not_letters(picture: Picture, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="tags: must be several texts"):
+        picture.save(tmp_path, tags="abc")

@@ -214,3 +214,12 @@ def test_finished_since_leaves_out_what_the_plan_knew(tmp_path: Path) -> None:
     finished.refresh()
     assert job_id(1) not in finished, "it would not be made again with resume=false"
     assert job_id(2) in finished
+
+
+def test_an_image_cut_to_nothing_is_not_there(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        make(journal, tmp_path, 1)
+        make(journal, tmp_path, 2)
+    assert len(read_states(tmp_path).done) == 2
+    next(tmp_path.rglob("*.png")).write_bytes(b"")
+    assert len(read_states(tmp_path).done) == 1

@@ -20,7 +20,7 @@ from PIL import Image
 from pipeline.errors import JobFailure
 from pipeline.metadata.encoding import EncodedImage, encode_image, record_sha256
 from pipeline.metadata.infotext import to_infotext
-from pipeline.metadata.reading import read_id, read_pixels, read_record
+from pipeline.metadata.reading import NoRecordError, read_any, read_id, read_pixels, read_record
 from pipeline.metadata.record import Lora, Record, pixel_hash
 from pipeline.metadata.settings import MetadataSettings
 from pipeline.metadata.verifying import ReadbackFailed, verify_encoded
@@ -308,6 +308,15 @@ def test_a_jpeg_without_room_names_its_sidecar(sample: Callable[..., Any], tmp_p
     info = sd_parsers_reads(path)
     assert info.full_prompt.startswith("a long walk") and info.full_prompt.endswith("…")
     assert str(info.samplers[0].parameters["seed"]) == "965400086"
+
+
+def test_a_jpeg_without_its_sidecar_is_not_taken_for_another_programs(
+    sample: Callable[..., Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "lonely.jpeg"
+    path.write_bytes(sample(CORPUS["100 KB"], CORPUS["100 KB"], output_format="jpeg").encode().data)
+    with pytest.raises(NoRecordError, match=r"its sidecar lonely\.json is missing"):
+        read_any(path)
 
 
 @pytest.mark.parametrize("character", ["&", "猫", "🐈", '"', "a"])
