@@ -85,10 +85,10 @@ def main(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> int:
 
 
 def _tell(error: Exception, verbose: bool, code: int) -> int:
-    if verbose and not isinstance(error, ConfigError):  # where a typo was noticed helps nobody
-        traceback.print_exc()
-    else:
-        print(error, file=sys.stderr)
+    if verbose:
+        # Without the message, which follows as everybody else sees it.
+        print("".join(traceback.format_exception(error)).removesuffix(f": {error}\n"), file=sys.stderr)
+    print(error, file=sys.stderr)
     return code
 
 
