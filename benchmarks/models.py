@@ -11,7 +11,6 @@ from __future__ import annotations
 import gc
 import json
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,7 +97,7 @@ def switch(tiny: Path, output_dir: Path, switches: int) -> None:
         gc.collect()
         memory.append(process.memory_info().rss)
 
-    Worker(worker_settings(batch, time.time_ns()), messages.append, lambda: False).run(handed_out())
+    Worker(worker_settings(batch), messages.append, lambda: False).run(handed_out())
     answer(
         first_bytes=memory[2],
         growth_bytes=memory[-1] - memory[2],

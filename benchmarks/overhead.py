@@ -76,7 +76,7 @@ def child(folder: Path, images: int) -> None:
             yield bundle
         asked.append(time.perf_counter())
 
-    Worker(worker_settings(batch, time.time_ns()), messages.append, lambda: False).run(handed_out())
+    Worker(worker_settings(batch), messages.append, lambda: False).run(handed_out())
     ended = time.perf_counter()
     first = {one.job.id for one in bundles[0]}
     made = [message for message in messages if isinstance(message, Made) and message.job_id not in first]
