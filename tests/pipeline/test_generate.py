@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.errors import BadPixels, DeviceLost, Interrupted, JobFailure, OutOfMemory
 from pipeline.generate import generate_bundle
-from pipeline.models.loading import LoadedModel, load
+from pipeline.models.loading import LoadedModel, hold, load
 from pipeline.models.profile import identify
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
 
@@ -160,6 +160,34 @@ def test_noise_is_the_same_in_every_precision(tiny_sd: Path) -> None:
         assert alone.noise_shape == (1, 4, 16, 16)
     half, full = (images(loaded(tiny_sd, dtype), [request_for(model)])[0] for dtype in ("bfloat16", "float32"))
     assert np.abs(half.pixels.astype(int) - full.pixels).mean() < 8  # the same picture, but for rounding
+
+
+@pytest.mark.parametrize("scheduler", ["Euler a", "DPM++ 2M SDE"])
+def test_noise_added_on_the_way_is_drawn_in_float32_too(
+    scheduler: str, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers.utils import torch_utils
+
+    draw, drawn = torch_utils.randn_tensor, []
+
+    def watched(*shape: Any, **options: Any) -> Any:
+        drawn.append((str(options["dtype"]), str(options["device"])))
+        return draw(*shape, **options)
+
+    monkeypatch.setattr(torch_utils, "randn_tensor", watched)
+    model = loaded(tiny_sd, "bfloat16")
+    images(model, [request_for(model, scheduler=scheduler, steps=4)] * 2)
+    assert len(drawn) >= 1 + 4, "the start, and once per step"
+    assert set(drawn) == {("torch.float32", "cpu")}
+
+
+def test_memory_settings_are_switched_without_loading(model: LoadedModel) -> None:
+    before, vae = model.memory, model.pipe.vae
+    for tiling, slicing in ((True, False), (False, True), (False, False)):
+        hold(model, replace(before, vae_tiling=tiling, vae_slicing=slicing))
+        assert (vae.use_tiling, vae.use_slicing) == (tiling, slicing)
+    hold(model, before)
+    assert model.memory == before
 
 
 def test_interrupt_is_seen_between_steps(model: LoadedModel) -> None:

@@ -20,7 +20,8 @@ def test_failed_job_does_not_stop_the_others(make_batch: Callable[..., Batch]) -
     batch = make_batch(["a red house", f"my key is {KEY}", "a blue boat"])
     run = batch.run()
     assert run.code == 3
-    assert "2 made, 1 failed (1 leak)" in run.out and "failed (leak)" in run.err
+    assert "2 made, 1 failed (1 leak)" in run.out and "failed (leak): prompt 2 of " in run.err
+    assert """darkroom search --where "status <> 'done'" """.strip() in run.out
     done, failed = ([row for row in batch.rows() if row["status"] == status] for status in ("done", "failed"))
     assert len(done) == 2 and batch.images() == {row["path"] for row in done}
     assert [(row["error_kind"], row["attempt"], row["path"]) for row in failed] == [("leak", 1, None)]
