@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import shutil
 import sys
 import tempfile
@@ -13,11 +14,16 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks.gpu import MODELS
+from benchmarks.gpu_ways import LEVELS, WAYS
 from benchmarks.machine import machine
-from benchmarks.measuring import MISSED, ROOT, Row, Scale
+from benchmarks.measuring import MISSED, ROOT, Part, Row, Scale
 from benchmarks.report import as_json, as_markdown, cells, print_table
 
-NAMES = ("startup", "planning", "resume", "overhead", "batches", "models", "searching", "journal", "gpu")
+NAMES = (
+    "startup", "planning", "resume", "overhead", "batches", "sweeps", "models", "memory_levels", "estimates",
+    "searching", "journal", "gpu",
+)  # fmt: skip
 """The modules of this package that measure, in the order of the table."""
 
 OUTPUT = ROOT / "outputs" / "benchmarks"
@@ -26,16 +32,18 @@ OUTPUT = ROOT / "outputs" / "benchmarks"
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 when everything could be measured, whatever the figures; 1 when a measurement broke off."""
     options = _options(arguments)
+    part = Part(tuple(options.model), tuple(options.card), tuple(options.way), options.images)
     date, facts = datetime.now(UTC), machine()
     OUTPUT.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".work-", dir=OUTPUT))
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")  # nothing is known from earlier runs, and nothing stays
     rows: list[Row] = []
     broken: list[str] = []
     try:
         for name in options.names or NAMES:
             started = time.perf_counter()
             try:
-                for row in _measured(name, Scale(options.quick, folder, options.rounds)):
+                for row in _measured(name, Scale(options.quick, folder, options.rounds, part)):
                     rows.append(row)
                     print("  ".join(text for text in cells(row) if text), file=sys.stderr, flush=True)
             except Exception as error:
@@ -67,6 +75,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, metavar="N", help="repeat no more often than this: faster, less certain")
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: outputs/benchmarks/<date>.json")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as Markdown, too")
+    parts = parser.add_argument_group("for a part of `gpu`", "each can be given several times")
+    parts.add_argument("--model", action="append", default=[], choices=MODELS, help="a model of true size")
+    parts.add_argument("--card", action="append", default=[], type=int, choices=LEVELS, help="GB of memory")
+    parts.add_argument("--way", action="append", default=[], choices=WAYS, help="ours, or one of diffusers'")
+    parts.add_argument("--images", type=int, metavar="N", help="how many images each way makes")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.names if name not in NAMES]:
         parser.error(f"unknown: {', '.join(unknown)}; choose from {', '.join(NAMES)}")

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring import ROOT
-from jobs.batch import Batch, validate
 from jobs.engines.messages import WorkerSettings
 from jobs.manifest.reading import read_states
 from jobs.plan import Plan
+from jobs.validation import Batch, validate
+from pipeline.speed import SpeedSettings
 
 CONF = ROOT / "conf"
 
@@ -42,13 +43,17 @@ def plan_of(batch: Batch) -> Plan:
 
 
 def worker_settings(batch: Batch, known_parts: frozenset[str] = frozenset()) -> WorkerSettings:
-    """What `jobs.batch.run` tells its worker."""
+    """What `jobs.batch.run` tells its worker, except that no fresh process takes over in the middle."""
+    engine = batch.first.engine
     return WorkerSettings(
         output_dir=str(Path(batch.first.output.dir).resolve()),
         run_id="20260101T000000Z-00000000",
         known_parts=known_parts,
         saves=batch.saves,
         device=batch.device.kind,
+        cpu_threads=engine.cpu_threads,
+        speed=SpeedSettings(attention=engine.attention, compile=engine.compile, channels_last=engine.channels_last),
+        read_ahead=engine.read_ahead,
     )
 
 

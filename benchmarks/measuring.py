@@ -52,12 +52,23 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """What of `gpu.py` to measure; what is empty is not restricted. `cards` are in GB."""
+
+    models: tuple[str, ...] = ()
+    cards: tuple[int, ...] = ()
+    ways: tuple[str, ...] = ()
+    images: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Scale:
     """How large a measurement is, and the folder for its files: on the disk that users' pictures go to."""
 
     quick: bool
     folder: Path
     most_rounds: int | None = None
+    part: Part = Part()
 
     def of(self, size: int) -> int:
         """The size, a tenth of it when quick."""
@@ -75,8 +86,10 @@ class Scale:
 
 
 def environment() -> dict[str, str]:
-    """Of child processes: ours, but not asking the hub and not writing colours."""
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "PYTHONWARNINGS": "ignore"}
+    """Of child processes: ours, but not asking the hub, not writing colours, and finding `tests/tiny_models.py`."""
+    paths = [str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    quiet = {"HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "PYTHONWARNINGS": "ignore"}
+    return {**os.environ, **quiet, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def command_seconds(*command: str) -> float:

@@ -1,6 +1,6 @@
 """What the worker's main thread does per image besides encoding, denoising and decoding.
 
-`jobs.engines.worker.Worker` makes 64 demo images in bundles of eight, in a process of its own. Overhead is the time
+`jobs.engines.worker.Worker` makes 64 demo images in batches of eight, in a process of its own. Overhead is the time
 from when it asks for the second bundle (the first one brings imports and load) until it has handed the last pictures to
 its saver threads, less the seconds that it reports for the three phases. What the saver threads do meanwhile is
 measured afterwards on one thread with nothing else running: it takes no time of the main thread, but some of its CPU.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.measuring import Row, Scale, answer, in_child
 
 if TYPE_CHECKING:
-    from jobs.batch import Batch
-    from jobs.engines.messages import Assignment, Message
+    from jobs.engines.messages import Bundle, Message
+    from jobs.validation import Batch
 
 IMAGES = 64
 BATCH = 8
@@ -65,12 +65,13 @@ def child(folder: Path, images: int) -> None:
     from jobs.engines.worker import Worker
 
     given = prompt_file(folder / "prompts.txt", BATCH + images)
-    batch = batch_of(*given, f"batch_size={BATCH}", f"output.dir={folder / 'images'}")
+    alike = (f"batch_size={BATCH}", f"bundle_images={BATCH}")
+    batch = batch_of(*given, *alike, f"output.dir={folder / 'images'}")
     bundles = list(plan_of(batch).bundles())
     messages: list[Message] = []
     asked: list[float] = []
 
-    def handed_out() -> Iterator[Sequence[Assignment]]:
+    def handed_out() -> Iterator[Bundle]:
         for bundle in bundles:
             asked.append(time.perf_counter())
             yield bundle
@@ -78,7 +79,7 @@ def child(folder: Path, images: int) -> None:
 
     Worker(worker_settings(batch), messages.append, lambda: False).run(handed_out())
     ended = time.perf_counter()
-    first = {one.job.id for one in bundles[0]}
+    first = {one.job.id for one in bundles[0].assignments}
     made = [message for message in messages if isinstance(message, Made) and message.job_id not in first]
     assert len(made) == images, messages
     elapsed = asked[-1] - asked[1]
@@ -92,22 +93,22 @@ def child(folder: Path, images: int) -> None:
     )
 
 
-def _saving(batch: Batch, bundle: Sequence[Assignment], folder: Path, images: int) -> tuple[float, float]:
+def _saving(batch: Batch, bundle: Bundle, folder: Path, images: int) -> tuple[float, float]:
     """Median milliseconds, wall clock and CPU, that one save of a demo picture takes, as the worker saves it."""
     from jobs.images import ImageSaver
     from jobs.manifest.journal import Journal
-    from pipeline.generate import generate_bundle
+    from pipeline.generate import generate_batch
     from pipeline.models.loading import load
     from pipeline.request import GeneratedImage
 
-    requests = [one.job.request for one in bundle]
-    model = load(requests[0].model, requests[0].memory, batch.device.kind)
-    pictures = generate_bundle(model, requests).outcomes
+    requests = [one.job.request for one in bundle.assignments]
+    model = load(requests[0].model, bundle.held, batch.device.kind)
+    pictures = generate_batch(model, requests)
     wall, cpu = [], []
     with Journal(folder) as journal:
         saver = ImageSaver(folder, journal, "20260101T000000Z-00000000")
         for number in range(images):
-            one, picture = bundle[number % BATCH], pictures[number % BATCH]
+            one, picture = bundle.assignments[number % BATCH], pictures[number % BATCH]
             assert isinstance(picture, GeneratedImage)
             started, cpu_started = time.perf_counter(), time.thread_time()
             saver.save(picture, one.job, one.attempt, batch.saves[0])

@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 from benchmarks.measuring import MEGABYTE, Row, Scale, answer, in_child, peak_rss_bytes
@@ -47,7 +46,7 @@ def measure(scale: Scale) -> Iterator[Row]:
 def child(folder: Path, shape: str, prompts: int, seeds: int) -> None:
     """Make one plan and say what it took."""
     from benchmarks.composing import CONF, composed, inline_prompts, plan_of, prompt_file
-    from jobs.batch import validate
+    from jobs.validation import validate
 
     given = prompt_file(folder / "prompts.txt", prompts) if shape == "file" else [inline_prompts(prompts)]
     config = composed(*given, f"seeds={{start: 0, count: {seeds}}}", f"output.dir={folder / 'images'}")
@@ -58,7 +57,11 @@ def child(folder: Path, shape: str, prompts: int, seeds: int) -> None:
     plan = plan_of(batch)
     planned = time.perf_counter()
     assert plan.to_make == prompts * seeds, plan.to_make
-    handed_out = sum(len(bundle) for bundle in islice(plan.bundles(), HANDED_OUT // 8))
+    handed_out = 0
+    for bundle in plan.bundles():
+        handed_out += len(bundle.assignments)
+        if handed_out >= HANDED_OUT:
+            break
     done = time.perf_counter()
     answer(
         validate_s=validated - started,

@@ -47,7 +47,7 @@ def print_table(rows: Sequence[Row], facts: dict[str, Any], *, quick: bool) -> N
         table.add_row(*cells(row), style=_COLOURS.get(row.verdict, ""))
     console = Console()
     # Nothing is cut when the output is a file.
-    Console(width=console.width if console.is_terminal else 240).print(table)
+    Console(width=console.width if console.is_terminal else 320).print(table)
     print(machine_line(facts))
 
 

@@ -95,8 +95,9 @@ def _whole_commands(scale: Scale, folder: Path, done: int, batch: list[str]) -> 
 def child(overrides: Sequence[str]) -> None:
     """Run a batch until its first bundle is handed over, and say how long that took."""
     from benchmarks.composing import CONF, composed
-    from jobs.batch import run, validate
+    from jobs.batch import run
     from jobs.engines.local import LocalEngine
+    from jobs.validation import validate
 
     def handed_over(*_: object) -> NoReturn:
         raise _HandedOver

@@ -139,10 +139,75 @@ def show(
 
 
 @app.command()
+def inspect(
+    weights: Annotated[str, typer.Argument(metavar="FILE|FOLDER", help="A model, a LoRA, a VAE: any weights.")],
+    as_json: Json = False,
+    with_hash: Annotated[bool, typer.Option("--hash", help="Read all of it and print its hashes.")] = False,
+) -> None:
+    """Say what a model or a file of weights is, from its header alone.
+
+    Examples:
+
+        darkroom inspect /models/sdxl
+
+        darkroom inspect style.safetensors --hash
+    """
+    from jobs import inspect as inspecting
+    from jobs.found_formats import printable
+
+    found = inspecting.inspect(weights)
+    hashes = inspecting.hashes(found) if with_hash else {}
+    if as_json:
+        _print(json.dumps(inspecting.as_json(found) | hashes, ensure_ascii=False, allow_nan=False, indent=1))
+        return
+    lines = inspecting.as_lines(found)
+    if hashes:
+        lines.append(("sha256", hashes["sha256"]))
+    if "tensors_sha256" in hashes:
+        lines.append(("AutoV3", hashes["tensors_sha256"][: inspecting.AUTOV3_DIGITS]))
+    for name, value in lines:
+        _print(f"{name + ':':<17}{printable(value)}")
+    for line in inspecting.component_lines(found.components):
+        _print(printable(line))
+
+
+@app.command()
+def doctor(
+    as_json: Json = False,
+    budget_gb: Annotated[
+        float | None, typer.Option("--budget-gb", min=0.1, help="Ask what would be done within so many GB.")
+    ] = None,
+    output_dir: OutputDir = Path("outputs"),
+) -> None:
+    """Show what this machine has, and what each memory level would do with each model profile. Nothing is loaded.
+
+    Examples:
+
+        darkroom doctor
+
+        darkroom doctor --budget-gb 8
+    """
+    from jobs import doctor as examining
+
+    diagnosis = examining.examine(output_dir, budget_gb)
+    if as_json:
+        _print(json.dumps(examining.as_json(diagnosis), ensure_ascii=False, allow_nan=False, indent=1))
+        return
+    for name, value in examining.machine_lines(diagnosis.machine):
+        _print(f"{name + ':':<17}{value}")
+    if diagnosis.profiles:
+        _print("\n" + examining.heading(diagnosis))
+        _print_table(examining.table(diagnosis))
+    for fault in diagnosis.faults:
+        _print(f"profile {fault}")
+
+
+@app.command()
 def reproduce(
     image: Annotated[Path, typer.Argument(help="An image with a record, or a private one of `--output-dir`.")],
     check: Annotated[bool, typer.Option("--check", help="Compare pixels; exit 0 only if all are equal.")] = False,
     model: Annotated[str | None, typer.Option(help="Where the model's weights are now.")] = None,
+    files: Annotated[Path | None, typer.Option(help="A folder with its LoRAs, ControlNets and pictures.")] = None,
     output_dir: OutputDir = Path("outputs"),
 ) -> None:
     """Make an image again from its record.
@@ -152,10 +217,12 @@ def reproduce(
         darkroom reproduce outputs/demo/20250111_143022_a3f2e9d4.png --check
 
         darkroom reproduce picture.png --model /models/sdxl
+
+        darkroom reproduce picture.png --files /models/loras
     """
     from jobs.reproduce import reproduce
 
-    raise typer.Exit(reproduce(image, check=check, output_dir=output_dir, model=model))
+    raise typer.Exit(reproduce(image, check=check, output_dir=output_dir, model=model, files=files))
 
 
 @app.command()

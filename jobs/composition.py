@@ -16,6 +16,8 @@ _NO_OPTION = re.compile(
 )
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.+]*=")
 _OVERLAYS = ("experiment", "local")
+_MAPPINGS = ("scheduler_options", "parameters")
+"""Keys whose own keys are the user's choice."""
 _NO_KEY = re.compile(r"Could not override '(?P<key>[^']+)'")
 
 
@@ -36,8 +38,9 @@ def user_folders(arguments: list[str]) -> list[Path]:
 
 
 def known_overrides(arguments: list[str]) -> list[str]:
-    """The arguments, with `++` before keys of ours that the chosen option files may leave out.
+    """The arguments, overrides last, with `++` before keys of ours that the chosen option files may leave out.
 
+    Last, because Hydra understands no overrides on both sides of an option such as `--config-dir DIR`.
     Hydra takes `naming.folder=x` only where naming/standard.yaml has the key; with `++` it takes it anywhere. Raises
     `ConfigError` with every key that is none of ours; Hydra would name the first alone.
     """
@@ -50,11 +53,14 @@ def known_overrides(arguments: list[str]) -> list[str]:
     for key in (override.partition("=")[0] for override in overrides):
         *parents, last = key.split(".")
         choices = keys_at(BatchConfig, parents)
-        if (parents or [last])[0] not in ("grid", "seeds", *_OVERLAYS) and last not in choices:
+        free = (parents or [last])[0] in ("grid", "seeds", *_OVERLAYS) or not {*_MAPPINGS}.isdisjoint(parents)
+        if not free and last not in choices:
             faults.append(f"{key}: unknown key{nearest(last, choices)}")
     if faults:
         raise ConfigError(faults)
-    return [f"++{word}" if word in overrides and "." in word.partition("=")[0] else word for word in arguments]
+    others = [word for word in arguments if not _OVERRIDE.match(word.lstrip("+~"))]
+    ours = (word for word in arguments if word not in others)
+    return others + [f"++{word}" if word in overrides and "." in word.partition("=")[0] else word for word in ours]
 
 
 def explain(message: str) -> str:

@@ -12,18 +12,22 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from jobs.config import MAX_GRID, BatchConfig, Sampling
+from jobs.config import BatchConfig
 from jobs.faults import first_faults
 from jobs.grid import Combination, Grid
 from jobs.job import Job, Likeness, hash_model, hash_prompt, hash_sampling, hash_seed
 from jobs.prompt_line import UNSET, PromptLine, PromptSource, clean
+from jobs.sections import Sampling
+from jobs.values import MAX_GRID
 from jobs.variants import VariantTexts
 from jobs.wildcards import Wildcards
 from pipeline.errors import ConfigError
-from pipeline.request import ImageRequest, MemorySettings, ModelSettings
+from pipeline.request import NO_ADAPTERS, Adapters, ImageRequest, MemorySettings, ModelSettings
 
 if TYPE_CHECKING:
     from hashlib import _Hash
+
+    from jobs.adapters import AdapterSource
 
 MAX_KEPT_COMBINATIONS = 4096
 """Combinations of a grid that are kept ready; those of greater ones are made anew for every prompt."""
@@ -44,6 +48,7 @@ class _Row:
     negative_prompt: str
     tags: tuple[str, ...] | None
     likeness: Likeness
+    adapters: Adapters
     seeds: Sequence[int]
     hash: _Hash
 
@@ -65,7 +70,9 @@ class Expansion:
         model: ModelSettings,
         memory: MemorySettings,
         fallback: Sampling,
+        adapters: AdapterSource | None = None,
     ) -> None:
+        self._adapters = adapters
         self._config, self._config_index = config, config_index
         self._prompts, self._wildcards = prompts, wildcards
         self._model, self._memory = model, memory
@@ -86,6 +93,7 @@ class Expansion:
         self._ends = array("Q")
         self._count_jobs(faults)
         self._check_grid_texts(faults)
+        self._check_adapters(faults)
         if faults:
             raise ConfigError(first_faults(faults))
         self._kept = list(self._combinations()) if len(self._grid) <= MAX_KEPT_COMBINATIONS else None
@@ -99,12 +107,12 @@ class Expansion:
             for seed in row.seeds:
                 yield self._job(row, seed)
 
-    def iter_keys(self) -> Iterator[tuple[bytes, Likeness]]:
-        """The id (32 bytes) and the sampling of every job, in order, without making the jobs."""
+    def iter_keys(self) -> Iterator[tuple[bytes, Likeness, Adapters]]:
+        """The id (32 bytes), the sampling and the adapters of every job, in order, without making the jobs."""
         for row in self._rows():
-            row_hash, likeness = row.hash, row.likeness
+            row_hash, likeness, adapters = row.hash, row.likeness, row.adapters
             for seed in row.seeds:
-                yield hash_seed(row_hash, seed), likeness
+                yield hash_seed(row_hash, seed), likeness, adapters
 
     def job(self, index: int) -> Job:
         """The job with this number, counted from 0. Raises IndexError for others."""
@@ -152,13 +160,20 @@ class Expansion:
         if negative_prompt is None:
             negative_prompt = self._negative_prompt
         seeds = (combination.seed,) if combination.seed is not None and not line.seeds else self._seeds_of(line)
-        row_hash = hash_sampling(self._hash_prompt(text, negative_prompt), likeness)
-        return _Row(line, index, text, template, negative_prompt, combination.tags, likeness, seeds, row_hash)
+        adapters = NO_ADAPTERS if self._adapters is None else self._adapters.get(combination.adapters)
+        row_hash = hash_sampling(self._hash_prompt(text, negative_prompt), likeness, adapters)
+        return _Row(line, index, text, template, negative_prompt, combination.tags, likeness, adapters, seeds, row_hash)
 
     def _job(self, row: _Row, seed: int) -> Job:
         line = row.line
         request = ImageRequest(
-            row.prompt, row.negative_prompt, seed, *row.likeness, model=self._model, memory=self._memory
+            prompt=row.prompt,
+            negative_prompt=row.negative_prompt,
+            seed=seed,
+            model=self._model,
+            memory=self._memory,
+            adapters=row.adapters,
+            **row.likeness._asdict(),
         )
         set_tags = self._config.prompts.tags if row.tags is None else row.tags
         return Job(
@@ -177,7 +192,8 @@ class Expansion:
         values = self._base if not combination.sampling else {**self._base, **combination.sampling}
         if own is not UNSET:
             values = {key: value if (mine := getattr(own, key)) is None else mine for key, value in values.items()}
-        return Likeness(**values)
+        options = values.get("scheduler_options") or {}
+        return Likeness(**{**values, "scheduler_options": tuple(sorted(options.items()))})
 
     def _seeds_of(self, line: PromptLine) -> Sequence[int]:
         return line.seeds or self._seeds
@@ -211,6 +227,16 @@ class Expansion:
             self._ends.append(total)
         if total > MAX_GRID:
             faults.append(f"{total:,} jobs, more than {MAX_GRID:,}; use fewer prompts, variants, seeds or grid values")
+
+    def _check_adapters(self, faults: list[str]) -> None:
+        """Find, check and hash every adapter and picture of the grid now, not when its turn comes at night."""
+        if self._adapters is None:
+            return
+        for values in self._grid.adapter_combinations():
+            try:
+                self._adapters.get(values)
+            except ConfigError as error:
+                faults.extend(fault for fault in error.faults if fault not in faults)
 
     def _check_grid_texts(self, faults: list[str]) -> None:
         """A grid lists its texts one by one; `{a|b}` in one of them would be a second grid within it."""

@@ -5,7 +5,8 @@
       sampling.width+sampling.height: [[64, 64], [96, 64]]
       seed: [1, 2]
 
-is 3 x 2 x 2 combinations, the last axis changing fastest.
+is 3 x 2 x 2 combinations, the last axis changing fastest. Adapters and the picture to start from are axes as well:
+`adapters.loras` (whole lists), `adapters.loras.0.weight` (one value of one of them), `init.image`.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from typing import Any, overload
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from jobs.config import MAX_GRID, Sampling, Seed, Seeds, Text, parse_range
+from jobs.adapter_axes import ADAPTER_KEYS, adapter_value, is_adapter_key, matching_files
 from jobs.faults import fault_lines, first_faults, nearest
 from jobs.prompt_line import refused_character
+from jobs.sections import Sampling
+from jobs.values import MAX_GRID, Seed, Seeds, Text, parse_range
 from pipeline.errors import ConfigError
 
 
@@ -43,12 +46,12 @@ KEYS = (
     "seed",
     *(f"prompts.{key}" for key in _PromptKeys.model_fields),
 )
-"""Every key that a grid may vary."""
+"""Every key that a grid may vary, besides those of adapters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Combination:
-    """One point of the grid. `sampling` holds the keys that it sets; None is left to the batch."""
+    """One point of the grid. `sampling` and `adapters` hold the keys that it sets; None is left to the batch."""
 
     sampling: Mapping[str, Any]
     seed: int | None = None
@@ -56,6 +59,7 @@ class Combination:
     prefix: str | None = None
     suffix: str | None = None
     tags: tuple[str, ...] | None = None
+    adapters: tuple[tuple[str, Any], ...] = ()
 
 
 class Grid(Sequence[Combination]):
@@ -93,6 +97,13 @@ class Grid(Sequence[Combination]):
         """What the grid sets this key to, one step after the other."""
         return [step[keys.index(key)] for keys, steps in self._axes.items() if key in keys for step in steps]
 
+    def adapter_combinations(self) -> Iterator[tuple[tuple[str, Any], ...]]:
+        """What the grid sets of the adapters, each combination once."""
+        axes = {keys: steps for keys, steps in self._axes.items() if any(is_adapter_key(key) for key in keys)}
+        for steps in product(*axes.values()):
+            pairs = [pair for keys, step in zip(axes, steps, strict=True) for pair in zip(keys, step, strict=True)]
+            yield tuple(pair for pair in pairs if is_adapter_key(pair[0]))
+
     def __len__(self) -> int:
         return self._count
 
@@ -118,16 +129,20 @@ class Grid(Sequence[Combination]):
     def _combination(self, steps: Iterable[Sequence[Any]]) -> Combination:
         sampling: dict[str, Any] = {}
         others: dict[str, Any] = {}
+        adapters: list[tuple[str, Any]] = []
         for keys, step in zip(self._axes, steps, strict=True):
             for key, value in zip(keys, step, strict=True):
                 group, _, name = key.rpartition(".")
-                (sampling if group == "sampling" else others)[name] = value
-        return Combination(sampling, **others)
+                if is_adapter_key(key):
+                    adapters.append((key, value))
+                else:
+                    (sampling if group == "sampling" else others)[name] = value
+        return Combination(sampling, adapters=tuple(adapters), **others)
 
     def _key_faults(self, keys: tuple[str, ...]) -> Iterator[str]:
         for place, key in enumerate(keys):
-            if key not in KEYS:
-                yield f"{key}: unknown key{nearest(key, KEYS)}"
+            if key not in KEYS and not is_adapter_key(key):
+                yield f"{key}: unknown key{nearest(key, (*KEYS, *ADAPTER_KEYS))}"
             elif self.varies(key) or key in keys[:place]:
                 yield f"{key} is varied twice; join keys that belong together with +"
 
@@ -154,8 +169,8 @@ class _Seeds(Sequence[tuple[int]]):
 def _flat(grid: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """`grid.sampling.steps=...` on the command line makes `{sampling: {steps: ...}}`; it means the same."""
     for key, values in grid.items():
-        if isinstance(values, Mapping) and key in ("sampling", "prompts"):
-            yield from ((f"{key}.{inner}", inner_values) for inner, inner_values in values.items())
+        if isinstance(values, Mapping) and str(key).partition(".")[0] in ("sampling", "prompts", "adapters", "init"):
+            yield from _flat({f"{key}.{inner}": inner_values for inner, inner_values in values.items()})
         else:
             yield str(key), values
 
@@ -168,7 +183,7 @@ def _axis(keys: tuple[str, ...], values: Any) -> Sequence[Any]:
         except ValidationError as error:
             raise ValueError(_reason(error)) from None
     if isinstance(values, str):
-        values = parse_range(values)
+        values = matching_files(values) if keys[0].endswith(".image") else parse_range(values)
     if not isinstance(values, Sequence):
         raise ValueError("must be a list of values or range(start, stop, step)")
     if not values:
@@ -204,6 +219,8 @@ def _checked(keys: tuple[str, ...], steps: Sequence[Any], faults: list[str]) -> 
 
 def _value(key: str, value: Any) -> Any:
     group, _, name = key.rpartition(".")
+    if is_adapter_key(key):
+        return adapter_value(key, value)
     if value is None:
         raise ValueError("must have a value; null leaves nothing to vary")
     if group == "sampling":

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobs.engines.messages import Assignment
+from jobs.engines.messages import Assignment, Bundle
 from jobs.expand import Expansion
 from jobs.job import Job, Likeness
 from jobs.manifest.reading import JOB_KEY_BYTES, JobState, JobStates, job_key
 from jobs.manifest.schema import INTERRUPTED
-from pipeline.request import MemorySettings, ModelSettings
+from pipeline.request import Adapters, MemorySettings, ModelSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,36 +25,52 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Fit:
+    """How a group's pictures are fitted into memory, by estimate; `least_bytes` is the smallest sufficient budget."""
+
+    held: MemorySettings
+    batch_size: int
+    predicted_peak_bytes: int | None = None
+    budget_bytes: int | None = None
+    fits: bool = True
+    least_bytes: int = 0
+    stage_bytes: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
-    """Jobs that may share a batch: same weights, same memory settings, same sampling but for the seed."""
+    """Jobs that may share a batch: same weights, memory settings, adapters and sampling, other prompts and seeds."""
 
     model: ModelSettings
     memory: MemorySettings
     likeness: Likeness
-    batch_size: int
+    adapters: Adapters
+    fit: Fit
+    bundle_images: int
 
     @property
     def load_key(self) -> tuple[ModelSettings, str]:
         """What a worker compares to decide whether to load: the weights and their precision."""
         return self.model, self.memory.dtype
 
+    @property
+    def bundle_key(self) -> Hashable:
+        """What must be equal for batches to go through the phases together."""
+        adapters, size = self.adapters, (self.likeness.width, self.likeness.height)
+        beside = (*(one.sha256 for one in adapters.controlnets), *(one.sha256 for one in adapters.ip_adapters))
+        return self.load_key, self.fit, size, adapters.loras, adapters.embeddings, beside
+
 
 @dataclass(frozen=True, slots=True)
 class PlanSettings:
-    """How jobs of one configuration are bundled, and which earlier results count."""
+    """How jobs of one configuration are fitted, bundled, and which earlier results count."""
 
     model: ModelSettings
     memory: MemorySettings
-    batch_size: int
-    max_batch_pixels: int | None = None
+    fit: Callable[[Likeness, Adapters], Fit]
+    bundle_images: int = 32
     resume: bool = True
     retry_failed: bool = False
-
-    def batch_size_for(self, likeness: Likeness) -> int:
-        """How many images of a size are denoised together."""
-        if self.max_batch_pixels is None:
-            return self.batch_size
-        return max(1, min(self.batch_size, self.max_batch_pixels // (likeness.width * likeness.height)))
 
 
 class Plan:
@@ -70,6 +87,9 @@ class Plan:
         self.requested = self._starts[-1]
         pending = self._pending(keys, settings)
         self._order, self._order_groups = self._arrange(pending, group_numbers)
+        self._alike: Counter[Hashable] = Counter()
+        for group, count in self.groups():
+            self._alike[_shape(group)] += count
 
     @property
     def to_make(self) -> int:
@@ -100,36 +120,57 @@ class Plan:
         for index in self._order:
             yield self._job(int(index))
 
-    def bundles(self) -> Iterator[tuple[Assignment, ...]]:
+    def bundles(self) -> Iterator[Bundle]:
+        """Batches that go through the phases together, in order: same weights, held alike, up to `bundle_images`."""
+        batches: list[tuple[Assignment, ...]] = []
+        present: Group | None = None
+        images = 0
+        for group, batch in self.batches():
+            apart = present is not None and (
+                group.bundle_key != present.bundle_key
+                or images + len(batch) > group.bundle_images
+                or any(one.attempt > 1 for one in (*batch, *batches[-1]))
+            )
+            if present is not None and apart:
+                yield self._bundle(batches, present)
+                batches, images = [], 0
+            present = group
+            batches.append(batch)
+            images += len(batch)
+        if present is not None:
+            yield self._bundle(batches, present)
+
+    def batches(self) -> Iterator[tuple[Group, tuple[Assignment, ...]]]:
         """Batches of alike jobs, in order. A job that lost its process before runs alone, to drag none along."""
-        bundle: list[Assignment] = []
+        batch: list[Assignment] = []
         present = -1
         for index, number in zip(self._order, self._order_groups, strict=True):
             job = self._job(int(index))
             state = self._states.others.get(job_key(job.id))
             attempt = state.attempt + 1 if state else 1
-            if bundle and (number != present or len(bundle) >= self._groups[present].batch_size):
-                yield tuple(bundle)
-                bundle = []
+            if batch and (number != present or len(batch) >= self._groups[present].fit.batch_size):
+                yield self._groups[present], tuple(batch)
+                batch = []
             present = int(number)
             if state and state.status == INTERRUPTED:
-                yield (Assignment(job, attempt),)
+                yield self._groups[present], (Assignment(job, attempt),)
             else:
-                bundle.append(Assignment(job, attempt))
-        if bundle:
-            yield tuple(bundle)
+                batch.append(Assignment(job, attempt))
+        if batch:
+            yield self._groups[present], tuple(batch)
 
     def _collect(self, settings: Sequence[PlanSettings]) -> tuple[bytearray, array[int], list[Group]]:
         keys, numbers = bytearray(), array("I")
         known: dict[Group, int] = {}
         for expansion, one in zip(self._expansions, settings, strict=True):
-            here: dict[Likeness, int] = {}
-            for key, likeness in expansion.iter_keys():
+            here: dict[tuple[Likeness, Adapters], int] = {}
+            for key, likeness, adapters in expansion.iter_keys():
                 keys += key[:JOB_KEY_BYTES]
-                number = here.get(likeness)
+                number = here.get((likeness, adapters))
                 if number is None:
-                    group = Group(one.model, one.memory, likeness, one.batch_size_for(likeness))
-                    number = here[likeness] = known.setdefault(group, len(known))
+                    fit = one.fit(likeness, adapters)
+                    group = Group(one.model, one.memory, likeness, adapters, fit, one.bundle_images)
+                    number = here[likeness, adapters] = known.setdefault(group, len(known))
                 numbers.append(number)
         return keys, numbers, list(known)
 
@@ -164,19 +205,19 @@ class Plan:
     def _arrange(
         self, pending: npt.NDArray[np.int64], group_numbers: array[int]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
-        """Order by cost of change: weights first, then size, then what else keeps jobs from sharing a batch."""
+        """Order by cost of change: weights, then how they are held, adapters, size, then what else parts batches."""
         import numpy as np
 
-        weights: dict[object, int] = {}
-        bases: dict[str, int] = {}
-        for group in self._groups:
-            bases.setdefault(group.model.sha256, len(bases))
-            weights.setdefault(group.load_key, len(weights))
+        firsts: dict[object, int] = {}
+        for place, group in enumerate(self._groups):
+            for part in (group.model.sha256, group.load_key, group.bundle_key):
+                firsts.setdefault(part, place)
         ranks = sorted(
             range(len(self._groups)),
             key=lambda number: (
-                bases[self._groups[number].model.sha256],
-                weights[self._groups[number].load_key],
+                firsts[self._groups[number].model.sha256],
+                firsts[self._groups[number].load_key],
+                firsts[self._groups[number].bundle_key],
                 self._groups[number].likeness.width,
                 self._groups[number].likeness.height,
                 number,
@@ -188,6 +229,10 @@ class Plan:
         order = np.argsort(rank_of[numbers], kind="stable")
         return pending[order], numbers[order]
 
+    def _bundle(self, batches: Sequence[tuple[Assignment, ...]], group: Group) -> Bundle:
+        fit = group.fit
+        return Bundle(tuple(batches), fit.held, fit.predicted_peak_bytes, fit.stage_bytes, self._alike[_shape(group)])
+
     def _present(self) -> set[int]:
         import numpy as np
 
@@ -196,6 +241,11 @@ class Plan:
     def _job(self, index: int) -> Job:
         config = bisect_right(self._starts, index) - 1
         return self._expansions[config].job(index - self._starts[config])
+
+
+def _shape(group: Group) -> Hashable:
+    """What a compiled model is compiled for."""
+    return group.load_key, group.likeness.width, group.likeness.height
 
 
 def _is_final(state: JobState | None) -> bool:

@@ -11,8 +11,9 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, Field, ValidationError
 
-from jobs.config import Sampling, Seeds, Text
 from jobs.faults import fault_lines, nearest
+from jobs.sections import Sampling
+from jobs.values import Seeds, Text
 from pipeline.errors import ConfigError
 
 _SAMPLING_KEYS = tuple(Sampling.model_fields)

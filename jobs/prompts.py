@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from jobs.config import Prompts
 from jobs.faults import first_faults
 from jobs.prompt_files import find_prompt_file, open_prompt_file
 from jobs.prompt_line import PromptLine, PromptSource, read_line, refused_character
+from jobs.sections import Prompts
 from pipeline.errors import ConfigError
 
 

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,7 @@ from jobs.config import BatchConfig
 from jobs.job import Job
 from jobs.manifest.durable import write_durably
 from jobs.manifest.reading import MeasuredSeconds
+from jobs.memory_report import memory_values
 from pipeline.metadata.leaks import scrub
 from pipeline.version import VERSION
 
@@ -33,7 +35,7 @@ BYTES_PER_PIXEL = 1.6
 
 METADATA_BYTES = 12_000
 
-_PATH_KEYS = ("source", "vae", "file", "dir")
+_PATH_KEYS = ("source", "vae", "config", "tiny_vae", "encoder", "image", "file", "dir")
 
 
 @contextmanager
@@ -104,6 +106,7 @@ def plan_as_json(plan: Plan, timings: Sequence[MeasuredSeconds], *, verbose: boo
             "model_loads_minimum": plan.minimum_loads,
             "seconds": round(seconds, 1) if covered == plan.to_make else None,
             "disk_bytes": size,
+            "memory": memory_values(plan),
             "jobs": [_job_values(job) for job in jobs],
         },
         ensure_ascii=False,
@@ -160,15 +163,21 @@ def write_run_report(
 def scrubbed(value: Any) -> Any:
     """The same plain data without absolute paths, home folders, user names and keys."""
     if isinstance(value, dict):
-        return {
-            key: _last_part(entry) if key in _PATH_KEYS and isinstance(entry, str) else scrubbed(entry)
-            for key, entry in value.items()
-        }
+        return {key: _scrubbed_path(key, entry) for key, entry in value.items()}
     if isinstance(value, range):  # as it may be given; ten million seeds would be ten million lines
         return f"range({value.start}, {value.stop}, {value.step})"
     if isinstance(value, list):
         return [scrubbed(entry) for entry in value]
     return scrub(value) if isinstance(value, str) else value
+
+
+def _scrubbed_path(key: Any, value: Any) -> Any:
+    """A path as its last part; the grid names such keys as `init.image` and `adapters.loras.0.source`."""
+    if str(key).rpartition(".")[2] not in _PATH_KEYS:
+        return scrubbed(value)
+    if isinstance(value, list):
+        return [_scrubbed_path(key, entry) for entry in value]
+    return _last_part(value) if isinstance(value, str) else scrubbed(value)
 
 
 def _last_part(path: str) -> str:
@@ -199,6 +208,7 @@ def _summary(run_id: str, plan: Plan, result: Result, started: datetime, exit_co
         "model_loads": result.loads,
         "model_loads_minimum": plan.minimum_loads,
         "workers_lost": result.deaths,
+        "workers_recycled": result.recycled,
         "seconds_per_phase": {
             "load": round(result.load_seconds, 3),
             "encode": round(result.phases.encode, 3),
@@ -207,6 +217,7 @@ def _summary(run_id: str, plan: Plan, result: Result, started: datetime, exit_co
         },
         "peak_vram_bytes": result.peak_vram_bytes,
         "peak_rss_bytes": result.peak_rss_bytes,
+        "memory_stages": [asdict(peak) for peak in result.stages.all()],
     }
 
 

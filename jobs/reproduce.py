@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.remaking import find_adapters, find_model, find_tiny_vae
 from jobs.show import describe
-from pipeline.errors import ConfigError, JobFailure, ModelError, ReadError
+from pipeline.errors import ConfigError, JobFailure, ReadError
 from pipeline.metadata.record import Record, pixel_hash
-from pipeline.request import GeneratedImage, ImageRequest, MemorySettings, ModelSettings
+from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
 
 if TYPE_CHECKING:
     from pipeline.metadata.settings import Profile
@@ -31,16 +32,17 @@ class Comparison:
     mean_difference: float | None
 
 
-def reproduce(image: Path, *, check: bool, output_dir: Path, model: str | None) -> int:
+def reproduce(image: Path, *, check: bool, output_dir: Path, model: str | None, files: Path | None = None) -> int:
     """Make `image` again; with `check` compare its pixels, else save it below `reproduced/` in the working folder.
 
-    `model` says where the weights are, if they are not where they were used last. Returns 0, or 1 when `check` found a
+    `model` says where the weights are, if they are not where they were used last, `files` in which folder adapters and
+    reference pictures are. Returns 0, or 1 when `check` found a
     difference. Raises `ReadError` without a record, `ModelError` without the weights.
     """
     record = describe(image, output_dir).record
     if record is None:
         raise ReadError(f"{image}: was not made by Darkroom; only images with a Darkroom record can be made again")
-    remade = remake(record, model)
+    remade = remake(record, model, files)
     if not check:
         from pipeline.metadata.reading import read_profile
 
@@ -55,21 +57,32 @@ def reproduce(image: Path, *, check: bool, output_dir: Path, model: str | None) 
     return EXIT_EQUAL if result.equal else EXIT_DIFFERENT
 
 
-def remake(record: Record, model: str | None = None) -> GeneratedImage:
+def remake(record: Record, model: str | None = None, folder: Path | None = None) -> GeneratedImage:
     """The image of a record, in a batch of the recorded size and at the recorded place in it.
 
     Batch size changes rounding, so the rest of the batch is filled with the same request; images of a batch do not see
-    each other. Raises `ModelError`, `JobFailure`.
+    each other. `folder` is searched for adapters and pictures that are not where they were used last. Raises
+    `ModelError`, `JobFailure`.
     """
-    from pipeline.generate import generate_bundle
+    from pipeline.generate import generate_batch
     from pipeline.models.loading import load
+    from pipeline.speed import SpeedSettings
 
-    if record.loras or record.controlnets or record.task != "txt2img":
-        raise ReadError("this image was made with adapters, which this version cannot apply")
     device = _device(record)
-    settings = _weights(record, model)
+    settings, files = find_model(record, model)
     memory = record.memory
-    held = MemorySettings(memory.level, memory.dtype, memory.vae_slicing, memory.vae_tiling)
+    tiny_vae = find_tiny_vae(record)
+    asked = MemorySettings(
+        level=memory.level,
+        dtype=memory.dtype,
+        techniques=tuple(memory.asked),
+        off=tuple(memory.off),
+        exact=memory.exact,
+        tiny_vae_source=tiny_vae,
+        tiny_vae_sha256=memory.tiny_vae_sha256,
+    )
+    before = [name for name in ("vae_slicing", "vae_tiling") if getattr(memory, name)]  # of records without techniques
+    held = replace(asked, techniques=tuple(memory.techniques or before), budget_bytes=memory.budget_bytes)
     request = ImageRequest(
         prompt=record.prompt,
         negative_prompt=record.negative_prompt,
@@ -81,11 +94,19 @@ def remake(record: Record, model: str | None = None) -> GeneratedImage:
         scheduler=record.scheduler.name,
         clip_skip=record.clip_skip,
         model=settings,
-        memory=held,
+        memory=asked,
+        scheduler_options=tuple(sorted(record.scheduler.options.items())),
+        step_cache=record.step_cache,
+        adapters=find_adapters(record, files, folder),
     )
     threads = record.runtime.cpu_threads if device.kind == "cpu" else None
-    loaded = load(settings, held, device.kind, threads)
-    outcome = generate_bundle(loaded, [request] * record.batch.size).outcomes[record.batch.index]
+    speed = SpeedSettings(
+        attention=record.runtime.attention_backend,
+        compile="off" if record.runtime.compile == "no" else "on",
+        channels_last=record.runtime.channels_last,
+    )
+    loaded = load(settings, held, device.kind, threads, speed=speed)
+    outcome = generate_batch(loaded, [request] * record.batch.size, remember=False)[record.batch.index]
     if isinstance(outcome, JobFailure):
         raise outcome
     return outcome
@@ -143,6 +164,9 @@ def _differences(record: Record, remade: GeneratedImage) -> list[str]:
         ("vae", record.vae and record.vae.sha256, now.vae and now.vae.sha256),
         ("pipeline", record.pipeline, now.pipeline),
         ("scheduler class", record.scheduler.class_name, now.scheduler.class_name),
+        ("precision", record.memory.dtype, now.memory.dtype),
+        ("memory techniques", _techniques(record), _techniques(now)),
+        ("tiny vae", record.memory.tiny_vae_sha256, now.memory.tiny_vae_sha256),
         ("batch size", record.batch.size, now.batch.size),
         ("batch index", record.batch.index, now.batch.index),
         ("darkroom", record.generator.version, now.generator.version),
@@ -158,6 +182,14 @@ def _differences(record: Record, remade: GeneratedImage) -> list[str]:
     return [f"{name}: was {old}, is {new}" for name, old, new in pairs if old != new]
 
 
+def _techniques(record: Record) -> str:
+    """Those that change pixels."""
+    from pipeline.memory.techniques import TECHNIQUES
+
+    lossy = [name for name in record.memory.techniques if name not in TECHNIQUES or TECHNIQUES[name].lossy]
+    return ", ".join(lossy) or "none"
+
+
 def _device(record: Record) -> Device:
     """The kind of device that the image was made on, or the best one here; the difference is then reported."""
     from pipeline.system.device import find_device
@@ -166,28 +198,6 @@ def _device(record: Record) -> Device:
         return find_device(record.runtime.device)
     except ConfigError:
         return find_device()
-
-
-def _weights(record: Record, model: str | None) -> ModelSettings:
-    from pipeline.models.identity import find_by_hash, known_folders
-    from pipeline.models.profile import find_vae, identify
-    from pipeline.models.references import EMBEDDED
-
-    vae = None
-    if record.vae:
-        vae = find_vae(record.vae.sha256)
-        if vae is None:
-            raise ModelError(f"the VAE {record.vae.name} that made this image was not used on this machine before")
-    if model is None:
-        found = find_by_hash(record.model.sha256, [*EMBEDDED.values(), *known_folders()])
-        if found is None:
-            raise ModelError(
-                f"the weights that made this image ({record.model.name}, SHA-256 {record.model.sha256[:12]}...) were "
-                "not used on this machine before, or have changed; say where they are with --model"
-            )
-        model = str(found)
-    settings, _ = identify(model, record.model.name, str(vae) if vae else None)
-    return settings
 
 
 def _save(remade: GeneratedImage, record: Record, profile: Profile) -> Path:

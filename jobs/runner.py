@@ -8,13 +8,15 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
 from jobs.engines.local import LocalEngine
 from jobs.engines.messages import (
+    RECYCLE,
     Assignment,
+    Bundle,
     Busy,
     Died,
     Ended,
@@ -24,6 +26,7 @@ from jobs.engines.messages import (
     MadeElsewhere,
     Message,
 )
+from jobs.engines.stage_peaks import StagePeaks
 from jobs.job import Job
 from jobs.manifest.finished import FinishedSince
 from jobs.manifest.recovery import recover
@@ -61,9 +64,11 @@ class Result:
     loads: int = 0
     load_seconds: float = 0.0
     deaths: int = 0
+    recycled: int = 0
     phases: PhaseSeconds = field(default_factory=PhaseSeconds)
     peak_vram_bytes: int | None = None
     peak_rss_bytes: int | None = None
+    stages: StagePeaks = field(default_factory=StagePeaks)
     stopped: str | None = None
     way_on: str = "the same command makes the rest"
 
@@ -83,10 +88,10 @@ class Runner:
         self._engine, self._progress, self._output_dir = engine, progress, output_dir
         self._stop_on_error = stop_on_error
         self._waiting = plan.bundles()
-        self._again: deque[tuple[Assignment, ...]] = deque()
-        self._elsewhere: list[Assignment] = []
+        self._again: deque[Bundle] = deque()
+        self._elsewhere: list[tuple[Assignment, Bundle]] = []
         self._outstanding: dict[str, Assignment] = {}
-        self._bundles: list[set[str]] = []
+        self._bundles: list[tuple[Bundle, set[str]]] = []
         self._finished = FinishedSince(output_dir, known_parts)
         self._alike: tuple[str, int] = ("", 0)
         self._deaths_in_a_row = self._device_losses = 0
@@ -131,21 +136,22 @@ class Runner:
                     self._ending = True
                     self._engine.finish()
                 return
-            self._outstanding |= {one.job.id: one for one in bundle}
-            self._bundles.append({one.job.id for one in bundle})
+            self._outstanding |= {one.job.id: one for one in bundle.assignments}
+            self._bundles.append((bundle, {one.job.id for one in bundle.assignments}))
             self._engine.submit(bundle)
 
-    def _left_by_others(self) -> tuple[Assignment, ...] | None:
+    def _left_by_others(self) -> Bundle | None:
         """Jobs that another run had claimed: those it has finished are counted, one of the rest is tried again."""
         self._finished.refresh()
-        for one in [one for one in self._elsewhere if one.job.id in self._finished]:
-            self._elsewhere.remove(one)
+        for left in [left for left in self._elsewhere if left[0].job.id in self._finished]:
+            self._elsewhere.remove(left)
             self.result.made_elsewhere += 1
             self._progress.skipped()
         if not self._elsewhere:
             return None
         time.sleep(ELSEWHERE_POLL_S)
-        return (self._elsewhere.pop(0),)
+        one, bundle = self._elsewhere.pop(0)
+        return bundle.alone(one)
 
     def _note(self, message: Message) -> None:
         match message:
@@ -158,6 +164,8 @@ class Runner:
                 self.result.made += 1
                 self._alike = ("", 0)
                 self._deaths_in_a_row = self._device_losses = 0
+                if self._stop_at is not None:  # what was denoised before the stop is still being decoded
+                    self._stop_at = time.monotonic() + STOP_WITHIN_S
                 self._progress.made(message)
             case Failed():
                 self._count_failure(message, self._settle(message.job_id).job)
@@ -166,17 +174,21 @@ class Runner:
                 self.result.made_elsewhere += 1
                 self._progress.skipped()
             case Busy():
-                self._elsewhere.append(self._settle(message.job_id))
+                bundle = self._bundle_of(message.job_id)
+                self._elsewhere.append((self._settle(message.job_id), bundle))
             case Ended():
                 self._ended(message)
             case Died():
                 self._died(message)
 
     def _settle(self, job_id: str) -> Assignment:
-        for bundle in self._bundles:
-            bundle.discard(job_id)
-        self._bundles = [bundle for bundle in self._bundles if bundle]
+        for _, open_jobs in self._bundles:
+            open_jobs.discard(job_id)
+        self._bundles = [(bundle, open_jobs) for bundle, open_jobs in self._bundles if open_jobs]
         return self._outstanding.pop(job_id)
+
+    def _bundle_of(self, job_id: str) -> Bundle:
+        return next(bundle for bundle, open_jobs in self._bundles if job_id in open_jobs)
 
     def _count_failure(self, failure: Failed, job: Job) -> None:
         self.result.failed[failure.kind] += 1
@@ -198,7 +210,11 @@ class Runner:
         self.result.phases.add(ended.phases)
         self.result.peak_vram_bytes = _larger(self.result.peak_vram_bytes, ended.peak_vram_bytes)
         self.result.peak_rss_bytes = _larger(self.result.peak_rss_bytes, ended.peak_rss_bytes)
+        self.result.stages.add(ended.stages)
         if self.result.stopped is not None or (self._ending and not self._outstanding and not ended.stop_kind):
+            return
+        if ended.stop_kind == RECYCLE:
+            self._recycle(ended.stop_message or "")
             return
         if ended.stop_kind and ended.stop_kind != "device_lost":
             self.result.stopped = ended.stop_message or ended.stop_kind
@@ -214,6 +230,20 @@ class Runner:
         recovery = recover(self._output_dir)
         self._restart(died.reason, {*recovery.interrupted, *recovery.quarantined})
 
+    def _recycle(self, reason: str) -> None:
+        """Put a fresh worker in the place of one that ended between two bundles; what it had not begun goes to it."""
+        self.result.recycled += 1
+        for bundle, open_jobs in reversed(self._bundles):
+            batches = (tuple(one for one in batch if one.job.id in open_jobs) for batch in bundle.batches)
+            self._again.appendleft(replace(bundle, batches=tuple(batch for batch in batches if batch)))
+        self._outstanding.clear()
+        self._bundles.clear()
+        if self._ending and not self._again:
+            return
+        self._ending = False
+        self._progress.note(f"a fresh worker takes over ({reason})")
+        self._engine.start()
+
     def _restart(self, reason: str, begun: set[str]) -> None:
         """Start a new worker. What the last one had begun lost an attempt and goes on alone; the rest just goes on."""
         self.result.deaths += 1
@@ -221,22 +251,22 @@ class Runner:
         if self._ending:  # it died after its last image, and its journal has been sealed for it: nothing is left to do
             return
         self._finished.refresh()
-        again: list[tuple[Assignment, ...]] = []
-        suspects: list[tuple[Assignment, ...]] = []
+        again: list[Bundle] = []
+        suspects: list[Bundle] = []
         for job_id, one in list(self._outstanding.items()):
             if job_id in self._finished:
                 self.result.made += 1
                 self._progress.made(Made(job_id, "", 0.0))
                 self._deaths_in_a_row = 0
             elif job_id not in begun:
-                again.append((one,))
+                again.append(self._bundle_of(job_id).alone(one))
             elif one.attempt >= MAX_ATTEMPTS:
                 message = f"its process died {MAX_ATTEMPTS} times ({reason})"
                 self.result.failed["quarantined"] += 1
                 self.result.failures.append((job_id, "quarantined", message))
                 self._progress.failed(Failed(job_id, "quarantined", message), one.job)
             else:
-                suspects.append((Assignment(one.job, one.attempt + 1),))
+                suspects.append(self._bundle_of(job_id).alone(Assignment(one.job, one.attempt + 1)))
         self._outstanding.clear()
         self._bundles.clear()
         self._again.extendleft(reversed(again + suspects))

@@ -9,7 +9,7 @@ from pipeline.errors import ReadError
 
 if TYPE_CHECKING:
     from pipeline.metadata.reading import ImageDescription
-    from pipeline.metadata.record import Record
+    from pipeline.metadata.record import Lora, Record
 
 
 def describe(image: Path, output_dir: Path) -> ImageDescription:
@@ -75,14 +75,23 @@ def _settings(record: Record) -> dict[str, Any]:
         "template": record.prompt_template,
         "model": named(record.model),
         "vae": named(record.vae),
-        "loras": ", ".join(f"{lora.name} x {lora.weight:g}" for lora in record.loras),
+        "loras": ", ".join(_lora(lora) for lora in record.loras),
+        "embeddings": ", ".join(f"{one.name} as {one.token}" for one in record.embeddings),
+        "controlnets": ", ".join(
+            f"{one.name} x {one.strength:g} on {one.image.name if one.image else '?'}" for one in record.controlnets
+        ),
+        "ip-adapters": ", ".join(f"{one.name} x {one.scale:g} on {one.image.name}" for one in record.ip_adapters),
+        "started from": f"{record.init.image.name}, strength {record.init.strength:g}" if record.init else None,
         "size": f"{record.width} x {record.height}",
         "steps": record.steps,
         "guidance scale": f"{record.guidance_scale:g}",
         "scheduler": record.scheduler.name,
         "seed": record.seed,
         "clip skip": record.clip_skip,
+        "tokens": _tokens(record),
+        "flagged": "by the model's safety checker" if record.flagged else None,
         "memory": f"{record.memory.level}, {record.memory.dtype}",
+        "techniques": ", ".join(record.memory.techniques),
         "device": record.runtime.gpu or record.runtime.device,
         "batch": f"image {record.batch.index + 1} of {record.batch.size}",
         "tags": ", ".join(record.job.tags),
@@ -94,3 +103,14 @@ def _settings(record: Record) -> dict[str, Any]:
         "image": record.id,
         "pixels": record.pixels_sha256,
     }
+
+
+def _lora(lora: Lora) -> str:
+    keys = f" ({lora.unmatched} of its keys had no place)" if lora.unmatched else ""
+    return f"{lora.name} x {lora.weight:g}{keys}"
+
+
+def _tokens(record: Record) -> str | None:
+    """Only where something was cut off: everything else is as expected."""
+    cut = [f"the last {one.truncated} of {one.tokens} had no effect in {one.encoder}" for one in record.prompt_tokens]
+    return ", ".join(text for text, one in zip(cut, record.prompt_tokens, strict=True) if one.truncated) or None

@@ -17,7 +17,8 @@ from itertools import accumulate
 from random import Random
 from typing import TYPE_CHECKING, TypeAlias, overload
 
-from jobs.config import MAX_GRID, Variants
+from jobs.sections import Variants
+from jobs.values import MAX_GRID
 
 if TYPE_CHECKING:
     from dynamicprompts.commands import Command

@@ -1,50 +1,125 @@
-"""Latents to pictures, and whether a picture is one."""
+"""From a pipeline's last latents to pictures, and whether a picture is one.
+
+Pipelines unpack, scale and shift their latents each in its own way before the VAE sees them. So a call is left at the
+point where it would decode, with what it would have decoded; what remains is the same for all.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-
-def decodes_like_stable_diffusion(pipe: Any) -> bool:
-    """Whether latents are (n, channels, h, w) scaled by the VAE's factor, as in SD 1.x, 2.x, SDXL, SD 3."""
-    from diffusers import AutoencoderKL, AutoencoderTiny
-
-    kind = isinstance(getattr(pipe, "vae", None), AutoencoderKL | AutoencoderTiny)
-    return kind and type(pipe).__name__.startswith("StableDiffusion")
-
-
-def decode(pipe: Any, latents: Any) -> npt.NDArray[np.float32]:
-    """Pictures as float32 (n, height, width, 3) in 0..1; NaN stays NaN."""
-    import numpy as np
     import torch
 
-    if not isinstance(latents, torch.Tensor):
-        return np.asarray(latents, dtype=np.float32)
-    vae = pipe.vae
-    # SDXL's VAE overflows in float16 and says so in its configuration; the pipeline itself upcasts it likewise.
-    upcast = vae.dtype == torch.float16 and getattr(vae.config, "force_upcast", False)
-    if upcast:
-        vae.to(torch.float32)
-    latents = latents.to(vae.dtype)
-    mean, spread = getattr(vae.config, "latents_mean", None), getattr(vae.config, "latents_std", None)
-    if mean is not None and spread is not None:
-        shape = (1, latents.shape[1], 1, 1)
-        latents = latents * latents.new_tensor(spread).view(shape) / vae.config.scaling_factor
-        latents = latents + latents.new_tensor(mean).view(shape)
-    else:
-        latents = latents / vae.config.scaling_factor + (getattr(vae.config, "shift_factor", None) or 0.0)
-    pictures = vae.decode(latents, return_dict=False)[0]
-    if upcast:
-        vae.to(torch.float16)
-    scaled: npt.NDArray[np.float32] = (pictures.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
-    return scaled
+
+@dataclass(slots=True)
+class Undecoded:
+    """What a VAE is about to decode, in `dtype`, one row per image. `scaling` and `shift` are those that led to it."""
+
+    latents: torch.Tensor
+    dtype: torch.dtype
+    scaling: float
+    shift: float
+    vae_class: str
+
+    def rows(self, start: int, stop: int) -> Undecoded:
+        """Those of some of the images."""
+        return replace(self, latents=self.latents[start:stop])
+
+    def to_host(self) -> None:
+        """Off the device, where the memory is needed for something else."""
+        self.latents = self.latents.cpu()
+
+
+class _WouldDecode(BaseException):  # not an Exception: a pipeline may catch those around decoding
+    def __init__(self, latents: torch.Tensor) -> None:
+        super().__init__()
+        self.latents = latents
+
+
+@contextmanager
+def stopped_before_decoding(pipe: Any, undecoded: list[Undecoded]) -> Iterator[None]:
+    """The block ends where the pipeline would decode; what it would have decoded is then in `undecoded`.
+
+    The list stays empty for a pipeline without a VAE: such a one returns its pictures.
+    """
+    vae = getattr(pipe, "vae", None)
+    if vae is None:
+        yield
+        return
+
+    def stop(latents: torch.Tensor, *_: Any, **__: Any) -> Any:
+        raise _WouldDecode(latents)
+
+    own, dtype = vars(vae).get("decode"), vae.dtype
+    vae.decode = stop
+    try:
+        yield
+    except _WouldDecode as would:
+        scaling, shift = (getattr(vae.config, name, None) for name in ("scaling_factor", "shift_factor"))
+        undecoded.append(Undecoded(would.latents, vae.dtype, scaling or 1.0, shift or 0.0, type(vae).__name__))
+    finally:
+        if own is None:
+            del vae.decode
+        else:
+            vae.decode = own
+        _cast(vae, dtype)  # some pipelines cast a float16 VAE, which would overflow, for the time of decoding
+
+
+def decode(pipe: Any, undecoded: Undecoded, device: torch.device) -> tuple[npt.NDArray[np.float32], list[bool] | None]:
+    """Pictures as float32 (n, height, width, 3) in 0..1, NaN stays NaN; and which a safety checker flagged.
+
+    A flagged picture is black, as the checker leaves it; None where there is no checker.
+    """
+    import torch
+
+    vae, dtype = pipe.vae, undecoded.dtype
+    flags: list[bool] | None = None
+    with torch.inference_mode():
+        latents = undecoded.latents.to(device)
+        if type(vae).__name__ != undecoded.vae_class:  # another VAE has taken its place, with a scale of its own
+            dtype = vae.dtype
+            latents = (latents.float() - undecoded.shift) * undecoded.scaling
+            latents = latents / vae.config.scaling_factor + (getattr(vae.config, "shift_factor", None) or 0.0)
+        with _in_dtype(vae, dtype):
+            pictures = vae.decode(latents.to(dtype), return_dict=False)[0]
+        if pictures.ndim == 5:  # a VAE for video: of one frame
+            pictures = pictures[:, :, 0]
+        if getattr(pipe, "safety_checker", None) is not None:
+            pictures, flags = pipe.run_safety_checker(pictures, pictures.device, pictures.dtype)
+        # In float32: pipelines scale in their own precision, which in bfloat16 leaves fewer than 256 levels.
+        pictures = (pictures.float() / 2 + 0.5).clamp(0, 1)
+        for index, flagged in enumerate(flags or ()):
+            if flagged:
+                pictures[index] = 0
+        return pictures.permute(0, 2, 3, 1).cpu().numpy(), flags
+
+
+@contextmanager
+def _in_dtype(vae: Any, dtype: torch.dtype) -> Iterator[None]:
+    before = vae.dtype
+    _cast(vae, dtype)
+    try:
+        yield
+    finally:
+        _cast(vae, before)
+
+
+def _cast(vae: Any, dtype: torch.dtype) -> None:
+    import torch
+
+    if vae.dtype != dtype:
+        with torch.inference_mode(False):  # what is cast stays ordinary weights
+            vae.to(dtype)
 
 
 def pixel_fault(picture: npt.NDArray[np.float32]) -> str | None:
+    """Why a picture is none."""
     import numpy as np
 
     if not np.isfinite(picture).all():
@@ -55,6 +130,7 @@ def pixel_fault(picture: npt.NDArray[np.float32]) -> str | None:
 
 
 def to_uint8(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """The nearest of 256 levels."""
     import numpy as np
 
     return (picture * 255).round().astype(np.uint8)

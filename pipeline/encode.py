@@ -2,91 +2,220 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import importlib.metadata
 import inspect
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.models.loading import LoadedModel
+from pipeline.embedding_cache import Embedding
+from pipeline.guidance import is_guided, negative_text
+from pipeline.long_prompts import (
+    is_of_other_length,
+    needs_weighing,
+    padded_alike,
+    parse_weights,
+    plain_text,
+    takes_weights,
+    weighed_embeddings,
+)
+from pipeline.models.identity import file_hashes
+from pipeline.prompt_tokens import counted, tokenizers_of
 from pipeline.request import ImageRequest
+from pipeline.text_interface import TextInterface, defaults, text_interface
 
 if TYPE_CHECKING:
-    import torch
+    from pipeline.models.loading import LoadedModel
 
-MAX_EMBEDDINGS = 2048
-"""Prompt embeddings kept per model; CLIP's are 0.1 to 0.3 MB each, so this stays within about 600 MB."""
-
-_POSITIVE = ("prompt_embeds", "pooled_prompt_embeds")
-_NEGATIVE = ("negative_prompt_embeds", "negative_pooled_prompt_embeds")
+    _Encoder = Callable[[LoadedModel, ImageRequest, TextInterface, str, Embedding | None], Embedding]
 
 
-def encode_prompts(model: LoadedModel, requests: Sequence[ImageRequest]) -> dict[str, Any]:
-    """The prompt arguments of the pipeline call: embeddings, each distinct text encoded once and alone.
+ENCODING_SCHEMA = 1
+"""Raised when the same text would be encoded otherwise; what older versions left on disk is then not used."""
 
-    Alone, because a text's embedding must not depend on its neighbours. Families whose `encode_prompt` does not follow
-    the (positive, negative[, pooled, negative pooled]) order of Stable Diffusion get plain texts.
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """The texts of one image as its pipeline's call takes them.
+
+    `negative` is None without guidance. Both are None for a pipeline that encodes its texts itself.
     """
-    pipe = model.pipe
-    accepted = inspect.signature(type(pipe).__call__).parameters
-    guided = requests[0].guidance_scale > 1
-    texts: dict[str, Any] = {"prompt": [request.prompt for request in requests]}
-    if guided and "negative_prompt" in accepted:
-        texts["negative_prompt"] = [request.negative_prompt for request in requests]
-    if not _encodes_like_stable_diffusion(pipe):
-        return texts
-    names = [name for name in _POSITIVE if name in accepted]
-    columns: dict[str, list[torch.Tensor]] = {name: [] for name in names}
-    negative_names = [name for name in _NEGATIVE if name in accepted] if guided else []
-    columns |= {name: [] for name in negative_names}
+
+    positive: Embedding | None
+    negative: Embedding | None = None
+
+
+def known(model: LoadedModel, request: ImageRequest) -> EncodedPrompt | None:
+    """What `encode` gives, if no text encoder is needed for it: all is in the cache, or the pipeline encodes itself."""
+    return _encoded(model, request, None)
+
+
+def encode(model: LoadedModel, request: ImageRequest) -> EncodedPrompt:
+    """The embeddings of a request's texts, from the cache where they are known.
+
+    Alone, because a text's embedding must not depend on its neighbours.
+    """
+    encoded = _encoded(model, request, _encode)
+    assert encoded is not None
+    return encoded
+
+
+def prompt_arguments(pipe: Any, requests: Sequence[ImageRequest], prompts: Sequence[EncodedPrompt]) -> dict[str, Any]:
+    """The prompt arguments of a call of `pipe` for alike images; tensors are still on the CPU."""
     import torch
 
-    for request in requests:
-        positive = _embedding(model, request.prompt, None, request.clip_skip)
-        for name, tensor in zip(names, positive, strict=True):
-            columns[name].append(tensor)
-        if negative_names:
-            negative = _embedding(model, request.prompt, request.negative_prompt, request.clip_skip)
-            for name, tensor in zip(negative_names, negative, strict=True):
-                columns[name].append(tensor)
-    return {name: torch.cat(tensors) for name, tensors in columns.items()}
-
-
-def _encodes_like_stable_diffusion(pipe: Any) -> bool:
-    encode = getattr(pipe, "encode_prompt", None)
-    if encode is None:
-        return False
     call = inspect.signature(type(pipe).__call__).parameters
-    parameters = inspect.signature(encode).parameters
-    wanted = {"prompt_embeds", "negative_prompt_embeds", "do_classifier_free_guidance", "negative_prompt"}
-    masks = any("mask" in name for name in (*call, *parameters))
-    return wanted <= set(parameters) and {"prompt_embeds", "negative_prompt_embeds"} <= set(call) and not masks
+    if prompts[0].positive is None:
+        texts: dict[str, Any] = {"prompt": [request.prompt for request in requests]}
+        if "negative_prompt" in call:
+            texts["negative_prompt"] = [request.negative_prompt for request in requests]
+        return texts
+    arguments: dict[str, Any] = {}
+    if defaults(type(pipe).__call__).get("negative_prompt") is not None:
+        arguments["negative_prompt"] = None  # else its default text would stand beside the embeddings
+    for side in ("positive", "negative"):
+        embeddings: list[Embedding] = [embedding for prompt in prompts if (embedding := getattr(prompt, side))]
+        for name in {name: None for embedding in embeddings for name in embedding.tensors}:
+            rows = [embedding.tensors[name] for embedding in embeddings]
+            if name in call:
+                arguments[name] = rows if name in embeddings[0].ragged else torch.cat(rows)
+    return arguments
 
 
-def _embedding(
-    model: LoadedModel, prompt: str, negative_prompt: str | None, clip_skip: int | None
-) -> tuple[torch.Tensor, ...]:
-    """Positive (embeds[, pooled]) of a prompt, or, where `negative_prompt` is given, the negative ones."""
-    negative = negative_prompt is not None
-    key = (negative_prompt if negative_prompt is not None else prompt, negative, clip_skip)
-    known = model.embeddings.get(key)
-    if known is not None:
-        model.embeddings.move_to_end(key)
-        return known
+def together(places: Sequence[int], prompts: Mapping[int, EncodedPrompt], *, masks_count: bool) -> list[list[int]]:
+    """The places of images by texts that can share a forward pass without changing each other's pictures.
+
+    Texts of other lengths would be padded to the longest, and padding moves the last bits of all. `masks_count`: so it
+    is with the number of tokens that a mask leaves, where the denoiser looks at nothing else.
+    """
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for place in places:
+        key: list[Any] = []
+        for embedding in (prompts[place].positive, prompts[place].negative):
+            for name, tensor in (embedding.tensors if embedding else {}).items():
+                key.append((name, tuple(tensor.shape), int(tensor.sum()) if masks_count and "mask" in name else None))
+        alike.setdefault(tuple(key), []).append(place)
+    return list(alike.values())
+
+
+def _encoded(model: LoadedModel, request: ImageRequest, missing: _Encoder | None) -> EncodedPrompt | None:
+    """`missing` makes what is not in the cache; without it, None where something is not."""
+    pipe, interface = model.pipe, text_interface(model.pipe)
+    if interface is None:
+        return EncodedPrompt(None)
+
+    def find(text: str, positive: Embedding | None) -> Embedding | None:
+        key, on_disk = _key(model, request, text, positive is not None), model.memory.uses("drop_encoders")
+        embedding = model.embeddings.get(key, on_disk=on_disk)
+        if embedding is None and missing is not None:
+            embedding = missing(model, request, interface, text, positive)
+            model.embeddings.put(key, embedding, on_disk=on_disk)
+        return embedding
+
+    positive = find(request.prompt, None)
+    if positive is None or not (interface.negative and is_guided(pipe, request.guidance_scale)):
+        return EncodedPrompt(positive) if positive else None
+    negative = find(negative_text(pipe, request.negative_prompt), positive)
+    if negative is None or not takes_weights(pipe) or not is_of_other_length(positive, negative):
+        return EncodedPrompt(positive, negative) if negative else None
+    empty, empty_negative = find("", None), find(negative_text(pipe, ""), positive)
+    if empty is None or empty_negative is None:
+        return None
+    return EncodedPrompt(*padded_alike(positive, negative, empty, empty_negative))
+
+
+def _key(model: LoadedModel, request: ImageRequest, text: str, negative: bool) -> str:
+    """Everything that an embedding depends on."""
+    from pipeline.adapters import text_encoder_key
+
+    encoders = [one for one in model.files.components if one.name.startswith("text_encoder")]
+    files = tuple(file for one in encoders for file in one.files)
+    tokenizers = {name: f"{type(one).__name__} {len(one)}" for name, one in tokenizers_of(model.pipe).items()}
+    content = {
+        "schema": ENCODING_SCHEMA,
+        "made_with": _made_with(model.device.type),
+        "pipeline": type(model.pipe).__name__,
+        "weights": _weights(files, model.settings.sha256),
+        "classes": [one.class_name for one in encoders],
+        "tokenizers": tokenizers,
+        "dtype": model.memory.dtype,
+        "quantization": [name for name in model.memory.techniques if name.startswith("encoder_")],
+        "adapters": text_encoder_key(model, request.adapters),
+        "text": text,
+        "negative": negative,
+        "clip_skip": request.clip_skip,
+        "max_sequence_length": model.settings.max_sequence_length,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@functools.lru_cache
+def _made_with(device: str) -> dict[str, str]:
+    """What else an embedding's last bits depend on; those kept on disk outlive updates."""
+    packages = ("torch", "transformers", "diffusers", "tokenizers", "compel", "peft")
+    return {"device": device, **{name: importlib.metadata.version(name) for name in packages}}
+
+
+@functools.lru_cache
+def _weights(files: tuple[Path, ...], model_sha256: str) -> list[str]:
+    """Hashes of the encoders' files; of the model where it has no such files of their own."""
+    return sorted(file_hashes(list(files)).values()) or [model_sha256]
+
+
+def _encode(
+    model: LoadedModel, request: ImageRequest, interface: TextInterface, text: str, positive: Embedding | None
+) -> Embedding:
+    """One text; a negative one where `positive`, the embedding of the request's prompt, is given."""
+    import torch
+
+    pipe = model.pipe
+    fragments = parse_weights(text) if takes_weights(pipe) else ((text, 1.0),)
+    text = plain_text(fragments)
+    with torch.inference_mode():
+        with counted(pipe, text) as tokens:
+            returned = pipe.encode_prompt(**_arguments(model, request, interface, text, positive))
+        values = dict(zip(interface.returned, returned, strict=True))
+        if positive and interface.separate:
+            values = {f"negative_{name}": value for name, value in values.items()}
+        if takes_weights(pipe) and needs_weighing(pipe, fragments):
+            name = "negative_prompt_embeds" if positive else "prompt_embeds"
+            # The pipelines do not skip layers for negative prompts.
+            values[name] = weighed_embeddings(pipe, fragments, None if positive else request.clip_skip, model.device)
+            tokens = [replace(one, truncated=0) for one in tokens]
+    tensors, ragged = {}, []
+    for name in interface.negative if positive else interface.positive:
+        value = values.get(name)
+        if isinstance(value, list):
+            ragged.append(name)
+            (value,) = value
+        if value is not None:
+            # Some encoders are held in another precision than the denoiser, since they overflow in its.
+            tensors[name] = value.to("cpu", model.dtype if value.is_floating_point() else value.dtype)
+    return Embedding(tensors, tuple(ragged), tuple(tokens))
+
+
+def _arguments(
+    model: LoadedModel, request: ImageRequest, interface: TextInterface, text: str, positive: Embedding | None
+) -> dict[str, Any]:
+    """Of `encode_prompt`, as the pipeline's own call passes them, its defaults included."""
     pipe = model.pipe
     parameters = inspect.signature(pipe.encode_prompt).parameters
-    arguments: dict[str, Any] = {"prompt": prompt, "device": model.device, "num_images_per_prompt": 1}
-    arguments["do_classifier_free_guidance"] = negative
-    arguments |= {name: None for name in ("prompt_2", "prompt_3") if name in parameters}
-    if "clip_skip" in parameters:
-        arguments["clip_skip"] = clip_skip
-    if negative:
-        # An empty negative is passed as None, as a user of diffusers who gives none does: SDXL then uses zeros.
-        arguments["negative_prompt"] = negative_prompt or None
-        positive = _embedding(model, prompt, None, clip_skip)
-        arguments.update(zip((name for name in _POSITIVE if name in parameters), positive, strict=True))
-    encoded = pipe.encode_prompt(**arguments)
-    chosen = encoded[1::2] if negative else encoded[0::2]
-    value = tuple(tensor for tensor in chosen if tensor is not None)
-    model.embeddings[key] = value
-    while len(model.embeddings) > MAX_EMBEDDINGS:
-        model.embeddings.popitem(last=False)
-    return value
+    call = defaults(type(pipe).__call__)
+    arguments = {name: value for name, value in call.items() if name in parameters}
+    arguments |= {"device": model.device, "num_images_per_prompt": 1, "clip_skip": request.clip_skip, "prompt": text}
+    arguments |= {"prompt_2": None, "prompt_3": None, "clean_caption": False, "do_classifier_free_guidance": False}
+    if model.settings.max_sequence_length:
+        arguments["max_sequence_length"] = model.settings.max_sequence_length
+    if positive and not interface.separate:
+        # An empty one is passed as a user of diffusers who gives none does: SDXL then uses zeros.
+        arguments |= {"negative_prompt": text or call.get("negative_prompt"), "do_classifier_free_guidance": True}
+        arguments["prompt"] = request.prompt
+        for name, tensor in positive.tensors.items():
+            if takes_weights(pipe) and name == "prompt_embeds":
+                tensor = tensor[:, : pipe.tokenizer.model_max_length]  # as many tokens are taken of the negative text
+            arguments[name] = [tensor.to(model.device)] if name in positive.ragged else tensor.to(model.device)
+    return {name: value for name, value in arguments.items() if name in parameters}

@@ -12,19 +12,49 @@ _LOST = (
     "unspecified launch failure",
     "cudaErrorLaunchFailure",
 )
-_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED",
-           "Invalid buffer size")  # fmt: skip
+
+# No memory, said by whoever asked for some: torch's allocators (of the device, the host, Apple), libraries' workspaces.
+_MEMORY = (
+    "CUDA out of memory",
+    "HIP out of memory",
+    "MPS backend out of memory",
+    "CUDA driver error: out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "Cannot allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+    "CUSOLVER_STATUS_ALLOC_FAILED",
+    "Invalid buffer size",
+)
+
+# The same words from outside an allocator: a kernel failed for want of memory, and the context is not to be trusted.
+_LOST_FOR_MEMORY = ("CUDA error: out of memory",)
 
 
 def classify(error: Exception) -> JobFailure:
     """The failure that an exception stands for; raises `DeviceLost` where no retry in this process can help."""
-    import torch
-
-    text = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
     if isinstance(error, JobFailure):
         return error
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(mark in str(error) for mark in _MEMORY):
+    text = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    if _is_out_of_memory(error):
         return OutOfMemory(f"out of memory: {text}; try memory=aggressive, batch_size=1 or a smaller size")
-    if any(mark in str(error) for mark in _LOST):
+    if any(mark in str(error) for mark in (*_LOST, *_LOST_FOR_MEMORY)):
         raise DeviceLost(f"the device no longer answers: {text}") from error
     return JobFailure(f"{type(error).__name__}: {text}")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    if any(mark in text for mark in _LOST_FOR_MEMORY):
+        return False
+    return any(mark in text for mark in _MEMORY) or (
+        # Any other way of saying it, by whichever library, as long as it is not an error of the device itself.
+        "out of memory" in text and not any(mark in text for mark in _LOST)
+    )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.checks import check_request
 from pipeline.errors import ConfigError, JobFailure
-from pipeline.generate import generate_bundle
+from pipeline.generate import generate_batch
 from pipeline.metadata.building import build_record
 from pipeline.metadata.naming import NamingSettings, Scheme
 from pipeline.metadata.record import Origin, Record
@@ -148,7 +148,7 @@ class Pipeline:
         if self._loaded is None:
             self._loaded = load(self._settings, self._memory, self._device.kind)
         created = datetime.now(UTC)
-        outcome = generate_bundle(self._loaded, [request]).outcomes[0]
+        (outcome,) = generate_batch(self._loaded, [request])
         if isinstance(outcome, JobFailure):
             raise outcome
         return Picture(outcome, created)

@@ -23,8 +23,9 @@ DEFAULT_GUIDANCE = 7.0
 class ModelSettings:
     """Which weights: `name` is what people read, the hashes are what counts.
 
-    `source` and `vae_source` are local references (a path, or the name of an embedded model); they are never written
-    into an image.
+    `source`, `vae_source` and `config_source` are local references (a path, or the name of an embedded model); they are
+    never written into an image. `config` is the folder that has what a single file leaves out. `prediction_type` and
+    `max_sequence_length` are None where the weights decide. `safety_checker`: run the one that came with the weights.
     """
 
     name: str
@@ -34,16 +35,115 @@ class ModelSettings:
     vae: str | None = None
     vae_sha256: str | None = None
     vae_source: str | None = None
+    config_source: str | None = None
+    config_sha256: str | None = None
+    prediction_type: str | None = None
+    max_sequence_length: int | None = None
+    safety_checker: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class MemorySettings:
-    """How the model is held in memory. `dtype` and `vae_tiling` change pixels, the rest does not."""
+    """How a model is held in memory: `techniques` are names from `pipeline.memory.techniques`, in the order applied.
+
+    In a request, `techniques` are those asked for by name and `off` those forbidden by name; everything else is open
+    until the plan, and after it the escalation, has decided. `exact` forbids techniques that change pixels.
+    `budget_bytes` is what the device may hold, None where nobody said. `tiny_vae_source` is a local path.
+    """
 
     level: str = "none"
     dtype: DType = "float32"
-    vae_slicing: bool = False
-    vae_tiling: bool = False
+    techniques: tuple[str, ...] = ()
+    off: tuple[str, ...] = ()
+    exact: bool = False
+    budget_bytes: int | None = None
+    tiny_vae_source: str | None = None
+    tiny_vae_sha256: str | None = None
+
+    def uses(self, technique: str) -> bool:
+        """Whether a technique is on."""
+        return technique in self.techniques
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceImage:
+    """A picture that is given to the model; `sha256` is of the file's bytes, `source` a local path, never written."""
+
+    name: str
+    source: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSettings:
+    """A LoRA and the weight it is applied with; 0 leaves the picture as it is without it."""
+
+    name: str
+    source: str
+    sha256: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingSettings:
+    """A textual inversion: `token` stands for it in prompts."""
+
+    name: str
+    source: str
+    sha256: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class ControlNetSettings:
+    """A ControlNet with its picture. `start` and `end` are shares of the steps, 0 to 1."""
+
+    name: str
+    source: str
+    sha256: str
+    image: ReferenceImage
+    preprocess: Literal["none", "canny"] = "none"
+    strength: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class IpAdapterSettings:
+    """An IP-Adapter with its picture; `encoder_source` is the folder of the image encoder it was trained with."""
+
+    name: str
+    source: str
+    sha256: str
+    image: ReferenceImage
+    scale: float = 1.0
+    encoder_source: str | None = None
+    encoder_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InitImage:
+    """The picture that denoising starts from; `strength` 1 leaves nothing of it."""
+
+    image: ReferenceImage
+    strength: float = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    """Everything that is put on or beside a model for some pictures, and taken off for others."""
+
+    loras: tuple[LoraSettings, ...] = ()
+    embeddings: tuple[EmbeddingSettings, ...] = ()
+    controlnets: tuple[ControlNetSettings, ...] = ()
+    ip_adapters: tuple[IpAdapterSettings, ...] = ()
+    init: InitImage | None = None
+
+    def __bool__(self) -> bool:
+        return self != NO_ADAPTERS
+
+
+NO_ADAPTERS = Adapters()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +161,27 @@ class ImageRequest:
     clip_skip: int | None
     model: ModelSettings
     memory: MemorySettings
+    scheduler_options: tuple[tuple[str, Any], ...] = ()
+    step_cache: str | None = None
+    adapters: Adapters = NO_ADAPTERS
+
+
+@dataclass(frozen=True, slots=True)
+class LoraMatch:
+    """How many of a LoRA's keys found a place in the model, and how many did not; `sha256` is the file's."""
+
+    sha256: str
+    matched: int
+    unmatched: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTokens:
+    """What became of a prompt in a text encoder; `truncated` tokens at its end had no effect."""
+
+    encoder: str
+    tokens: int
+    truncated: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +189,9 @@ class GeneratedImage:
     """One finished picture and what is only known once it exists.
 
     `pixels`: uint8, (height, width, 3), RGB. `noise_sha256` hashes the float32 noise it started from.
-    `seconds` is this image's share of its bundle's encode, denoise and decode time.
+    `seconds` is this image's share of its bundle's encode, denoise and decode time. `memory` is how the model was
+    really held, `flagged` what the model's safety checker said, None where none ran. `stage_peaks` are bytes per stage:
+    `{"denoise": {"allocated": ..., "reserved": ..., "rss": ...}}`.
     """
 
     request: ImageRequest
@@ -82,5 +205,11 @@ class GeneratedImage:
     batch_index: int
     seconds: float
     runtime: dict[str, Any] = field(repr=False)
+    memory: MemorySettings
     peak_vram_bytes: int | None = None
     peak_rss_bytes: int | None = None
+    predicted_peak_bytes: int | None = None
+    stage_peaks: dict[str, dict[str, int]] = field(default_factory=dict, repr=False)
+    prompt_tokens: tuple[PromptTokens, ...] = ()
+    lora_matches: tuple[LoraMatch, ...] = ()
+    flagged: bool | None = None

@@ -6,7 +6,7 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ settings.register_profile("steady", deadline=None, derandomize="CI" in os.enviro
 settings.load_profile("steady")
 
 TESTS = Path(__file__).parent
-sys.path.insert(0, str(TESTS))  # tiny_models
+sys.path[:0] = [str(TESTS), str(TESTS.parent / "examples")]  # tiny_models, build_tiny_models
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +54,24 @@ def tiny_models(shared_folder: Path) -> Path:
 def tiny_sd(tiny_models: Path) -> Path:
     """A Stable Diffusion folder that makes 32 x 32 pictures of noise in milliseconds."""
     return tiny_models / "sd"
+
+
+@pytest.fixture(scope="session")
+def tiny(shared_folder: Path) -> Callable[[str], Path]:
+    """The folder of a tiny model of any family of `pipeline.models.families`, written when first asked for."""
+
+    def folder_of(family: str) -> Path:
+        folder = shared_folder / "families" / family
+        folder.parent.mkdir(exist_ok=True)
+        with (shared_folder / "families.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                from pipeline.models.offline import import_libraries
+
+                import_libraries()
+                from tiny_models import write_tiny
+
+                write_tiny(family, folder.with_name(f"{family}.new")).rename(folder)
+        return folder
+
+    return folder_of

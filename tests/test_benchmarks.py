@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from benchmarks import gpu
+from benchmarks.gpu_ways import Work
 from benchmarks.measuring import MISSED, NOT_MEASURED, OK, Row, peak_rss_bytes, ratio_of_pairs
 from benchmarks.report import as_markdown, quantity
+from benchmarks.true_size import blueprint, empty_component, write
+from pipeline.models.families import FAMILIES
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,11 +30,18 @@ KEYS = {
     "overhead.main_thread", "overhead.saver", "overhead.end",
     "batches.singly.generation", "batches.singly.whole", "batches.batched.generation", "batches.batched.whole",
     "batches.per_image",
-    "models.loads", "models.memory",
+    "sweeps.models.loads", "sweeps.models.encodes", "sweeps.models.generation", "sweeps.models.whole",
+    "sweeps.loras.loads",
+    "sweeps.loras.switching.generation", "sweeps.loras.switching.whole",
+    "sweeps.loras.reloading.generation", "sweeps.loras.reloading.whole",
+    "models.loads", "models.memory.kept", "models.memory.reloaded", "models.switch",
+    "memory_levels.plain", "memory_levels.none", "memory_levels.ultra", "memory_levels.budget",
+    "estimates.plain", "estimates.streamed", "estimates.worst",
     "searching.model_steps", "searching.words", "searching.rare_word",
     "journal.append", "journal.against_disk", "journal.processes",
-    "gpu.images",
+    "gpu.images", "gpu.true_size",
 }  # fmt: skip
+GPU_KEYS = {key for key in KEYS if key.startswith("gpu.")}
 
 
 def benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -42,7 +55,7 @@ def test_quick_run_has_every_row_in_the_table_the_json_and_the_markdown(tmp_path
     assert done.returncode == 0, done.stderr
     document = json.loads((tmp_path / "b.json").read_text(encoding="utf-8"))
     assert {row["key"] for row in document["rows"]} == KEYS
-    assert {row["key"] for row in document["rows"] if row["measured"] is None} <= {"gpu.images"}
+    assert {row["key"] for row in document["rows"] if row["measured"] is None} <= GPU_KEYS
     table = (tmp_path / "b.md").read_text(encoding="utf-8")
     for row in document["rows"]:
         assert row["what"] in done.stdout
@@ -57,6 +70,84 @@ def test_an_unknown_name_is_refused_with_the_names_there_are() -> None:
     done = benchmarks("startpu")
     assert done.returncode == 2
     assert "startpu" in done.stderr and "startup" in done.stderr
+
+
+def test_a_part_of_the_gpu_benchmark_is_refused_where_there_is_no_such_part() -> None:
+    done = benchmarks("gpu", "--model", "flux", "--card", "10")
+    assert done.returncode == 2
+    assert "--card" in done.stderr and "24" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["sd15", "sdxl", "flux", "z_image"])
+def test_models_of_true_size_have_the_published_numbers_of_parameters(family: str) -> None:
+    plan = blueprint(family)
+    for name, published in FAMILIES[family].parameters.items():
+        tensors = empty_component(plan, name).state_dict(keep_vars=True).values()
+        parameters = sum(tensor.numel() for tensor in {id(tensor): tensor for tensor in tensors}.values())
+        assert parameters == pytest.approx(published, rel=0.01), name
+
+
+SMALL = {
+    "flux": {
+        "transformer": {
+            "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16, "num_attention_heads": 2,
+            "axes_dims_rope": (4, 4, 8), "joint_attention_dim": 64,
+        },
+        "text_encoder_2": {"d_model": 64, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4},
+    },
+    "z_image": {
+        "transformer": {
+            "dim": 32, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 2, "n_kv_heads": 2, "cap_feat_dim": 64,
+            "axes_dims": [8, 4, 4],
+        },
+        "text_encoder": {
+            "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "head_dim": 8,
+        },
+    },
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", SMALL)
+def test_a_model_drawn_into_shards_makes_pictures(family: str, tmp_path: Path) -> None:
+    plan = blueprint(family)
+    configs = {name: {**config, **SMALL[family].get(name, {})} for name, config in plan.configs.items()}
+    configs["vae"]["block_out_channels"] = (32, 32, 32, 32)
+    folder = tmp_path / "model"
+    write(replace(plan, configs=configs), folder, shard_bytes=100_000)
+    assert len(list(folder.glob("transformer/*-of-*.safetensors"))) > 1
+    found = gpu.done(
+        "ours", Work(str(folder), str(tmp_path / "images"), 24, 2, 2, gpu.MODELS[family].guidance_scale, 64)
+    )
+    assert found.get("images") == 2, found
+    assert found["incomplete"] is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["exact", "resident", "model_offload", "leaf"])
+def test_ways_of_the_gpu_benchmark_make_every_image(way: str, tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    found = gpu.done(way, Work(str(tiny("sd15")), str(tmp_path / "images"), 8, 2, 2, 5.0, 32))
+    assert found.get("images") == 2, found
+    assert found["seconds"] > 0 and found["incomplete"] is None
+    assert len(list((tmp_path / "images").rglob("*.png"))) == 2
+
+
+@pytest.mark.slow
+def test_a_way_that_breaks_off_costs_only_its_own_row(tmp_path: Path) -> None:
+    found = gpu.done("resident", Work(str(tmp_path / "nothing"), str(tmp_path / "images"), 8, 2, 2, 5.0, 32))
+    shown = gpu.row("k", "w", found, 2, "a card")
+    assert shown.verdict == NOT_MEASURED
+    assert "nothing" in shown.note and shown.note.endswith("; a card")
+
+
+def test_a_row_of_the_gpu_benchmark_says_what_was_not_finished() -> None:
+    found = {"images": 1.5, "seconds": 30.0, "load_s": 2.0, "reserved_bytes": 2**30, "allocated_bytes": 2**29}
+    shown = gpu.row("k", "w", {**found, "host_bytes": 2**31, "incomplete": "stopped after 1.50 images"}, 28, "a card")
+    assert shown.measured == 180
+    for text in ("20.00 s per image of 28 steps", "reserved 1.00 GB", "host 2.0 GB", "stopped after 1.50 images"):
+        assert text in shown.note
 
 
 def test_a_row_knows_whether_its_promise_is_kept() -> None:

@@ -22,8 +22,11 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 OPTIONS = sorted(
     path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.glob("*/*.yaml") if path.parent.name != "local"
 )
-NEEDED = {"model/custom": ["model.source=demo"]}
-"""What an option leaves to the user."""
+NEEDED = {
+    **{option: ["dry_run=true"] for option in OPTIONS if option.startswith("model/") and not option.endswith("demo")},
+    "model/custom": ["model.source=demo"],
+}
+"""What an option leaves to the user; of weights that are not here, a dry run knows the published sizes."""
 
 
 def compose_config(*overrides: str) -> dict[str, Any]:
@@ -78,7 +81,11 @@ def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 def keys_in(document: dict[str, Any], prefix: str = "") -> Iterator[str]:
     for name, value in document.items():
-        if isinstance(value, dict) and value and prefix + name not in ("grid", "seeds", "model.sampling"):
+        if (
+            isinstance(value, dict)
+            and value
+            and prefix + name not in ("grid", "seeds", "model.sampling", "model.parameters")
+        ):
             yield from keys_in(value, f"{prefix}{name}.")
         else:
             yield prefix + name

@@ -19,17 +19,29 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel
 
 from jobs import batch, cli, runner
+from jobs.adapter_axes import ADAPTER_KEYS
 from jobs.composition import explain, known_overrides
-from jobs.config import MAX_GRID, BatchConfig, Sampling, parse_configs
+from jobs.config import BatchConfig, parse_configs
 from jobs.grid import KEYS, Grid
 from jobs.manifest import journal, sealing
 from jobs.manifest.schema import arrow_schema
 from jobs.prompt_line import ALIASES, _Line
+from jobs.sections import ControlNet, Embedding, Init, IpAdapter, Lora, Sampling
 from jobs.trust import check_interpolations, check_trust
+from jobs.values import MAX_GRID
+from pipeline.adapters.combinations import _SINGLE_CONTROLNET, _SINGLE_IP_ADAPTER
+from pipeline.adapters.textual_inversion import TOKENIZED
 from pipeline.errors import ConfigError
+from pipeline.memory.choice import CLASSES
+from pipeline.memory.techniques import ANY_DEVICE, TECHNIQUES
 from pipeline.metadata.naming import NamingSettings
+from pipeline.metadata.record import Record
 from pipeline.metadata.settings import MetadataSettings
+from pipeline.models.families import FAMILIES
+from pipeline.models.precision import OVERFLOWS_IN_FLOAT16
+from pipeline.models.weights_header import PICKLES
 from pipeline.schedulers import SAMPLERS
+from pipeline.speed import FULL_BREAK_EVEN, REGIONAL_BREAK_EVEN, STEP_CACHES
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
@@ -57,6 +69,14 @@ def first_cells(text: str) -> list[str]:
     heads = {index - 1 for index, line in enumerate(rows) if line.startswith("| ---")}
     cells = [re.split(r"(?<!\\)\|", line)[1].strip() for line in rows]
     return [cell for index, cell in enumerate(cells) if index not in heads and not cell.startswith("---")]
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """The tables of a text as rows of cells, backticks left out; heads and rules too."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    heads = {index - 1 for index, line in enumerate(lines) if line.startswith("| ---")}
+    rows = [[cell.strip().strip("`") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    return [row for index, row in enumerate(rows) if index not in heads and not row[0].startswith("---")]
 
 
 def code_lines(path: Path) -> Iterator[str]:
@@ -118,7 +138,7 @@ def configurations(command: str) -> list[dict[str, Any]]:
         check_trust([CONF, Path(folder)], CONF / "config.yaml")
     others = [word for word in words if word.startswith("-") or "=" not in word]
     overrides = known_overrides([word for word in words if word not in others])
-    known = {"-m", "--config-dir", *LOOKING, *((folder and ["examples/own_options"]) or [])}
+    known = {"-m", "--config-dir", *LOOKING, *((folder and [words[words.index("--config-dir") + 1]]) or [])}
     assert set(others) <= known | {"job", "defaults", "searchpath", "sampling"}, f"{command}: what is {others}?"
     axes = [values_of(override) if sweep else [override] for override in overrides]
     try:
@@ -138,7 +158,14 @@ def values_of(override: str) -> list[str]:
     return [f"{prefix}{parsed.get_key_element().lstrip('+')}={value}" for value in parsed.sweep_string_iterator()]
 
 
-COMMANDS = [*documented_commands("python run.py"), *commands_in_configuration_files(), *commands_in_help()]
+BUILT = "outputs/tiny/conf"
+"""The configuration folder that examples/build_tiny_models.py writes."""
+
+COMMANDS = [
+    *((page, command) for page, command in documented_commands("python run.py") if BUILT not in command),
+    *commands_in_configuration_files(),
+    *commands_in_help(),
+]
 
 
 def test_there_are_commands_to_check() -> None:
@@ -152,7 +179,7 @@ def test_every_documented_command_composes_and_is_valid(monkeypatch: pytest.Monk
     for page, command in COMMANDS:
         try:
             for config in parse_configs(configurations(command)):
-                Grid(config.grid)
+                Grid(config.grid)  # with glob(...), the files in it are there
                 naming = config.naming.model_dump()
                 NamingSettings(**{**naming, "components": tuple(naming["components"])})
                 MetadataSettings(**config.metadata.model_dump())
@@ -161,6 +188,25 @@ def test_every_documented_command_composes_and_is_valid(monkeypatch: pytest.Monk
         except (ConfigError, AssertionError) as error:
             faults.append(f"{page}: {command}\n    {error}")
     assert not faults, "\n".join(faults)
+
+
+@pytest.mark.slow
+def test_commands_on_the_models_of_the_example_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = {command for _, command in documented_commands("python run.py") if BUILT in command}
+    assert commands
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    monkeypatch.chdir(tmp_path)
+    import build_tiny_models
+
+    build_tiny_models.main(Path("outputs/tiny"))
+    for command in commands:
+        configs = parse_configs(configurations(command.replace(BUILT, str(tmp_path / BUILT))))
+        assert [config.model.name for config in configs] == ["tiny_sd15", "tiny_sdxl", "tiny_flux"]
+        for config in configs:
+            loras = [lora for lists in Grid(config.grid).values("adapters.loras") for lora in lists]
+            assert loras and all(Path(lora["source"]).is_file() for lora in loras)
+    for name in re.findall(r"outputs/tiny/[\w./]+", " ".join(page.read_text() for page in PAGES)):
+        assert Path(name.rstrip(".")).exists(), name
 
 
 def test_faults_are_shown_as_they_are_printed() -> None:
@@ -179,7 +225,7 @@ def yaml_blocks() -> Iterator[tuple[str, dict[str, Any]]]:
     """Indented blocks of the prompt and configuration pages that are option files."""
     import yaml
 
-    for name in ("docs/prompts.md", "docs/configuration.md"):
+    for name in ("docs/prompts.md", "docs/configuration.md", "docs/adapters.md"):
         for block in re.findall(r"(?:^    .*\n|^\n(?=    ))+", text_of(name), re.MULTILINE):
             text = re.sub(r"^    ", "", block, flags=re.MULTILINE).strip()
             if re.match(r"(?:# @package|[a-z_]+:)", text):
@@ -188,9 +234,11 @@ def yaml_blocks() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def test_yaml_in_the_documentation_is_valid() -> None:
     blocks = list(yaml_blocks())
-    assert len(blocks) >= 4
+    assert len(blocks) >= 8
     for _, document in blocks:
         document.pop("defaults", None)
+        if "glob(/pictures" in str(document):
+            continue  # of files that are not here
         if "lines" in document:
             document = {"prompts": document}
         base = composed(None, ())
@@ -212,7 +260,7 @@ def test_every_key_is_documented_and_no_other() -> None:
     page = text_of("docs/configuration.md")
     keys_only = page[page.index("## All keys") : page.index("## The command line")]
     documented = [
-        match[1] for cell in first_cells(keys_only) if (match := re.fullmatch(r"`([a-z_]+(?:\.[a-z_]+)*)`", cell))
+        match[1] for cell in first_cells(keys_only) if (match := re.fullmatch(r"`([a-z0-9_]+(?:\.[a-z0-9_]+)*)`", cell))
     ]
     assert len(documented) == len(set(documented))
     assert set(documented) == set(keys_of(BatchConfig))
@@ -229,13 +277,15 @@ def shown_default(value: object) -> str:
             return "empty" if not value.model_dump(exclude_none=True) else "given"
         case list():
             return str(value[0]) if value else "empty"
+        case dict():
+            return str(value) if value else "empty"
         case _:
             return str(value) or "empty"
 
 
 def test_documented_defaults_are_those_of_the_code() -> None:
     page = text_of("docs/configuration.md")
-    for line in re.findall(r"^\| `[a-z_.]+` \|.*", page[page.index("## All keys") :], re.MULTILINE):
+    for line in re.findall(r"^\| `[a-z0-9_.]+` \|.*", page[page.index("## All keys") :], re.MULTILINE):
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
         key, default = cells[0].strip("`"), cells[2].strip("`")
         model: type[BaseModel] = BatchConfig
@@ -263,11 +313,119 @@ def test_every_option_is_documented_and_no_other() -> None:
 
 def test_every_scheduler_is_documented_with_its_class() -> None:
     documented = {}
-    for line in section("docs/configuration.md", "sampling").splitlines():
-        names = re.findall(r"`([^`]+)`", line)
-        if line.startswith("|") and names and names[-1].endswith("Scheduler"):
-            documented |= dict.fromkeys(names[:-1], names[-1])
+    for row in rows_of(section("docs/configuration.md", "sampling")):
+        if row[1].endswith("Scheduler"):
+            spacings = ("Karras", "Exponential", "Beta") if row[2] == "yes" else ()
+            documented |= dict.fromkeys((row[0], *(f"{row[0]} {spacing}" for spacing in spacings)), row[1])
     assert documented == {name: sampler.class_name for name, sampler in SAMPLERS.items()}
+
+
+def test_every_profile_is_documented_with_its_settings() -> None:
+    import yaml
+
+    documented = {row[0]: row[1:] for row in rows_of(section("docs/models.md", "Profiles"))}
+    written = {}
+    for path in (CONF / "model").glob("*.yaml"):
+        profile = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if profile["source"] == "???":
+            continue
+        own = profile["sampling"]
+        size = f"{own.get('width', 64)} x {own.get('height', 64)}"
+        guidance = f"{own['guidance_scale']:g}"
+        written[path.stem] = [profile.get("family", ""), str(own["steps"]), guidance, size, profile["licence"]]
+    assert documented == written
+    distilled = {path.stem for path in (CONF / "model").glob("*.yaml") if "distilled: true" in path.read_text()}
+    listed = section("docs/models.md", "Guidance").partition("| distilled |")[2].partition("\n")[0]
+    assert set(re.findall(r"`(\w+)`", listed)) == distilled
+
+
+def test_every_family_is_documented_with_its_sizes() -> None:
+    documented = {row[0]: row[2:] for row in rows_of(section("docs/models.md", "Families"))}
+    sizes = {}
+    for family in FAMILIES.values():
+        encoders = sum(count for name, count in family.parameters.items() if name.startswith("text_encoder"))
+        parts = (family.parameters[family.denoiser], encoders, family.parameters["vae"])
+        billions = [f"{part / 1e9:.2f}" for part in parts]
+        sizes[family.name] = [*billions, f"{sum(parts) * 2 / 2**30:.1f} GB", str(family.size_multiple)]
+    assert documented == sizes
+    options = section("docs/configuration.md", "model").partition("`model.family`")[2].partition("\n")[0]
+    assert set(re.findall(r"`(\w+)`", options)) == set(FAMILIES)
+
+
+@pytest.mark.slow  # imports every pipeline
+def test_what_there_is_for_a_family_is_what_the_code_has() -> None:
+    documented = {row[0]: row[1:] for row in rows_of(section("docs/adapters.md", "What there is for which family"))}
+    assert set(documented) == set(FAMILIES)
+    import diffusers
+
+    for name, family in FAMILIES.items():
+        lora, inversion, img2img, controlnet, both, ip_adapter = documented[name]
+        one_net, one_adapter = name in _SINGLE_CONTROLNET, name in _SINGLE_IP_ADAPTER
+        assert bool(lora) == hasattr(getattr(diffusers, family.pipeline_class), "load_lora_weights"), name
+        assert bool(inversion) == (name in TOKENIZED), name
+        assert bool(img2img) == bool(family.img2img), name
+        assert controlnet == ("" if not family.controlnet else "one" if one_net else "several"), name
+        assert bool(both) == bool(family.controlnet_img2img), name
+        assert ip_adapter == ("" if not family.ip_adapter else "one" if one_adapter else "several"), name
+
+
+@pytest.mark.parametrize(
+    ("heading", "model"),
+    [("LoRA", Lora), ("ControlNet", ControlNet), ("IP-Adapter", IpAdapter), ("Textual inversion", Embedding)],
+)
+def test_keys_of_adapters_are_documented(heading: str, model: type[BaseModel]) -> None:
+    keys = {key for cell in first_cells(section("docs/adapters.md", heading)) for key in re.findall(r"`(\w+)`", cell)}
+    assert keys == set(model.model_fields)
+    row = next(
+        line for line in text_of("docs/configuration.md").splitlines() if "{" + ", ".join(model.model_fields) in line
+    )
+    assert row.startswith("| `adapters.")
+
+
+def test_every_technique_is_documented_as_it_is() -> None:
+    documented = {row[0]: row[2:] for row in rows_of(section("docs/memory.md", "Techniques"))}
+    where = {ANY_DEVICE: "all", ("cuda",): "NVIDIA", ("cuda", "cpu"): "NVIDIA, CPU"}
+    assert list(documented) == list(TECHNIQUES)
+    for name, technique in TECHNIQUES.items():
+        effect, cost, devices, needs = documented[name]
+        assert effect == ("by dtype" if name == "half_precision" else "lossy" if technique.lossy else "exact"), name
+        assert cost == str(technique.cost) and devices == where[technique.devices], name
+        assert needs == (technique.needs[1] if technique.needs else "a folder" if name == "tiny_vae" else ""), name
+    keys = rows_of(section("docs/configuration.md", "memory"))
+    lossy = {row[0].rpartition(".")[2] for row in keys if row[3].startswith("lossy")}
+    assert lossy == {name for name, technique in TECHNIQUES.items() if technique.lossy}
+
+
+def test_levels_are_documented_as_their_files_have_them() -> None:
+    import yaml
+
+    documented = {row[0]: row[1:] for row in rows_of(section("docs/memory.md", "Levels"))}
+    written = {}
+    for path in (CONF / "memory").glob("*.yaml"):
+        level = yaml.safe_load(path.read_text(encoding="utf-8"))
+        on = ", ".join(f"`{name}`" for name, value in level["techniques"].items() if value is True).strip("`")
+        card = f"{CLASSES[path.stem] // 2**30} GB" if path.stem in CLASSES else "what is free"
+        written[path.stem] = [card, on, f"{level['max_batch_pixels'] // 512**2} x 512 x 512 pixels"]
+    assert documented == written
+
+
+def test_facts_about_weights_and_speed_are_those_of_the_code() -> None:
+    assert all(f"`{suffix}`" in section("docs/models.md", "What is refused") for suffix in PICKLES)
+    spoken = {"T5EncoderModel": "T5", "UMT5EncoderModel": "UMT5", "Gemma2Model": "Gemma 2"}
+    precision = section("docs/models.md", "Precision")
+    assert all(spoken.get(name, name) in precision for name in OVERFLOWS_IN_FLOAT16)
+    speed = rows_of(section("docs/memory.md", "Speed"))
+    assert {row[0]: set(re.findall(r"\w+", row[1])) for row in speed if row[0] in STEP_CACHES} == STEP_CACHES
+    compiled = next(row[1] for row in speed if row[0] == "engine.compile")
+    assert f"{REGIONAL_BREAK_EVEN} for models of repeated blocks, {FULL_BREAK_EVEN} for others" in compiled
+    init = rows_of(section("docs/adapters.md", "Image-to-image"))
+    assert {row[0] for row in init} == {f"init.{key}" for key in Init.model_fields}
+
+
+def test_every_part_of_the_record_is_documented() -> None:
+    cells = first_cells(section("docs/metadata-and-naming.md", "What an image carries").partition("The record is")[0])
+    keys = {key for cell in cells for key in re.findall(r"`(\w+)`", cell)}
+    assert keys == {field.alias or name for name, field in Record.model_fields.items()}
 
 
 def test_prompt_line_and_grid_keys_are_documented() -> None:
@@ -276,13 +434,18 @@ def test_prompt_line_and_grid_keys_are_documented() -> None:
     assert keys == {*_Line.model_fields, *ALIASES}
     grid = section("docs/prompts.md", "Grid")
     listed = set(re.findall(r"`([\w.]+)`", grid[grid.index("The keys that a grid may vary") :].partition(". ")[0]))
-    assert listed >= set(KEYS)
+    adapters = {key for key in ADAPTER_KEYS if ".0." not in key}
+    assert listed >= {*KEYS, *adapters}
 
 
 def test_columns_are_documented_with_their_types() -> None:
     rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", section("docs/manifest-and-search.md", "Columns"), re.MULTILINE)
     types = [(field.name, str(field.type).replace("element: ", "item: ")) for field in arrow_schema()]
     assert [(name, kind.strip()) for name, kind in rows] == types
+
+
+WITH_A_FILE = ("show", "reproduce", "inspect")
+"""Commands that take a file."""
 
 
 def click_command() -> Any:
@@ -299,14 +462,14 @@ def test_every_darkroom_command_parses(page: str, line: str) -> None:
         return
     sub = command.commands.get(words[0])
     assert sub is not None, f"{page}: {line}"
-    if "--help" not in words and not (len(words) == 1 and words[0] in ("show", "reproduce")):
+    if "--help" not in words and not (len(words) == 1 and words[0] in WITH_A_FILE):
         sub.make_context(words[0], _with_image(words))
 
 
 def _with_image(words: Sequence[str]) -> list[str]:
-    """`darkroom reproduce --check` in a sentence leaves the image to the reader."""
+    """`darkroom reproduce --check` in a sentence leaves the file to the reader."""
     arguments = list(words[1:])
-    if words[0] in ("show", "reproduce") and all(word.startswith("-") for word in arguments):
+    if words[0] in WITH_A_FILE and all(word.startswith("-") for word in arguments):
         arguments.append("picture.png")
     return arguments
 

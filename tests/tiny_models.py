@@ -1,20 +1,35 @@
 """Tiny diffusers folders with real architectures and random weights, made on the spot.
 
-python tests/tiny_models.py FOLDER writes all of `FOLDERS`.
+python tests/tiny_models.py FOLDER writes all of `FOLDERS`. `write_tiny` writes any family.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
-TOKENS = 32
-"""Length of the text encoders' input."""
+import tiny_transformers
+from tiny_tokenizers import write_clip
+from tiny_transformers import clip_config
 
 FOLDERS = ("sd", "sdxl", "sd_nan", "sd_black")
+
+
+def write_tiny(family: str, folder: Path, seed: int = 0) -> Path:
+    """A model of a family of `pipeline.models.families` of under 3 MB, in its own kind of folder."""
+    import torch
+
+    if family in ("sd15", "sdxl"):
+        return (write_tiny_sd if family == "sd15" else write_tiny_sdxl)(folder, seed=seed)
+    torch.manual_seed(seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # Chroma builds a class of diffusers that is on its way out
+        pipe = getattr(tiny_transformers, family)(folder)
+    pipe.save_pretrained(folder, safe_serialization=True)
+    return folder
 
 
 def write_all(folder: Path) -> None:
@@ -25,40 +40,18 @@ def write_all(folder: Path) -> None:
     write_broken_vae(folder / "sd", folder / "sd_black", value=-10.0)
 
 
-def write_tokenizer(folder: Path) -> None:
-    """A byte-level CLIP tokenizer without merges: every character of ASCII is a piece of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    characters = [chr(code) for code in range(33, 127)]
-    words = [*characters, *(c + "</w>" for c in characters), "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(words)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps(
-            {
-                "tokenizer_class": "CLIPTokenizer",
-                "model_max_length": TOKENS,
-                "bos_token": "<|startoftext|>",
-                "eos_token": "<|endoftext|>",
-                "unk_token": "<|endoftext|>",
-                "pad_token": "<|endoftext|>",
-            }
-        )
-    )
-
-
 def write_tiny_sd(folder: Path, *, seed: int = 0, v_prediction: bool = False) -> Path:
     """A Stable Diffusion folder (UNet, AutoencoderKL, CLIP) of under 2 MB that makes 32 x 32 pictures of noise."""
     import torch
     from diffusers import DDIMScheduler, StableDiffusionPipeline
-    from transformers import CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTextModel
 
     torch.manual_seed(seed)
-    write_tokenizer(folder / "tokenizer")
     pipe = StableDiffusionPipeline(
         unet=_unet(cross_attention_dim=32),
         vae=_vae(),
-        text_encoder=CLIPTextModel(_text_config()),
-        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        text_encoder=CLIPTextModel(clip_config()),
+        tokenizer=write_clip(folder / "tokenizer"),
         scheduler=DDIMScheduler(
             beta_schedule="scaled_linear",
             beta_start=0.00085,
@@ -79,11 +72,9 @@ def write_tiny_sdxl(folder: Path, *, seed: int = 0) -> Path:
     """An SDXL folder: two text encoders, pooled embeddings and size conditioning, 32 x 32 pictures of noise."""
     import torch
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     torch.manual_seed(seed)
-    for name in ("tokenizer", "tokenizer_2"):
-        write_tokenizer(folder / name)
     pipe = StableDiffusionXLPipeline(
         unet=_unet(
             cross_attention_dim=64,
@@ -93,10 +84,10 @@ def write_tiny_sdxl(folder: Path, *, seed: int = 0) -> Path:
             projection_class_embeddings_input_dim=6 * 8 + 32,
         ),
         vae=_vae(),
-        text_encoder=CLIPTextModel(_text_config()),
-        text_encoder_2=CLIPTextModelWithProjection(_text_config(projection_dim=32)),
-        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
-        tokenizer_2=CLIPTokenizer.from_pretrained(folder / "tokenizer_2"),
+        text_encoder=CLIPTextModel(clip_config()),
+        text_encoder_2=CLIPTextModelWithProjection(clip_config(projection_dim=32)),
+        tokenizer=write_clip(folder / "tokenizer"),
+        tokenizer_2=write_clip(folder / "tokenizer_2"),
         scheduler=EulerDiscreteScheduler(
             beta_schedule="scaled_linear",
             beta_start=0.00085,
@@ -106,6 +97,32 @@ def write_tiny_sdxl(folder: Path, *, seed: int = 0) -> Path:
         ),
     )
     pipe.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def write_checked_sd(source: Path, folder: Path, *, flags: bool) -> Path:
+    """A copy with a safety checker that finds something in every picture, or in none."""
+    import json
+
+    import torch
+    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig, CLIPImageProcessor
+
+    shutil.copytree(source, folder)
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CLIPConfig(
+        vision_config={**size, "image_size": 32, "patch_size": 16, "projection_dim": 8}, projection_dim=8
+    )
+    torch.manual_seed(0)
+    checker = StableDiffusionSafetyChecker(config)
+    checker.concept_embeds_weights.fill_(-2.0 if flags else 2.0)  # against cosines
+    checker.special_care_embeds_weights.fill_(2.0)
+    checker.save_pretrained(folder / "safety_checker", safe_serialization=True)
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder / "feature_extractor")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
+    (folder / "model_index.json").write_text(json.dumps(index))
     return folder
 
 
@@ -147,23 +164,6 @@ def _vae() -> Any:
         up_block_types=("UpDecoderBlock2D",) * 2,
         norm_num_groups=8,
         latent_channels=4,
-    )
-
-
-def _text_config(**options: Any) -> Any:
-    from transformers import CLIPTextConfig
-
-    return CLIPTextConfig(
-        vocab_size=190,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        max_position_embeddings=TOKENS,
-        bos_token_id=188,
-        eos_token_id=189,
-        pad_token_id=189,
-        **options,
     )
 
 

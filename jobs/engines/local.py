@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
+import os
 import queue
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 
-from jobs.engines.messages import Assignment, Died, Ended, Message, WorkerSettings
+from jobs.engines.messages import Bundle, Died, Ended, Message, WorkerSettings
+from jobs.engines.worker import Worker
 from pipeline.errors import RunStopped
 
 _HELD_BACK = {signal.SIGINT, signal.SIGTERM}
@@ -57,9 +59,9 @@ class LocalEngine:
         """The child's process id."""
         return self._process.pid if self._process else None
 
-    def submit(self, bundle: Sequence[Assignment]) -> None:
+    def submit(self, bundle: Bundle) -> None:
         """Hand over a bundle. A child that has died meanwhile is noticed by `receive`."""
-        self._send(tuple(bundle))
+        self._send(bundle)
 
     def finish(self) -> None:
         """No more bundles: the child works off what it has, seals and ends."""
@@ -124,14 +126,18 @@ def _child_main(connection: Connection[Message, object], stop: Event, settings: 
         logging.getLogger("darkroom").setLevel(logging.DEBUG)
     else:
         warnings.simplefilter("ignore")
-    inbox: queue.SimpleQueue[Sequence[Assignment] | None] = queue.SimpleQueue()
+    worker: Worker | None = None
+    inbox: queue.SimpleQueue[Bundle | None] = queue.SimpleQueue()
     orphaned = threading.Event()
     sending = threading.Lock()
 
     def listen() -> None:
         try:
             while True:
-                inbox.put(connection.recv())  # type: ignore[arg-type]
+                bundle: Bundle | None = connection.recv()  # type: ignore[assignment]
+                inbox.put(bundle)
+                if worker is not None and bundle is not None:
+                    worker.foresee(bundle)
         except (EOFError, OSError):
             orphaned.set()
             inbox.put(None)
@@ -140,14 +146,12 @@ def _child_main(connection: Connection[Message, object], stop: Event, settings: 
         with sending, contextlib.suppress(OSError):  # without a parent the work is still sealed
             connection.send(message)
 
-    def bundles() -> Iterator[Sequence[Assignment]]:
+    def bundles() -> Iterator[Bundle]:
         while (bundle := inbox.get()) is not None:
             yield bundle
 
     threading.Thread(target=listen, name="listen", daemon=True).start()
     from tqdm import tqdm
-
-    from jobs.engines.worker import Worker
 
     # diffusers' progress bars would take a lock between processes, which is reported as leaked when this one is killed.
     tqdm.set_lock(threading.RLock())
@@ -158,3 +162,8 @@ def _child_main(connection: Connection[Message, object], stop: Event, settings: 
         send(Ended(stop_kind=error.kind, stop_message=str(error)))
     else:
         worker.run(bundles())
+    # Everything is sealed and said. Waiting threads and the exit handlers of libraries could only hang or abort now: a
+    # thread that wakes while the interpreter is taken down is unwound through C++ that does not allow it.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from jobs.engines.recycling import RecyclingLimits
+from jobs.engines.stage_peaks import StagePeak
 from jobs.images import SaveSettings
 from jobs.job import Job
 from pipeline.generate import PhaseSeconds
+from pipeline.request import MemorySettings
+from pipeline.speed import SpeedSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,9 @@ class WorkerSettings:
     saves: tuple[SaveSettings, ...]
     device: str
     cpu_threads: int | None = None
+    speed: SpeedSettings = field(default_factory=SpeedSettings)
+    recycling: RecyclingLimits = field(default_factory=RecyclingLimits)
+    read_ahead: bool = False
     verbose: bool = False
 
 
@@ -28,6 +35,27 @@ class Assignment:
 
     job: Job
     attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Batches that go through encoding, denoising and decoding together, and how the model is held for them."""
+
+    batches: tuple[tuple[Assignment, ...], ...]
+    held: MemorySettings
+    predicted_peak_bytes: int | None = None
+    predicted_stage_bytes: tuple[tuple[str, int], ...] = ()
+    images_alike: int = 0
+    """How many images of this model and size the plan holds; decides whether compiling pays."""
+
+    @property
+    def assignments(self) -> tuple[Assignment, ...]:
+        """All of them, in order."""
+        return tuple(one for batch in self.batches for one in batch)
+
+    def alone(self, one: Assignment) -> Bundle:
+        """A bundle of one of these jobs, held alike."""
+        return replace(self, batches=((one,),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +98,10 @@ class Busy:
     job_id: str
 
 
+RECYCLE = "recycle"
+"""`stop_kind` of a worker that ends to be replaced by a fresh one; nothing was lost with it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
     """The worker has sealed its journal and is gone. `stop_kind` says why, unless it was asked to end.
@@ -83,6 +115,7 @@ class Ended:
     stop_kind: str | None = None
     stop_message: str | None = None
     begun: tuple[str, ...] = ()
+    stages: tuple[StagePeak, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,16 +6,22 @@ the first model is loaded.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
+
 from jobs.engines.messages import (
+    RECYCLE,
     Assignment,
+    Bundle,
     Busy,
     Ended,
     Failed,
@@ -25,6 +31,8 @@ from jobs.engines.messages import (
     Message,
     WorkerSettings,
 )
+from jobs.engines.recycling import Recycling
+from jobs.engines.stage_peaks import StagePeaks, measured
 from jobs.images import ImageSaver
 from jobs.manifest.claims import Claims
 from jobs.manifest.crashpoints import reached
@@ -32,10 +40,17 @@ from jobs.manifest.finished import FinishedSince
 from jobs.manifest.journal import Journal
 from jobs.manifest.schema import FAILED, INTERRUPTED, Row, attempt_row
 from pipeline.errors import DarkroomError, DeviceLost, Interrupted, JobFailure, LeakFound, RunStopped
+from pipeline.failures import classify
 from pipeline.generate import PhaseSeconds, generate_bundle
+from pipeline.memory.holding import hold, let_go
+from pipeline.memory.pool import Pool
 from pipeline.metadata.leaks import check_texts, scrub
-from pipeline.models.loading import LoadedModel, hold, load
-from pipeline.request import GeneratedImage, MemorySettings, ModelSettings
+from pipeline.models.loading import LoadedModel
+from pipeline.models.profile import weight_files
+from pipeline.recovery import load_giving_way
+from pipeline.request import NO_ADAPTERS, GeneratedImage, ImageRequest, MemorySettings, ModelSettings
+from pipeline.speed import ReadAhead, read_ahead
+from pipeline.system.device import host_memory
 
 SAVER_THREADS = 2
 MAX_UNSAVED = 64
@@ -44,7 +59,16 @@ MAX_UNSAVED = 64
 RESERVE_BYTES = 2**20
 """Disk space held back, so that after the disk has filled up there is room to seal what is done."""
 
+HOST_SHARE = 0.5
+"""Share of the machine's memory in which components of models are kept; the rest is for pictures and other programs."""
+
 _log = logging.getLogger("darkroom.worker")
+
+
+class Recycled(RunStopped):
+    """The worker ends so that a fresh one takes over."""
+
+    kind = RECYCLE
 
 
 class Worker:
@@ -64,21 +88,44 @@ class Worker:
         self._saving: set[Future[None]] = set()
         self._reserve_fd: int | None = _reserve(output_dir)
         self._in_flight: set[str] = set()
+        self._handed_over = 0
         self._model: LoadedModel | None = None
+        self._planned: MemorySettings | None = None
+        self._pool = Pool(host_bytes=int(host_memory()[0] * HOST_SHARE))
+        self._reading: ReadAhead | None = None
+        self._foreseen: ModelSettings | None = None
+        self._recycling = Recycling(settings.recycling)
+        self._stages = StagePeaks()
         self._phases = PhaseSeconds()
         self._peak_vram_bytes: int | None = None
         self._peak_rss_bytes: int | None = None
         self._fault: RunStopped | None = None
 
-    def run(self, bundles: Iterable[Sequence[Assignment]]) -> None:
+    def foresee(self, bundle: Bundle) -> None:
+        """A bundle that waits: read its model's files into the page cache while the present one works."""
+        settings = bundle.assignments[0].job.request.model
+        before, self._foreseen = self._foreseen, settings
+        if not self._settings.read_ahead or before in (None, settings):
+            return
+        # What is wrong with the files is said when they are loaded.
+        with contextlib.suppress(DarkroomError, OSError):
+            paths = weight_files(settings)
+            if self._reading is not None:
+                self._reading.stop()
+            self._reading = read_ahead(paths)
+
+    def run(self, bundles: Iterable[Bundle]) -> None:
         """Work through bundles, then save what is pending, seal, and say `Ended`."""
         stop: RunStopped | None = None
         try:
             for bundle in bundles:
                 if self._should_stop() or self._fault:
                     break
+                denoising, made = self._phases.denoise, self._handed_over
                 self._make(bundle)
                 self._journal.seal_if_due()
+                if reason := self._worn(bundle, self._handed_over - made, self._phases.denoise - denoising):
+                    raise Recycled(reason)
         except Interrupted:
             pass
         except RunStopped as error:
@@ -92,6 +139,7 @@ class Worker:
                 stop_kind=stop.kind if stop else None,
                 stop_message=str(stop) if stop else None,
                 begun=tuple(sorted(self._in_flight)) if isinstance(stop, DeviceLost) else (),
+                stages=self._stages.all(),
             )
         )
 
@@ -108,38 +156,82 @@ class Worker:
         except RunStopped as error:
             stop = stop or error
         self._claims.close()
+        if self._reading is not None:
+            self._reading.stop()
+        if self._model and not isinstance(stop, DeviceLost):
+            with contextlib.suppress(Exception):  # everything is sealed; nothing may come between that and saying so
+                let_go(self._model)  # weights that wait on disk are removed with it
         return stop
 
-    def _make(self, bundle: Sequence[Assignment]) -> None:
-        bundle = self._presentable(self._take(bundle))
-        if not bundle:
+    def _make(self, bundle: Bundle) -> None:
+        batches = [batch for one in bundle.batches if (batch := self._presentable(self._take(one)))]
+        waiting = dict(enumerate(one for batch in batches for one in batch))
+        if not waiting:
             return
-        if any(one.attempt > 1 for one in bundle):
+        if any(one.attempt > 1 for one in waiting.values()):
             wait(tuple(self._saving))  # what may kill this process takes no finished picture along
+        if len(waiting) == 1:
+            # Alone, so a death while its prompt is encoded is its own doing as well.
+            self._begin(batches[0])
         try:
             # Before the jobs count as begun: a process that dies while loading says nothing about them.
-            model = self._model_for(bundle[0].job.request.model, bundle[0].job.request.memory)
-            self._journal.start([self._row(one, INTERRUPTED) for one in bundle])
-            self._in_flight.update(one.job.id for one in bundle)
-            reached("before_denoise", *(one.job.request.prompt for one in bundle))
-            result = generate_bundle(model, [one.job.request for one in bundle], self._stop_asked)
+            model = self._model_for(batches[0][0].job.request, bundle.held)
+            outcomes = generate_bundle(
+                model,
+                [[one.job.request for one in batch] for batch in batches],
+                self._stop_asked,
+                self._phases,
+                on_batch=lambda index: self._begin(batches[index]),
+                predicted_peak_bytes=bundle.predicted_peak_bytes,
+                images_per_shape=bundle.images_alike,
+            )
+            for index, outcome in outcomes:
+                one = waiting.pop(index)
+                if isinstance(outcome, JobFailure):
+                    self._fail(one, outcome.kind, outcome)
+                else:
+                    self._stages.add(measured(outcome, dict(bundle.predicted_stage_bytes)))
+                    self._hand_over(one, outcome)
         except (Interrupted, RunStopped):
             raise
         except DarkroomError as error:
-            for one in bundle:
+            self._planned = None  # however the model is held now, the next bundle asks anew
+            for one in waiting.values():
                 self._fail(one, getattr(error, "kind", "model"), error)
-            return
-        self._phases.add(result.phases)
-        for one, outcome in zip(bundle, result.outcomes, strict=True):
-            if isinstance(outcome, JobFailure):
-                self._fail(one, outcome.kind, outcome)
-                continue
-            self._peak_vram_bytes = _larger(self._peak_vram_bytes, outcome.peak_vram_bytes)
-            self._peak_rss_bytes = _larger(self._peak_rss_bytes, outcome.peak_rss_bytes)
-            self._unsaved.acquire()
-            saving = self._threads.submit(self._save, one, outcome)
-            self._saving.add(saving)
-            saving.add_done_callback(self._saved)
+        except Exception as error:
+            self._planned = None
+            failure = classify(error)
+            for one in waiting.values():
+                self._fail(one, failure.kind, failure)
+
+    def _begin(self, batch: Sequence[Assignment]) -> None:
+        """Announce that these are being made; should the process die now, they lose an attempt."""
+        begun = [one for one in batch if one.job.id not in self._in_flight]
+        if begun:
+            self._journal.start([self._row(one, INTERRUPTED) for one in begun])
+            self._in_flight.update(one.job.id for one in begun)
+            reached("before_denoise", *(one.job.request.prompt for one in begun))
+
+    def _hand_over(self, one: Assignment, image: GeneratedImage) -> None:
+        self._peak_vram_bytes = _larger(self._peak_vram_bytes, image.peak_vram_bytes)
+        self._peak_rss_bytes = _larger(self._peak_rss_bytes, image.peak_rss_bytes)
+        self._handed_over += 1
+        self._unsaved.acquire()
+        saving = self._threads.submit(self._save, one, image)
+        self._saving.add(saving)
+        saving.add_done_callback(self._saved)
+
+    def _worn(self, bundle: Bundle, images: int, seconds: float) -> str | None:
+        """Why a fresh worker should take over, if it should."""
+        if not images:
+            return None
+        request = bundle.assignments[0].job.request
+        alike = replace(request, prompt="", negative_prompt="", seed=0, adapters=NO_ADAPTERS)
+        adapters = request.adapters
+        beside = (len(adapters.loras), len(adapters.controlnets), len(adapters.ip_adapters), adapters.init)
+        kind = (alike, beside, len(bundle.batches[0]), bundle.held)
+        rss_bytes = psutil.Process().memory_info().rss
+        return self._recycling.reason(request.model, kind, images, seconds / images, rss_bytes)
 
     def _stop_asked(self) -> bool:
         return self._should_stop() or self._fault is not None
@@ -172,14 +264,32 @@ class Worker:
                 fit.append(one)
         return fit
 
-    def _model_for(self, settings: ModelSettings, memory: MemorySettings) -> LoadedModel:
-        if self._model and (self._model.settings, self._model.memory.dtype) == (settings, memory.dtype):
-            hold(self._model, memory)
+    def _model_for(self, request: ImageRequest, held: MemorySettings) -> LoadedModel:
+        settings = request.model
+        if self._model and (self._model.settings, self._model.memory.dtype) == (settings, held.dtype):
+            if held != self._planned:  # else it is held so, or with what was needed besides when memory ran out
+                hold(self._model, held)
+                self._planned = held
             return self._model
-        self._model = None  # freed before the next one comes, so that both never stand in memory
-        self._model = model = load(settings, memory, self._settings.device, self._settings.cpu_threads)
+        if self._model:
+            let_go(self._model)  # before the next one comes, so that both never stand on the device
+            self._model = None
+        self._planned = held
+        self._model = model = self._load(request, held)
         self._send(Loaded(settings.name, model.load_seconds))
         return model
+
+    def _load(self, request: ImageRequest, held: MemorySettings) -> LoadedModel:
+        """Load, with more techniques as long as memory runs out over it. Raises `ModelError`, `OutOfMemory`."""
+        return load_giving_way(
+            request.model,
+            request.memory,
+            held,
+            self._settings.device,
+            self._settings.cpu_threads,
+            self._pool,
+            self._settings.speed,
+        )
 
     def _save(self, one: Assignment, image: GeneratedImage) -> None:
         if self._fault:

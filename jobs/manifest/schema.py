@@ -64,9 +64,15 @@ class Row(TypedDict):
     lora_sha256s: list[str]
     lora_weights: list[float]
     controlnets: list[str]
+    ip_adapters: list[str]
+    init_image: str | None
+    task: str | None
+    flagged: bool | None
     memory: str
     dtype: str
     quantization: str | None
+    techniques: list[str]
+    predicted_peak_bytes: int | None
     device: str | None
     batch_size: int | None
     batch_index: int | None
@@ -104,6 +110,10 @@ def arrow_schema() -> pa.Schema:
         "lora_sha256s": texts,
         "lora_weights": pa.list_(real),
         "controlnets": texts,
+        "ip_adapters": texts,
+        "flagged": pa.bool_(),
+        "techniques": texts,
+        "predicted_peak_bytes": integer,
     }
     fields = [pa.field(name, special.get(name, text)) for name in Row.__annotations__]
     return pa.schema(fields, metadata={"darkroom.schema_version": str(SCHEMA_VERSION)})
@@ -148,9 +158,15 @@ def done_row(record: Record, path: str, file_sha256: str) -> Row:
         lora_sha256s=[lora.sha256 for lora in record.loras],
         lora_weights=[lora.weight for lora in record.loras],
         controlnets=[controlnet.name for controlnet in record.controlnets],
+        ip_adapters=[ip_adapter.name for ip_adapter in record.ip_adapters],
+        init_image=record.init.image.name if record.init else None,
+        task=record.task,
+        flagged=record.flagged,
         memory=record.memory.level,
         dtype=record.memory.dtype,
         quantization=record.memory.quantization,
+        techniques=list(record.memory.techniques),
+        predicted_peak_bytes=record.measured.predicted_peak_bytes,
         device=record.runtime.device,
         batch_size=record.batch.size,
         batch_index=record.batch.index,
@@ -199,13 +215,19 @@ def attempt_row(job: Job, run_id: str, attempt: int, status: str, created_at: da
         model_sha256=request.model.sha256,
         vae=request.model.vae,
         vae_sha256=request.model.vae_sha256,
-        loras=[],
-        lora_sha256s=[],
-        lora_weights=[],
-        controlnets=[],
+        loras=[lora.name for lora in request.adapters.loras],
+        lora_sha256s=[lora.sha256 for lora in request.adapters.loras],
+        lora_weights=[lora.weight for lora in request.adapters.loras],
+        controlnets=[controlnet.name for controlnet in request.adapters.controlnets],
+        ip_adapters=[ip_adapter.name for ip_adapter in request.adapters.ip_adapters],
+        init_image=request.adapters.init.image.name if request.adapters.init else None,
+        task="txt2img" if request.adapters.init is None else "img2img",
+        flagged=None,
         memory=request.memory.level,
         dtype=request.memory.dtype,
         quantization=None,
+        techniques=list(request.memory.techniques),
+        predicted_peak_bytes=None,
         device=None,
         batch_size=None,
         batch_index=None,

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
 
 from pipeline.errors import JobFailure
+from pipeline.metadata.adapter_parts import adapter_parts, without_folders
 from pipeline.metadata.record import (
     Batch,
     Generator,
-    Lora,
     Measured,
     Memory,
+    Model,
     Noise,
     Origin,
     Output,
     Record,
     Runtime,
     Scheduler,
+    Tokens,
     Weights,
     pixel_hash,
 )
 from pipeline.metadata.settings import ImageFormat
-from pipeline.request import GeneratedImage
+from pipeline.request import GeneratedImage, MemorySettings, ModelSettings
 from pipeline.version import VERSION
 
 
@@ -46,7 +47,6 @@ def build_record(
     quality: int | None,
     origin: Origin,
     prompt_template: str | None = None,
-    loras: Iterable[Lora] = (),
 ) -> Record:
     """The complete recipe of `image`.
 
@@ -58,7 +58,6 @@ def build_record(
     if created.tzinfo is None:
         raise ValueError("created needs a time zone: use datetime.now(UTC)")
     request = image.request
-    model, memory = request.model, request.memory
     height, width = image.pixels.shape[:2]
     try:
         record = Record(
@@ -81,25 +80,28 @@ def build_record(
                 name=request.scheduler,
                 class_name=image.scheduler_class,
                 config=_strict_mapping(image.scheduler_config, "scheduler.config"),
+                options=dict(request.scheduler_options),
             ),
-            model=Weights(name=_without_folders(model.name), sha256=model.sha256, architecture=model.architecture),
-            vae=_vae(model.vae, model.vae_sha256),
-            loras=list(loras),
-            memory=Memory(
-                level=memory.level,
-                dtype=memory.dtype,
-                vae_slicing=memory.vae_slicing,
-                vae_tiling=memory.vae_tiling,
-            ),
+            step_cache=request.step_cache,
+            prompt_tokens=[
+                Tokens(encoder=one.encoder, tokens=one.tokens, truncated=one.truncated) for one in image.prompt_tokens
+            ],
+            flagged=image.flagged,
+            model=_model(request.model),
+            vae=_vae(request.model.vae, request.model.vae_sha256),
+            memory=_memory(request.memory, image.memory),
             runtime=Runtime.model_validate(image.runtime),
             job=origin,
             measured=Measured(
                 seconds=image.seconds,
                 peak_vram_bytes=image.peak_vram_bytes,
                 peak_rss_bytes=image.peak_rss_bytes,
+                predicted_peak_bytes=image.predicted_peak_bytes,
+                stages=image.stage_peaks,
             ),
             output=Output(format=output_format, quality=quality),
             pixels_sha256=pixel_hash(width, height, image.pixels.tobytes()),
+            **adapter_parts(request.adapters, image.lora_matches),
         )
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
@@ -112,13 +114,39 @@ def build_record(
     return record
 
 
+def _model(model: ModelSettings) -> Model:
+    return Model(
+        name=without_folders(model.name),
+        sha256=model.sha256,
+        architecture=model.architecture,
+        config_sha256=model.config_sha256,
+        prediction_type=model.prediction_type,
+        max_sequence_length=model.max_sequence_length,
+        safety_checker=model.safety_checker,
+    )
+
+
+def _memory(asked: MemorySettings, held: MemorySettings) -> Memory:
+    quantized = [
+        name for name in held.techniques if name.startswith(("denoiser_", "encoder_")) or name == "fp8_storage"
+    ]
+    return Memory(
+        level=asked.level,
+        dtype=held.dtype,
+        vae_slicing=held.uses("vae_slicing"),
+        vae_tiling=held.uses("vae_tiling"),
+        quantization=", ".join(quantized) or None,
+        techniques=list(held.techniques),
+        asked=list(asked.techniques),
+        off=list(asked.off),
+        exact=asked.exact,
+        budget_bytes=held.budget_bytes,
+        tiny_vae_sha256=held.tiny_vae_sha256 if held.uses("tiny_vae") else None,
+    )
+
+
 def _vae(name: str | None, sha256: str | None) -> Weights | None:
-    return Weights(name=_without_folders(name), sha256=sha256) if name and sha256 else None
-
-
-def _without_folders(name: str) -> str:
-    """The last part of a path, in either notation: folders tell where a person keeps things."""
-    return re.split(r"[/\\]", name.rstrip("/\\"))[-1]
+    return Weights(name=without_folders(name), sha256=sha256) if name and sha256 else None
 
 
 def _strict_mapping(values: Mapping[str, Any], place: str) -> dict[str, Any]:

@@ -91,13 +91,23 @@ def own_words(record: Record) -> tuple[str, ...]:
     anyway.
     """
     job, scheduler, runtime = record.job, record.scheduler, record.runtime
-    weights = [record.model, *record.controlnets, *([record.vae] if record.vae else [])]
+    weights = [record.model, *record.controlnets, *record.ip_adapters, *([record.vae] if record.vae else [])]
+    pictures = [
+        *(one.image for one in record.controlnets if one.image),
+        *(one.image for one in record.ip_adapters),
+        *([record.init.image] if record.init else []),
+    ]
     texts = [
         *(record.prompt, record.negative_prompt, record.prompt_template, job.name, job.prompt_set, *job.tags),
         *(item.name for item in weights),
         *(lora.name for lora in record.loras),
-        *(record.model.architecture, record.pipeline, record.memory.level, record.memory.quantization),
-        *(runtime.gpu, runtime.attention_backend, *runtime.versions, *runtime.versions.values()),
+        *(picture.name for picture in pictures),
+        *(text for embedding in record.embeddings for text in (embedding.name, embedding.token)),
+        *(record.model.architecture, record.pipeline, record.memory.level, *record.memory.techniques),
+        *(record.model.prediction_type, record.step_cache, *record.memory.asked, *record.memory.off),
+        *(one.encoder for one in record.prompt_tokens),
+        *(word for stage, peaks in record.measured.stages.items() for word in (stage, *peaks)),
+        *(runtime.gpu, runtime.attention_backend, runtime.compile, *runtime.versions, *runtime.versions.values()),
         *(scheduler.name, scheduler.class_name, json.dumps(scheduler.config)),
     ]
     return tuple(text for text in texts if text)

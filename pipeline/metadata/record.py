@@ -59,11 +59,15 @@ class Batch(_Part):
 
 
 class Scheduler(_Part):
-    """The sampler by its usual name, with the diffusers class and its complete configuration."""
+    """The sampler by its usual name, with the diffusers class and its complete configuration.
+
+    `options` are those that were asked for; `config` has all values.
+    """
 
     name: str
     class_name: str
     config: dict[str, Any]
+    options: dict[str, bool | int | float | str] = {}
 
 
 class Weights(_Part):
@@ -74,26 +78,100 @@ class Weights(_Part):
     architecture: str | None = None
 
 
+class Model(Weights):
+    """The weights of the picture, and what was said about them from outside.
+
+    `config_sha256` is of the folder that had what a single file leaves out.
+    """
+
+    config_sha256: Sha256 | None = None
+    prediction_type: str | None = None
+    max_sequence_length: int | None = None
+    safety_checker: bool = False
+
+
 class Lora(_Part):
-    """A LoRA and the weight it was applied with."""
+    """A LoRA and the weight it was applied with; how many of its keys found a place in the model."""
 
     name: str
     sha256: Sha256
     weight: float
+    matched: int | None = None
+    unmatched: int | None = None
+
+
+class Embedding(_Part):
+    """A textual inversion and the word that stands for it."""
+
+    name: str
+    sha256: Sha256
+    token: str
+
+
+class Picture(_Part):
+    """A reference picture: its file's name and the hash of the file."""
+
+    name: str
+    sha256: Sha256
+
+
+class ControlNet(Weights):
+    """A ControlNet; `start` and `end` are shares of the steps. `image` is None only in records older than it."""
+
+    image: Picture | None = None
+    preprocess: Literal["none", "canny"] = "none"
+    strength: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+
+class IpAdapter(Weights):
+    """An IP-Adapter, its picture, and the image encoder that it was used with."""
+
+    image: Picture
+    scale: float
+    encoder_sha256: Sha256 | None = None
+
+
+class Init(_Part):
+    """The picture that denoising started from."""
+
+    image: Picture
+    strength: float
+
+
+class Tokens(_Part):
+    """The prompt in one text encoder; the last `truncated` tokens had no effect."""
+
+    encoder: str
+    tokens: int
+    truncated: int
 
 
 class Memory(_Part):
-    """How the model was held in memory."""
+    """How the model was held in memory: `techniques` is what was really in use, recovery included, in order.
+
+    `asked` are those that were asked for by name, `budget_bytes` what the device was allowed to hold.
+    """
 
     level: str
     dtype: Literal["float32", "float16", "bfloat16"]
     vae_slicing: bool
     vae_tiling: bool
     quantization: str | None = None
+    techniques: list[str] = []
+    asked: list[str] = []
+    off: list[str] = []
+    exact: bool = False
+    budget_bytes: int | None = None
+    tiny_vae_sha256: Sha256 | None = None
 
 
 class Runtime(_Part):
-    """The environment, as far as pixels can depend on it. `versions` maps package to version."""
+    """The environment, as far as pixels can depend on it. `versions` maps package to version.
+
+    `compile`: `no`, or which part of the denoiser was compiled.
+    """
 
     device: Literal["cpu", "cuda", "mps"]
     gpu: str | None = None
@@ -101,6 +179,8 @@ class Runtime(_Part):
     cpu_threads: int
     deterministic: bool
     versions: dict[str, str]
+    compile: str = "no"
+    channels_last: bool = False
 
 
 class Origin(_Part):
@@ -116,11 +196,13 @@ class Origin(_Part):
 
 
 class Measured(_Part):
-    """What making it cost. `seconds` is the image's share of its bundle."""
+    """What making it cost. `seconds` is the image's share of its bundle, `stages` the peaks of its bundle, in bytes."""
 
     seconds: float
     peak_vram_bytes: int | None = None
     peak_rss_bytes: int | None = None
+    predicted_peak_bytes: int | None = None
+    stages: dict[str, dict[str, int]] = {}
 
 
 class Output(_Part):
@@ -137,7 +219,7 @@ class Record(_Part):
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
     created: UtcTime
     generator: Generator
-    task: Literal["txt2img"] = "txt2img"
+    task: Literal["txt2img", "img2img"] = "txt2img"
     pipeline: str
     prompt: str
     negative_prompt: str
@@ -151,10 +233,16 @@ class Record(_Part):
     noise: Noise
     batch: Batch
     scheduler: Scheduler
-    model: Weights
+    step_cache: str | None = None
+    prompt_tokens: list[Tokens] = []
+    flagged: bool | None = None
+    model: Model
     vae: Weights | None = None
     loras: list[Lora] = []
-    controlnets: list[Weights] = []
+    embeddings: list[Embedding] = []
+    controlnets: list[ControlNet] = []
+    ip_adapters: list[IpAdapter] = []
+    init: Init | None = None
     memory: Memory
     runtime: Runtime
     job: Origin

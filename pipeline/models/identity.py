@@ -1,14 +1,19 @@
-"""What a set of weights is, independent of where it lies: hashes of content, remembered per file."""
+"""What a set of weights is, independent of where it lies: hashes of content, remembered per file, and its places."""
 
 from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
+
+_SHA256, _TENSORS = "files", "tensor_files"
+"""Tables of the two kinds of hash that a file has."""
+
+_COLUMNS = "(path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, inode INTEGER, sha256 TEXT)"
 
 
 def folder_hash(root: Path, files: Iterable[Path]) -> str:
@@ -21,50 +26,41 @@ def folder_hash(root: Path, files: Iterable[Path]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def file_hash(path: Path) -> str:
+    """SHA-256 (hex) of one file, remembered as in `file_hashes`."""
+    return file_hashes([path])[path]
+
+
 def file_hashes(paths: list[Path]) -> dict[Path, str]:
     """SHA-256 (hex) of each file; remembered by path, size, modification time and inode."""
-    known: dict[Path, str] = {}
-    cache = cache_file()
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(cache, timeout=10)
-    except (OSError, sqlite3.Error):  # a read-only home costs time, not the run
-        return {path: _hash_file(path) for path in paths}
-    with closing(connection), connection:
-        try:
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS files "
-                "(path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, inode INTEGER, sha256 TEXT)"
-            )
-            for path in paths:
-                known[path] = _cached_hash(connection, path)
-        except sqlite3.Error:  # locked for long, damaged or on a full disk
-            return {path: known.get(path) or _hash_file(path) for path in paths}
-    return known
+    return _remembered(paths, _SHA256, _hash_file)
 
 
-def find_by_hash(model_sha256: str, candidates: Iterable[Path]) -> Path | None:
-    """The first of some model folders whose `folder_hash` is the given one; unsound folders are passed over."""
-    from pipeline.errors import ModelError
-    from pipeline.models.inspection import inspect_folder
+def tensor_hash(path: Path) -> str:
+    """SHA-256 (hex) over the tensor bytes of a safetensors file, remembered likewise.
 
-    for folder in candidates:
-        try:
-            if folder_hash(folder, inspect_folder(folder).files) == model_sha256:
-                return folder
-        except (ModelError, OSError):
-            continue
-    return None
+    Remarks in the header do not change it. Its first 12 digits are the AutoV3 hash of A1111 and Civitai.
+    """
+    return _remembered([path], _TENSORS, _hash_tensors)[path]
 
 
-def known_folders(marker: str = "model_index.json") -> list[Path]:
-    """Folders that were hashed on this machine before and are still there, known by a file that each must have."""
+def remember_place(sha256: str, path: Path) -> None:
+    """Note that what has this hash lies here: a file, or a folder with a hash of its own."""
+    with suppress(OSError, sqlite3.Error), _cache() as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS places (sha256 TEXT, path TEXT, PRIMARY KEY (sha256, path))")
+        connection.execute("INSERT OR REPLACE INTO places VALUES (?, ?)", (sha256, str(path.absolute())))
+
+
+def known_places(sha256: str) -> list[Path]:
+    """Where what has this hash was seen and something still lies, the newest first; it may have changed since."""
     try:
         with closing(sqlite3.connect(f"file:{cache_file()}?mode=ro", uri=True)) as connection:
-            rows = connection.execute("SELECT path FROM files WHERE path LIKE ?", (f"%/{marker}",)).fetchall()
+            rows = connection.execute(
+                "SELECT path FROM places WHERE sha256 = ? ORDER BY rowid DESC", (sha256,)
+            ).fetchall()
     except sqlite3.Error:
         return []
-    return [Path(path).parent for (path,) in rows if Path(path).exists()]
+    return [Path(path) for (path,) in rows if Path(path).exists()]
 
 
 def cache_file() -> Path:
@@ -72,19 +68,50 @@ def cache_file() -> Path:
     return Path(platformdirs.user_cache_dir("darkroom")) / "file-hashes.sqlite"
 
 
-def _cached_hash(connection: sqlite3.Connection, path: Path) -> str:
+@contextmanager
+def _cache() -> Iterator[sqlite3.Connection]:
+    cache = cache_file()
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(cache, timeout=10)) as connection, connection:
+        yield connection
+
+
+def _remembered(paths: list[Path], table: str, compute: Callable[[Path], str]) -> dict[Path, str]:
+    known: dict[Path, str] = {}
+    try:
+        with _cache() as connection:
+            connection.execute(f"CREATE TABLE IF NOT EXISTS {table} {_COLUMNS}")
+            for path in paths:
+                known[path] = _cached_hash(connection, table, path, compute)
+    except sqlite3.Error:  # locked for long, damaged or on a full disk
+        pass
+    except OSError:  # a read-only home costs time, not the run; a file that is gone is said below
+        pass
+    return {path: known.get(path) or compute(path) for path in paths}
+
+
+def _cached_hash(connection: sqlite3.Connection, table: str, path: Path, compute: Callable[[Path], str]) -> str:
     stat = path.stat()
     key = (str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino)
     row = connection.execute(
-        "SELECT sha256 FROM files WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?", key
+        f"SELECT sha256 FROM {table} WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?", key
     ).fetchone()
     if row:
         return str(row[0])
-    digest = _hash_file(path)
-    connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", (*key, digest))
+    digest = compute(path)
+    connection.execute(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?)", (*key, digest))
     return digest
 
 
 def _hash_file(path: Path) -> str:
     with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hash_tensors(path: Path) -> str:
+    from pipeline.models.safetensors_header import read_safetensors
+
+    start = read_safetensors(path).data_start
+    with path.open("rb") as file:
+        file.seek(start)
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,40 +1,44 @@
-"""Weights onto a device. Local folders and safetensors only; the hub is never asked."""
+"""Weights onto a device. Local files and safetensors or GGUF only; the hub is never asked."""
 
 from __future__ import annotations
 
-import os
+import gc
+import inspect
 import time
-from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline.errors import ModelError
-from pipeline.models.inspection import NOT_LOADED, inspect_folder
+from pipeline.errors import DarkroomError, ModelError
+from pipeline.failures import classify
+from pipeline.models.component_loading import class_of, first_line, load_weights, load_without_weights
+from pipeline.models.components import Part, index_of, parts_of, pool_key
+from pipeline.models.inspection import ModelFiles, inspect_model
+from pipeline.models.offline import import_libraries, without_deprecations
+from pipeline.models.precision import component_dtype
 from pipeline.models.references import resolve
-from pipeline.request import MemorySettings, ModelSettings
+from pipeline.models.requirements import requirement_faults
+from pipeline.request import NO_ADAPTERS, Adapters, LoraMatch, MemorySettings, ModelSettings
 
 if TYPE_CHECKING:
     import torch
 
-OFFLINE = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "DIFFUSERS_DISABLE_REMOTE_CODE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "DIFFUSERS_VERBOSITY": "error",
-    # Must be set before CUDA starts for cuBLAS to give the same bits twice.
-    "CUBLAS_WORKSPACE_CONFIG": ":16:8",
-}
+    from pipeline.embedding_cache import EmbeddingCache
+    from pipeline.memory.pool import Pool
+    from pipeline.speed import SpeedSettings
+
+_QUANTIZATIONS: tuple[Literal["int8", "float8", "int4"], ...] = ("int8", "float8", "int4")
 
 
 @dataclass(slots=True)
 class LoadedModel:
-    """A diffusers pipeline on its device, with the prompt embeddings that it has already computed.
+    """A diffusers pipeline, how its components are held, and what they have already computed.
 
-    `own_scheduler` came with the weights; bundles get fresh ones made from it, since schedulers keep state.
-    `embeddings` maps (text, is_negative, clip_skip) to what `encode_prompt` returned for it, oldest first.
+    `own_scheduler` came with the weights; batches get fresh ones made from it, since schedulers keep state.
+    `applied` is what is on the model now, `lora_matches` how its LoRAs matched; `views` are pipelines of other classes
+    over the same components; `dropped` names encoders that were freed. `stage_peaks` are bytes per stage. `adapters`
+    is what `pipeline.adapters` remembers of what it put on. `gave_way`: how the model was planned to be held, and how
+    it is since memory ran out; where `memory` is not the latter, it is held by another plan.
     """
 
     pipe: Any
@@ -44,92 +48,163 @@ class LoadedModel:
     dtype: torch.dtype
     load_seconds: float
     own_scheduler: Any
-    embeddings: OrderedDict[tuple[str, bool, int | None], tuple[Any, ...]] = field(default_factory=OrderedDict)
+    files: ModelFiles
+    pool: Pool
+    embeddings: EmbeddingCache
+    speed: SpeedSettings
+    applied: Adapters = NO_ADAPTERS
+    lora_matches: tuple[LoraMatch, ...] = ()
+    stage_peaks: dict[str, dict[str, int]] = field(default_factory=dict)
+    views: dict[str, Any] = field(default_factory=dict)
+    dropped: set[str] = field(default_factory=set)
+    adapters: Any = None
+    gave_way: tuple[MemorySettings, MemorySettings] | None = None
 
 
-def load(settings: ModelSettings, memory: MemorySettings, device: str, cpu_threads: int | None = None) -> LoadedModel:
-    """Load a model for inference; `device` is `cpu`, `cuda` or `mps`. Raises `ModelError`.
+def load(
+    settings: ModelSettings,
+    memory: MemorySettings,
+    device: str,
+    cpu_threads: int | None = None,
+    pool: Pool | None = None,
+    speed: SpeedSettings | None = None,
+) -> LoadedModel:
+    """Load a model for inference; `device` is `cpu`, `cuda` or `mps`. Raises `ModelError` and `OutOfMemory`.
 
-    `cpu_threads` holds for the whole process from here on; None leaves it to torch.
+    `cpu_threads` holds for the whole process from here on; None leaves it to torch. Components that lie in the pool
+    already, of this model or another, are taken from there.
     """
-    os.environ.update(OFFLINE)
-    import diffusers
+    import_libraries()
     import torch
-    import transformers
 
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    from pipeline.embedding_cache import EmbeddingCache
+    from pipeline.memory.holding import hold
+    from pipeline.memory.pool import Pool
+    from pipeline.speed import SpeedSettings
+
     started = time.perf_counter()
     _make_deterministic(device)
     if cpu_threads:
         torch.set_num_threads(cpu_threads)
-    folder = inspect_folder(resolve(settings.source))
-    pipeline_class = getattr(diffusers, folder.pipeline_class, None)
-    if pipeline_class is None or not issubclass(pipeline_class, diffusers.DiffusionPipeline):
-        raise ModelError(
-            f"model {settings.name}: diffusers {diffusers.__version__} has no pipeline {folder.pipeline_class}; "
-            "a newer diffusers may"
-        )
-    dtype = getattr(torch, memory.dtype)
-    given: dict[str, Any] = {name: None for name in NOT_LOADED if name in pipeline_class._optional_components}
-    if settings.vae_source:
-        given["vae"] = _load_vae(settings, dtype)
+    config = resolve(settings.config_source) if settings.config_source else None
+    files = inspect_model(resolve(settings.source), config, ("vae",) if settings.vae_source else ())
+    _check_requirements(files, settings, memory)
+    pipeline_class = _pipeline_class(files, settings)
+    if gc.get_freeze_count() == 0:
+        # What the libraries made while they were imported never becomes garbage; walking it takes 0.3 s each time.
+        gc.freeze()
+    model = LoadedModel(
+        pipe=None,
+        settings=settings,
+        memory=memory,
+        device=torch.device(device),
+        dtype=getattr(torch, memory.dtype),
+        load_seconds=0.0,
+        own_scheduler=None,
+        files=files,
+        pool=pool if pool is not None else Pool(),
+        embeddings=EmbeddingCache(),
+        speed=speed or SpeedSettings(),
+    )
+    components: dict[str, Any] = {}
     try:
-        pipe = pipeline_class.from_pretrained(
-            folder.path,
-            dtype=dtype,
-            variant=folder.variant,
-            use_safetensors=True,
-            local_files_only=True,
-            **given,
-        )
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError) as error:
-        raise ModelError(f"model {settings.name}: cannot be loaded: {_first_line(error)}") from error
-    for component in pipe.components.values():
-        if isinstance(component, torch.nn.Module):
-            # Frozen weights take other CPU kernels than trainable ones; always frozen means always the same bits.
-            component.requires_grad_(False).eval()
-    _restore_text_model(getattr(pipe, "text_encoder", None))
-    pipe.to(device)
-    pipe.set_progress_bar_config(disable=True)
-    seconds = time.perf_counter() - started
-    model = LoadedModel(pipe, settings, memory, torch.device(device), dtype, seconds, pipe.scheduler)
-    hold(model, memory)
+        for name, part in parts_of(files, settings, memory).items():
+            components[name] = _load_part(model, part)
+        model.pipe = _put_together(pipeline_class, components, settings, index_of(files)[1])
+        model.own_scheduler = model.pipe.scheduler
+        hold(model, memory)
+    except Exception:
+        for component in components.values():
+            model.pool.release(model.pool.key_of(component))  # nobody would, and the pool would keep it for ever
+        raise
+    model.load_seconds = time.perf_counter() - started
     return model
 
 
-def hold(model: LoadedModel, memory: MemorySettings) -> None:
-    """Switch a loaded model to other memory settings of the same precision; nothing is loaded again."""
-    vae = getattr(model.pipe, "vae", None)
-    for wanted, name in ((memory.vae_slicing, "slicing"), (memory.vae_tiling, "tiling")):
-        switch = getattr(vae, f"{'enable' if wanted else 'disable'}_{name}", None)
-        if switch is not None:
-            switch()
-    model.memory = memory
+def load_component(model: LoadedModel, name: str) -> Any:
+    """One component as `model.memory` wants it, through the pool; nothing is put into the pipeline."""
+    _check_requirements(model.files, model.settings, model.memory)
+    return _load_part(model, parts_of(model.files, model.settings, model.memory)[name])
 
 
-def _load_vae(settings: ModelSettings, dtype: torch.dtype) -> Any:
-    import json
+def scheduler_config(files: ModelFiles, settings: ModelSettings) -> dict[str, Any]:
+    """The configuration of the model's own scheduler, told what the weights were trained to predict."""
+    config = dict(files.scheduler_config)
+    prediction_type = settings.prediction_type or files.prediction_type
+    if prediction_type:
+        config["prediction_type"] = prediction_type
+    if files.zero_snr and files.layout != "folder":  # a folder says itself how it is to be sampled
+        # Trained down to pure noise, so it must start there: the last timestep, with no signal left in it.
+        config.update(rescale_betas_zero_snr=True, timestep_spacing="trailing")
+    return config
 
+
+def _check_requirements(files: ModelFiles, settings: ModelSettings, memory: MemorySettings) -> None:
+    for fault in requirement_faults(files, settings, memory):
+        raise ModelError(fault)
+
+
+def _load_part(model: LoadedModel, part: Part) -> Any:
+    import torch
+
+    from pipeline.memory.quantization import quantize
+
+    name = model.settings.name
+    if part.name == "scheduler":
+        return class_of(part, name).from_config(scheduler_config(model.files, model.settings))
+    if not part.weights:
+        return load_without_weights(part, name)
+    dtype = component_dtype(part.class_name, model.files.pipeline_class, part.configuration(), model.memory.dtype)
+    kind = next((kind for kind in _QUANTIZATIONS if model.memory.uses(f"{part.role}_{kind}")), None)
+
+    def load() -> torch.nn.Module:
+        with without_deprecations():
+            module = load_weights(part, getattr(torch, dtype), name)
+        if kind:
+            try:
+                quantize(module, kind, model.device)
+            except DarkroomError:
+                raise
+            except Exception as error:
+                raise classify(error) from error
+        return module
+
+    # A float8-cast denoiser is loaded again before it is anything else, so it is another one to the pool.
+    cast_to_float8 = part.role == "denoiser" and model.memory.uses("fp8_storage")
+    stored = ([kind] if kind else []) + ["fp8_storage"] * cast_to_float8
+    held = model.files.component(part.name)
+    expected_bytes = held.file_bytes if held else sum(file.stat().st_size for file in part.weights)
+    return model.pool.get(pool_key(part, dtype, stored), load, expected_bytes)
+
+
+def _pipeline_class(files: ModelFiles, settings: ModelSettings) -> Any:
     import diffusers
 
-    folder = resolve(settings.vae_source or "")
-    class_name = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_class_name", "")
-    vae_class = getattr(diffusers, class_name, None) if class_name.startswith("Autoencoder") else None
-    if vae_class is None:
+    pipeline_class = getattr(diffusers, files.pipeline_class, None)
+    if pipeline_class is None or not issubclass(pipeline_class, diffusers.DiffusionPipeline):
         raise ModelError(
-            f"vae {settings.vae}: config.json names {class_name!r}; expected one of diffusers' autoencoders"
+            f"model {settings.name}: diffusers {diffusers.__version__} has no pipeline {files.pipeline_class}; "
+            "a newer diffusers may"
         )
-    return vae_class.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
+    return pipeline_class
 
 
-def _restore_text_model(text_encoder: Any) -> None:
-    """Let `clip_skip` work: diffusers asks for `text_encoder.text_model`, which transformers 5 merged into the model.
-
-    Written past `nn.Module.__setattr__`, since a module that is its own child would be walked for ever.
-    """
-    if hasattr(text_encoder, "final_layer_norm") and not hasattr(text_encoder, "text_model"):
-        text_encoder.__dict__["text_model"] = text_encoder
+def _put_together(
+    pipeline_class: Any, components: Mapping[str, Any], settings: ModelSettings, index: Mapping[str, Any]
+) -> Any:
+    accepted = inspect.signature(pipeline_class.__init__).parameters
+    options = {name: value for name, value in index.items() if name in accepted and not isinstance(value, list)}
+    options["requires_safety_checker"] = settings.safety_checker
+    options["add_watermarker"] = False  # SDXL's invisible watermark, which diffusers adds wherever its package is
+    absent = {name: None for name in index if isinstance(index[name], list)}
+    absent |= dict.fromkeys(pipeline_class._optional_components)
+    arguments = {**absent, **options, **components}
+    try:
+        pipe = pipeline_class(**{name: value for name, value in arguments.items() if name in accepted})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"model {settings.name}: cannot be put together: {first_line(error)}") from error
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def _make_deterministic(device: str) -> None:
@@ -137,11 +212,9 @@ def _make_deterministic(device: str) -> None:
 
     if device == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # Filling what is about to be written anyway would cost a pass over memory each time.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

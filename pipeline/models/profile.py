@@ -3,50 +3,95 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.errors import ModelError
-from pipeline.models.identity import folder_hash, known_folders
-from pipeline.models.inspection import ModelFolder, component_weights, inspect_folder
+from pipeline.models.families import FAMILIES
+from pipeline.models.file_inspection import inspect_file
+from pipeline.models.identity import file_hash, folder_hash, remember_place
+from pipeline.models.inspection import ModelFiles, inspect_model
 from pipeline.models.references import EMBEDDED, resolve
+from pipeline.models.vae_fit import check_vae
+from pipeline.models.weights_header import WEIGHTS
 from pipeline.request import ModelSettings
 
 
-def identify(source: str, name: str | None = None, vae: str | None = None) -> tuple[ModelSettings, ModelFolder]:
-    """Resolve, check and hash a model and, if given, a VAE of its own. Raises `ModelError`."""
-    folder = inspect_folder(resolve(source))
-    vae_folder = resolve(vae) if vae else None
+def identify(
+    source: str,
+    *,
+    name: str | None = None,
+    vae: str | None = None,
+    config: str | None = None,
+    prediction_type: str | None = None,
+    max_sequence_length: int | None = None,
+    safety_checker: bool = False,
+) -> tuple[ModelSettings, ModelFiles]:
+    """Resolve, check and hash a model and, if given, a VAE of its own and the folder that a single file lacks.
+
+    The places of all three are remembered by their hashes. Raises `ModelError`.
+    """
+    path = resolve(source)
+    config_folder = resolve(config, "model.config") if config else None
+    if config_folder and path.is_dir():
+        raise ModelError(f"model {path.name}: is a folder and has all of its configuration; leave model.config out")
+    files = inspect_model(path, config_folder, ("vae",) if vae else ())
+    family = FAMILIES.get(files.family or "")
+    if prediction_type:
+        if family and family.flow_matching:
+            raise ModelError(
+                f"model {path.name}: {family.label} is a flow-matching model, which has no prediction type; "
+                "leave model.prediction_type out"
+            )
+        files = replace(files, prediction_type=prediction_type)
+    if safety_checker and not ((files.config or path) / "safety_checker" / "config.json").is_file():
+        raise ModelError(f"model {path.name}: has no safety checker; leave model.safety_checker at false")
+    vae_path = resolve(vae, "vae") if vae else None
     settings = ModelSettings(
-        name=name or _public_name(source),
-        source=source if source in EMBEDDED else str(folder.path),
-        sha256=folder_hash(folder.path, folder.files),
-        architecture=folder.pipeline_class,
-        vae=_public_name(vae) if vae else None,
-        vae_sha256=_vae_hash(vae_folder) if vae_folder else None,
-        vae_source=str(vae_folder) if vae_folder else None,
+        name=name or public_name(source),
+        source=source if source in EMBEDDED else str(path),
+        sha256=_model_hash(files),
+        architecture=files.pipeline_class,
+        vae=public_name(vae) if vae else None,
+        vae_sha256=_vae_hash(vae_path, files) if vae_path else None,
+        vae_source=str(vae_path) if vae_path else None,
+        config_source=str(config_folder) if config_folder else None,
+        config_sha256=folder_hash(config_folder, files.files[1:]) if config_folder else None,
+        prediction_type=prediction_type,
+        max_sequence_length=max_sequence_length,
+        safety_checker=safety_checker,
     )
-    return settings, folder
+    for sha256, place in (
+        (settings.sha256, path),
+        (settings.vae_sha256, vae_path),
+        (settings.config_sha256, config_folder),
+    ):
+        if sha256 and place:
+            remember_place(sha256, place)
+    return settings, files
 
 
-def find_vae(sha256: str) -> Path | None:
-    """The folder of a VAE that was used on this machine before, by its hash."""
-    for folder in known_folders("config.json"):
-        try:
-            if _vae_hash(folder) == sha256:
-                return folder
-        except (ModelError, OSError):
-            continue
-    return None
+def weight_files(settings: ModelSettings) -> list[Path]:
+    """The files of weights that loading will read, so that they can be read ahead. Raises `ModelError`."""
+    config = resolve(settings.config_source) if settings.config_source else None
+    files = inspect_model(resolve(settings.source), config, ("vae",) if settings.vae_source else ())
+    own = [file for part in files.components if part.name != "vae" or not settings.vae_source for file in part.files]
+    vae = inspect_file(resolve(settings.vae_source, "vae")).files if settings.vae_source else ()
+    return [file for file in dict.fromkeys([*own, *vae]) if file.suffix in WEIGHTS]
 
 
-def _vae_hash(folder: Path) -> str:
-    config = folder / "config.json"
-    if not config.is_file():
-        raise ModelError(f"vae {folder.name}: has no config.json; expected a diffusers VAE folder")
-    weights, _ = component_weights(folder, folder.name)
-    return folder_hash(folder, [config, *weights])
-
-
-def _public_name(source: str) -> str:
+def public_name(source: str) -> str:
     """A name that may be written into images: the last part of a path, made of harmless characters."""
-    return re.sub(r"[^\w.+-]+", "-", Path(source).name, flags=re.ASCII).strip("-.") or "model"
+    path = Path(source)
+    name = path.stem if path.suffix.lower() in WEIGHTS else path.name
+    return re.sub(r"[^\w.+-]+", "-", name, flags=re.ASCII).strip("-.") or "model"
+
+
+def _model_hash(files: ModelFiles) -> str:
+    """The file's SHA-256 for a single file, a Merkle hash for a folder."""
+    return folder_hash(files.path, files.files) if files.layout == "folder" else file_hash(files.path)
+
+
+def _vae_hash(path: Path, files: ModelFiles) -> str:
+    facts = check_vae(path, files)
+    return folder_hash(path, facts.files) if path.is_dir() else file_hash(path)

@@ -1,11 +1,15 @@
-"""Which device there is, found without importing torch, so that planning stays quick."""
+"""Which device there is and what memory it has, found without importing torch, so that planning stays quick."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.request import DType
@@ -45,6 +49,70 @@ def find_device(wanted: str = "auto") -> Device:
     return Device("mps") if apple and wanted in ("auto", "mps") else Device("cpu")
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """Bytes on the device and on the host, in all and free now. On a CPU the device is the host."""
+
+    total_bytes: int
+    free_bytes: int
+    host_total_bytes: int
+    host_free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """An NVIDIA GPU as its driver sees it. `index` is the driver's, by bus; CUDA may number otherwise."""
+
+    index: int
+    name: str
+    capability: tuple[int, int]
+    total_bytes: int
+    free_bytes: int
+    driver: str
+
+
+def device_memory(device: Device) -> DeviceMemory:
+    """What the device and the host have. What other processes, also idle ones, hold of the device is not free."""
+    host_total, host_free = host_memory()
+    total, free = host_total, host_free
+    if device.kind == "cuda":
+        with _nvml() as pynvml:
+            found = pynvml.nvmlDeviceGetMemoryInfo(_first(pynvml))
+            total, free = int(found.total), int(found.free)
+    return DeviceMemory(total, free, host_total, host_free)
+
+
+def host_memory() -> tuple[int, int]:
+    """Bytes of main memory that this process may have, in all and now; a container's limit counts."""
+    import psutil
+
+    machine = psutil.virtual_memory()
+    total, free = int(machine.total), int(machine.available)
+    for limit, used in _cgroup_limits(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")):
+        total, free = min(total, limit), min(free, max(0, limit - used))
+    return total, free
+
+
+def gpus() -> list[Gpu]:
+    """All GPUs that NVIDIA's driver shows, whether or not torch can use them; none where there is no driver."""
+    import pynvml
+
+    try:
+        with _nvml():
+            driver = _text(pynvml.nvmlSystemGetDriverVersion())
+            return [_gpu(pynvml, index, driver) for index in range(pynvml.nvmlDeviceGetCount())]
+    except pynvml.NVMLError:
+        return []
+
+
+def _gpu(pynvml: Any, index: int, driver: str) -> Gpu:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    capability = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+    name = _text(pynvml.nvmlDeviceGetName(handle))
+    return Gpu(index, name, tuple(capability), int(memory.total), int(memory.free), driver)
+
+
 def _cuda() -> Device | None:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and visible.strip() in ("", "-1"):
@@ -57,20 +125,74 @@ def _cuda() -> Device | None:
     import pynvml
 
     try:
-        pynvml.nvmlInit()
+        with _nvml():
+            handle = _first(pynvml)
+            major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+            return Device("cuda", _text(pynvml.nvmlDeviceGetName(handle)), (major, minor))
     except pynvml.NVMLError:
         return None
+
+
+@contextmanager
+def _nvml() -> Iterator[Any]:
+    import pynvml
+
+    pynvml.nvmlInit()
     try:
-        # CUDA numbers devices fastest first and NVML by bus; with several unlike cards only the first counts here.
-        first = (visible or "0").split(",")[0].strip()
-        if first.isdigit():
-            handle = pynvml.nvmlDeviceGetHandleByIndex(int(first))
-        else:
-            handle = pynvml.nvmlDeviceGetHandleByUUID(first)
-        name = pynvml.nvmlDeviceGetName(handle)
-        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-        return Device("cuda", name if isinstance(name, str) else name.decode(), (major, minor))
-    except pynvml.NVMLError:
-        return None
+        yield pynvml
     finally:
         pynvml.nvmlShutdown()
+
+
+def _first(pynvml: Any) -> Any:
+    """The first visible GPU. CUDA numbers devices fastest first and NVML by bus; with several unlike cards only the
+    first counts here."""
+    first = (os.environ.get("CUDA_VISIBLE_DEVICES") or "0").split(",")[0].strip()
+    if first.isdigit():
+        return pynvml.nvmlDeviceGetHandleByIndex(int(first))
+    return pynvml.nvmlDeviceGetHandleByUUID(first)
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode()
+
+
+def _cgroup_limits(root: Path, membership: Path) -> Iterator[tuple[int, int]]:
+    """(limit, used) of every control group of version 1 or 2 that this process is in and that sets a limit.
+
+    What is used counts without the file cache that the kernel gives back at once. A container sees its own group as
+    the root.
+    """
+    try:
+        lines = membership.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory") and "memory" not in controllers.split(","):
+            continue
+        base = root / "memory" if controllers else root
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
+        group = base / path.strip("/")
+        for folder in (group, *group.parents):
+            limit, used = (_number(folder / name) for name in names)
+            if limit is not None and used is not None:
+                yield limit, max(0, used - _inactive_cache(folder / "memory.stat"))
+            if folder == base:
+                break
+
+
+def _number(path: Path) -> int | None:
+    """A number in a file; None if there is none, as where the limit is `max`."""
+    try:
+        return int(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _inactive_cache(path: Path) -> int:
+    try:
+        fields = dict(line.split() for line in path.read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError):
+        return 0
+    return int(fields.get("total_inactive_file", fields.get("inactive_file", 0)))

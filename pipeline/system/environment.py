@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
 
-def runtime_facts(device: torch.device) -> dict[str, Any]:
-    """What pixels can depend on besides the request; the fields of the record's `runtime`."""
+def runtime_facts(device: torch.device, speed: Mapping[str, Any]) -> dict[str, Any]:
+    """What pixels can depend on besides the request; the fields of the record's `runtime`.
+
+    `speed` is what `pipeline.speed.prepare` returned: attention backend, memory format, compilation.
+    """
     import diffusers
     import numpy
     import PIL
@@ -37,7 +40,7 @@ def runtime_facts(device: torch.device) -> dict[str, Any]:
     return {
         "device": device.type,
         "gpu": torch.cuda.get_device_name(device) if on_cuda else None,
-        "attention_backend": os.environ.get("DIFFUSERS_ATTN_BACKEND", "native"),
+        **speed,
         "cpu_threads": torch.get_num_threads(),
         "deterministic": not on_cuda or torch.are_deterministic_algorithms_enabled(),
         "versions": versions,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.generate import generate_bundle
+from pipeline.generate import generate_batch
 from pipeline.models.loading import load
 from pipeline.models.profile import identify
 from pipeline.request import DType, GeneratedImage, ImageRequest, MemorySettings
@@ -26,7 +26,7 @@ def made(device: str, dtype: DType, prompts: tuple[str, ...] = PROMPTS) -> list[
         ImageRequest(prompt, "", 7, 20, 5.0, folder.width, folder.height, "DDIM", None, settings, memory)
         for prompt in prompts
     ]
-    outcomes = generate_bundle(load(settings, memory, device), requests).outcomes
+    outcomes = generate_batch(load(settings, memory, device), requests)
     assert all(isinstance(outcome, GeneratedImage) for outcome in outcomes)
     return [outcome for outcome in outcomes if isinstance(outcome, GeneratedImage)]
 

@@ -44,6 +44,8 @@ def attempt_of(n: int, **changes: Any) -> Row:
         "lora_sha256s": [],
         "lora_weights": [],
         "controlnets": [],
+        "ip_adapters": [],
+        "techniques": [],
         "memory": "none",
         "dtype": "float32",
         "app_version": "0.1.0",

@@ -9,7 +9,8 @@ import pytest
 
 from jobs.batch import run, validate
 from jobs.composition import explain, known_overrides, user_folders
-from jobs.config import parse_configs, parse_range
+from jobs.config import parse_configs
+from jobs.values import parse_range
 from pipeline.errors import ConfigError
 
 SOUND: dict[str, Any] = {"prompts": {"lines": ["a"]}, "model": {"source": "demo"}, "memory": {"level": "none"}}
@@ -181,8 +182,18 @@ def test_what_the_weights_cannot_do_is_refused_before_anything_is_loaded(
 
 def test_a_key_of_ours_is_taken_though_the_option_file_leaves_it_out() -> None:
     arguments = ["naming=guid", "naming.folder=x", "grid.sampling.steps=[1,2]", "-m", "model.sampling.steps=8,9"]
-    expected = ["naming=guid", "++naming.folder=x", "++grid.sampling.steps=[1,2]", "-m", "++model.sampling.steps=8,9"]
+    expected = ["-m", "naming=guid", "++naming.folder=x", "++grid.sampling.steps=[1,2]", "++model.sampling.steps=8,9"]
     assert known_overrides(arguments) == expected
+
+
+def test_keys_of_a_mapping_are_the_users_choice() -> None:
+    words = ["sampling.scheduler_options.timestep_spacing=trailing", "model.parameters.transformer=8"]
+    assert known_overrides(words) == [f"++{word}" for word in words]
+
+
+def test_options_may_stand_between_overrides() -> None:
+    arguments = ["dry_run=true", "--config-dir", "mine", "model=demo", "+name=x", "-m"]
+    assert known_overrides(arguments) == ["--config-dir", "mine", "-m", "dry_run=true", "model=demo", "+name=x"]
 
 
 def test_every_misspelt_key_of_a_command_line_is_named() -> None:

@@ -10,13 +10,15 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.config import BatchConfig, Sampling
+from jobs.config import BatchConfig
 from jobs.expand import Expansion
 from jobs.job import job_id
 from jobs.prompts import open_prompts
+from jobs.sections import Sampling
 from jobs.wildcards import Wildcards
 from pipeline.errors import ConfigError
 from pipeline.request import MemorySettings, ModelSettings
+from pipeline.request_id import Likeness
 
 ROOT = Path(__file__).parents[2]
 MODEL = ModelSettings(name="demo", source="demo", sha256="a" * 64, architecture="sd")
@@ -195,10 +197,8 @@ def test_length_iteration_keys_and_random_access_agree(batch: dict[str, Any]) ->
     jobs = list(expansion)
     assert len(expansion) == len(jobs)
     assert [expansion.job(index) for index in reversed(range(len(jobs)))] == jobs[::-1]
-    assert [(job_id.hex(), *likeness) for job_id, likeness in expansion.iter_keys()] == [
-        (job.id, r.steps, r.guidance_scale, r.width, r.height, r.scheduler, r.clip_skip)
-        for job in jobs
-        for r in [job.request]
+    assert [(job_id.hex(), *likeness, adapters) for job_id, likeness, adapters in expansion.iter_keys()] == [
+        (job.id, *(getattr(job.request, key) for key in Likeness._fields), job.request.adapters) for job in jobs
     ]
     for index in (-1, len(jobs)):
         with pytest.raises(IndexError):

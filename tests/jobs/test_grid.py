@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from jobs.config import parse_range
 from jobs.grid import Combination, Grid
+from jobs.values import parse_range
 from pipeline.errors import ConfigError
 
 

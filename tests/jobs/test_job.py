@@ -9,7 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.job import job_id
-from pipeline.request import MAX_SEED, ImageRequest, MemorySettings, ModelSettings
+from pipeline.memory.techniques import TECHNIQUES
+from pipeline.request import (
+    MAX_SEED,
+    Adapters,
+    ControlNetSettings,
+    EmbeddingSettings,
+    ImageRequest,
+    InitImage,
+    IpAdapterSettings,
+    LoraSettings,
+    MemorySettings,
+    ModelSettings,
+    ReferenceImage,
+)
 
 MODEL = ModelSettings(name="demo", source="demo", sha256="a" * 64, architecture="sd")
 REQUEST = ImageRequest(
@@ -25,6 +38,40 @@ REQUEST = ImageRequest(
     model=MODEL,
     memory=MemorySettings(),
 )
+
+LORA = LoraSettings("style", "/loras/style.safetensors", "1" * 64, 0.8)
+PICTURE = ReferenceImage("pose.png", "/pictures/pose.png", "2" * 64)
+CONTROLNET = ControlNetSettings("canny", "/nets/canny", "3" * 64, PICTURE)
+IP_ADAPTER = IpAdapterSettings("face", "/ip/face.safetensors", "4" * 64, PICTURE)
+OTHER_PICTURE = replace(PICTURE, sha256="5" * 64)
+ADAPTERS = [
+    Adapters(loras=(replace(LORA, weight=0.9),)),
+    Adapters(loras=(replace(LORA, sha256="6" * 64),)),
+    Adapters(loras=(LORA, replace(LORA, sha256="6" * 64))),
+    Adapters(embeddings=(EmbeddingSettings("cat", "/e.safetensors", "7" * 64, "<cat>"),)),
+    Adapters(embeddings=(EmbeddingSettings("cat", "/e.safetensors", "7" * 64, "<dog>"),)),
+    Adapters(controlnets=(CONTROLNET,)),
+    *(
+        Adapters(controlnets=(replace(CONTROLNET, **{key: value}),))
+        for key, value in {
+            "image": OTHER_PICTURE,
+            "preprocess": "canny",
+            "strength": 0.5,
+            "start": 0.1,
+            "end": 0.9,
+            "sha256": "8" * 64,
+        }.items()
+    ),
+    Adapters(ip_adapters=(IP_ADAPTER,)),
+    Adapters(ip_adapters=(replace(IP_ADAPTER, scale=0.5),)),
+    Adapters(ip_adapters=(replace(IP_ADAPTER, image=OTHER_PICTURE),)),
+    Adapters(ip_adapters=(replace(IP_ADAPTER, encoder_sha256="9" * 64),)),
+    Adapters(init=InitImage(PICTURE)),
+    Adapters(init=InitImage(PICTURE, 0.3)),
+    Adapters(init=InitImage(OTHER_PICTURE)),
+]
+LOSSY = tuple(name for name, technique in TECHNIQUES.items() if technique.lossy)
+EXACT = tuple(name for name, technique in TECHNIQUES.items() if not technique.lossy)
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 requests = st.builds(
@@ -44,7 +91,7 @@ requests = st.builds(
 
 
 def test_an_id_never_changes_between_versions() -> None:
-    assert job_id(REQUEST) == "14c750924a2ed28d48fe3bed18b868d0858462c516c1ed8de8d1593789dd86a0"
+    assert job_id(REQUEST) == "278baf24624d6940f63519cdfc211413f21b79869421e780d599ed91adcf437c"
 
 
 @settings(deadline=None)  # the machine may be busy
@@ -67,11 +114,32 @@ def test_every_field_that_changes_pixels_changes_the_id() -> None:
         "clip_skip": 1,
         "model": replace(MODEL, sha256="b" * 64),
         "memory": MemorySettings(dtype="float16"),
+        "scheduler_options": (("timestep_spacing", "trailing"),),
+        "step_cache": "first_block",
+        "adapters": Adapters(loras=(LORA,)),
     }
     assert set(changes) == {field.name for field in fields(ImageRequest)}
     variants = [REQUEST, *(replace(REQUEST, **{key: value}) for key, value in changes.items())]
     variants.append(replace(REQUEST, model=replace(MODEL, vae_sha256="c" * 64)))
-    variants.append(replace(REQUEST, memory=MemorySettings(vae_tiling=True)))
+    variants += [
+        replace(REQUEST, model=replace(MODEL, **{key: value}))
+        for key, value in {
+            "config_sha256": "d" * 64,
+            "prediction_type": "v_prediction",
+            "max_sequence_length": 256,
+            "safety_checker": True,
+        }.items()
+    ]
+    variants += [replace(REQUEST, memory=MemorySettings(techniques=(name,))) for name in LOSSY if name != "tiny_vae"]
+    variants += [
+        replace(REQUEST, memory=MemorySettings(techniques=("tiny_vae",), tiny_vae_sha256=sha256))
+        for sha256 in ("e" * 64, "f" * 64)
+    ]
+    variants += [
+        replace(REQUEST, memory=MemorySettings(exact=True)),
+        replace(REQUEST, memory=MemorySettings(off=LOSSY)),
+    ]
+    variants += [replace(REQUEST, adapters=adapters) for adapters in ADAPTERS]
     assert len({job_id(request) for request in variants}) == len(variants)
 
 
@@ -79,7 +147,8 @@ def test_what_changes_no_pixel_does_not_change_the_id() -> None:
     same = [
         replace(REQUEST, guidance_scale=5),
         replace(REQUEST, model=replace(MODEL, name="other", source="/elsewhere")),
-        replace(REQUEST, memory=MemorySettings(level="aggressive", vae_slicing=True)),
+        replace(REQUEST, memory=MemorySettings(level="aggressive", techniques=EXACT, off=EXACT, budget_bytes=1)),
+        replace(REQUEST, model=replace(MODEL, config_source="/somewhere", vae_source="/elsewhere")),
     ]
     assert {job_id(request) for request in same} == {job_id(REQUEST)}
     assert job_id(replace(REQUEST, guidance_scale=-0.0)) == job_id(replace(REQUEST, guidance_scale=0))
@@ -90,3 +159,13 @@ def test_texts_do_not_run_into_each_other() -> None:
         replace(REQUEST, prompt="a", negative_prompt="bc")
     )
     assert job_id(replace(REQUEST, prompt='a","prompt":"b')) != job_id(replace(REQUEST, prompt="b"))
+
+
+def test_names_places_and_order_of_adapters_do_not_count() -> None:
+    other = replace(LORA, sha256="6" * 64)
+    one = replace(REQUEST, adapters=Adapters(loras=(LORA, other)))
+    same = [
+        Adapters(loras=(other, LORA)),
+        Adapters(loras=(replace(LORA, name="else", source="/moved"), other)),
+    ]
+    assert {job_id(replace(REQUEST, adapters=adapters)) for adapters in same} == {job_id(one)}

@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jobs.config import Sampling, parse_configs
+from jobs.config import parse_configs
 from jobs.expand import Expansion
 from jobs.manifest.reading import JobState, JobStates, job_key
 from jobs.manifest.schema import FAILED, INTERRUPTED, QUARANTINED
-from jobs.plan import Plan, PlanSettings
+from jobs.plan import Fit, Plan, PlanSettings
 from jobs.prompts import open_prompts
 from jobs.report import plan_as_json, scrubbed
+from jobs.sections import Sampling
 from jobs.wildcards import Wildcards
-from pipeline.request import MemorySettings, ModelSettings
+from pipeline.request import Adapters, MemorySettings, ModelSettings
+from pipeline.request_id import Likeness
 
 FALLBACK = Sampling(steps=20, guidance_scale=5.0, width=64, height=64, scheduler="DDIM")
 
@@ -27,8 +29,14 @@ def plan_of(
     models: tuple[str, ...] = ("one",),
     states: JobStates | None = None,
     batch_size: int = 8,
+    max_batch_pixels: int | None = None,
     **settings: Any,
 ) -> Plan:
+    def fit(likeness: Likeness, _adapters: Adapters) -> Fit:
+        pixels = likeness.width * likeness.height
+        most = batch_size if max_batch_pixels is None else max(1, min(batch_size, max_batch_pixels // pixels))
+        return Fit(MemorySettings(), most)
+
     parsed = parse_configs([{"model": {"source": "demo"}, "memory": {"level": "none"}, **one} for one in configs])
     expansions, plans = [], []
     for index, config in enumerate(parsed):
@@ -36,7 +44,7 @@ def plan_of(
         expansions.append(
             Expansion(config, index, open_prompts(config.prompts), Wildcards(), weights, memory, FALLBACK)
         )
-        plans.append(PlanSettings(weights, memory, batch_size, **settings))
+        plans.append(PlanSettings(weights, memory, fit, **settings))
     return Plan(expansions, states or JobStates(), plans)
 
 
@@ -57,18 +65,18 @@ def test_swept_models_are_loaded_once_each_whatever_the_order() -> None:
     assert plan.to_make == 12
 
 
-def test_a_bundle_holds_alike_jobs_of_the_batch_size_only() -> None:
+def test_a_batch_holds_alike_jobs_of_the_batch_size_only() -> None:
     plan = plan_of(batch("a", seeds={"count": 11}, grid={"sampling.steps": [5, 9]}), batch_size=4)
     sizes = []
-    for bundle in plan.bundles():
-        assert len({one.job.request.steps for one in bundle}) == 1
-        sizes.append(len(bundle))
+    for _, batch_of_jobs in plan.batches():
+        assert len({one.job.request.steps for one in batch_of_jobs}) == 1
+        sizes.append(len(batch_of_jobs))
     assert sizes == [4, 4, 3, 4, 4, 3]
 
 
 def test_bundles_hold_exactly_the_jobs_of_the_plan() -> None:
     plan = plan_of(batch("a", "b", "a", seeds={"count": 5}, grid={"sampling.width": [64, 96, 64]}))
-    bundled = [one.job.id for bundle in plan.bundles() for one in bundle]
+    bundled = [one.job.id for bundle in plan.bundles() for one in bundle.assignments]
     assert bundled == [job.id for job in plan.jobs()]
     assert len(set(bundled)) == len(bundled) == plan.to_make == 20
 
@@ -95,7 +103,7 @@ def test_failed_jobs_are_left_unless_asked_for_and_count_on() -> None:
     plan = plan_of(config, states=states)
     assert (plan.failed_before, [job.id for job in plan.jobs()]) == (2, ids[2:])
     again = plan_of(config, states=states, retry_failed=True)
-    assert [one.attempt for bundle in again.bundles() for one in bundle] == [2, 4, 1]
+    assert [one.attempt for bundle in again.bundles() for one in bundle.assignments] == [2, 4, 1]
 
 
 def test_a_job_that_lost_its_process_goes_on_alone() -> None:
@@ -104,7 +112,7 @@ def test_a_job_that_lost_its_process_goes_on_alone() -> None:
     states = JobStates(others={job_key(ids[1]): JobState(INTERRUPTED, 1, "process_died")})
     plan = plan_of(config, states=states)
     assert (plan.to_make, plan.failed_before) == (3, 0)
-    bundles = [[(one.job.id, one.attempt) for one in bundle] for bundle in plan.bundles()]
+    bundles = [[(one.job.id, one.attempt) for one in bundle.assignments] for bundle in plan.bundles()]
     assert [(ids[1], 2)] in bundles
     assert sorted(entry for bundle in bundles for entry in bundle) == sorted([(ids[0], 1), (ids[1], 2), (ids[2], 1)])
 
@@ -126,14 +134,35 @@ def test_reports_hold_no_folders_of_people(tmp_path: Path) -> None:
 def test_large_pictures_come_in_smaller_batches_and_never_in_none() -> None:
     config = batch("a", seeds={"count": 8}, grid={"sampling.width": [64, 128, 4096]})
     sizes: dict[int, set[int]] = {}
-    for bundle in plan_of(config, batch_size=8, max_batch_pixels=2 * 128 * 64).bundles():
-        sizes.setdefault(bundle[0].job.request.width, set()).add(len(bundle))
+    for _, jobs in plan_of(config, batch_size=8, max_batch_pixels=2 * 128 * 64).batches():
+        sizes.setdefault(jobs[0].job.request.width, set()).add(len(jobs))
     assert sizes == {64: {4}, 128: {2}, 4096: {1}}
 
 
 def test_memory_settings_of_one_precision_share_a_load() -> None:
     configs = [
-        batch("a", memory={"level": level, "vae_slicing": level == "balanced"}) for level in ("none", "balanced")
+        batch("a", memory={"level": level, "techniques": {"vae_slicing": level == "balanced"}})
+        for level in ("none", "balanced")
     ]
     plan = plan_of(*configs)
     assert (plan.loads, plan.minimum_loads) == (1, 1)
+
+
+def test_a_bundle_takes_batches_of_other_sampling_along_up_to_its_size() -> None:
+    config = batch("a", seeds={"count": 6}, grid={"sampling.steps": [5, 9, 13]})
+    bundles = list(plan_of(config, batch_size=4, bundle_images=10).bundles())
+    assert [[len(jobs) for jobs in bundle.batches] for bundle in bundles] == [[4, 2, 4], [2, 4, 2]]
+    assert [bundle.images_alike for bundle in bundles] == [18, 18]  # all are of one model and size
+
+
+def test_a_batch_larger_than_a_bundle_is_a_bundle_of_its_own() -> None:
+    bundles = list(plan_of(batch("a", seeds={"count": 6}), batch_size=4, bundle_images=1).bundles())
+    assert [[len(jobs) for jobs in bundle.batches] for bundle in bundles] == [[4], [2]]
+
+
+def test_weights_never_share_a_bundle() -> None:
+    plan = plan_of(batch("a", "b"), batch("a", "b"), models=("one", "two"))
+    assert [{one.job.request.model.name for one in bundle.assignments} for bundle in plan.bundles()] == [
+        {"one"},
+        {"two"},
+    ]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from jobs.config import Prompts
 from jobs.prompts import open_prompts
+from jobs.sections import Prompts
 from pipeline.errors import ConfigError, PromptFileError
 
 WriteFile = Callable[[str, str | bytes], Path]

@@ -10,7 +10,7 @@ import pytest
 
 from jobs.reproduce import EXIT_DIFFERENT, EXIT_EQUAL, compare, remake, reproduce
 from pipeline.errors import ModelError, ReadError
-from pipeline.generate import generate_bundle
+from pipeline.generate import generate_batch
 from pipeline.metadata.building import build_record
 from pipeline.metadata.naming import NamingSettings
 from pipeline.metadata.reading import read_profile, read_record
@@ -32,7 +32,7 @@ def images(tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path
         ImageRequest(prompt, "grey", seed, 3, 6.0, folder.width, folder.height, "Euler a", 1, settings, memory)
         for prompt, seed in (("a house", 1), ("a boat", 2), ("a tree", 3))
     ]
-    outcomes = generate_bundle(load(settings, memory, "cpu"), requests).outcomes
+    outcomes = generate_batch(load(settings, memory, "cpu"), requests)
     output = tmp_path_factory.mktemp("batch")
     paths = []
     for outcome, image_format in zip(outcomes, ("png", "jpeg", "webp"), strict=True):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from jobs.config import Variants
+from jobs.sections import Variants
 from jobs.variants import VariantTexts, count_of, text_at
 from jobs.wildcards import Wildcards
 from pipeline.errors import PromptFileError
@@ -156,7 +156,7 @@ def test_random_texts_depend_on_nothing_but_seed_template_and_number(wildcards: 
 
 def test_random_texts_are_the_same_in_another_process() -> None:
     code = (
-        "from jobs.config import Variants; from jobs.variants import VariantTexts;"
+        "from jobs.sections import Variants; from jobs.variants import VariantTexts;"
         "from jobs.wildcards import Wildcards;"
         "t = '{a|b|c|d}{2$$e|f|g}'; print(*VariantTexts(t, Wildcards().parse(t), Variants(count=9)))"
     )

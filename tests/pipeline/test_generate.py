@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_models import write_checked_sd
 
-from pipeline.errors import BadPixels, DeviceLost, Interrupted, JobFailure, OutOfMemory
-from pipeline.generate import generate_bundle
-from pipeline.models.loading import LoadedModel, hold, load
+from pipeline.encode import encode
+from pipeline.errors import BadPixels, DeviceLost, Interrupted, JobFailure
+from pipeline.generate import PhaseSeconds, generate_batch, generate_bundle
+from pipeline.memory.holding import hold
+from pipeline.models.loading import LoadedModel, load
 from pipeline.models.profile import identify
-from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
+from pipeline.request import GeneratedImage, ImageRequest, MemorySettings, PromptTokens
 
 PROMPTS = ("a red house", "a blue boat in sea")
 
@@ -51,7 +54,7 @@ def request_for(model: LoadedModel, prompt: str = PROMPTS[0], seed: int = 1, **v
 
 
 def images(model: LoadedModel, requests: list[ImageRequest]) -> list[GeneratedImage]:
-    outcomes = generate_bundle(model, requests).outcomes
+    outcomes = generate_batch(model, requests)
     assert all(isinstance(outcome, GeneratedImage) for outcome in outcomes), outcomes
     return outcomes  # type: ignore[return-value]
 
@@ -181,21 +184,12 @@ def test_noise_added_on_the_way_is_drawn_in_float32_too(
     assert set(drawn) == {("torch.float32", "cpu")}
 
 
-def test_memory_settings_are_switched_without_loading(model: LoadedModel) -> None:
-    before, vae = model.memory, model.pipe.vae
-    for tiling, slicing in ((True, False), (False, True), (False, False)):
-        hold(model, replace(before, vae_tiling=tiling, vae_slicing=slicing))
-        assert (vae.use_tiling, vae.use_slicing) == (tiling, slicing)
-    hold(model, before)
-    assert model.memory == before
-
-
 def test_interrupt_is_seen_between_steps(model: LoadedModel) -> None:
     steps: list[int] = []
     hook = model.pipe.unet.register_forward_hook(lambda *_: steps.append(1))
     try:
         with pytest.raises(Interrupted):
-            generate_bundle(model, [request_for(model, steps=50)] * 2, should_stop=lambda: len(steps) >= 3)
+            list(generate_bundle(model, [[request_for(model, steps=50)] * 2], lambda: len(steps) >= 3))
     finally:
         hook.remove()
     assert len(steps) == 3
@@ -211,20 +205,20 @@ def test_clip_skip_takes_an_earlier_layer(model: LoadedModel) -> None:
     with torch.inference_mode():
         states = encoder(tokens.input_ids, output_hidden_states=True).hidden_states
         expected = encoder.final_layer_norm(states[-2])
-    (used,) = (value for key, value in model.embeddings.items() if key[0] == PROMPTS[0] and key[2] == 1)
-    assert torch.equal(used[0], expected)
+        used = encode(model, request_for(model, clip_skip=1)).positive
+    assert used is not None and torch.equal(used.tensors["prompt_embeds"], expected)
 
 
 def test_guidance_of_one_needs_no_negative_prompt(model: LoadedModel) -> None:
     foggy, clear = (request_for(model, guidance_scale=1.0, negative_prompt=text) for text in ("fog", ""))
     np.testing.assert_array_equal(images(model, [foggy])[0].pixels, images(model, [clear])[0].pixels)
-    assert [key[0] for key in model.embeddings] == [PROMPTS[0]]
+    assert len(model.embeddings) == 1
 
 
 @pytest.mark.parametrize("folder", ["sd_nan", "sd_black"])
 def test_unusable_pictures_are_failures(tiny_models: Path, folder: str) -> None:
     model = loaded(tiny_models / folder)
-    outcomes = generate_bundle(model, [request_for(model, seed=seed) for seed in range(2)]).outcomes
+    outcomes = generate_batch(model, [request_for(model, seed=seed) for seed in range(2)])
     assert [type(outcome) for outcome in outcomes] == [BadPixels, BadPixels]
     assert "memory.dtype=float32" in str(outcomes[0])
 
@@ -254,28 +248,11 @@ def failing(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> Callable[[Fa
     return fail
 
 
-def test_too_large_a_batch_is_split(model: LoadedModel, failing: Callable[[Fault], list[int]]) -> None:
-    import torch
-
-    sizes = failing(lambda size, _: torch.OutOfMemoryError("CUDA out of memory. Tried to ...") if size > 2 else None)
-    made = images(model, [request_for(model, seed=seed) for seed in range(5)])
-    assert [image.request.seed for image in made] == [0, 1, 2, 3, 4]
-    assert {image.batch_size for image in made} == {1, 2} and sizes == [5, 2, 3, 1, 2]
-
-
-def test_no_memory_for_a_single_image(model: LoadedModel, failing: Callable[[Fault], list[int]]) -> None:
-    failing(lambda *_: RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory"))
-    outcomes = generate_bundle(model, [request_for(model), request_for(model, seed=2)]).outcomes
-    assert [type(outcome) for outcome in outcomes] == [OutOfMemory, OutOfMemory]
-    assert "memory=aggressive" in str(outcomes[0]) and OutOfMemory.kind == "out_of_memory"
-
-
 def test_failing_request_costs_only_itself(model: LoadedModel, failing: Callable[[Fault], list[int]]) -> None:
     import torch
 
     bad = request_for(model, "bad")
-    generate_bundle(model, [bad])
-    (embedding,) = (value[0] for key, value in model.embeddings.items() if key[0] == "bad")
+    embedding = encode(model, bad).positive.tensors["prompt_embeds"]  # type: ignore[union-attr]
 
     def fault(_: int, arguments: dict[str, Any]) -> Exception | None:
         rows = arguments["prompt_embeds"]
@@ -283,7 +260,7 @@ def test_failing_request_costs_only_itself(model: LoadedModel, failing: Callable
 
     failing(fault)
     requests = [request_for(model, seed=1), request_for(model, seed=2), bad, request_for(model, seed=3)]
-    outcomes = generate_bundle(model, requests).outcomes
+    outcomes = generate_batch(model, requests)
     kinds = [GeneratedImage, GeneratedImage, JobFailure, GeneratedImage]
     assert [type(outcome) for outcome in outcomes] == kinds and str(outcomes[2]) == "ValueError: odd prompt"
 
@@ -299,5 +276,63 @@ def test_failing_request_costs_only_itself(model: LoadedModel, failing: Callable
 def test_lost_device_ends_the_process(model: LoadedModel, failing: Callable[[Fault], list[int]], text: str) -> None:
     sizes = failing(lambda *_: RuntimeError(text))
     with pytest.raises(DeviceLost, match="no longer answers"):
-        generate_bundle(model, [request_for(model), request_for(model, seed=2)])
+        generate_batch(model, [request_for(model), request_for(model, seed=2)])
     assert sizes == [2]  # no second try: another kernel on this context may give wrong pictures
+
+
+def test_pictures_come_batch_by_batch(model: LoadedModel) -> None:
+    batches = [[request_for(model, seed=seed) for seed in seeds] for seeds in ((0, 1), (2,), (3, 4))]
+    begun: list[int] = []
+    phases = PhaseSeconds()
+    outcomes = generate_bundle(model, batches, phases=phases, on_batch=begun.append, predicted_peak_bytes=7)
+    seen = [(next(outcomes)[0], list(begun)) for _ in range(5)]
+    assert seen == [(0, [0]), (1, [0]), (2, [0, 1]), (3, [0, 1, 2]), (4, [0, 1, 2])]
+    assert next(outcomes, None) is None
+    assert min(phases.encode, phases.denoise, phases.decode) > 0
+
+
+def test_what_is_known_of_a_picture_is_complete(model: LoadedModel) -> None:
+    (image,) = (one for _, one in generate_bundle(model, [[request_for(model)]], predicted_peak_bytes=7))
+    assert isinstance(image, GeneratedImage)
+    assert image.predicted_peak_bytes == 7 and image.memory == model.memory and image.seconds > 0
+    assert set(image.stage_peaks) == {"encode", "denoise", "decode"}
+    assert all(peaks["rss"] > 0 for peaks in image.stage_peaks.values())
+    assert image.prompt_tokens == (PromptTokens("text_encoder", len("aredhouse"), 0),)
+    assert image.flagged is None and image.lora_matches == ()
+    assert {"attention_backend", "channels_last", "compile"} <= set(image.runtime)
+
+
+def test_a_stop_keeps_what_is_denoised(model: LoadedModel) -> None:
+    hold(model, replace(model.memory, techniques=("staged",)))
+    batches = [[request_for(model, seed=seed, steps=3)] for seed in range(3)]
+    steps: list[int] = []
+    hook = model.pipe.unet.register_forward_hook(lambda *_: steps.append(1))
+    made: list[int] = []
+    try:
+        with pytest.raises(Interrupted):
+            for place, outcome in generate_bundle(model, batches, lambda: len(steps) >= 5):
+                assert isinstance(outcome, GeneratedImage)
+                made.append(place)
+    finally:
+        hook.remove()
+        hold(model, MemorySettings())
+    assert made == [0]
+
+
+@pytest.mark.parametrize("flags", [False, True])
+def test_a_flagged_picture_is_black_and_a_picture(tiny_sd: Path, tmp_path: Path, flags: bool) -> None:
+    folder = write_checked_sd(tiny_sd, tmp_path / "checked", flags=flags)
+    model = load(identify(str(folder), safety_checker=True)[0], MemorySettings(), "cpu")
+    one, two = images(model, [request_for(model), request_for(model, seed=2)])
+    assert (one.flagged, two.flagged) == (flags, flags)
+    assert one.pixels.any() == two.pixels.any() == (not flags)
+
+
+@pytest.mark.parametrize("scheduler", ["Euler a", "DPM++ 2M SDE", "DPM++ SDE"])
+def test_noise_on_the_way_is_each_images_own(model: LoadedModel, scheduler: str) -> None:
+    requests = [request_for(model, seed=seed, scheduler=scheduler) for seed in (3, 4)]
+    together = images(model, requests)
+    for request, image in zip(requests, together, strict=True):
+        (alone,) = images(model, [request])
+        assert np.abs(alone.pixels.astype(int) - image.pixels).max() <= 1
+    assert np.abs(together[0].pixels.astype(int) - together[1].pixels).mean() > 5

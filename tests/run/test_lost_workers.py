@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from jobs.batch import validate
 from jobs.engines import worker
-from jobs.engines.messages import Assignment, Died, Ended, Made, Message, WorkerSettings
+from jobs.engines.messages import Bundle, Died, Ended, Made, Message, WorkerSettings
 from jobs.manifest.reading import JobStates, read_states
 from jobs.plan import Plan
 from jobs.progress import Progress
@@ -28,6 +28,7 @@ def plan(tmp_path: Path) -> Plan:
         "output": {"dir": str(tmp_path)},
         "seeds": {"start": 0, "count": 6},
         "batch_size": 2,
+        "bundle_images": 2,
     }
     batch = validate([config], [])
     return Plan(batch.expansions, JobStates(), batch.plans)
@@ -49,12 +50,12 @@ class ScriptedEngine:
         self.running = True
         self.waiting = []
 
-    def submit(self, bundle: Sequence[Assignment]) -> None:
+    def submit(self, bundle: Bundle) -> None:
         if self.starts > self.losses:
-            self.attempts.update(one.attempt for one in bundle)
-            self.waiting += [Made(one.job.id, "", 0.1) for one in bundle]
+            self.attempts.update(one.attempt for one in bundle.assignments)
+            self.waiting += [Made(one.job.id, "", 0.1) for one in bundle.assignments]
         elif not self.waiting:
-            begun = tuple(one.job.id for one in bundle)
+            begun = tuple(one.job.id for one in bundle.assignments)
             self.waiting = [Ended(stop_kind="device_lost", stop_message="CUDA error: gone", begun=begun)]
 
     def finish(self) -> None:
@@ -94,13 +95,14 @@ def test_worker_that_dies_after_its_last_image_is_not_waited_for(plan: Plan, tmp
 
 
 def test_worker_says_what_it_had_in_work_and_seals(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def lose(*_: object) -> None:
+    def lose(_model: object, batches: object, *_: object, on_batch: Callable[[int], None], **__: object) -> None:
+        on_batch(0)
         raise DeviceLost("the device no longer answers: CUDA error")
 
     class Model:
         load_seconds = 0.0
 
-    monkeypatch.setattr(worker, "load", lambda *_: Model())
+    monkeypatch.setattr(worker, "load_giving_way", lambda *_, **__: Model())
     monkeypatch.setattr(worker, "generate_bundle", lose)
     said: list[Message] = []
     settings = WorkerSettings(str(tmp_path), "run", frozenset(), (), "cpu")
@@ -108,7 +110,7 @@ def test_worker_says_what_it_had_in_work_and_seals(plan: Plan, tmp_path: Path, m
     worker.Worker(settings, said.append, lambda: False).run(bundles)
 
     ended = said[-1]
-    begun = {one.job.id for one in bundles[0]}
+    begun = {one.job.id for one in bundles[0].assignments}
     assert isinstance(ended, Ended) and ended.stop_kind == "device_lost" and set(ended.begun) == begun
     assert list((tmp_path / "manifest" / "journal").glob("*.jsonl")) == []
     states = read_states(tmp_path).others.values()

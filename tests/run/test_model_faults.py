@@ -82,14 +82,20 @@ def test_unusable_folder_is_refused_in_one_line(
     assert not (tmp_path / "out" / "manifest").exists()
 
 
-def test_file_and_hub_name_are_no_folders(tiny_sd: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_lone_denoiser_hub_name_and_lost_path_are_no_models(
+    tiny_sd: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     configs = [
         plain_config(source, tmp_path / "out") for source in (tiny_sd / UNET, "hf:org/name", "stabilityai/sdxl-turbo")
     ]
     assert main(configs, []) == 2
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 3  # all faults of a sweep at once
-    assert "is a file" in lines[0] and "only models on this machine" in lines[1] and "no such folder" in lines[2]
+    assert (
+        "holds only unet; give model.config" in lines[0]
+        and "only models on this machine" in lines[1]
+        and "no such folder" in lines[2]
+    )
 
 
 def test_python_file_beside_the_weights_changes_nothing(tiny_sd: Path, tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ import pytest
 
 from pipeline.metadata.building import build_record
 from pipeline.metadata.encoding import EncodedImage, encode_image
-from pipeline.metadata.record import Lora, Origin, Record
+from pipeline.metadata.record import Origin, Record
 from pipeline.metadata.settings import MetadataSettings
-from pipeline.request import GeneratedImage, ImageRequest, MemorySettings, ModelSettings
+from pipeline.request import Adapters, GeneratedImage, ImageRequest, LoraSettings, MemorySettings, ModelSettings
 
 SHA = hashlib.sha256(b"weights").hexdigest()
 CREATED = datetime(2025, 1, 11, 14, 30, 22, 123000, tzinfo=UTC)
@@ -66,7 +66,7 @@ def make_sample(
     *,
     output_format: Any = "png",
     image_id: str | None = None,
-    loras: tuple[Lora, ...] = (),
+    loras: tuple[LoraSettings, ...] = (),
     tags: tuple[str, ...] = (),
     name: str | None = "batch1",
     model: str = "demo",
@@ -92,6 +92,7 @@ def make_sample(
             height=pixels.shape[0],
             model=ModelSettings(model, "/home/somebody/models/demo", SHA, "sd1", "vae.safetensors", SHA),
             memory=MemorySettings(),
+            adapters=Adapters(loras=loras),
             **(values | request),
         ),
         pixels=pixels,
@@ -104,6 +105,7 @@ def make_sample(
         batch_index=1,
         seconds=0.75,
         runtime=RUNTIME,
+        memory=MemorySettings(),
         peak_rss_bytes=123456,
     )
     metadata = MetadataSettings(profile=profile, **(settings or {}))
@@ -114,7 +116,6 @@ def make_sample(
         output_format=output_format,
         quality=metadata.quality_for(output_format),
         origin=Origin(id=SHA, run_id="20250111-x", name=name, tags=list(tags), prompt_index=3),
-        loras=loras,
     )
     return Sample(image, record, metadata)
 

@@ -21,10 +21,11 @@ from pipeline.errors import JobFailure
 from pipeline.metadata.encoding import EncodedImage, encode_image, record_sha256
 from pipeline.metadata.infotext import to_infotext
 from pipeline.metadata.reading import NoRecordError, read_any, read_id, read_pixels, read_record
-from pipeline.metadata.record import Lora, Record, pixel_hash
+from pipeline.metadata.record import Record, pixel_hash
 from pipeline.metadata.settings import MetadataSettings
 from pipeline.metadata.verifying import ReadbackFailed, verify_encoded
 from pipeline.metadata.xmp import DIGITAL_SOURCE_TYPE
+from pipeline.request import LoraSettings
 
 FORMATS = ["png", "jpeg", "webp"]
 CORPUS = {
@@ -329,7 +330,7 @@ def test_a_jpeg_takes_prompts_of_any_length(sample: Callable[..., Any], characte
 
 
 def test_a_jpeg_that_cannot_hold_its_settings_fails_in_one_line(sample: Callable[..., Any]) -> None:
-    loras = tuple(Lora(name=f"style {number:04d} " + "x" * 80, sha256="0" * 64, weight=0.5) for number in range(500))
+    loras = tuple(LoraSettings(f"style {number:04d} " + "x" * 80, "", "0" * 64, 0.5) for number in range(500))
     with pytest.raises(JobFailure, match=r"use output\.format=png"):
         sample(output_format="jpeg", loras=loras).encode()
     assert sample(output_format="png", loras=loras).encode().record_embedded

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sd_parsers.parsers import AUTOMATIC1111Parser
 
 from pipeline.metadata.infotext import plain_name, plain_number, readable, sampler_and_schedule, to_infotext
-from pipeline.metadata.record import Lora
+from pipeline.request import LoraSettings
 
 SHA = "31e35c80fc" + "0" * 54
 
@@ -27,7 +27,7 @@ def test_the_whole_text(sample: Callable[..., Any]) -> None:
         "bad: hands",
         scheduler="DPM++ 2M Karras",
         clip_skip=1,
-        loras=(Lora(name="my, LoRA", sha256=SHA, weight=0.8),),
+        loras=(LoraSettings("my, LoRA", "", SHA, 0.8),),
     )
     assert to_infotext(made.record) == (
         "a house, night <lora:my_LoRA:0.8>\n"
@@ -63,7 +63,7 @@ def test_prompts_that_look_like_settings_are_neutralised(
 
 
 def test_a_hash_list_is_last_and_a_model_hash_never_invented(sample: Callable[..., Any]) -> None:
-    text = to_infotext(sample(loras=(Lora(name="a", sha256=SHA, weight=1),)).record)
+    text = to_infotext(sample(loras=(LoraSettings("a", "", SHA, 1),)).record)
     assert json.loads(text.rpartition(", Hashes: ")[2]) == {"lora:a": SHA[:10]}
     assert "Model hash" not in text and "User" not in text
 

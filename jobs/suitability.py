@@ -1,0 +1,88 @@
+"""What a prompt, the grid or `sampling` asks for and the weights, or the memory, cannot do; found before loading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from jobs.models import KnownModel
+from jobs.plan import Group, Plan
+from pipeline.adapters import check_adapters
+from pipeline.models.requirements import requirement_faults
+from pipeline.request import ModelSettings
+from pipeline.schedulers import fits, scheduler_faults
+from pipeline.speed import STEP_CACHES
+
+GIGABYTE = 2**30
+
+
+def unsuitable(plan: Plan, models: Mapping[ModelSettings, KnownModel]) -> list[str]:
+    """One line per fault, each once."""
+    faults: dict[str, None] = {}
+    for group, _ in plan.groups():
+        faults.update(dict.fromkeys(_faults(group, models[group.model])))
+    return list(faults)
+
+
+def too_small(plan: Plan) -> list[str]:
+    """One line per model and size that no choice of techniques fits into the budget."""
+    lines: dict[str, None] = {}
+    for group, _ in plan.groups():
+        fit, like = group.fit, group.likeness
+        if fit.fits or fit.budget_bytes is None:
+            continue
+        lines[
+            f"memory.budget_gb: {group.model.name} at {like.width} x {like.height} does not fit into "
+            f"{fit.budget_bytes / GIGABYTE:.1f} GB with any allowed technique; the smallest budget that would do is "
+            f"{fit.least_bytes / GIGABYTE:.1f} GB"
+        ] = None
+    return list(lines)
+
+
+def notes(plan: Plan, models: Mapping[ModelSettings, KnownModel]) -> list[str]:
+    """What has no effect, or is only estimated; no reason not to start."""
+    lines: dict[str, None] = {}
+    for group, _ in plan.groups():
+        known = models[group.model]
+        if known.files is None:
+            lines[f"{group.model.name} is not on this machine; its sizes are those published"] = None
+    return list(lines)
+
+
+def _faults(group: Group, known: KnownModel) -> Iterator[str]:
+    like, name, family = group.likeness, group.model.name, known.family
+    if like.clip_skip and known.text_layers and like.clip_skip > known.text_layers:
+        yield (
+            f"sampling.clip_skip: must be at most {known.text_layers} for {name}, whose text encoder has that many "
+            f"layers (got {like.clip_skip})"
+        )
+    if not fits(like.scheduler, known.flow_matching):
+        kind = "a flow-matching" if known.flow_matching else "no flow-matching"
+        yield f"sampling.scheduler: {like.scheduler} does not suit {name}, {kind} model"
+    for fault in scheduler_faults(like.scheduler, dict(like.scheduler_options)):
+        yield f"sampling.scheduler_options: {fault}"
+    wanted = known.profile.sampling.guidance_scale
+    if known.profile.distilled and wanted is not None and like.guidance_scale != wanted:
+        yield (
+            f"sampling.guidance_scale: {name} is distilled and works with {wanted:g} alone (got "
+            f"{like.guidance_scale:g}); leave it out, or set model.distilled=false if these weights are not"
+        )
+    if known.files is not None:
+        yield from requirement_faults(known.files, group.model, group.fit.held)
+        for fault in check_adapters(group.adapters, known.files, like.steps):
+            yield f"adapters: {fault}"
+    cached = STEP_CACHES[like.step_cache] if like.step_cache else None
+    if cached is not None and (family is None or family.name not in cached):
+        label = family.label if family else group.model.architecture
+        yield (
+            f"sampling.step_cache: {like.step_cache} is not there for {label}; diffusers has it for "
+            f"{', '.join(sorted(cached))}"
+        )
+    if family is None:
+        return
+    for key, side in (("width", like.width), ("height", like.height)):
+        if side % family.size_multiple:
+            below = max(family.size_multiple, side // family.size_multiple * family.size_multiple)
+            yield (
+                f"sampling.{key}: must be a multiple of {family.size_multiple} for {family.label}, for instance "
+                f"{below} or {below + family.size_multiple} (got {side})"
+            )

@@ -1,0 +1,91 @@
+"""A ControlNet before it is loaded, with its picture: found, checked against the model and hashed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.adapters.finding import check_family, family_label, find, hash_of, public_name
+from pipeline.adapters.reference_images import identify_image
+from pipeline.errors import ModelError
+from pipeline.models.families import FAMILIES
+from pipeline.models.inspection import ModelFiles, component_weights
+from pipeline.request import ControlNetSettings
+
+CONTROLNET_CLASSES = {
+    "sd15": "ControlNetModel",
+    "sdxl": "ControlNetModel",
+    "sd3": "SD3ControlNetModel",
+    "flux": "FluxControlNetModel",
+    "qwen_image": "QwenImageControlNetModel",
+    "sana": "SanaControlNetModel",
+}
+"""diffusers' class of ControlNet by family. Z-Image's takes layers out of the denoiser and is no model of its own."""
+
+_CANNY_PACKAGE = "cv2"
+
+
+def identify_controlnet(
+    source: str,
+    *,
+    image: str,
+    preprocess: Literal["none", "canny"] = "none",
+    strength: float = 1.0,
+    start: float = 0.0,
+    end: float = 1.0,
+    files: ModelFiles,
+    name: str | None = None,
+) -> ControlNetSettings:
+    """Find, check and hash a ControlNet and its picture. Raises `ModelError`.
+
+    A ControlNet is a diffusers folder. What family it is for is read off its class and the width that it attends to.
+    """
+    family, label = family_label(files)
+    if family is None or family.name not in CONTROLNET_CLASSES:
+        able = ", ".join(FAMILIES[one].label for one in CONTROLNET_CLASSES)
+        raise ModelError(f"controlnet {Path(source).name}: there is none for {label}; there are for: {able}")
+    path, facts = find(source, "controlnet", "expected a diffusers folder with the config.json of a ControlNet")
+    if not path.is_dir():
+        raise ModelError(
+            f"controlnet {path.name}: is a single file; expected a diffusers folder with a config.json and "
+            "safetensors weights"
+        )
+    name = public_name(name, path)
+    wanted = CONTROLNET_CLASSES[family.name]
+    if facts.class_name != wanted:
+        raise ModelError(f"controlnet {name}: is a {facts.class_name}; {label} takes a {wanted}")
+    check_family("controlnet", name, facts, files)
+    config = _config(path)
+    width, own = config.get("cross_attention_dim"), files.attention_width
+    if wanted == "ControlNetModel" and width and own and width != own:
+        raise ModelError(f"controlnet {name}: attends to width {width}, the model has {own}; take one made for {label}")
+    if config.get("num_mode"):
+        raise ModelError(f"controlnet {name}: is a union of several; expected a ControlNet for one kind of picture")
+    if preprocess == "canny" and importlib.util.find_spec(_CANNY_PACKAGE) is None:
+        raise ModelError(f"controlnet {name}: canny needs the package opencv: pip install 'darkroom[controlnet]'")
+    return ControlNetSettings(
+        name=name,
+        source=str(path),
+        sha256=hash_of(path, deciding_files(path)[0]),
+        image=identify_image(image),
+        preprocess=preprocess,
+        strength=strength,
+        start=start,
+        end=end,
+    )
+
+
+def deciding_files(folder: Path) -> tuple[tuple[Path, ...], str | None]:
+    """The files of a component's folder that decide what it computes, and their variant (`fp16` or None)."""
+    weights, variant = component_weights(folder, folder.name)
+    return (folder / "config.json", *weights), variant
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"controlnet {path.name}: config.json cannot be read ({error}); fetch it again") from None
+    return value

@@ -1,0 +1,102 @@
+"""An IP-Adapter before it is loaded, with its picture and its image encoder: found, checked and hashed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline.adapters.controlnet import deciding_files
+from pipeline.adapters.finding import check_family, family_label, find, hash_of, public_name
+from pipeline.adapters.reference_images import identify_image
+from pipeline.errors import ModelError
+from pipeline.models.families import FAMILIES
+from pipeline.models.inspection import ModelFiles
+from pipeline.models.references import resolve
+from pipeline.models.weights_header import read_weights
+from pipeline.request import IpAdapterSettings
+
+_FOLDER = "image_encoder"
+"""Name of the encoder's folder beside the file, as h94/IP-Adapter has it."""
+
+_READS_ALL = ("image_proj.proj.weight", "ip_adapter_proj_model.proj.weight")
+"""Tensors of adapters that read one embedding of the whole picture; the others read one per patch."""
+
+_FACE_ID = ("image_proj.norm.weight", "image_proj.perceiver_resampler.proj_in.weight")
+"""Tensors of adapters that read a face recogniser's numbers and no picture."""
+
+
+def identify_ip_adapter(
+    source: str,
+    *,
+    image: str,
+    scale: float = 1.0,
+    encoder: str | None = None,
+    files: ModelFiles,
+    name: str | None = None,
+) -> IpAdapterSettings:
+    """Find, check and hash an IP-Adapter, its image encoder and its picture. Raises `ModelError`.
+
+    Without `encoder` the folder `image_encoder` beside the file is taken.
+    """
+    family, label = family_label(files)
+    if family is None or not family.ip_adapter:
+        able = ", ".join(one.label for one in FAMILIES.values() if one.ip_adapter)
+        raise ModelError(f"ip-adapter {Path(source).name}: diffusers has none for {label}; it has for: {able}")
+    path, facts = find(source, "ip_adapter", "give an IP-Adapter as .safetensors")
+    name = public_name(name, path)
+    tensors = read_weights(path).tensors
+    face = "image_proj.proj.0.weight" in tensors and any(tensor in tensors for tensor in _FACE_ID)
+    if face and "image_proj.proj.3.weight" not in tensors:
+        raise ModelError(f"ip-adapter {name}: is a FaceID, which needs a face recogniser; take one that reads pictures")
+    check_family("ip-adapter", name, facts, files, by_width=files.denoiser == "unet")
+    folder = _encoder(encoder, path, name)
+    config, decisive = _checked_encoder(folder, name, family.name)
+    read = config.get("projection_dim" if any(tensor in tensors for tensor in _READS_ALL) else "hidden_size")
+    if facts.image_width and read and facts.image_width != read:
+        raise ModelError(
+            f"ip-adapter {name}: reads {facts.image_width} numbers per picture or patch, the encoder "
+            f"{folder.name} gives {read}; name the one that it was trained with (encoder: FOLDER)"
+        )
+    return IpAdapterSettings(
+        name=name,
+        source=str(path),
+        sha256=hash_of(path, facts.files),
+        image=identify_image(image),
+        scale=scale,
+        encoder_source=str(folder),
+        encoder_sha256=hash_of(folder, decisive),
+    )
+
+
+def _encoder(encoder: str | None, path: Path, name: str) -> Path:
+    if encoder is not None:
+        return resolve(encoder, "image encoder")
+    beside = path.parent / _FOLDER
+    if not beside.is_dir():
+        raise ModelError(
+            f"ip-adapter {name}: needs the image encoder that it was trained with; there is no {_FOLDER}/ beside it, "
+            "so name one (encoder: FOLDER)"
+        )
+    return beside
+
+
+def _checked_encoder(folder: Path, name: str, family: str) -> tuple[dict[str, Any], tuple[Path, ...]]:
+    """The encoder's configuration and the files that decide what it makes of a picture."""
+    wanted = "SiglipVisionModel" if family == "sd3" else "CLIPVisionModelWithProjection"
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ModelError(
+            f"ip-adapter {name}: image encoder {folder.name} has no config.json that can be read; "
+            f"expected the folder of a {wanted}"
+        ) from None
+    found = (config.get("architectures") or ["nothing"])[0]
+    if found not in (wanted, wanted.removesuffix("WithProjection")):
+        raise ModelError(f"ip-adapter {name}: image encoder {folder.name} is a {found}; expected a {wanted}")
+    vision = config.get("vision_config") or config
+    try:
+        files, _ = deciding_files(folder)
+    except ModelError as error:
+        raise ModelError(f"ip-adapter {name}: image encoder {error}") from None
+    return vision, files

@@ -1,0 +1,34 @@
+"""A LoRA before it is loaded: found, checked against the model's family and hashed."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+
+from pipeline.adapters.finding import check_family, family_label, file_now, find, hash_of, public_name
+from pipeline.errors import ModelError
+from pipeline.models.inspection import ModelFiles, inspect_file
+from pipeline.request import LoraSettings
+
+
+def identify_lora(source: str, *, weight: float, files: ModelFiles, name: str | None = None) -> LoraSettings:
+    """Find, check and hash a LoRA. Raises `ModelError` if it was made for another family than the model's."""
+    path, facts = find(source, "lora", "give a LoRA as .safetensors")
+    if facts.format != "safetensors":
+        raise ModelError(f"lora {path.name}: is {facts.format}; expected a LoRA as .safetensors")
+    name = public_name(name, path)
+    family, label = family_label(files)
+    if family and not family.lora:
+        raise ModelError(f"lora {name}: diffusers loads no LoRAs for {label}; leave it out")
+    check_family("lora", name, facts, files)
+    return LoraSettings(name=name, source=str(path), sha256=hash_of(path, facts.files), weight=weight)
+
+
+def touches_text_encoder(lora: LoraSettings) -> bool:
+    """Whether a LoRA changes how prompts are encoded. Raises `JobFailure` if its file is gone."""
+    return _touches(replace(lora, weight=1.0))
+
+
+@functools.lru_cache(maxsize=512)
+def _touches(lora: LoraSettings) -> bool:
+    return inspect_file(file_now(lora.source, lora.sha256, "lora", lora.name)).trains_text_encoder

@@ -1,0 +1,170 @@
+"""How far pictures had to give way to memory: each kind of them only as far as it had to, and not the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from pipeline import recovery
+from pipeline.errors import JobFailure
+from pipeline.guidance import is_guided
+from pipeline.memory.escalation import Where, climb
+from pipeline.memory.experience import Situation, Worked, kinds
+from pipeline.memory.techniques import conflicts, ordered
+from pipeline.request import ImageRequest, MemorySettings
+
+if TYPE_CHECKING:
+    from pipeline.models.loading import LoadedModel
+
+
+@dataclass(slots=True)
+class Course:
+    """Pictures of one kind in a bundle: how they are made `now`, how some came out last, and what is noted of that."""
+
+    situation: Situation
+    now: Worked
+    proven: Worked
+    noted: Worked
+
+    def held_with(self, techniques: tuple[str, ...]) -> None:
+        """Where the model could not be held as it should be, or has no such technique, that is nothing learnt."""
+        self.now = replace(self.now, techniques=techniques)
+        self.proven = replace(self.proven, techniques=techniques)
+        self.noted = replace(self.noted, techniques=techniques)
+
+
+class Ladder:
+    """Holds a model for the kinds of pictures in a bundle, and climbs when memory runs out.
+
+    Without `remember` nothing is recalled from earlier bundles and nothing noted for later ones.
+    """
+
+    def __init__(self, model: LoadedModel, *, remember: bool) -> None:
+        self._model, self._remember = model, remember
+        gave_way = model.gave_way
+        self._planned = gave_way[0] if gave_way and gave_way[1] == model.memory else model.memory
+        self._base = self._planned.techniques
+        """As planned, with what encoding took besides, which does not depend on what is to be drawn."""
+        self._proven_base = self._base
+        self._impossible: set[str] = set()
+        self._courses: dict[Situation, Course] = {}
+        self._encoding = self._situation("encode")
+
+    def prepare_encoding(self) -> None:
+        """Before texts are encoded, or looked up as encoded: the encoders as planned, or as they worked before."""
+        known = self._recalled(self._encoding)
+        if known is not None:
+            self._base = self._proven_base = self._together(self._planned.techniques, known.techniques)
+        held = {*self._model.memory.techniques}
+        if _of_encoders(held) != _of_encoders(self._base) or (known and not {*self._base} <= held):
+            self._hold(self._base)
+
+    def encoded(self) -> None:
+        """A text is: remember what it took."""
+        if self._base != self._proven_base and self._remember:
+            recovery.experience().remember(self._encoding, Worked(self._base))
+        self._proven_base = self._base
+
+    def encoding_failed(self) -> None:
+        """No rung was left: what was given up without any effect is taken back."""
+        self._base = self._proven_base
+        self._hold(self._base)
+
+    def course(self, requests: Sequence[ImageRequest]) -> Course:
+        """How pictures of this kind are made: as earlier in the bundle, as it worked before, or as planned."""
+        first = requests[0]
+        guided = is_guided(self._model.pipe, first.guidance_scale)
+        situation = self._situation("make", first.width, first.height, guided, kinds(first.adapters))
+        if situation not in self._courses:
+            known = self._recalled(situation)
+            start = Worked(self._base)
+            if known is not None:
+                start = replace(known, techniques=self._together(self._base, known.techniques))
+            self._courses[situation] = Course(situation, start, start, start)
+        return self._courses[situation]
+
+    def is_held(self, course: Course) -> bool:
+        """Whether the model is held as these pictures are made."""
+        return self._model.memory.techniques == course.now.techniques
+
+    def resume(self, course: Course) -> None:
+        """Hold the model as these pictures are made."""
+        if not self.is_held(course):
+            self._hold(course.now.techniques)
+            course.held_with(self._model.memory.techniques)
+
+    def climb(self, asked: MemorySettings, stage: Where, batch: int, course: Course | None = None) -> int | None:
+        """Give way by one rung: the batch size to go on with, the model held accordingly; None if no rung is left.
+
+        `course` is that of the pictures; without it, what is given up is given up for encoding.
+        """
+        model = self._model
+        while True:
+            held = model.memory
+            step = climb(asked, held, stage, batch, self._impossible, device_kind=model.device.type)
+            not_sliced = step is None or not (step.what == "vae_slicing" or held.uses("vae_slicing"))
+            if course and stage == "decode" and batch > 1 and not_sliced:  # slicing is not to be had
+                course.now = replace(course.now, decoded=batch // 2)
+                return batch // 2
+            if step is None:
+                return None
+            if step.memory != held and not self._hold(step.memory.techniques):
+                self._impossible.add(step.what)
+                continue
+            if course is None:
+                self._move_base(held.techniques, model.memory.techniques)
+            else:
+                batch_now = step.batch if step.what == "batch" else course.now.batch
+                course.now = replace(course.now, techniques=model.memory.techniques, batch=batch_now)
+            return step.batch
+
+    def denoised(self, course: Course) -> None:
+        """Some came through the denoiser so."""
+        course.proven = course.now
+
+    def made(self, course: Course) -> None:
+        """Some are pictures now: remember what it took."""
+        course.proven = course.now
+        if course.proven != course.noted and self._remember:
+            recovery.experience().remember(course.situation, course.proven)
+            course.noted = course.proven
+
+    def settled(self, course: Course) -> None:
+        """Those at hand are through a stage or failed: what was given up without any effect is taken back."""
+        course.now = course.proven
+
+    def _hold(self, techniques: tuple[str, ...]) -> bool:
+        """Whether the model could be brought to it, so that it is held in another way than before."""
+        from pipeline.memory.holding import hold
+
+        model = self._model
+        before = model.memory.techniques
+        memory = replace(self._planned, techniques=techniques)
+        outcome = recovery.attempted(model, lambda: hold(model, memory))
+        model.gave_way = (self._planned, model.memory)
+        return not isinstance(outcome, JobFailure) and model.memory.techniques != before
+
+    def _move_base(self, before: tuple[str, ...], after: tuple[str, ...]) -> None:
+        on, off = {*after} - {*before}, {*before} - {*after}
+        self._base = self._together(tuple({*self._base} - off), tuple(on), otherwise=after)
+
+    def _together(
+        self, some: tuple[str, ...], more: tuple[str, ...], otherwise: tuple[str, ...] | None = None
+    ) -> tuple[str, ...]:
+        """Both, where that is possible, or else the second."""
+        both = ordered((*some, *more))
+        faults = conflicts(both, self._model.device.type, tiny_vae=self._planned.tiny_vae_source is not None)
+        return both if not faults else more if otherwise is None else otherwise
+
+    def _recalled(self, situation: Situation) -> Worked | None:
+        return recovery.experience().recall(situation) if self._remember else None
+
+    def _situation(self, stage: Literal["encode", "make"], *shape: Any) -> Situation:
+        model = self._model
+        room = recovery.device_bytes(str(model.device))
+        return Situation(stage, model.settings.sha256, self._planned, room, *shape)
+
+
+def _of_encoders(techniques: Iterable[str]) -> set[str]:
+    return {name for name in techniques if name.startswith("encoder_")}

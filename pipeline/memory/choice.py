@@ -1,0 +1,209 @@
+"""Which techniques a model needs to fit: the plan that costs least in time and quality among those that do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import product
+
+from pipeline.memory.estimate import Estimate, Shape, estimate, resident_bytes
+from pipeline.memory.sizes import Sizes
+from pipeline.memory.techniques import QUANTIZATIONS, STREAMING, TECHNIQUES, impossible, installed, ordered
+from pipeline.memory.working_memory import GIB
+from pipeline.models.families import FAMILIES
+from pipeline.request import MemorySettings
+from pipeline.system.device import DeviceMemory
+
+CLASSES: dict[str, int] = {"none": 24 * GIB, "balanced": 12 * GIB, "aggressive": 8 * GIB, "ultra": 4 * GIB}
+"""The card that each level is for, in bytes."""
+
+_LARGEST_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A plan: techniques in `memory`, the batch in `shape`, and what is predicted of them.
+
+    If not `fits`, it is the plan that comes closest. `least_bytes` is the smallest budget that any plan would need.
+    """
+
+    memory: MemorySettings
+    shape: Shape
+    estimate: Estimate
+    budget_bytes: int
+    fits: bool
+    least_bytes: int
+
+
+def reserve(available: int) -> int:
+    """What stays unused of memory that nobody set a budget for: 5 %, but at least 0.4 GiB.
+
+    Working memory is estimated, so this is only for gaps between allocations (5 to 10 % on real cards) and for what
+    the desktop takes meanwhile (ComfyUI keeps 0.4 GB on Linux for it).
+    """
+    return max(available // 20, 2 * GIB // 5)
+
+
+def budget(asked: MemorySettings, device: DeviceMemory, device_kind: str) -> int:
+    """What may be used: the budget asked for, else what is free, but no more than the card that a level is for."""
+    if asked.budget_bytes is not None:
+        return asked.budget_bytes
+    available = device.free_bytes
+    if device_kind == "cuda":
+        available = min(available, CLASSES.get(asked.level, available))
+    return max(0, available - reserve(available))
+
+
+def choose(asked: MemorySettings, sizes: Sizes, shape: Shape, device: DeviceMemory, device_kind: str) -> Choice:
+    """The cheapest plan that fits. Techniques asked for are on, those forbidden stay off, the others are open.
+
+    On a CPU, and wherever device and host share their memory, only exact techniques are open.
+    """
+    return _choose(asked, sizes, shape, budget(asked, device, device_kind), device.host_free_bytes, device_kind)
+
+
+def choose_batch(
+    asked: MemorySettings,
+    sizes: Sizes,
+    shape: Shape,
+    device: DeviceMemory,
+    device_kind: str,
+    most: int,
+    *,
+    fixed: bool = False,
+) -> Choice:
+    """As `choose`, and the batch with it: `most` pictures if `fixed`, else as many as pay and need no costlier plan."""
+    if fixed:
+        return choose(asked, sizes, replace(shape, batch=most), device, device_kind)
+    alone = choose(asked, sizes, replace(shape, batch=1), device, device_kind)
+    memory = alone.memory
+    if "vae_slicing" not in asked.off:
+        memory = replace(memory, techniques=ordered((*memory.techniques, "vae_slicing")))
+    limit = batch_limit(sizes, memory, shape, alone.budget_bytes, device_kind)
+    return choose(asked, sizes, replace(shape, batch=max(1, min(most, limit))), device, device_kind)
+
+
+def batch_limit(sizes: Sizes, memory: MemorySettings, shape: Shape, budget_bytes: int, device_kind: str) -> int:
+    """The largest batch that fits with these techniques and, by the family's measurements, still pays; at least 1."""
+    family = FAMILIES.get(sizes.family) if sizes.family else None
+    most = _LARGEST_BATCH
+    if family:
+        most = min(most, max(1, family.batch * family.size**2 // (shape.width * shape.height)))
+    fits, too_large = 1, most + 1
+    while too_large - fits > 1:
+        middle = (fits + too_large) // 2
+        if estimate(sizes, memory, replace(shape, batch=middle), device_kind).peak_bytes <= budget_bytes:
+            fits = middle
+        else:
+            too_large = middle
+    return fits
+
+
+@lru_cache(maxsize=4096)
+def _choose(
+    asked: MemorySettings, sizes: Sizes, shape: Shape, budget_bytes: int, host_bytes: int, device_kind: str
+) -> Choice:
+    stored = frozenset(one.role for one in sizes.components if one.stored_bytes is not None)
+    plans = [
+        replace(asked, techniques=techniques, budget_bytes=budget_bytes)
+        for techniques in plans_for(replace(asked, budget_bytes=None), device_kind, shape.batch > 1, stored)
+    ]
+    first: tuple[MemorySettings, Estimate] | None = None
+    can_shrink = any("denoiser_int8" in memory.techniques or "fp8_storage" in memory.techniques for memory in plans)
+    for memory in plans:
+        found = estimate(sizes, memory, shape, device_kind)
+        if found.peak_bytes > budget_bytes:
+            continue
+        if can_shrink and _streams_whole_denoiser(sizes, memory, shape, device_kind):
+            continue  # half as much to stream costs less time
+        first = first or (memory, found)
+        # What the host lacks by estimate may still do, since files can be read again: it only decides between plans
+        # that fit the device.
+        if found.host_bytes <= host_bytes:
+            first = memory, found
+            break
+    smallest = min(
+        ((replace(memory, budget_bytes=0), memory) for memory in plans),
+        key=lambda plan: estimate(sizes, plan[0], shape, device_kind).peak_bytes,
+    )
+    least = estimate(sizes, smallest[0], shape, device_kind)
+    memory, found = first or (smallest[1], least)
+    return Choice(memory, shape, found, budget_bytes, first is not None, least.peak_bytes)
+
+
+def _streams_whole_denoiser(sizes: Sizes, memory: MemorySettings, shape: Shape, device_kind: str) -> bool:
+    """Whether a denoiser passes through the device in its full precision."""
+    on = {*memory.techniques}
+    denoiser = sizes.largest("denoiser")
+    if denoiser is None or on.isdisjoint(STREAMING) or not on.isdisjoint(QUANTIZATIONS["denoiser"]):
+        return False
+    stays = resident_bytes(sizes, memory, shape, device_kind, "denoiser") if "resident_blocks" in on else 0
+    return stays < denoiser.held_bytes(memory)
+
+
+@lru_cache(maxsize=256)
+def plans_for(
+    asked: MemorySettings, device_kind: str, several: bool, stored: frozenset[str] = frozenset()
+) -> tuple[tuple[str, ...], ...]:
+    """All sensible sets of techniques that hold what was asked for, the cheapest first.
+
+    `several`: batches of more than one picture. `stored`: roles whose weights come quantised, so that nothing more can
+    be done about them.
+    """
+    on = {*asked.techniques} | ({"half_precision"} if asked.dtype != "float32" else set())
+    usable = {name for name in TECHNIQUES if _open(name, asked, device_kind, stored)}
+    plans = {
+        ordered(on.union(*added))
+        for added in product(*_slots(usable, several, device_kind))
+        if _sensible(set().union(*added), usable)
+    }
+    valid = [plan for plan in plans if not any(impossible(plan, device_kind))] or [ordered(on)]
+    return tuple(sorted(valid, key=lambda plan: (sum(TECHNIQUES[name].cost for name in plan), plan)))
+
+
+def _open(name: str, asked: MemorySettings, device_kind: str, stored: frozenset[str]) -> bool:
+    technique = TECHNIQUES[name]
+    if name in asked.techniques or name in asked.off or device_kind not in technique.devices or not installed(name):
+        return False
+    if device_kind != "cuda" and (technique.lossy or name == "staged"):
+        return False  # all stages are in the same memory
+    if technique.lossy and asked.exact:
+        return False
+    if name == "tiny_vae" and asked.tiny_vae_source is None:
+        return False
+    if name == "fp8_storage" and installed("denoiser_int8"):
+        return False  # needs no package, and is less precise and slower
+    return not any(name in kinds for role, kinds in QUANTIZATIONS.items() if role in stored)
+
+
+_Slot = tuple[tuple[str, ...], ...]
+
+
+def _slots(usable: set[str], several: bool, device_kind: str) -> Iterator[_Slot]:
+    """What can be chosen independently, each with the choice of doing nothing."""
+    slicing = ("vae_slicing",) if several and "vae_slicing" in usable else ()
+    slots: list[_Slot] = [
+        (slicing, (*slicing, "vae_tiling"), (*slicing, "tiny_vae"), (*slicing, "vae_tiling", "tiny_vae")),
+        (("drop_encoders",),),
+    ]
+    if device_kind == "cuda":
+        slots += [
+            (("staged",),),
+            # float8 saves no more than int8 and is less precise.
+            (("denoiser_int8",), ("fp8_storage",), ("denoiser_int4",)),
+            (("encoder_int8",), ("encoder_int4",)),
+            (("model_offload",), *((name,) for name in reversed(STREAMING)), ("leaf_offload", "disk_offload")),
+        ]
+    elif device_kind == "cpu":
+        slots.append((("leaf_offload", "disk_offload"),))
+    for slot in slots:
+        yield ((), *(choice for choice in slot if choice and usable.issuperset(choice)))
+
+
+def _sensible(added: set[str], usable: set[str]) -> bool:
+    """Whether the plan takes the cheap steps before the dear ones."""
+    dear = added - {"vae_slicing", "vae_tiling", "tiny_vae", "drop_encoders", "staged"}
+    if dear and "staged" in usable and "staged" not in added:
+        return False
+    return not ("block_offload" in added and "resident_blocks" in usable)  # which does the same, and better

@@ -1,0 +1,192 @@
+"""How much memory a model will need, stage by stage, before anything of it is loaded.
+
+stage     on the device                                        works with
+encode    text encoders, and unless staged all the rest        one prompt
+denoise   denoiser, and unless staged all the rest             a batch, twice with guidance in one pass
+decode    VAE, and unless staged all the rest                  a batch, a picture, or a tile
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.memory.sizes import BYTES, ComponentSize, Role
+from pipeline.memory.sizes import Sizes as Sizes
+from pipeline.memory.techniques import STREAMING
+from pipeline.memory.working_memory import GIB, decode_elements, denoise_elements, encode_elements, tiled
+from pipeline.models.families import FAMILIES
+from pipeline.request import MemorySettings
+
+Stage = Literal["encode", "denoise", "decode"]
+STAGES: dict[Stage, Role] = {"encode": "encoder", "denoise": "denoiser", "decode": "vae"}
+"""Each stage and whose turn it is."""
+
+OVERHEAD: dict[str, int] = {"cuda": GIB // 2, "mps": GIB // 2, "cpu": GIB // 2}
+"""What lies on the device besides tensors: CUDA's context and libraries (0.3 to 0.8 GiB), or a Python process with
+torch and diffusers (0.4 GiB measured before, 0.5 after the first run)."""
+
+_HOST_PROCESS = 3 * GIB // 2
+"""The same on the host of a GPU, with CUDA's libraries loaded."""
+
+_PINNED_TWICE = 2
+"""diffusers' group offloading keeps a page-locked copy of what it streams ("2x the model size", its documentation)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What is made at once: pictures of one size in pixels. `guided`: with classifier-free guidance."""
+
+    width: int
+    height: int
+    batch: int = 1
+    guided: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Bytes. `peak_bytes` is what the process takes of the device, as `nvidia-smi` shows it.
+
+    `stage_bytes` are tensors alone, to be compared with what torch says it has allocated. On a CPU the device is the
+    host.
+    """
+
+    peak_bytes: int
+    stage_bytes: dict[str, int]
+    host_bytes: int
+
+    @property
+    def allocated_bytes(self) -> int:
+        """The peak in tensors alone."""
+        return max(self.stage_bytes.values())
+
+
+def estimate(sizes: Sizes, memory: MemorySettings, shape: Shape, device_kind: str) -> Estimate:
+    """The peak of each stage with these techniques. `resident_blocks` fill up `memory.budget_bytes`."""
+    model = _Held(sizes, memory, shape, device_kind)
+    stages: dict[str, int] = {stage: model.weights(stage) + model.working(stage) for stage in STAGES}
+    peak = max(stages.values()) + OVERHEAD[device_kind]
+    return Estimate(peak, stages, peak if model.on_host else model.host())
+
+
+def resident_bytes(sizes: Sizes, memory: MemorySettings, shape: Shape, device_kind: str, role: Role) -> int:
+    """With `resident_blocks`: bytes of blocks of the largest component of this role that may stay on the device.
+
+    What is in no block and the two blocks that pass through are beside it. The bytes of the whole component, if all of
+    it can stay; 0 without a budget.
+    """
+    component = sizes.largest(role)
+    if component is None:
+        return 0
+    return _Held(sizes, memory, shape, device_kind).resident(component)
+
+
+class _Held:
+    """A model under some techniques, for pictures of one shape."""
+
+    def __init__(self, sizes: Sizes, memory: MemorySettings, shape: Shape, device_kind: str) -> None:
+        self.sizes, self.memory, self.shape, self.kind = sizes, memory, shape, device_kind
+        self.on_host = device_kind != "cuda"
+        on = set(memory.techniques)
+        self.dropped = "drop_encoders" in on
+        self.one_by_one = "model_offload" in on and not self.on_host
+        self.from_disk = "disk_offload" in on
+        # On a host without a device of its own, what waits there is in memory all the same; only a disk is elsewhere.
+        self.streamed = not on.isdisjoint(STREAMING) and (not self.on_host or self.from_disk)
+        self.resident_blocks = "resident_blocks" in on
+        self.by_block = "block_offload" in on
+        self.staged = "staged" in on and not self.on_host
+        self.held = {component.name: component.held_bytes(memory) for component in sizes.components}
+
+    def weights(self, stage: Stage) -> int:
+        """Bytes of weights on the device."""
+        found = [self._on_device(one) for one in self.sizes.components if self._is_there(one, stage)]
+        return max(found, default=0) if self.one_by_one else sum(found)
+
+    def working(self, stage: Stage) -> int:
+        """Bytes that the stage needs beside weights."""
+        sizes, shape, dtype = self.sizes, self.shape, self.memory.dtype
+        component = sizes.largest(STAGES[stage])
+        if component is None:
+            return 0
+        each = component.element_bytes(dtype)
+        if stage == "encode":
+            return int(encode_elements(component.parameters) * each)
+        if stage == "denoise":
+            family = FAMILIES.get(sizes.family) if sizes.family else None
+            passes = shape.batch * (2 if shape.guided and (family is None or family.doubles_batch) else 1)
+            elements = denoise_elements(sizes.family, component.parameters, shape.width, shape.height)
+            return int(elements * passes * each)
+        tiny = component.tiny or self.memory.uses("tiny_vae")
+        pixels: float = shape.width * shape.height
+        if self.memory.uses("vae_tiling"):
+            pixels = tiled(pixels)
+        count = 1 if self.memory.uses("vae_slicing") else shape.batch
+        elements = decode_elements(sizes.family, component.parameters, pixels, tiny=tiny, on_cpu=self.kind == "cpu")
+        return int(elements * count * (BYTES[dtype] if tiny else each))
+
+    def host(self) -> int:
+        """Bytes on the host of a GPU: what waits there, and the largest component while it is loaded."""
+        waits = sum(
+            self.held[component.name] * self._copies(component)
+            for component in self.sizes.components
+            if self.staged or self.one_by_one or self.streamed
+            if not (self.dropped and component.role == "encoder")
+        )
+        plain = MemorySettings(dtype=self.memory.dtype)
+        loading = max((component.held_bytes(plain) for component in self.sizes.components), default=0)
+        return _HOST_PROCESS + max(waits, loading)
+
+    def resident(self, component: ComponentSize) -> int:
+        """Bytes of a component's blocks that may stay, beside its fixed part and two passing blocks."""
+        if self.memory.budget_bytes is None:
+            return 0
+        stage = next(stage for stage, role in STAGES.items() if role == component.role)
+        held = self.held[component.name]
+        room = self.memory.budget_bytes - OVERHEAD[self.kind] - self._beside(component, stage)
+        least = int(held * (component.parts.fixed + component.parts.passing))
+        return held if room >= held else max(0, room - least)
+
+    def _beside(self, component: ComponentSize, stage: Stage) -> int:
+        others = (
+            self.held[other.name]
+            for other in self.sizes.components
+            if other is not component and self._is_there(other, stage)
+        )
+        return sum(others) + self.working(stage)
+
+    def _passes(self, component: ComponentSize) -> bool:
+        """Whether it comes to the device in parts; of several encoders, streaming by blocks takes the largest."""
+        if component.role not in ("denoiser", "encoder") or not self.streamed:
+            return False
+        return not self.resident_blocks or component is self.sizes.largest(component.role)
+
+    def _is_there(self, component: ComponentSize, stage: Stage) -> bool:
+        role = STAGES[stage]
+        if component.role == role:
+            return True
+        if component.role == "other":
+            return stage != "decode" or not self.staged
+        if component.role == "encoder" and self.dropped and stage != "encode":
+            return False
+        # What is streamed shares the device with nothing: the rest comes for its own stage, as when staged.
+        return not (self.staged or self.one_by_one or self.streamed)
+
+    def _on_device(self, component: ComponentSize) -> int:
+        held = self.held[component.name]
+        if not self._passes(component):
+            return held
+        parts = component.parts
+        if self.resident_blocks:
+            least = int(held * (parts.fixed + parts.passing))
+            return min(held, least + self.resident(component))
+        if self.by_block and component.role == "denoiser":
+            fixed = parts.fixed if parts.coarse_fixed is None else parts.coarse_fixed
+            passing = parts.passing if parts.coarse_passing is None else parts.coarse_passing
+            return int(held * min(1.0, fixed + passing))
+        return int(held * parts.leaves)
+
+    def _copies(self, component: ComponentSize) -> int:
+        if not self._passes(component):
+            return 1
+        return 0 if self.from_disk else _PINNED_TWICE if not self.resident_blocks else 1

@@ -1,0 +1,67 @@
+"""The adapters of a request as parts of a record."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from pipeline.metadata.record import ControlNet, Embedding, Init, IpAdapter, Lora, Picture
+from pipeline.request import Adapters, LoraMatch, ReferenceImage
+
+
+def adapter_parts(adapters: Adapters, matches: Iterable[LoraMatch]) -> dict[str, Any]:
+    """The record's fields `task`, `loras`, `embeddings`, `controlnets`, `ip_adapters` and `init`.
+
+    `matches` says for each LoRA, by its hash, how many of its keys found a place.
+    """
+    by_hash = {match.sha256: match for match in matches}
+    init = adapters.init
+    return {
+        "task": "txt2img" if init is None else "img2img",
+        "loras": [
+            Lora(
+                name=without_folders(one.name),
+                sha256=one.sha256,
+                weight=one.weight,
+                matched=by_hash[one.sha256].matched if one.sha256 in by_hash else None,
+                unmatched=by_hash[one.sha256].unmatched if one.sha256 in by_hash else None,
+            )
+            for one in adapters.loras
+        ],
+        "embeddings": [
+            Embedding(name=without_folders(one.name), sha256=one.sha256, token=one.token) for one in adapters.embeddings
+        ],
+        "controlnets": [
+            ControlNet(
+                name=without_folders(one.name),
+                sha256=one.sha256,
+                image=_picture(one.image),
+                preprocess=one.preprocess,
+                strength=one.strength,
+                start=one.start,
+                end=one.end,
+            )
+            for one in adapters.controlnets
+        ],
+        "ip_adapters": [
+            IpAdapter(
+                name=without_folders(one.name),
+                sha256=one.sha256,
+                image=_picture(one.image),
+                scale=one.scale,
+                encoder_sha256=one.encoder_sha256,
+            )
+            for one in adapters.ip_adapters
+        ],
+        "init": None if init is None else Init(image=_picture(init.image), strength=init.strength),
+    }
+
+
+def without_folders(name: str) -> str:
+    """The last part of a path, in either notation: folders tell where a person keeps things."""
+    return re.split(r"[/\\]", name.rstrip("/\\"))[-1]
+
+
+def _picture(image: ReferenceImage) -> Picture:
+    return Picture(name=without_folders(image.name), sha256=image.sha256)

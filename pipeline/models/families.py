@@ -1,0 +1,130 @@
+"""The model families that are known by name: which diffusers classes they are, and what must be known before loading.
+
+How prompts are encoded, denoised and decoded is not said here: that is read off the pipelines themselves. Parameter
+counts are those of the published weights, counted on the meta device from the published configurations; they serve to
+plan for models that are not on this machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One architecture. Sizes are pixels; a request's sides must be multiples of `size_multiple`.
+
+    `guidance`: `cfg` is classifier-free guidance above 1; `embedded` is a number that a distilled model was given,
+    without a negative prompt; `true_cfg` is classifier-free guidance by the argument `true_cfg_scale`. `img2img` and
+    `controlnet` are diffusers' pipelines for these tasks, None where there is none; `lora` and `ip_adapter` say whether
+    it can load these. `doubles_batch`: guidance runs both prompts in one forward pass.
+    `decode_elements_per_pixel` is the working memory of the decoder, in elements of its dtype (InvokeAI's calibration,
+    `vae_working_memory.py`). `batch` is the number of images of the native size after which larger batches no longer
+    pay on a GPU.
+    """
+
+    name: str
+    label: str
+    pipeline_class: str
+    denoiser: str
+    denoiser_class: str
+    size: int
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    size_multiple: int = 8
+    flow_matching: bool = True
+    guidance: str = "cfg"
+    doubles_batch: bool = False
+    img2img: str | None = None
+    controlnet: str | None = None
+    controlnet_img2img: str | None = None
+    lora: bool = True
+    ip_adapter: bool = False
+    latent_channels: int = 16
+    decode_elements_per_pixel: int = 2200
+    batch: int = 1
+
+
+_CLIP_L, _CLIP_G, _T5_XXL = 0.123e9, 0.695e9, 4.762e9
+_KL = 0.084e9
+
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        Family(
+            "sd15", "Stable Diffusion 1.5", "StableDiffusionPipeline", "unet", "UNet2DConditionModel", 512,
+            {"unet": 0.860e9, "text_encoder": _CLIP_L, "vae": _KL},
+            flow_matching=False, doubles_batch=True, img2img="StableDiffusionImg2ImgPipeline",
+            controlnet="StableDiffusionControlNetPipeline",
+            controlnet_img2img="StableDiffusionControlNetImg2ImgPipeline",
+            ip_adapter=True, latent_channels=4, batch=8,
+        ),
+        Family(
+            "sdxl", "Stable Diffusion XL", "StableDiffusionXLPipeline", "unet", "UNet2DConditionModel", 1024,
+            {"unet": 2.567e9, "text_encoder": _CLIP_L, "text_encoder_2": _CLIP_G, "vae": _KL},
+            flow_matching=False, doubles_batch=True, img2img="StableDiffusionXLImg2ImgPipeline",
+            controlnet="StableDiffusionXLControlNetPipeline",
+            controlnet_img2img="StableDiffusionXLControlNetImg2ImgPipeline",
+            ip_adapter=True, latent_channels=4, batch=4,
+        ),
+        Family(
+            "sd3", "Stable Diffusion 3.5", "StableDiffusion3Pipeline", "transformer", "SD3Transformer2DModel", 1024,
+            {"transformer": 2.243e9, "text_encoder": _CLIP_L, "text_encoder_2": _CLIP_G, "text_encoder_3": _T5_XXL,
+             "vae": _KL},
+            size_multiple=16, doubles_batch=True, img2img="StableDiffusion3Img2ImgPipeline",
+            controlnet="StableDiffusion3ControlNetPipeline", ip_adapter=True, batch=2,
+        ),
+        Family(
+            "flux", "FLUX.1", "FluxPipeline", "transformer", "FluxTransformer2DModel", 1024,
+            {"transformer": 11.90e9, "text_encoder": _CLIP_L, "text_encoder_2": _T5_XXL, "vae": _KL},
+            size_multiple=16, guidance="embedded", img2img="FluxImg2ImgPipeline",
+            controlnet="FluxControlNetPipeline", controlnet_img2img="FluxControlNetImg2ImgPipeline",
+            ip_adapter=True,
+        ),
+        Family(
+            "flux2_klein", "FLUX.2 klein", "Flux2KleinPipeline", "transformer", "Flux2Transformer2DModel", 1024,
+            {"transformer": 3.876e9, "text_encoder": 4.02e9, "vae": _KL},
+            size_multiple=16, latent_channels=32,
+        ),
+        Family(
+            "qwen_image", "Qwen-Image", "QwenImagePipeline", "transformer", "QwenImageTransformer2DModel", 1328,
+            {"transformer": 20.43e9, "text_encoder": 8.29e9, "vae": 0.127e9},
+            size_multiple=16, guidance="true_cfg", img2img="QwenImageImg2ImgPipeline",
+            controlnet="QwenImageControlNetPipeline", decode_elements_per_pixel=2900,
+        ),
+        Family(
+            "z_image", "Z-Image", "ZImagePipeline", "transformer", "ZImageTransformer2DModel", 1024,
+            {"transformer": 6.155e9, "text_encoder": 4.02e9, "vae": _KL},
+            size_multiple=16, img2img="ZImageImg2ImgPipeline",
+
+        ),
+        Family(
+            "sana", "Sana", "SanaPipeline", "transformer", "SanaTransformer2DModel", 1024,
+            {"transformer": 1.604e9, "text_encoder": 2.614e9, "vae": 0.312e9},
+            size_multiple=32, doubles_batch=True, controlnet="SanaControlNetPipeline", latent_channels=32,
+            batch=4,
+        ),
+        Family(
+            "pixart_sigma", "PixArt-Sigma", "PixArtSigmaPipeline", "transformer", "PixArtTransformer2DModel", 1024,
+            {"transformer": 0.611e9, "text_encoder": _T5_XXL, "vae": _KL},
+            lora=False, size_multiple=16, flow_matching=False, doubles_batch=True, latent_channels=4, batch=4,
+        ),
+        Family(
+            "lumina2", "Lumina-Image 2.0", "Lumina2Pipeline", "transformer", "Lumina2Transformer2DModel", 1024,
+            {"transformer": 2.610e9, "text_encoder": 2.614e9, "vae": _KL}, size_multiple=16, batch=2,
+        ),
+        Family(
+            "chroma", "Chroma", "ChromaPipeline", "transformer", "ChromaTransformer2DModel", 1024,
+            {"transformer": 8.90e9, "text_encoder": _T5_XXL, "vae": _KL},
+            size_multiple=16, img2img="ChromaImg2ImgPipeline",
+        ),
+    )
+}  # fmt: skip
+"""Every family by its name."""
+
+_BY_PIPELINE = {family.pipeline_class: family for family in FAMILIES.values()}
+
+
+def family_of(pipeline_class: str) -> Family | None:
+    """The family whose text-to-image pipeline is called so; None for the many others that diffusers can run."""
+    return _BY_PIPELINE.get(pipeline_class)

@@ -1,0 +1,114 @@
+"""What inspection finds out: about a model that makes pictures, and about any single file of weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Layout = Literal["folder", "checkpoint", "denoiser"]
+"""A diffusers folder, a single file with encoder and VAE, a single file without them."""
+
+Kind = Literal[
+    "checkpoint", "denoiser", "lora", "vae", "controlnet", "embedding", "ip_adapter", "text_encoder"
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One part of a model. `file_bytes` are those of its tensors; `dtype` is the one that most of them have."""
+
+    name: str
+    class_name: str
+    parameters: int
+    file_bytes: int
+    dtype: str | None
+    files: tuple[Path, ...]
+    quantization: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A sound model: the files that decide its pictures, and what it was made for.
+
+    `width` and `height` are pixels. `text_layers` counts the layers of the first text encoder, where it is known.
+    `config` is the folder that has what a single file leaves out. `prediction_type` is None where nothing says it and
+    for flow-matching models; what the weights say of it is already in `scheduler_config`. `guidance_distilled`: a
+    guidance scale changes nothing. `attention_width`: see `FileFacts`. `notes` are sentences for people.
+    """
+
+    path: Path
+    layout: Layout
+    pipeline_class: str
+    family: str | None
+    label: str
+    files: tuple[Path, ...]
+    variant: str | None
+    scheduler_class: str
+    scheduler_config: dict[str, Any]
+    text_layers: int | None
+    width: int
+    height: int
+    components: tuple[Component, ...] = ()
+    denoiser: str = "unet"
+    prediction_type: str | None = None
+    zero_snr: bool = False
+    quantization: str | None = None
+    guidance_distilled: bool = False
+    latent_channels: int | None = None
+    attention_width: int | None = None
+    config: Path | None = None
+    notes: tuple[str, ...] = ()
+
+    def component(self, name: str) -> Component | None:
+        """The component of this name, if the model has it with weights."""
+        return next((component for component in self.components if component.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What one file of weights, or the folder of one component, is.
+
+    `families` are all names of `FAMILIES` that the tensors fit, several where names and shapes do not tell them apart,
+    none where nothing is known; `label` says in words what it is. `attention_width` is the width of what a UNet's cross
+    attention reads (768 in SD 1.5), and in transformers that of the hidden states; of a LoRA, that of the model it was
+    made for. `prefix` stands before the denoiser's tensor names. `ranks` are a LoRA's, ascending, and `network` its
+    kind. `vectors` counts an embedding's tokens. `image_width` is what an IP-Adapter expects of its image encoder.
+    """
+
+    path: Path
+    kind: Kind
+    families: tuple[str, ...]
+    label: str
+    format: str
+    files: tuple[Path, ...]
+    parameters: int
+    file_bytes: int
+    dtypes: tuple[str, ...]
+    layout: Literal["original", "diffusers"] | None = None
+    prefix: str = ""
+    class_name: str | None = None
+    quantization: str | None = None
+    prediction_type: str | None = None
+    zero_snr: bool = False
+    guidance_embedded: bool | None = None
+    blocks: int | None = None
+    attention_width: int | None = None
+    latent_channels: int | None = None
+    components: tuple[Component, ...] = ()
+    ranks: tuple[int, ...] = ()
+    network: str | None = None
+    trains_text_encoder: bool = False
+    vectors: int | None = None
+    image_width: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def family(self) -> str | None:
+        """The family, where only one fits."""
+        return self.families[0] if len(self.families) == 1 else None
+
+    @property
+    def dtype(self) -> str | None:
+        """The dtype that most bytes are of."""
+        return self.dtypes[0] if self.dtypes else None

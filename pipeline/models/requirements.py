@@ -1,0 +1,42 @@
+"""What a model needs to be loaded that may not be there, known before anything is loaded."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from pipeline.models.components import index_of
+from pipeline.models.inspection import ModelFiles
+from pipeline.request import MemorySettings, ModelSettings
+
+EXTRAS = {"gguf": "gguf", "torchao": "quantization", "bitsandbytes": "bitsandbytes"}
+"""Packages that read quantised weights, and the extra of this program that installs each."""
+
+_QUANTIZATIONS = ("int8", "float8", "int4")
+
+
+def requirement_faults(files: ModelFiles, settings: ModelSettings, memory: MemorySettings) -> list[str]:
+    """Sentences on what is missing: packages for weights that are stored quantised, the safety checker.
+
+    And on what contradicts itself: quantising weights that are quantised already.
+    """
+    faults = []
+    name = settings.name
+    for component in files.components:
+        if component.quantization is None:
+            continue
+        gguf = files.path in component.files and files.path.suffix == ".gguf"
+        package = "gguf" if gguf else component.quantization.partition(" ")[0]
+        if package in EXTRAS and importlib.util.find_spec(package) is None:
+            faults.append(
+                f"model {name}: {component.name} is stored as {component.quantization}, for which the package "
+                f"{package} is missing: pip install 'darkroom[{EXTRAS[package]}]'"
+            )
+        role = "denoiser" if component.name == files.denoiser else "encoder"
+        asked = next((f"{role}_{kind}" for kind in _QUANTIZATIONS if memory.uses(f"{role}_{kind}")), None)
+        if asked and component.quantization != "float8" and component.name != "vae":
+            faults.append(
+                f"model {name}: {component.name} is stored as {component.quantization} already; leave out {asked}"
+            )
+    if settings.safety_checker and not (index_of(files)[1].get("safety_checker") or [None])[0]:
+        faults.append(f"model {name}: has no safety checker; leave model.safety_checker at false")
+    return faults

@@ -1,0 +1,142 @@
+"""What happens when something fails on a model: who pays for it, and what is tried next."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from pipeline.errors import DarkroomError, Interrupted, JobFailure, ModelError, OutOfMemory, RunStopped
+from pipeline.failures import classify
+from pipeline.memory.escalation import Where, climb
+from pipeline.memory.experience import Experience, Situation, Worked
+from pipeline.models.loading import load
+from pipeline.models.profile import weight_files
+from pipeline.request import ImageRequest, MemorySettings, ModelSettings
+from pipeline.system.device import host_memory
+
+if TYPE_CHECKING:
+    from pipeline.memory.pool import Pool
+    from pipeline.models.loading import LoadedModel
+    from pipeline.speed import SpeedSettings
+
+T = TypeVar("T")
+
+
+@functools.cache
+def experience() -> Experience:
+    """This process's memory of what worked."""
+    return Experience()
+
+
+def attempted(model: LoadedModel, work: Callable[[], T]) -> T | JobFailure:
+    """What `work` returns, or the failure that it ended in, after which the model is usable again.
+
+    Where memory ran out while components of other models waited in the pool, those go, and it is tried once more.
+    Raises `Interrupted` and `RunStopped`, of which `DeviceLost` says that only a new process can go on.
+    """
+    outcome = _attempted_once(model, work)
+    if isinstance(outcome, OutOfMemory) and idle_dropped(model.pool):
+        return _attempted_once(model, work)
+    return outcome
+
+
+def idle_dropped(pool: Pool) -> bool:
+    """Whether components that no model uses were there to be forgotten: they cost a second load, and no picture."""
+    return (pool.clear(on_device=True) or pool.clear()) > 0
+
+
+def load_giving_way(
+    settings: ModelSettings,
+    asked: MemorySettings,
+    held: MemorySettings,
+    device: str,
+    cpu_threads: int | None,
+    pool: Pool,
+    speed: SpeedSettings,
+) -> LoadedModel:
+    """`load`, held with more techniques than planned as long as memory runs out over it, as far as `asked` allows.
+
+    Raises `ModelError`, and `OutOfMemory` with the numbers when nothing is left to give up.
+    """
+    situation = Situation("load", settings.sha256, held, device_bytes(device))
+    known = experience().recall(situation)
+    failure: OutOfMemory | None = None
+    memory = before = held if known is None else replace(held, techniques=known.techniques)
+    what, impossible = "", set[str]()
+    while True:
+        try:
+            model = load(settings, memory, device, cpu_threads, pool=pool, speed=speed)
+        except OutOfMemory as error:
+            failure = failure or OutOfMemory(*error.args)  # without its traceback, which would keep tensors
+            again = True
+        except ModelError:
+            if what:
+                impossible.add(what)
+                memory, again = before, False
+            elif memory != held:  # it is not to be had any more as it worked before
+                experience().forget(situation)
+                memory = before = held
+                continue
+            else:
+                raise
+        else:
+            if failure is not None and memory != held:
+                experience().remember(situation, Worked(memory.techniques))
+            return model
+        if again and idle_dropped(pool):
+            continue
+        step = climb(asked, memory, "load", 1, impossible, device_kind=device)
+        if step is None:
+            assert failure is not None  # nothing is given up before memory has run out
+            size = sum(file.stat().st_size for file in weight_files(settings))
+            raise _nothing_left(failure, f"load, {size / 1e9:.1f} GB of weights", asked, memory)
+        memory, before, what = step.memory, memory, step.what
+
+
+def exhausted(model: LoadedModel, failure: OutOfMemory, stage: Where, requests: Sequence[ImageRequest]) -> OutOfMemory:
+    """The failure with the numbers of a stage, when nothing is left to give up."""
+    first = requests[0]
+    peaks = model.stage_peaks.get(stage, {})
+    peak = peaks.get("allocated", peaks.get("rss"))
+    reached = f"{stage} at {peak / 1e9:.1f} GB" if peak else stage
+    what = f"{reached}, {len(requests)} of {first.width} x {first.height}"
+    return _nothing_left(failure, what, first.memory, model.memory)
+
+
+def device_bytes(device: str) -> int:
+    """The whole memory of a device that torch knows by this name."""
+    import torch
+
+    if torch.device(device).type != "cuda":
+        return host_memory()[0]
+    return int(torch.cuda.get_device_properties(device).total_memory)
+
+
+def _attempted_once(model: LoadedModel, work: Callable[[], T]) -> T | JobFailure:
+    from pipeline.memory.holding import recover
+
+    try:
+        return work()
+    except (Interrupted, RunStopped):
+        recover(model)
+        raise
+    except JobFailure as error:
+        failure = type(error)(*error.args)  # without what it was raised from, which would keep tensors
+    except DarkroomError as error:
+        failure = JobFailure(str(error))
+    except Exception as error:
+        failure = classify(error)
+    # Outside the except block: a traceback that is still alive would keep the tensors that took the memory.
+    recover(model)
+    return failure
+
+
+def _nothing_left(failure: OutOfMemory, what: str, asked: MemorySettings, held: MemorySettings) -> OutOfMemory:
+    more = "allow lossy techniques (memory.quality) or those switched off, " if asked.exact or asked.off else ""
+    techniques = ", ".join(held.techniques) or "no technique"
+    return OutOfMemory(
+        f"{str(failure).split('; try ')[0]} ({what}, held with {techniques}); nothing is left to give up: "
+        f"{more}take a smaller size or another model"
+    )

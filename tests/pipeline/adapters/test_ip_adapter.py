@@ -1,0 +1,209 @@
+"""IP-Adapters: pictures as prompts, looked at once, and the denoiser as before afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from adapter_files import (
+    write_flux_ip_adapter,
+    write_image_encoder,
+    write_ip_adapter,
+    write_picture,
+    write_sd3_ip_adapter,
+    write_tensors,
+)
+from direct_calls import pictures
+
+from pipeline.adapters import apply, check_adapters, identify_ip_adapter, take_off
+from pipeline.errors import JobFailure, ModelError
+from pipeline.models.loading import LoadedModel
+from pipeline.request import NO_ADAPTERS, Adapters, IpAdapterSettings
+
+
+@pytest.fixture
+def adapter(sd: LoadedModel, tmp_path: Path) -> Path:
+    return write_ip_adapter(tmp_path / "ip", sd.pipe.unet)
+
+
+@pytest.fixture
+def face(tmp_path: Path) -> Path:
+    return write_picture(tmp_path / "face.png")
+
+
+def one(model: LoadedModel, path: Path, image: Path, **values: Any) -> IpAdapterSettings:
+    return identify_ip_adapter(str(path), image=str(image), files=model.files, **values)
+
+
+def test_a_picture_steers_by_its_scale_and_leaves_no_trace(
+    sd: LoadedModel, adapter: Path, face: Path, tmp_path: Path
+) -> None:
+    base = pictures(sd)
+    processors = sd.pipe.unet.attn_processors
+    whole, half, none = (
+        pictures(sd, Adapters(ip_adapters=(one(sd, adapter, face, scale=scale),))) for scale in (1.0, 0.5, 0.0)
+    )
+    assert np.abs(whole - base).max() > 1e-3 and np.abs(half - whole).max() > 1e-3
+    np.testing.assert_array_equal(none, base)
+    other = write_picture(tmp_path / "other.png", seed=1)
+    assert np.abs(pictures(sd, Adapters(ip_adapters=(one(sd, adapter, other),))) - whole).max() > 1e-4
+    np.testing.assert_array_equal(pictures(sd), base)
+    assert sd.pipe.unet.attn_processors == processors and sd.pipe.unet.encoder_hid_proj is None
+    assert sd.pipe.image_encoder is None and sd.pipe.feature_extractor is None
+
+
+@pytest.mark.parametrize("plus", [False, True])
+def test_the_same_picture_as_plain_diffusers(
+    sd: LoadedModel, load_tiny: Callable[..., LoadedModel], tmp_path: Path, face: Path, plus: bool
+) -> None:
+    import torch
+    from PIL import Image
+
+    base = pictures(sd)
+    adapter = write_ip_adapter(tmp_path / "ip", sd.pipe.unet, plus=plus)
+    ours = pictures(sd, Adapters(ip_adapters=(one(sd, adapter, face, scale=0.7),)))
+    plain = load_tiny("sd15").pipe
+    plain.load_ip_adapter(str(adapter.parent), subfolder="", weight_name=adapter.name)
+    plain.set_ip_adapter_scale(0.7)
+    for component in (plain.unet, plain.image_encoder):
+        component.requires_grad_(False).eval()
+    with torch.inference_mode():
+        theirs = plain(
+            "a red house", ip_adapter_image=Image.open(face).convert("RGB"), num_inference_steps=3, guidance_scale=5.0,
+            width=32, height=32, generator=[torch.Generator("cpu").manual_seed(1)], output_type="np",
+        ).images  # fmt: skip
+    np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(pictures(sd), base)
+
+
+def test_the_encoder_is_loaded_once_and_looks_once(sd: LoadedModel, adapter: Path, face: Path) -> None:
+    adapters = Adapters(ip_adapters=(one(sd, adapter, face),))
+    loads = sd.pool.loads
+    for _ in range(2):
+        apply(sd, adapters)
+        apply(sd, NO_ADAPTERS)
+    assert sd.pool.loads == loads + 1
+    assert len(sd.adapters.seen) == 1
+    sd.pool.clear()  # nobody uses the encoder any more
+    apply(sd, adapters)
+    assert sd.pool.loads == loads + 1
+
+
+def test_two_at_once_and_a_lora_beside_them(sd: LoadedModel, adapter: Path, face: Path, tmp_path: Path) -> None:
+    from adapter_files import layers_of, write_lora
+
+    from pipeline.adapters import identify_lora
+
+    lora = write_lora(tmp_path / "style.safetensors", layers_of(sd.pipe, "unet"))
+    base = pictures(sd)
+    second = write_ip_adapter(adapter.parent, sd.pipe.unet, seed=1)
+    pair = (one(sd, adapter, face), one(sd, second, write_picture(tmp_path / "b.png", seed=2), scale=0.4))
+    single, double = (pictures(sd, Adapters(ip_adapters=some)) for some in (pair[:1], pair))
+    assert np.abs(single - double).max() > 1e-3
+    loras = (identify_lora(str(lora), weight=1.0, files=sd.files),)
+    assert np.abs(pictures(sd, Adapters(ip_adapters=pair, loras=loras)) - double).max() > 1e-3
+    np.testing.assert_array_equal(pictures(sd, Adapters(ip_adapters=pair)), double)
+    np.testing.assert_array_equal(pictures(sd), base)
+
+
+def test_a_batch_makes_the_pictures_that_single_calls_make(sd: LoadedModel, adapter: Path, face: Path) -> None:
+    adapters = Adapters(ip_adapters=(one(sd, adapter, face),))
+    batch = pictures(sd, adapters, seeds=(1, 2))
+    np.testing.assert_allclose(pictures(sd, adapters, seeds=(2,))[0], batch[1], atol=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("techniques", [("denoiser_int8",), ("block_offload",), ("resident_blocks",), ("fp8_storage",)])
+def test_on_a_model_that_is_held_otherwise(
+    load_tiny: Callable[..., LoadedModel], techniques: tuple[str, ...], tmp_path: Path, face: Path
+) -> None:
+    plain = load_tiny("sdxl")
+    adapter = write_ip_adapter(tmp_path / "ip", plain.pipe.unet)
+    model = load_tiny("sdxl", techniques=techniques)
+    adapters = Adapters(ip_adapters=(one(model, adapter, face),))
+    base = pictures(model)
+    changed = pictures(model, adapters)
+    assert np.abs(changed - base).max() > 1e-3
+    np.testing.assert_array_equal(pictures(model), base)
+    if techniques[0] in ("block_offload", "resident_blocks"):
+        np.testing.assert_array_equal(pictures(plain, adapters), changed)
+
+
+@pytest.mark.parametrize(("family", "write"), [("flux", write_flux_ip_adapter), ("sd3", write_sd3_ip_adapter)])
+def test_transformers_have_theirs(
+    load_tiny: Callable[..., LoadedModel], family: str, write: Callable[..., Path], tmp_path: Path, face: Path
+) -> None:
+    model = load_tiny(family)
+    adapter = write(tmp_path / "ip", model.pipe.transformer)
+    base = pictures(model)
+    whole, half = (
+        pictures(model, Adapters(ip_adapters=(one(model, adapter, face, scale=scale),))) for scale in (1.0, 0.5)
+    )
+    assert np.abs(whole - base).max() > 1e-3 and np.abs(whole - half).max() > 1e-4
+    other = write_picture(tmp_path / "other.png", seed=1)
+    assert np.abs(pictures(model, Adapters(ip_adapters=(one(model, adapter, other),))) - whole).max() > 1e-5
+    batch = pictures(model, Adapters(ip_adapters=(one(model, adapter, face),)), seeds=(2, 1))
+    np.testing.assert_allclose(batch[1], whole[0], atol=2e-4)
+    np.testing.assert_array_equal(pictures(model), base)
+
+
+def test_a_denoiser_that_was_loaded_again_gets_it_again(sd: LoadedModel, adapter: Path, face: Path) -> None:
+    from pipeline.models.loading import load_component
+
+    adapters = Adapters(ip_adapters=(one(sd, adapter, face),))
+    expected = pictures(sd, adapters)
+    take_off(sd, "unet")
+    assert sd.pipe.unet.encoder_hid_proj is None
+    sd.pool.discard(sd.pool.key_of(sd.pipe.unet))
+    sd.pipe.unet = load_component(sd, "unet")
+    np.testing.assert_array_equal(pictures(sd, adapters), expected)
+
+
+def test_what_does_not_fit_is_refused(
+    sd: LoadedModel, load_tiny: Callable[..., LoadedModel], adapter: Path, face: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    of_xl = write_ip_adapter(tmp_path / "xl", load_tiny("sdxl").pipe.unet, seed=3)
+    with pytest.raises(ModelError, match="ip-adapter ip3: was made for a model of width 64, this one has 32"):
+        one(sd, of_xl, face)
+    with pytest.raises(ModelError, match=r"diffusers has none for Sana; it has for: Stable Diffusion 1.5"):
+        one(load_tiny("sana"), adapter, face)
+    narrow = write_image_encoder(tmp_path / "narrow", width=8)
+    with pytest.raises(ModelError, match="reads 16 numbers per picture or patch, the encoder narrow gives 8"):
+        one(sd, adapter, face, encoder=str(narrow))
+    with pytest.raises(ModelError, match="image encoder text_encoder is a CLIPTextModel; expected a CLIPVision"):
+        one(sd, adapter, face, encoder=str(sd.files.path / "text_encoder"))
+    with pytest.raises(ModelError, match=r"image encoder .*no such file"):
+        one(sd, adapter, face, encoder=str(tmp_path / "none"))
+    lonely = tmp_path / "lonely.safetensors"
+    lonely.write_bytes(adapter.read_bytes())
+    with pytest.raises(ModelError, match="there is no image_encoder/ beside it, so name one"):
+        one(sd, lonely, face)
+    proj = {"image_proj.proj.0.weight": torch.ones(4, 4), "image_proj.norm.weight": torch.ones(32)}
+    keys = {f"ip_adapter.1.to_{kind}_ip.weight": torch.ones(32, 32) for kind in "kv"}
+    with pytest.raises(ModelError, match="is a FaceID, which needs a face recogniser"):
+        one(sd, write_tensors(tmp_path / "faceid.safetensors", **proj, **keys), face)
+
+
+def test_one_that_does_not_load_leaves_nothing_behind(sd: LoadedModel, adapter: Path, face: Path) -> None:
+    from safetensors.torch import load_file
+
+    base = pictures(sd)
+    tensors = load_file(adapter)
+    del tensors["ip_adapter.1.to_k_ip.weight"]
+    write_tensors(adapter, **tensors)
+    with pytest.raises(JobFailure, match="ip-adapter ip0: does not fit this model"):
+        apply(sd, Adapters(ip_adapters=(one(sd, adapter, face),)))
+    np.testing.assert_array_equal(pictures(sd), base)
+
+
+def test_a_file_that_vanished_after_planning_fails(sd: LoadedModel, adapter: Path, face: Path) -> None:
+    adapters = Adapters(ip_adapters=(one(sd, adapter, face),))
+    adapter.unlink()
+    with pytest.raises(JobFailure, match=r"ip-adapter ip0: ip0.safetensors is gone"):
+        apply(sd, adapters)
+    assert check_adapters(adapters, sd.files) == []

@@ -1,0 +1,240 @@
+"""The choice of techniques: fits what it says, costs no more than it must, keeps what was asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from pipeline.memory import choice as choosing
+from pipeline.memory import techniques
+from pipeline.memory.choice import CLASSES, Choice, batch_limit, choose, choose_batch, reserve
+from pipeline.memory.estimate import Shape, Sizes, estimate
+from pipeline.memory.sizes import ComponentSize
+from pipeline.memory.techniques import QUANTIZATIONS, STREAMING, TECHNIQUES, conflicts
+from pipeline.models.families import FAMILIES
+from pipeline.request import MemorySettings
+from pipeline.system.device import DeviceMemory
+
+GIB = 2**30
+LOSSY = {name for name, technique in TECHNIQUES.items() if technique.lossy}
+BUDGETS = (4, 6, 8, 10, 12, 16, 24, 32, 48, 80)
+
+
+@pytest.fixture(autouse=True)
+def everything_installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for module in (choosing, techniques):
+        monkeypatch.setattr(module, "installed", lambda name: True)
+    choosing.plans_for.cache_clear()
+    choosing._choose.cache_clear()
+    yield
+    choosing.plans_for.cache_clear()
+    choosing._choose.cache_clear()
+
+
+def memory(gigabytes: float, host: float = 128) -> DeviceMemory:
+    return DeviceMemory(*(int(size * GIB) for size in (gigabytes, gigabytes, host, host)))
+
+
+def choice(family: str, gigabytes: float, *, device: str = "cuda", host: float = 128, **asked: Any) -> Choice:
+    known = FAMILIES[family]
+    settings = MemorySettings(**{"level": "auto", "dtype": "bfloat16", **asked})
+    shape = Shape(known.size, known.size, 1, known.guidance != "embedded")
+    return choose(settings, Sizes.published(known), shape, memory(gigabytes, host), device)
+
+
+def on(found: Choice) -> set[str]:
+    return {*found.memory.techniques} - {"half_precision"}
+
+
+def cost(found: Choice) -> int:
+    return sum(TECHNIQUES[name].cost for name in found.memory.techniques)
+
+
+@pytest.mark.parametrize("gigabytes", [4, 8])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_fits_small_cards(family: str, gigabytes: int) -> None:
+    found = choice(family, gigabytes)
+    assert found.fits and found.estimate.peak_bytes <= found.budget_bytes < gigabytes * GIB
+    assert found.memory.budget_bytes == found.budget_bytes
+    assert conflicts(found.memory.techniques) == []
+
+
+@pytest.mark.parametrize(
+    ("family", "gigabytes", "expected"),
+    [
+        ("sd15", 4, set()),  # 2.0 GiB and 1.15 GB to decode
+        ("sdxl", 24, set()),
+        ("sdxl", 12, set()),
+        ("sdxl", 8, {"staged"}),
+        ("flux2_klein", 24, set()),
+        ("flux2_klein", 12, {"staged"}),  # 7.5 GiB at most
+        ("z_image", 12, {"staged", "denoiser_int8"}),  # 5.7
+        ("flux", 24, {"staged", "denoiser_int8"}),  # 11.1; 22.2 and 0.5 to work with are too much
+        ("qwen_image", 24, {"staged", "denoiser_int8"}),  # 19.0
+        ("flux", 80, set()),
+    ],
+)
+def test_the_tiers_of_the_reference(family: str, gigabytes: int, expected: set[str]) -> None:
+    assert on(choice(family, gigabytes)) == expected
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_exact_quality_never_changes_pixels_and_says_when_it_cannot_fit(family: str) -> None:
+    for gigabytes in BUDGETS:
+        found = choice(family, gigabytes, exact=True)
+        assert not on(found) & LOSSY
+        assert found.fits == (found.budget_bytes >= found.least_bytes)
+
+
+def test_exact_streams_where_the_other_quality_stores_in_eight_bits() -> None:
+    assert on(choice("flux", 12, exact=True)) == {"staged", "resident_blocks"}
+    assert on(choice("flux", 16)) == {"staged", "denoiser_int8"}
+
+
+def test_streaming_a_large_denoiser_comes_after_storing_it_in_eight_bits() -> None:
+    assert {"denoiser_int8", "resident_blocks"} <= on(choice("flux", 8))
+
+
+def test_a_small_denoiser_keeps_its_precision_beside_a_large_encoder() -> None:
+    """PixArt-Sigma: 1.1 GiB of denoiser, 8.9 of T5. Only the encoder has to pass through the device."""
+    found = on(choice("pixart_sigma", 4))
+    assert "resident_blocks" in found and not found & {*QUANTIZATIONS["denoiser"]}
+
+
+@given(family=st.sampled_from([*FAMILIES]), small=st.floats(1, 80), more=st.floats(0, 40), exact=st.booleans())
+def test_more_memory_never_takes_costlier_techniques(family: str, small: float, more: float, exact: bool) -> None:
+    tight, roomy = (choice(family, gigabytes, exact=exact) for gigabytes in (small, small + more))
+    assert roomy.fits or not tight.fits
+    if tight.fits:
+        assert cost(roomy) <= cost(tight)
+        assert tight.estimate.peak_bytes <= tight.budget_bytes
+        assert len(on(roomy) & {*STREAMING, *LOSSY}) <= len(on(tight) & {*STREAMING, *LOSSY})
+
+
+@given(family=st.sampled_from([*FAMILIES]), exact=st.booleans())
+def test_the_least_budget_is_enough_and_a_byte_less_is_not(family: str, exact: bool) -> None:
+    least = choice(family, 80, exact=exact, budget_bytes=GIB).least_bytes
+    assert choice(family, 80, exact=exact, budget_bytes=least).fits
+    assert not choice(family, 80, exact=exact, budget_bytes=least - 1).fits
+
+
+@given(
+    family=st.sampled_from([*FAMILIES]),
+    asked=st.sets(st.sampled_from([*TECHNIQUES]), max_size=3),
+    off=st.sets(st.sampled_from([*TECHNIQUES]), max_size=6),
+    gigabytes=st.floats(2, 80),
+)
+def test_what_was_asked_for_is_on_and_what_was_forbidden_is_off(
+    family: str, asked: set[str], off: set[str], gigabytes: float
+) -> None:
+    off -= asked | {"half_precision"}
+    assume(not conflicts(asked, tiny_vae=True))
+    settings = {"techniques": tuple(asked), "off": tuple(off), "tiny_vae_source": "folder"}
+    chosen = {*choice(family, gigabytes, **settings).memory.techniques}
+    assert asked <= chosen and not off & chosen
+    assert conflicts(chosen, tiny_vae=True) == []
+
+
+def test_each_level_asks_for_its_class_on_a_large_card_and_for_no_more_than_there_is() -> None:
+    for level, size in CLASSES.items():
+        assert choice("flux", 80, level=level).budget_bytes == size - reserve(size)
+        assert choice("flux", 6, level=level).budget_bytes <= 6 * GIB - reserve(6 * GIB)
+    assert choice("flux", 80).budget_bytes == 80 * GIB - 4 * GIB
+    assert choice("flux", 80, level="ultra", budget_bytes=16 * GIB).budget_bytes == 16 * GIB
+
+
+def test_on_a_cpu_nothing_changes_pixels_and_levels_do_not_narrow_the_memory() -> None:
+    for family in FAMILIES:
+        for gigabytes in BUDGETS:
+            found = choice(family, gigabytes, device="cpu", host=gigabytes, dtype="float32", level="ultra")
+            assert not on(found) & LOSSY and "staged" not in on(found)
+    assert on(choice("sdxl", 64, device="cpu", host=64, dtype="float32", level="ultra")) == set()
+    short = on(choice("flux", 16, device="cpu", host=16, dtype="float32"))
+    assert {"leaf_offload", "disk_offload"} <= short
+    asked = choice("sdxl", 64, device="cpu", host=64, dtype="float32", techniques=("vae_tiling",))
+    assert on(asked) == {"vae_tiling"}
+
+
+def test_a_short_host_drops_encoders_before_it_falls_back_to_the_disk() -> None:
+    roomy, short = (choice("flux", 12, host=host, exact=True) for host in (64, 28))
+    assert on(roomy) == {"staged", "resident_blocks"}
+    assert on(short) == {"staged", "resident_blocks", "drop_encoders"}
+    assert short.fits and short.estimate.host_bytes <= 28 * GIB
+    # Nothing helps a host that cannot even load the denoiser; then the device alone decides.
+    assert on(choice("flux", 12, host=4, exact=True)) == on(roomy)
+
+
+def test_without_torchao_the_denoiser_is_stored_as_float8(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "installed", lambda name: TECHNIQUES[name].needs is None)
+    choosing.plans_for.cache_clear()
+    choosing._choose.cache_clear()
+    assert on(choice("z_image", 12)) == {"staged", "fp8_storage"}
+
+
+def test_weights_that_come_quantised_are_not_quantised_again() -> None:
+    flux = FAMILIES["flux"]
+    parts = Sizes.published(flux).components
+    gguf = ComponentSize("transformer", "denoiser", int(11.9e9), "flux", stored_bytes=7 * GIB)
+    sizes = Sizes("flux", (gguf, *(part for part in parts if part.role != "denoiser")))
+    asked = MemorySettings(level="auto", dtype="bfloat16")
+    for gigabytes in (4, 6, 8, 12):
+        found = choose(asked, sizes, Shape(1024, 1024), memory(gigabytes), "cuda")
+        assert found.fits and not on(found) & {*QUANTIZATIONS["denoiser"]}
+
+
+def test_half_precision_is_said_where_it_is_on() -> None:
+    assert "half_precision" in choice("sdxl", 24).memory.techniques
+    assert "half_precision" not in choice("sdxl", 24, dtype="float32").memory.techniques
+
+
+def test_batches_grow_into_what_is_free_and_no_further_than_pays() -> None:
+    sdxl, asked = Sizes.published(FAMILIES["sdxl"]), MemorySettings(level="auto", dtype="bfloat16")
+
+    def batch(gigabytes: float, side: int = 1024, most: int = 32) -> Choice:
+        return choose_batch(asked, sdxl, Shape(side, side), memory(gigabytes), "cuda", most)
+
+    assert batch(80).shape.batch == 4  # what the family gains from
+    assert batch(80, 512).shape.batch == 16  # as many pixels
+    assert batch(80, most=3).shape.batch == 3
+    tight = batch(6.3)
+    assert tight.fits and tight.shape.batch < 4
+    larger = estimate(sdxl, tight.memory, Shape(1024, 1024, tight.shape.batch + 1), "cuda")
+    assert larger.peak_bytes > tight.budget_bytes
+    assert batch(1).shape.batch == 1 and not batch(1).fits
+    for gigabytes in BUDGETS:
+        alone = choose(asked, sdxl, Shape(1024, 1024), memory(gigabytes), "cuda")
+        assert on(batch(gigabytes)) <= on(alone) | {"vae_slicing"}
+
+
+def test_a_fixed_batch_is_kept_and_techniques_make_room_for_it() -> None:
+    sdxl, asked = Sizes.published(FAMILIES["sdxl"]), MemorySettings(level="auto", dtype="bfloat16")
+    found = choose_batch(asked, sdxl, Shape(1024, 1024), memory(24), "cuda", 8, fixed=True)
+    assert found.shape.batch == 8 and found.fits and on(found) == {"vae_slicing"}
+
+
+def test_the_batch_limit_is_the_last_that_fits() -> None:
+    sizes = Sizes.published(FAMILIES["sd15"])
+    held = MemorySettings(dtype="float16")
+    limit = batch_limit(sizes, held, Shape(512, 512), 8 * GIB, "cuda")
+    fits, too_large = (estimate(sizes, held, Shape(512, 512, batch), "cuda").peak_bytes for batch in (limit, limit + 1))
+    assert fits <= 8 * GIB < too_large
+    assert batch_limit(sizes, held, Shape(512, 512), 80 * GIB, "cuda") == FAMILIES["sd15"].batch
+    assert batch_limit(sizes, held, Shape(512, 512), GIB, "cuda") == 1
+
+
+def test_planning_is_quick() -> None:
+    """A plan asks once per model, size and batch; a study over sizes may ask a thousand times."""
+    asked, sizes = MemorySettings(level="auto", dtype="bfloat16"), Sizes.published(FAMILIES["flux"])
+    started = time.perf_counter()
+    for number in range(50):
+        choose(asked, sizes, Shape(512 + 8 * number, 1024), memory(8), "cuda")
+    assert (time.perf_counter() - started) / 50 < 0.02
+    started = time.perf_counter()
+    for _ in range(1000):
+        choose(asked, sizes, Shape(512, 1024), memory(8), "cuda")
+    assert (time.perf_counter() - started) / 1000 < 0.002

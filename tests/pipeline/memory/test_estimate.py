@@ -1,0 +1,281 @@
+"""The estimate against figures that others have published or that were counted elsewhere, and how it moves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.memory.estimate import OVERHEAD, STAGES, Estimate, Shape, Sizes, estimate, resident_bytes
+from pipeline.memory.sizes import ComponentSize
+from pipeline.memory.techniques import TECHNIQUES, impossible, ordered
+from pipeline.models.families import FAMILIES
+from pipeline.models.model_files import Component, ModelFiles
+from pipeline.request import MemorySettings
+
+GIB = 2**30
+SD3_LARGE = {"transformer": 8.057e9}
+
+
+def held(*techniques: str, **settings: Any) -> MemorySettings:
+    return MemorySettings(**{"dtype": "bfloat16", "techniques": ordered(techniques), **settings})
+
+
+def native(family: str, batch: int = 1) -> Shape:
+    return Shape(FAMILIES[family].size, FAMILIES[family].size, batch, guided=True)
+
+
+def predict(family: str, *techniques: str, device: str = "cuda", batch: int = 1, **settings: Any) -> Estimate:
+    return estimate(Sizes.published(FAMILIES[family]), held(*techniques, **settings), native(family, batch), device)
+
+
+def weights(family: str, *techniques: str, **counts: float) -> dict[str, float]:
+    """GiB by component."""
+    memory = held(*techniques)
+    components = Sizes.published(FAMILIES[family], counts).components
+    return {component.name: component.held_bytes(memory) / GIB for component in components}
+
+
+@pytest.mark.parametrize(
+    ("family", "counts", "total", "largest"),
+    [
+        ("sd15", {}, 2.0, 1.6),
+        ("sdxl", {}, 6.5, 4.8),
+        ("sd3", {}, 14.7, 8.9),
+        ("sd3", SD3_LARGE, 25.6, 15.0),
+        ("flux", {}, 31.4, 22.2),
+        ("flux2_klein", {}, 14.9, 7.5),
+        ("qwen_image", {}, 54.0, 38.0),
+        ("z_image", {}, 19.1, 11.5),
+        ("sana", {}, 8.4, 4.9),
+        ("pixart_sigma", {}, 10.2, 8.9),
+        ("lumina2", {}, 9.9, 4.9),
+        ("chroma", {}, 25.6, 16.6),
+    ],
+)
+def test_weights_agree_with_the_published_models(
+    family: str, counts: dict[str, float], total: float, largest: float
+) -> None:
+    there = weights(family, **counts)
+    assert sum(there.values()) == pytest.approx(total, rel=0.02, abs=0.05)
+    assert max(there.values()) == pytest.approx(largest, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "eight_bits", "four_bits"),
+    [
+        ("flux", "transformer", 11.1, 6.1),
+        ("flux2_klein", "transformer", 3.61, 1.99),
+        ("qwen_image", "transformer", 19.0, 10.5),
+        ("z_image", "transformer", 5.73, 3.15),
+        ("chroma", "transformer", 8.3, 4.6),
+        ("flux", "text_encoder_2", 4.44, 2.44),
+    ],
+)
+def test_quantised_weights_agree_with_the_table(family: str, name: str, eight_bits: float, four_bits: float) -> None:
+    assert weights(family, "denoiser_int8", "encoder_int8")[name] == pytest.approx(eight_bits, rel=0.03)
+    assert weights(family, "denoiser_int4", "encoder_int4")[name] == pytest.approx(
+        four_bits, rel=0.1
+    )  # vocabularies stay
+
+
+def test_what_cannot_be_quantised_keeps_its_size() -> None:
+    """Most of SD 1.5's UNet are convolutions, and a fifth of Gemma is its vocabulary."""
+    assert weights("sd15", "denoiser_int8")["unet"] > 0.8 * weights("sd15")["unet"]
+    assert weights("sana", "encoder_int8")["text_encoder"] > 0.6 * weights("sana")["text_encoder"]
+    assert weights("sdxl", "encoder_int8", "denoiser_int8")["vae"] == weights("sdxl")["vae"]
+
+
+@pytest.mark.parametrize(
+    ("family", "dtype", "size", "techniques", "gigabytes"),
+    [
+        ("sdxl", "bfloat16", 1024, (), 4.6),
+        ("flux", "bfloat16", 1024, (), 4.6),
+        ("sdxl", "float16", 1024, (), 9.2),  # its VAE is held as float32
+        ("qwen_image", "bfloat16", 1024, (), 6.1),
+        ("sd15", "float16", 512, (), 1.15),
+        ("sdxl", "bfloat16", 1024, ("vae_tiling",), 1.4),
+        ("qwen_image", "bfloat16", 1024, ("vae_tiling",), 1.9),
+    ],
+)
+def test_decoding_agrees_with_invokeai(
+    family: str, dtype: str, size: int, techniques: tuple[str, ...], gigabytes: float
+) -> None:
+    sizes, memory = Sizes.published(FAMILIES[family]), held("staged", *techniques, dtype=dtype)
+    stages = estimate(sizes, memory, Shape(size, size), "cuda").stage_bytes
+    (vae,) = (one for one in sizes.components if one.role == "vae")
+    assert stages["decode"] - vae.held_bytes(memory) == pytest.approx(gigabytes * 1e9, rel=0.03)
+
+
+def test_slicing_decodes_one_by_one_and_a_tiny_vae_needs_little() -> None:
+    batch = predict("flux", "staged", batch=4).stage_bytes["decode"]
+    sliced = predict("flux", "staged", "vae_slicing", batch=4).stage_bytes["decode"]
+    assert sliced == predict("flux", "staged").stage_bytes["decode"] < batch / 3
+    tiny = predict("flux", "staged", "tiny_vae", tiny_vae_source="x").stage_bytes["decode"]
+    assert tiny < sliced / 3
+
+
+def test_denoising_agrees_with_published_peaks() -> None:
+    """`diffusers/benchmarks`: FLUX.1 dev, one forward pass at 1024 x 1024: 22.64 GiB resident, 0.56 by leaf."""
+    assert predict("flux", "staged").stage_bytes["denoise"] / GIB == pytest.approx(22.64, rel=0.01)
+    assert predict("flux", "leaf_offload").stage_bytes["denoise"] / GIB == pytest.approx(0.56, abs=0.15)
+
+
+def test_guidance_doubles_the_batch_only_where_both_go_through_at_once() -> None:
+    def grows(family: str) -> float:
+        sizes, memory = Sizes.published(FAMILIES[family]), held()
+        alone, guided = (
+            estimate(sizes, memory, replace(native(family), guided=guided), "cuda").stage_bytes["denoise"]
+            for guided in (False, True)
+        )
+        return guided - alone
+
+    assert grows("sdxl") > 0 and grows("sd3") > 0
+    assert grows("qwen_image") == grows("z_image") == 0
+
+
+def test_each_technique_takes_off_the_device_what_it_says() -> None:
+    resident = predict("flux").stage_bytes
+    staged = predict("flux", "staged").stage_bytes
+    total = sum(weights("flux").values()) * GIB
+    for stage in STAGES:
+        assert resident[stage] > total > staged[stage]
+    dropped = predict("flux", "drop_encoders").stage_bytes
+    assert dropped["encode"] == resident["encode"]
+    encoders = sum(size for name, size in weights("flux").items() if name.startswith("text_encoder"))
+    assert (resident["denoise"] - dropped["denoise"]) / GIB == pytest.approx(encoders, abs=0.001)
+    one_by_one = predict("sd3", "model_offload").stage_bytes
+    assert one_by_one["encode"] < predict("sd3", "staged").stage_bytes["encode"]
+    assert predict("flux", "block_offload").stage_bytes["denoise"] < 2.5 * GIB
+
+
+def test_streaming_from_disk_spares_the_host_and_from_memory_does_not() -> None:
+    from_memory, from_disk = (predict("flux", "leaf_offload", *more) for more in ((), ("disk_offload",)))
+    assert from_memory.peak_bytes == from_disk.peak_bytes
+    assert from_memory.host_bytes > 2 * (22.2 + 8.9) * GIB > from_disk.host_bytes
+    assert predict("flux", "staged", "drop_encoders").host_bytes < predict("flux", "staged").host_bytes
+
+
+def test_on_a_cpu_the_device_is_the_host_and_stages_save_nothing() -> None:
+    plain = predict("sdxl", device="cpu", dtype="float32")
+    assert plain.host_bytes == plain.peak_bytes
+    for technique in ("staged", "model_offload", "leaf_offload", "resident_blocks"):
+        assert predict("sdxl", technique, device="cpu", dtype="float32") == plain
+    assert predict("sdxl", "leaf_offload", "disk_offload", device="cpu", dtype="float32").peak_bytes < plain.peak_bytes
+
+
+@pytest.mark.parametrize("gigabytes", [4, 8, 12, 16, 24])
+@pytest.mark.parametrize("family", ["flux", "qwen_image", "z_image", "sdxl"])
+def test_resident_blocks_fill_the_budget_and_never_more(family: str, gigabytes: int) -> None:
+    techniques = ("staged", "resident_blocks", "vae_tiling")
+    found = predict(family, *techniques, budget_bytes=gigabytes * GIB)
+    denoise = found.stage_bytes["denoise"] + OVERHEAD["cuda"]
+    whole = predict(family, "staged", "vae_tiling").stage_bytes["denoise"] + OVERHEAD["cuda"]
+    assert denoise == pytest.approx(min(whole, gigabytes * GIB), abs=4)
+
+
+def test_resident_bytes_are_what_the_budget_leaves() -> None:
+    sizes, shape = Sizes.published(FAMILIES["flux"]), native("flux")
+
+    def stays(gigabytes: float, role: Any = "denoiser") -> int:
+        memory = held("staged", "resident_blocks", budget_bytes=int(gigabytes * GIB))
+        return resident_bytes(sizes, memory, shape, "cuda", role)
+
+    assert stays(1) == 0
+    assert stays(13) - stays(12) == pytest.approx(GIB, abs=4)
+    assert stays(40) / GIB == pytest.approx(22.2, rel=0.01)
+    assert stays(40, "encoder") / GIB == pytest.approx(8.9, rel=0.01)
+    assert resident_bytes(sizes, held("resident_blocks"), shape, "cuda", "denoiser") == 0
+
+
+COMPOSABLE = st.sets(st.sampled_from([*TECHNIQUES])).map(ordered).filter(lambda on: not any(impossible(on, "cuda")))
+
+
+@given(
+    family=st.sampled_from([*FAMILIES]),
+    on=COMPOSABLE,
+    width=st.integers(16, 256).map(lambda side: side * 8),
+    batch=st.integers(1, 8),
+)
+def test_more_pixels_and_larger_batches_never_need_less(
+    family: str, on: tuple[str, ...], width: int, batch: int
+) -> None:
+    sizes, memory = Sizes.published(FAMILIES[family]), held(*on, budget_bytes=8 * GIB)
+
+    def peak(shape: Shape) -> int:
+        return estimate(sizes, memory, shape, "cuda").peak_bytes
+
+    one = peak(Shape(width, width, batch))
+    assert 0 < one <= peak(Shape(width, width, batch + 1)) and one <= peak(Shape(width, width + 64, batch))
+
+
+@given(family=st.sampled_from([*FAMILIES]), on=COMPOSABLE)
+def test_no_technique_adds_to_the_peak(family: str, on: tuple[str, ...]) -> None:
+    plain = predict(family, batch=2)
+    assert predict(family, *on, batch=2, budget_bytes=4 * GIB).peak_bytes <= plain.peak_bytes
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_unknown_architecture_is_taken_for_the_worst_known_one(family: str) -> None:
+    known = Sizes.published(FAMILIES[family])
+    unknown = Sizes(None, tuple(replace(component, family=None) for component in known.components))
+    shape = native(family)
+    for techniques in ((), ("staged",), ("staged", "denoiser_int8"), ("leaf_offload",)):
+        guess, truth = (estimate(sizes, held(*techniques), shape, "cuda").stage_bytes for sizes in (unknown, known))
+        for stage in STAGES:
+            assert guess[stage] >= truth[stage]
+
+
+def model_files(*components: Component, family: str | None = "flux") -> ModelFiles:
+    return ModelFiles(
+        path=Path("m"), layout="folder", pipeline_class="FluxPipeline", family=family, label="", files=(), variant=None,
+        scheduler_class="", scheduler_config={}, text_layers=None, width=1024, height=1024, components=components,
+        denoiser="transformer",
+    )  # fmt: skip
+
+
+def test_files_count_with_what_their_headers_say() -> None:
+    sizes = Sizes.from_files(
+        model_files(
+            Component("transformer", "FluxTransformer2DModel", 12_000, 6_800, "uint8", (), "gguf Q4_0"),
+            Component("text_encoder", "CLIPTextModel", 1_000, 2_000, "float16", ()),
+            Component("vae", "AutoencoderTiny", 500, 1_000, "float16", ()),
+            Component("scheduler", "FlowMatchEulerDiscreteScheduler", 0, 0, None, ()),
+        )
+    )
+    assert [(one.name, one.role) for one in sizes.components] == [
+        ("transformer", "denoiser"),
+        ("text_encoder", "encoder"),
+        ("vae", "vae"),
+    ]
+    held_as = {one.name: one.held_bytes(held(dtype="float32")) for one in sizes.components}
+    assert held_as == {"transformer": 6_800, "text_encoder": 4_000, "vae": 2_000}
+
+
+def test_what_works_beside_the_denoiser_counts() -> None:
+    sizes = Sizes.published(FAMILIES["sdxl"])
+    with_controlnet = sizes.beside("controlnet", 1_250_000_000)
+    for techniques, stages in (((), ("encode", "denoise", "decode")), (("staged",), ("denoise",))):
+        without, beside = (
+            estimate(one, held(*techniques), native("sdxl"), "cuda").stage_bytes for one in (sizes, with_controlnet)
+        )
+        for stage in stages:
+            assert beside[stage] - without[stage] == 2_500_000_000
+
+
+def test_small_models_are_estimated_small() -> None:
+    """A tiny model of a known architecture must not be refused for the working memory of the large one."""
+    tiny = Sizes(
+        "flux",
+        (
+            ComponentSize("transformer", "denoiser", 100_000, "flux"),
+            ComponentSize("text_encoder", "encoder", 50_000, "flux"),
+            ComponentSize("vae", "vae", 20_000, "flux"),
+        ),
+    )
+    found = estimate(tiny, held(), Shape(64, 64), "cuda")
+    assert found.allocated_bytes < 50 * 2**20 and found.peak_bytes == found.allocated_bytes + OVERHEAD["cuda"]

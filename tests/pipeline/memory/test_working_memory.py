@@ -1,0 +1,160 @@
+"""The tables of working memory and of parts, counted again on the real architectures without their storage."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pipeline.memory.block_streaming import blocks_of
+from pipeline.memory.quantization import _layers
+from pipeline.memory.working_memory import denoise_elements, denoiser_parts
+from pipeline.models.families import FAMILIES
+
+pytestmark = pytest.mark.slow
+
+SDXL = {
+    "sample_size": 128,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "block_out_channels": (320, 640, 1280),
+    "cross_attention_dim": 2048,
+    "attention_head_dim": (5, 10, 20),
+    "transformer_layers_per_block": (1, 2, 10),
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+    "use_linear_projection": True,
+}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "sd15": {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8},
+    "sdxl": SDXL,
+    "flux": {"guidance_embeds": True},
+    "z_image": {},
+    "sana": {},
+}
+"""The published configurations, as far as they differ from the classes' defaults."""
+
+
+def inputs(family: str, side: int, batch: int) -> dict[str, Any]:
+    import torch
+
+    def empty(*shape: int) -> torch.Tensor:
+        return torch.empty(*shape, dtype=torch.bfloat16, device="meta")
+
+    latent, tokens = side // 8, (side // 16) ** 2
+    by_family: dict[str, Callable[[], dict[str, Any]]] = {
+        "sd15": lambda: {
+            "sample": empty(batch, 4, latent, latent),
+            "timestep": empty(batch),
+            "encoder_hidden_states": empty(batch, 77, 768),
+        },
+        "sdxl": lambda: {
+            "sample": empty(batch, 4, latent, latent),
+            "timestep": empty(batch),
+            "encoder_hidden_states": empty(batch, 77, 2048),
+            "added_cond_kwargs": {"text_embeds": empty(batch, 1280), "time_ids": empty(batch, 6)},
+        },
+        "flux": lambda: {
+            "hidden_states": empty(batch, tokens, 64),
+            "encoder_hidden_states": empty(batch, 512, 4096),
+            "pooled_projections": empty(batch, 768),
+            "timestep": empty(batch),
+            "guidance": empty(batch),
+            "img_ids": empty(tokens, 3),
+            "txt_ids": empty(512, 3),
+        },
+        "z_image": lambda: {
+            "x": [empty(16, 1, latent, latent) for _ in range(batch)],
+            "t": empty(batch),
+            "cap_feats": [empty(512, 2560) for _ in range(batch)],
+        },
+        "sana": lambda: {
+            "hidden_states": empty(batch, 32, side // 32, side // 32),
+            "encoder_hidden_states": empty(batch, 300, 2304),
+            "encoder_attention_mask": empty(batch, 300),
+            "timestep": empty(batch),
+        },
+    }
+    return by_family[family]()
+
+
+def peak_elements(model: Any, arguments: dict[str, Any]) -> float:
+    """The most elements of two bytes that are alive at once in a forward pass, inputs and weights not counted."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    class Alive(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.alive = self.peak = 0
+            given = [one for one in tree_leaves(arguments) if isinstance(one, torch.Tensor)]
+            self.kept = [one.untyped_storage() for one in (*model.parameters(), *model.buffers(), *given)]
+            self.known: dict[int, Any] = {storage._cdata: None for storage in self.kept}
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            made = function(*args, **(kwargs or {}))
+            for tensor in tree_leaves(made):
+                if isinstance(tensor, torch.Tensor) and tensor.untyped_storage()._cdata not in self.known:
+                    self._watch(tensor.untyped_storage())
+            return made
+
+        def _watch(self, storage: Any) -> None:
+            key, size = storage._cdata, storage.nbytes()
+
+            def gone(_: Any) -> None:
+                self.alive -= size
+                self.known.pop(key, None)
+
+            self.known[key] = weakref.ref(storage, gone)
+            self.alive += size
+            self.peak = max(self.peak, self.alive)
+
+    with torch.no_grad(), (alive := Alive()):
+        model(**arguments, return_dict=False)
+    return alive.peak / 2
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def denoiser(request: pytest.FixtureRequest) -> tuple[str, Any]:
+    import diffusers
+    import torch
+
+    known = FAMILIES[request.param]
+    with torch.device("meta"):
+        model = getattr(diffusers, known.denoiser_class)(**CONFIGS[request.param])
+    return request.param, model.to(torch.bfloat16).requires_grad_(False).eval()
+
+
+@pytest.mark.parametrize(("share", "batch"), [(1, 1), (0.5, 1), (1, 2)])
+def test_denoisers_keep_so_much_alive(
+    denoiser: tuple[str, Any], share: float, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def fused(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> Any:
+        return query.new_empty(*query.shape[:-1], value.shape[-1])
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", fused)
+    family, model = denoiser
+    side = int(FAMILIES[family].size * share)
+    counted = peak_elements(model, inputs(family, side, batch))
+    parameters = sum(weight.numel() for weight in model.parameters())
+    assert counted == pytest.approx(batch * denoise_elements(family, parameters, side, side), rel=0.03)
+
+
+def test_parts_are_spread_so(denoiser: tuple[str, Any]) -> None:
+    family, model = denoiser
+
+    def count(module: Any) -> int:
+        return sum(weight.numel() for weight in module.parameters())
+
+    total, known = count(model), denoiser_parts(family)
+    blocks = sorted((count(block) for block in blocks_of(model)), reverse=True)
+    assert known.fixed == pytest.approx(1 - sum(blocks) / total, abs=0.002)
+    assert known.passing == pytest.approx(sum(blocks[:2]) / total, abs=0.002)
+    linear = sum(layer.weight.numel() for layer in _layers(model).values())
+    assert known.linear == pytest.approx(linear / total, abs=0.002)

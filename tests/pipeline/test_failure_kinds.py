@@ -1,0 +1,63 @@
+"""Which failures mean that there was no memory, and which that the device is lost."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pipeline.errors import BadPixels, DeviceLost, JobFailure, OutOfMemory
+from pipeline.failures import classify
+
+NO_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.79 GiB"),
+    MemoryError(),
+    RuntimeError("CUDA driver error: out of memory"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:119] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you tried"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB, max allowed: 9.07 GB)"),
+    RuntimeError("Invalid buffer size: 24.00 GiB"),
+    OSError(12, "Cannot allocate memory"),
+]
+
+LOST = [
+    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    RuntimeError("CUDA error: an illegal memory access was encountered"),
+    RuntimeError("CUDA error: device-side assert triggered"),
+    RuntimeError("CUDA error: unspecified launch failure"),
+]
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=lambda error: str(error)[:40] or type(error).__name__)
+def test_no_memory_in_the_words_of_each_allocator(error: Exception) -> None:
+    failure = classify(error)
+    assert type(failure) is OutOfMemory and "\n" not in str(failure)
+    assert "memory=aggressive" in str(failure)
+
+
+@pytest.mark.parametrize("error", LOST, ids=lambda error: str(error)[:40])
+def test_an_error_of_the_device_itself_ends_the_process(error: Exception) -> None:
+    """Also no memory, if the device says so and not the allocator: nothing it computes later is to be trusted."""
+    with pytest.raises(DeviceLost, match="no longer answers") as caught:
+        classify(error)
+    assert "\n" not in str(caught.value) and caught.value.__cause__ is error
+
+
+def test_a_real_allocator_that_is_asked_for_too_much() -> None:
+    try:
+        torch.empty(2**60, dtype=torch.uint8)
+    except RuntimeError as error:
+        assert type(classify(error)) is OutOfMemory
+    else:
+        raise AssertionError("an exabyte was granted")
+
+
+def test_other_failures_are_told_as_they_are() -> None:
+    failure = classify(ValueError("odd prompt\nmore"))
+    assert type(failure) is JobFailure and str(failure) == "ValueError: odd prompt"
+    assert str(classify(ZeroDivisionError())) == "ZeroDivisionError: ZeroDivisionError"
+    known = BadPixels("black")
+    assert classify(known) is known
+    assert type(classify(RuntimeError("a shape [2, 3] that does not fit into memory format"))) is JobFailure
