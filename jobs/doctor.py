@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.fitting import GIGABYTE
 from jobs.what_fits import CONF, NOMINAL, Profile, Prospect, levels, profiles, prospects
+from pipeline.memory.working_memory import GIB
 from pipeline.models.identity import cache_file
 from pipeline.system.device import Device, DeviceMemory, Gpu, device_memory, find_device, gpus
 
@@ -206,4 +206,4 @@ def _cpu_name() -> str:
 
 
 def _gb(size: int) -> str:
-    return f"{size / GIGABYTE:.1f} GB"
+    return f"{size / GIB:.1f} GB"

@@ -12,6 +12,7 @@ from pipeline.errors import ConfigError
 from pipeline.memory.choice import choose_batch
 from pipeline.memory.estimate import Shape
 from pipeline.memory.techniques import conflicts, ordered
+from pipeline.memory.working_memory import GIB
 from pipeline.models.identity import folder_hash, remember_place
 from pipeline.models.inspection import inspect_file
 from pipeline.models.references import resolve
@@ -20,9 +21,6 @@ from pipeline.request import Adapters, MemorySettings
 from pipeline.request_id import Likeness
 from pipeline.speed import DEPENDS_ON_NEIGHBOURS
 from pipeline.system.device import Device, DeviceMemory
-
-GIGABYTE = 2**30
-"""Cards are sold, and their memory is reported, in units of 2^30 bytes."""
 
 
 def asked_memory(config: BatchConfig, device: Device, model: KnownModel | None = None) -> MemorySettings:
@@ -48,7 +46,7 @@ def asked_memory(config: BatchConfig, device: Device, model: KnownModel | None =
         techniques=ordered(on),
         off=ordered(name for name, value in techniques.items() if value is False),
         exact=exact,
-        budget_bytes=None if memory.budget_gb is None else int(memory.budget_gb * GIGABYTE),
+        budget_bytes=None if memory.budget_gb is None else int(memory.budget_gb * GIB),
     )
     if memory.tiny_vae is None:
         return asked

@@ -7,13 +7,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from pipeline.memory.working_memory import GIB
 from pipeline.models.families import FAMILIES
 from pipeline.models.identity import file_hash, folder_hash, tensor_hash
 from pipeline.models.inspection import Component, FileFacts, ModelFiles, inspect_file, inspect_model
 from pipeline.models.references import resolve
 from pipeline.models.shipped import SHIPPED
 
-GIGABYTE = 2**30
 AUTOV3_DIGITS = 12
 """So many digits of the tensor hash other programs show."""
 
@@ -166,7 +166,7 @@ def _count(parameters: int) -> str:
 
 
 def _size(count: int) -> str:
-    for unit, size in (("GB", GIGABYTE), ("MB", 2**20), ("kB", 2**10)):
+    for unit, size in (("GB", GIB), ("MB", 2**20), ("kB", 2**10)):
         if count >= size:
             return f"{count / size:.2f} {unit}"
     return f"{count} B"

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jobs.plan import Group, Plan
-
-GIGABYTE = 2**30
+from pipeline.memory.working_memory import GIB
 
 
 def memory_lines(plan: Plan, where: str) -> Iterator[str]:
@@ -45,9 +44,9 @@ def memory_values(plan: Plan) -> list[dict[str, Any]]:
 
 def _text(group: Group) -> str:
     fit, like = group.fit, group.likeness
-    peak = "unknown" if fit.predicted_peak_bytes is None else f"about {fit.predicted_peak_bytes / GIGABYTE:.1f} GB"
-    budget = "" if fit.budget_bytes is None else f" of {fit.budget_bytes / GIGABYTE:.1f} GB"
-    verdict = "" if fit.fits else f"  does not fit: {fit.least_bytes / GIGABYTE:.1f} GB would do"
+    peak = "unknown" if fit.predicted_peak_bytes is None else f"about {fit.predicted_peak_bytes / GIB:.1f} GB"
+    budget = "" if fit.budget_bytes is None else f" of {fit.budget_bytes / GIB:.1f} GB"
+    verdict = "" if fit.fits else f"  does not fit: {fit.least_bytes / GIB:.1f} GB would do"
     techniques = ", ".join(fit.held.techniques) or "everything resident"
     return (
         f"{group.model.name}  {like.width}x{like.height}  batch {fit.batch_size}  {fit.held.dtype}  peak {peak}{budget}"

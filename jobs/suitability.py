@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping
 from jobs.models import KnownModel
 from jobs.plan import Group, Plan
 from pipeline.adapters import check_adapters
+from pipeline.memory.working_memory import GIB
 from pipeline.models.requirements import requirement_faults
 from pipeline.request import ModelSettings
 from pipeline.schedulers import fits, scheduler_faults
 from pipeline.speed import STEP_CACHES
-
-GIGABYTE = 2**30
 
 
 def unsuitable(plan: Plan, models: Mapping[ModelSettings, KnownModel]) -> list[str]:
@@ -32,8 +31,8 @@ def too_small(plan: Plan) -> list[str]:
             continue
         lines[
             f"memory.budget_gb: {group.model.name} at {like.width} x {like.height} does not fit into "
-            f"{fit.budget_bytes / GIGABYTE:.1f} GB with any allowed technique; the smallest budget that would do is "
-            f"{fit.least_bytes / GIGABYTE:.1f} GB"
+            f"{fit.budget_bytes / GIB:.1f} GB with any allowed technique; the smallest budget that would do is "
+            f"{fit.least_bytes / GIB:.1f} GB"
         ] = None
     return list(lines)
 

@@ -10,13 +10,14 @@ from typing import Any
 import yaml
 
 from jobs.config import BatchConfig
-from jobs.fitting import GIGABYTE, Fitting, asked_memory
+from jobs.fitting import Fitting, asked_memory
 from jobs.plan import PlanSettings
 from jobs.validation import Batch
 from pipeline.errors import DarkroomError
 from pipeline.memory.choice import CLASSES, Choice, choose
 from pipeline.memory.estimate import Shape, Sizes
 from pipeline.memory.techniques import TECHNIQUES
+from pipeline.memory.working_memory import GIB
 from pipeline.models.families import FAMILIES, Family
 from pipeline.models.inspection import ModelFiles, inspect_model
 from pipeline.models.references import is_remote, resolve
@@ -56,9 +57,9 @@ class Prospect:
         if self.choice is None:
             return self.problem
         if not self.choice.fits:
-            return f"needs {self.choice.least_bytes / GIGABYTE:.1f} GB"
+            return f"needs {self.choice.least_bytes / GIB:.1f} GB"
         labels = [TECHNIQUES[name].label for name in self.choice.memory.techniques if name != "half_precision"]
-        return f"{self.choice.estimate.peak_bytes / GIGABYTE:.1f} GB, {', '.join(labels) or 'everything resident'}"
+        return f"{self.choice.estimate.peak_bytes / GIB:.1f} GB, {', '.join(labels) or 'everything resident'}"
 
 
 def profiles(conf: Path = CONF) -> tuple[list[Profile], list[str]]:
@@ -89,7 +90,7 @@ def prospects(
     for profile in found:
         for level, document in asked.items():
             nominal = device.kind != "cuda" and (level in CLASSES or document.get("budget_gb") is not None)
-            size = CLASSES.get(level, int((document.get("budget_gb") or 0) * GIGABYTE))
+            size = CLASSES.get(level, int((document.get("budget_gb") or 0) * GIB))
             there = DeviceMemory(size, size, memory.host_total_bytes, memory.host_free_bytes) if nominal else memory
             yield _prospect(profile, level, document, NOMINAL if nominal else device, there)
 
@@ -102,7 +103,7 @@ def on_a_card(batch: Batch) -> list[PlanSettings]:
         budget_gb, level = config.memory.budget_gb, config.memory.level
         if budget_gb is None and level not in CLASSES:
             return []
-        size = CLASSES[level] if budget_gb is None else int(budget_gb * GIGABYTE)
+        size = CLASSES[level] if budget_gb is None else int(budget_gb * GIB)
         card = DeviceMemory(size, size, host.host_total_bytes, host.host_free_bytes)
         asked = asked_memory(config, NOMINAL)
         fit = Fitting(config, batch.models[plan.model], asked, NOMINAL, card)

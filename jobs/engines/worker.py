@@ -107,8 +107,9 @@ class Worker:
         before, self._foreseen = self._foreseen, settings
         if not self._settings.read_ahead or before in (None, settings):
             return
-        # What is wrong with the files is said when they are loaded.
-        with contextlib.suppress(DarkroomError, OSError):
+        # What is wrong with the files is said when they are loaded. This is the thread that takes bundles in: whatever
+        # happens here must not end it, or the worker would wait for ever.
+        with contextlib.suppress(Exception):
             paths = weight_files(settings)
             if self._reading is not None:
                 self._reading.stop()

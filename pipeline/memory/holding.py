@@ -6,6 +6,7 @@ undone, the tiny VAE in or out.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,7 +26,7 @@ def hold(model: LoadedModel, memory: MemorySettings) -> None:
     """Bring a model to other techniques of the same precision; nearly free where nothing changes.
 
     `model.memory` says afterwards how the model is really held: without a technique that its classes do not have.
-    Raises `ModelError` where one cannot be put on; the model is then held as before.
+    Raises what went wrong where one cannot be put on, `ModelError` or `OutOfMemory`; the model is then held as before.
     """
     if memory.dtype != model.memory.dtype:
         raise ValueError(f"a model loaded in {model.memory.dtype} cannot be held in {memory.dtype}; load it again")
@@ -34,14 +35,21 @@ def hold(model: LoadedModel, memory: MemorySettings) -> None:
         model.pipe.__dict__["held"] = memory
         model.memory = replace(memory, techniques=model.memory.techniques)
         return
-    _lift(model)
     try:
+        _lift(model)
         _apply(model, memory)
-    except Exception:
-        # Whatever it was, memory that ran out included: what cannot be put on must not seem to be on.
+        return
+    except Exception as error:
+        failure = error
+    # Whatever it was, memory that ran out included: what could not be put on must not seem to be on. Outside the except
+    # block and without the frames of the failure, which would keep what took the memory.
+    traceback.clear_frames(failure.__traceback__)
+    try:
         _lift(model)
         _apply(model, before)
-        raise
+    except Exception as again:
+        raise failure from again
+    raise failure
 
 
 def reapply(model: LoadedModel) -> None:

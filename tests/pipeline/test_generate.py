@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tiny_models import write_checked_sd
+from tiny_requests import request_for
 
 from pipeline.encode import encode
 from pipeline.errors import BadPixels, DeviceLost, Interrupted, JobFailure
@@ -34,23 +35,6 @@ def model(tiny_sd: Path) -> LoadedModel:
     one = loaded(tiny_sd)
     one.embeddings.clear()
     return one
-
-
-def request_for(model: LoadedModel, prompt: str = PROMPTS[0], seed: int = 1, **values: Any) -> ImageRequest:
-    request = ImageRequest(
-        prompt=prompt,
-        negative_prompt="fog",
-        seed=seed,
-        steps=4,
-        guidance_scale=5.0,
-        width=32,
-        height=32,
-        scheduler="DDIM",
-        clip_skip=None,
-        model=model.settings,
-        memory=model.memory,
-    )
-    return replace(request, **values)
 
 
 def images(model: LoadedModel, requests: list[ImageRequest]) -> list[GeneratedImage]:

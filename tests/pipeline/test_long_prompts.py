@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny_requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_tokenizers import CLIP_TOKENS
@@ -36,20 +36,9 @@ def model(tiny: Callable[[str], Path], request: pytest.FixtureRequest) -> Loaded
 
 
 def request_for(model: LoadedModel, prompt: str, **values: Any) -> ImageRequest:
-    request = ImageRequest(
-        prompt=prompt,
-        negative_prompt="",
-        seed=1,
-        steps=2,
-        guidance_scale=5.0,
-        width=32,
-        height=32,
-        scheduler="Euler",
-        clip_skip=None,
-        model=model.settings,
-        memory=model.memory,
+    return tiny_requests.request_for(
+        model, prompt, **{"negative_prompt": "", "steps": 2, "scheduler": "Euler", **values}
     )
-    return replace(request, **values)
 
 
 def embeddings(model: LoadedModel, prompt: str, **values: Any) -> Any:

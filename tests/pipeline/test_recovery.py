@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_requests import request_for
 
 from pipeline import bundle, recovery
 from pipeline.decode import Undecoded
@@ -47,22 +48,8 @@ def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
 
 def requests_for(model: LoadedModel, count: int, memory: MemorySettings = EXACT) -> list[ImageRequest]:
-    return [
-        ImageRequest(
-            prompt=PROMPTS[seed % len(PROMPTS)],
-            negative_prompt="fog",
-            seed=seed,
-            steps=3,
-            guidance_scale=5.0,
-            width=32,
-            height=32,
-            scheduler="DDIM",
-            clip_skip=None,
-            model=model.settings,
-            memory=memory,
-        )
-        for seed in range(count)
-    ]
+    prompts = (PROMPTS[seed % len(PROMPTS)] for seed in range(count))
+    return [request_for(model, prompt, seed, steps=3, memory=memory) for seed, prompt in enumerate(prompts)]
 
 
 def images(outcomes: list[GeneratedImage | JobFailure]) -> list[GeneratedImage]:

@@ -443,3 +443,26 @@ def test_two_models_share_an_encoder(loaded: Load, tmp_path: Path, tiny: Callabl
     encoder = one.pipe.text_encoder
     let_go(one)
     assert two.pipe.text_encoder is encoder and pictures(two).shape
+
+
+def test_a_model_that_could_not_be_held_otherwise_is_held_and_paints_as_before(
+    loaded: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.errors import OutOfMemory
+    from pipeline.models import loading
+
+    model = loaded("sd15", held_by("staged"))
+    expected = pictures(model)
+    real, fails = loading.load_component, [OutOfMemory("out of memory: injected")]
+
+    def load_component(*arguments: Any) -> Any:
+        if fails:
+            raise fails.pop()
+        return real(*arguments)
+
+    monkeypatch.setattr(loading, "load_component", load_component)
+    with pytest.raises(OutOfMemory, match="injected"):
+        hold(model, held_by("denoiser_int8"))
+    assert not fails and model.memory.techniques == ("staged",) and model.pipe.unet is not None
+    assert quantized_as(model.pipe.unet) is None
+    np.testing.assert_array_equal(pictures(model), expected)
