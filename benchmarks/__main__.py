@@ -22,7 +22,7 @@ from benchmarks.report import as_json, as_markdown, cells, print_table
 
 NAMES = (
     "startup", "planning", "resume", "overhead", "batches", "sweeps", "models", "memory_levels", "estimates",
-    "searching", "journal", "gpu",
+    "searching", "registry", "journal", "gpu",
 )  # fmt: skip
 """The modules of this package that measure, in the order of the table."""
 

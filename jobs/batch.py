@@ -14,6 +14,7 @@ from jobs.config import BatchConfig
 from jobs.engines.local import LocalEngine
 from jobs.engines.messages import WorkerSettings
 from jobs.engines.recycling import RecyclingLimits
+from jobs.fitting import speed_settings
 from jobs.manifest.finished import part_names
 from jobs.manifest.reading import measured_seconds, read_states
 from jobs.manifest.recovery import recover
@@ -26,7 +27,6 @@ from jobs.suitability import notes, too_small, unsuitable
 from jobs.validation import Batch, validate
 from jobs.what_fits import on_a_card
 from pipeline.errors import ConfigError, DarkroomError, RunStopped
-from pipeline.speed import SpeedSettings
 
 EXIT_OK, EXIT_INPUT, EXIT_FAILURES, EXIT_STOPPED = 0, 2, 3, 4
 
@@ -136,7 +136,7 @@ def _worker_settings(batch: Batch, output_dir: Path, run_id: str, known_parts: f
         saves=batch.saves,
         device=batch.device.kind,
         cpu_threads=engine.cpu_threads,
-        speed=SpeedSettings(attention=engine.attention, compile=engine.compile, channels_last=engine.channels_last),
+        speed=speed_settings(config),
         recycling=RecyclingLimits(
             images=engine.recycle_images,
             growth_bytes=None if engine.recycle_growth_gb is None else int(engine.recycle_growth_gb * 1e9),

@@ -15,6 +15,10 @@ _NO_OPTION = re.compile(
     re.DOTALL,
 )
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.+]*=")
+_GRID = re.compile(r"grid[.=]")
+_QUOTED_OR_CALL = re.compile(
+    r"""'(?:\\.|[^'\\])*' | "(?:\\.|[^"\\])*" | \b(?:glob|range)\((?:[^()'"]|'[^']*'|"[^"]*")*\)""", re.VERBOSE
+)
 _OVERLAYS = ("experiment", "local")
 _MAPPINGS = ("scheduler_options", "parameters")
 """Keys whose own keys are the user's choice."""
@@ -38,7 +42,8 @@ def user_folders(arguments: list[str]) -> list[Path]:
 
 
 def known_overrides(arguments: list[str]) -> list[str]:
-    """The arguments, overrides last, with `++` before keys of ours that the chosen option files may leave out.
+    """The arguments, overrides last, with `++` before keys of ours that the chosen option files may leave out, and
+    quotes around the functions of a grid.
 
     Last, because Hydra understands no overrides on both sides of an option such as `--config-dir DIR`.
     Hydra takes `naming.folder=x` only where naming/standard.yaml has the key; with `++` it takes it anywhere. Raises
@@ -46,7 +51,7 @@ def known_overrides(arguments: list[str]) -> list[str]:
     """
     overrides = [argument for argument in arguments if _OVERRIDE.match(argument)]
     if not overrides:
-        return arguments
+        return [_grid_quoted(argument) for argument in arguments]
     from jobs.config import BatchConfig
 
     faults = []
@@ -60,7 +65,22 @@ def known_overrides(arguments: list[str]) -> list[str]:
         raise ConfigError(faults)
     others = [word for word in arguments if not _OVERRIDE.match(word.lstrip("+~"))]
     ours = (word for word in arguments if word not in others)
-    return others + [f"++{word}" if word in overrides and "." in word.partition("=")[0] else word for word in ours]
+    prefixed = (f"++{word}" if word in overrides and "." in word.partition("=")[0] else word for word in ours)
+    return others + [_grid_quoted(word) for word in prefixed]
+
+
+def _grid_quoted(override: str) -> str:
+    """`glob(...)` and `range(...)` in a grid are ours; without quotes Hydra would take them for its own sweeps."""
+    if not _GRID.match(override.lstrip("+")):
+        return override
+
+    def quoted(match: re.Match[str]) -> str:
+        text = match[0]
+        if text[0] in "'\"":
+            return text
+        return f'"{text}"' if '"' not in text else f"'{text}'" if "'" not in text else text
+
+    return _QUOTED_OR_CALL.sub(quoted, override)
 
 
 def explain(message: str) -> str:

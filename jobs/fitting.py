@@ -2,107 +2,138 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from jobs.config import BatchConfig
+from jobs.groups import Fit, Trial
 from jobs.models import KnownModel
-from jobs.plan import Fit
-from pipeline.errors import ConfigError
-from pipeline.memory.choice import choose_batch
+from pipeline.compiling import FULL_BREAK_EVEN
+from pipeline.memory import asking
+from pipeline.memory.choice import Choice, batch_range, choose
 from pipeline.memory.estimate import Shape
-from pipeline.memory.techniques import conflicts, ordered
-from pipeline.memory.working_memory import GIB
-from pipeline.models.identity import folder_hash, remember_place
-from pipeline.models.inspection import inspect_file
-from pipeline.models.references import resolve
-from pipeline.models.vae_fit import check_vae
+from pipeline.memory.experience import kinds
+from pipeline.memory.pace import (
+    TRIAL_BATCHES,
+    Kind,
+    Paces,
+    comparable,
+    kind_of,
+    passes,
+    preferred,
+    untried,
+)
+from pipeline.memory.sizes import Sizes
 from pipeline.request import Adapters, MemorySettings
 from pipeline.request_id import Likeness
-from pipeline.speed import DEPENDS_ON_NEIGHBOURS
+from pipeline.speed import DEPENDS_ON_NEIGHBOURS, SpeedSettings
 from pipeline.system.device import Device, DeviceMemory
+
+TRIED_SHARE = 4
+"""At most one of so many pictures of a group is made in a size that is being measured, and maybe slower."""
 
 
 def asked_memory(config: BatchConfig, device: Device, model: KnownModel | None = None) -> MemorySettings:
-    """What the configuration asks for by name, checked against the model where it is known.
-
-    Raises `ConfigError` with one line per forbidden combination, `ModelError` for a tiny VAE that does not fit.
-    """
+    """What the configuration asks for by name, checked against the model where it is known; raises as `asking` does."""
     memory = config.memory
     wanted = (dtype for dtype in (memory.dtype, config.model.dtype) if dtype != "auto")
-    dtype = next(wanted, device.dtype)
-    techniques: dict[str, str | bool] = memory.techniques.model_dump()  # type: ignore[attr-defined]
-    on = [name for name, value in techniques.items() if value is True]
-    exact = memory.quality == "exact"
-    faults = [
-        f"memory.techniques: {line}"
-        for line in conflicts(on, device.kind, exact=exact, tiny_vae=memory.tiny_vae is not None)
-    ]
-    if faults:
-        raise ConfigError(faults)
-    asked = MemorySettings(
-        level=memory.level,
-        dtype=dtype,
-        techniques=ordered(on),
-        off=ordered(name for name, value in techniques.items() if value is False),
-        exact=exact,
-        budget_bytes=None if memory.budget_gb is None else int(memory.budget_gb * GIB),
+    return asking.asked_memory(
+        memory.level,
+        next(wanted, device.dtype),
+        memory.techniques.model_dump(),  # type: ignore[attr-defined]
+        device.kind,
+        exact=memory.quality == "exact",
+        budget_gb=memory.budget_gb,
+        tiny_vae=memory.tiny_vae,
+        files=model.files if model else None,
     )
-    if memory.tiny_vae is None:
-        return asked
-    folder = resolve(memory.tiny_vae, "tiny VAE")
-    facts = inspect_file(folder)
-    if facts.class_name != "AutoencoderTiny" or not folder.is_dir():
-        raise ConfigError(f"memory.tiny_vae: {folder.name} is {facts.label}; expected the folder of an AutoencoderTiny")
-    if model is not None and model.files is not None:
-        check_vae(folder, model.files)
-    sha256 = folder_hash(folder, [folder / "config.json", *facts.files])
-    remember_place(sha256, folder)
-    return replace(asked, tiny_vae_source=str(folder), tiny_vae_sha256=sha256)
+
+
+def speed_settings(config: BatchConfig) -> SpeedSettings:
+    """What the configuration says about speed."""
+    engine = config.engine
+    return SpeedSettings(attention=engine.attention, compile=engine.compile, channels_last=engine.channels_last)
 
 
 @dataclass(slots=True)
 class Fitting:
-    """Chooses techniques and batch size for each kind of picture of one configuration; each kind once."""
+    """Chooses techniques and batch size for each kind of picture of one configuration; each kind once.
+
+    `paces` are this machine's measurements; None where it is not this machine that is planned for.
+    """
 
     config: BatchConfig
     model: KnownModel
     asked: MemorySettings
     device: Device
     memory: DeviceMemory
-    _known: dict[tuple[int, int, int, bool, tuple[str, ...]], Fit] = field(default_factory=dict)
+    paces: Paces | None = field(default_factory=Paces)
+    _known: dict[Hashable, Fit] = field(default_factory=dict)
 
     def __call__(self, likeness: Likeness, adapters: Adapters) -> Fit:
         """The fit for one kind of picture."""
-        beside = tuple(one.source for one in adapters.controlnets) + tuple(
-            one.encoder_source for one in adapters.ip_adapters if one.encoder_source
-        )
-        most = self._most(likeness)
-        guided = likeness.guidance_scale > 1
-        key = (likeness.width, likeness.height, most, guided, beside)
+        shape = Shape(likeness.width, likeness.height, 1, likeness.guidance_scale > 1)
+        sizes = self.model.sizes.with_adapters(adapters, self.model.loras.values())
+        key = (shape, sizes, likeness.step_cache, passes(likeness, adapters), kinds(adapters))
         if key not in self._known:
-            shape = Shape(likeness.width, likeness.height, 1, guided)
-            fixed = self.config.batch_size != "auto" or likeness.step_cache in DEPENDS_ON_NEIGHBOURS
-            sizes = self.model.sizes
-            for source in beside:
-                sizes = sizes.beside(source, inspect_file(Path(source)).parameters)
-            choice = choose_batch(self.asked, sizes, shape, self.memory, self.device.kind, most, fixed=fixed)
-            self._known[key] = Fit(
-                held=choice.memory,
-                batch_size=choice.shape.batch,
-                predicted_peak_bytes=choice.estimate.peak_bytes,
-                budget_bytes=choice.budget_bytes,
-                fits=choice.fits,
-                least_bytes=choice.least_bytes,
-                stage_bytes=tuple(choice.estimate.stage_bytes.items()),
-            )
+            self._known[key] = self._fitted(likeness, adapters, shape, sizes)
         return self._known[key]
 
-    def _most(self, likeness: Likeness) -> int:
-        """The largest batch that the configuration allows."""
-        if likeness.step_cache in DEPENDS_ON_NEIGHBOURS:
-            return 1
-        if self.config.batch_size != "auto":
-            return self.config.batch_size
+    def _fitted(self, likeness: Likeness, adapters: Adapters, shape: Shape, sizes: Sizes) -> Fit:
+        alone = likeness.step_cache in DEPENDS_ON_NEIGHBOURS
+        if alone or self.config.batch_size != "auto":
+            return _fit(self._choose(sizes, shape, 1 if alone else int(self.config.batch_size)))
         memory = self.config.memory
-        return max(1, min(memory.max_batch_size, memory.max_batch_pixels // (likeness.width * likeness.height)))
+        most = max(1, min(memory.max_batch_size, memory.max_batch_pixels // (shape.width * shape.height)))
+        usual, largest = batch_range(self.asked, sizes, shape, self.memory, self.device.kind, most)
+        choice = self._choose(sizes, shape, usual)
+        if self.asked.exact or self.paces is None:  # other batches, other last bits
+            return _fit(choice)
+        largest = min(largest, max(usual, self.config.bundle_images))  # how long one waits for the first picture
+        kind, measured = self._measured(self.paces, choice.memory, likeness, adapters)
+        seconds = comparable(measured, usual, largest)
+        batch = preferred(seconds, usual)
+        other = untried(seconds, usual, batch, largest)
+        trial = self._trial(kind, _fit(self._choose(sizes, shape, other))) if other else None
+        return replace(_fit(self._choose(sizes, shape, batch)), trial=trial, seconds=tuple(seconds.items()))
+
+    def _choose(self, sizes: Sizes, shape: Shape, batch: int) -> Choice:
+        return choose(self.asked, sizes, replace(shape, batch=batch), self.memory, self.device.kind)
+
+    def _measured(
+        self, paces: Paces, held: MemorySettings, likeness: Likeness, adapters: Adapters
+    ) -> tuple[Kind, dict[int, float]]:
+        """The kind of picture, and its seconds per picture by batch size.
+
+        Whether `compile: auto` compiles is only known where the model is; what was measured so counts first.
+        """
+        found: list[tuple[Kind, dict[int, float]]] = []
+        for compiled in (True, False) if self._may_compile else (False,):
+            speed, name = speed_settings(self.config), self.device.name or self.device.kind
+            kind = kind_of(self.model.settings, held, likeness, adapters, speed, name, compiled=compiled)
+            found.append((kind, paces.seconds(kind, passes(likeness, adapters))))
+        return next((one for one in found if one[1]), found[-1])
+
+    def _trial(self, kind: Kind, fit: Fit) -> Trial:
+        images = TRIAL_BATCHES * fit.batch_size
+        needed = TRIED_SHARE * images
+        if self._may_compile:  # which is done once more for another size
+            needed = max(needed, 2 * FULL_BREAK_EVEN)
+        return Trial(kind.key(), fit, images, needed)
+
+    @property
+    def _may_compile(self) -> bool:
+        wanted = self.config.engine.compile
+        return wanted == "on" or (wanted == "auto" and self.device.kind == "cuda")
+
+
+def _fit(choice: Choice) -> Fit:
+    return Fit(
+        held=choice.memory,
+        batch_size=choice.shape.batch,
+        predicted_peak_bytes=choice.estimate.peak_bytes,
+        budget_bytes=choice.budget_bytes,
+        fits=choice.fits,
+        least_bytes=choice.least_bytes,
+        stage_bytes=tuple(choice.estimate.stage_bytes.items()),
+    )

@@ -11,16 +11,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.search import Found
-
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from jobs.search import Found
 
 _FREE_TEXTS = frozenset({"prompt", "negative_prompt", "prompt_template", "tags", "error_message", "record_json"})
 
 
 def printable(text: str) -> str:
     """Text safe to show on a terminal: what could move the cursor or reverse the line becomes U+FFFD."""
+    if text.isprintable():  # a hundred times faster, and nearly always so
+        return text
     return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
 
 

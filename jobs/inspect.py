@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from pipeline.memory.working_memory import GIB
+from jobs.terminal import aligned, size_text
 from pipeline.models.families import FAMILIES
 from pipeline.models.identity import file_hash, folder_hash, tensor_hash
 from pipeline.models.inspection import Component, FileFacts, ModelFiles, inspect_file, inspect_model
@@ -69,19 +69,13 @@ def component_lines(components: Sequence[Component]) -> list[str]:
             component.name,
             component.class_name or "?",
             _count(component.parameters),
-            _size(component.file_bytes),
+            size_text(component.file_bytes),
             component.dtype or "?",
             component.quantization or "",
         )
         for component in components
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
-
-
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
-    for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
-        yield cell.rjust(width) if column in _NUMERIC else cell.ljust(width)
+    return aligned(rows, _NUMERIC)
 
 
 def _model(found: ModelFiles) -> dict[str, str]:
@@ -165,15 +159,8 @@ def _count(parameters: int) -> str:
     return str(parameters)
 
 
-def _size(count: int) -> str:
-    for unit, size in (("GB", GIB), ("MB", 2**20), ("kB", 2**10)):
-        if count >= size:
-            return f"{count / size:.2f} {unit}"
-    return f"{count} B"
-
-
 def _exact_size(count: int) -> str:
-    return f"{count:,} bytes of tensors ({_size(count)})"
+    return f"{count:,} bytes of tensors ({size_text(count)})"
 
 
 def _plain(value: Any, root: Path) -> Any:

@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from jobs.plan import Group, Plan
+from jobs.groups import Group
+from jobs.plan import Plan
+from pipeline.memory.pace import described
 from pipeline.memory.working_memory import GIB
 
 
 def memory_lines(plan: Plan, where: str) -> Iterator[str]:
-    """One line per kind of picture that is to be made, in order."""
+    """One line per kind of picture that is to be made, in order, and one per batch size that is to be tried."""
     kinds = dict.fromkeys(_text(group) for group, _ in plan.groups())
     if kinds:
         yield f"memory, by estimate, {where}:"
         yield from (f"  {line}" for line in kinds)
+        for group in plan.trials():
+            if trial := group.fit.trial:
+                what = f"{group.model.name}  {group.likeness.width}x{group.likeness.height}"
+                yield f"  {what}  {trial.images} images in batches of {trial.fit.batch_size}, to measure them"
 
 
 def memory_values(plan: Plan) -> list[dict[str, Any]]:
@@ -29,6 +35,8 @@ def memory_values(plan: Plan) -> list[dict[str, Any]]:
                 "width": like.width,
                 "height": like.height,
                 "batch_size": fit.batch_size,
+                "seconds_per_image": {str(size): round(seconds, 6) for size, seconds in fit.seconds or ()},
+                "tried_batch_sizes": {},
                 "images": 0,
                 "memory": fit.held.level,
                 "techniques": list(fit.held.techniques),
@@ -39,6 +47,9 @@ def memory_values(plan: Plan) -> list[dict[str, Any]]:
             },
         )
         entry["images"] += count
+    for group in plan.trials():
+        if trial := group.fit.trial:
+            values[_text(group)]["tried_batch_sizes"][str(trial.fit.batch_size)] = trial.images
     return list(values.values())
 
 
@@ -48,7 +59,10 @@ def _text(group: Group) -> str:
     budget = "" if fit.budget_bytes is None else f" of {fit.budget_bytes / GIB:.1f} GB"
     verdict = "" if fit.fits else f"  does not fit: {fit.least_bytes / GIB:.1f} GB would do"
     techniques = ", ".join(fit.held.techniques) or "everything resident"
+    batch = str(fit.batch_size)
+    if fit.seconds is not None:
+        batch += f" ({described(fit.seconds, fit.batch_size, like.steps)})"
     return (
-        f"{group.model.name}  {like.width}x{like.height}  batch {fit.batch_size}  {fit.held.dtype}  peak {peak}{budget}"
+        f"{group.model.name}  {like.width}x{like.height}  batch {batch}  {fit.held.dtype}  peak {peak}{budget}"
         f"  {techniques}{verdict}"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
@@ -14,13 +14,16 @@ from pipeline.models.families import FAMILIES, Family, family_of
 from pipeline.models.inspection import ModelFiles
 from pipeline.models.profile import identify, public_name
 from pipeline.models.references import is_remote
-from pipeline.request import ModelSettings
+from pipeline.request import LoraSettings, ModelSettings
 from pipeline.schedulers import name_of_class
 
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
-    """A model of the batch; `files` is None where the weights are not on this machine, which only a dry run takes."""
+    """A model of the batch; `files` is None where the weights are not on this machine, which only a dry run takes.
+
+    `loras` are all that some configuration of the batch puts on it, by hash; they are filled in as these are looked at.
+    """
 
     settings: ModelSettings
     files: ModelFiles | None
@@ -29,6 +32,7 @@ class KnownModel:
     flow_matching: bool
     fallback: Sampling
     profile: Model
+    loras: dict[str, LoraSettings] = field(default_factory=dict, compare=False)
 
     @property
     def text_layers(self) -> int | None:

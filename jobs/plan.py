@@ -9,11 +9,12 @@ from array import array
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from jobs.engines.messages import Assignment, Bundle
 from jobs.expand import Expansion
+from jobs.groups import Fit, Group
 from jobs.job import Job, Likeness
 from jobs.manifest.reading import JOB_KEY_BYTES, JobState, JobStates, job_key
 from jobs.manifest.schema import INTERRUPTED
@@ -22,43 +23,6 @@ from pipeline.request import Adapters, MemorySettings, ModelSettings
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """How a group's pictures are fitted into memory, by estimate; `least_bytes` is the smallest sufficient budget."""
-
-    held: MemorySettings
-    batch_size: int
-    predicted_peak_bytes: int | None = None
-    budget_bytes: int | None = None
-    fits: bool = True
-    least_bytes: int = 0
-    stage_bytes: tuple[tuple[str, int], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Jobs that may share a batch: same weights, memory settings, adapters and sampling, other prompts and seeds."""
-
-    model: ModelSettings
-    memory: MemorySettings
-    likeness: Likeness
-    adapters: Adapters
-    fit: Fit
-    bundle_images: int
-
-    @property
-    def load_key(self) -> tuple[ModelSettings, str]:
-        """What a worker compares to decide whether to load: the weights and their precision."""
-        return self.model, self.memory.dtype
-
-    @property
-    def bundle_key(self) -> Hashable:
-        """What must be equal for batches to go through the phases together."""
-        adapters, size = self.adapters, (self.likeness.width, self.likeness.height)
-        beside = (*(one.sha256 for one in adapters.controlnets), *(one.sha256 for one in adapters.ip_adapters))
-        return self.load_key, self.fit, size, adapters.loras, adapters.embeddings, beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +53,8 @@ class Plan:
         self._order, self._order_groups = self._arrange(pending, group_numbers)
         self._alike: Counter[Hashable] = Counter()
         for group, count in self.groups():
-            self._alike[_shape(group)] += count
+            self._alike[group.shape_key] += count
+        self._trials = self._plan_trials()
 
     @property
     def to_make(self) -> int:
@@ -109,11 +74,12 @@ class Plan:
 
     def groups(self) -> Iterator[tuple[Group, int]]:
         """The groups in order, with the number of jobs to make in each."""
-        import numpy as np
+        for number, _, count in self._spans():
+            yield self._groups[number], count
 
-        numbers, first, counts = np.unique(self._order_groups, return_index=True, return_counts=True)
-        for position in np.argsort(first):
-            yield self._groups[int(numbers[position])], int(counts[position])
+    def trials(self) -> Iterator[Group]:
+        """The groups of which some pictures are made as their fit's `trial` says."""
+        yield from (self._groups[number] for number in self._trials)
 
     def jobs(self) -> Iterator[Job]:
         """The jobs to make, in order."""
@@ -143,21 +109,52 @@ class Plan:
     def batches(self) -> Iterator[tuple[Group, tuple[Assignment, ...]]]:
         """Batches of alike jobs, in order. A job that lost its process before runs alone, to drag none along."""
         batch: list[Assignment] = []
-        present = -1
-        for index, number in zip(self._order, self._order_groups, strict=True):
+        present: Group | None = None
+        for place, (index, number) in enumerate(zip(self._order, self._order_groups, strict=True)):
             job = self._job(int(index))
             state = self._states.others.get(job_key(job.id))
             attempt = state.attempt + 1 if state else 1
-            if batch and (number != present or len(batch) >= self._groups[present].fit.batch_size):
-                yield self._groups[present], tuple(batch)
+            group = self._group_at(place, int(number))
+            if batch and present and (group is not present or len(batch) >= present.fit.batch_size):
+                yield present, tuple(batch)
                 batch = []
-            present = int(number)
+            present = group
             if state and state.status == INTERRUPTED:
-                yield self._groups[present], (Assignment(job, attempt),)
+                yield group, (Assignment(job, attempt),)
             else:
                 batch.append(Assignment(job, attempt))
-        if batch:
-            yield self._groups[present], tuple(batch)
+        if batch and present:
+            yield present, tuple(batch)
+
+    def _group_at(self, place: int, number: int) -> Group:
+        trial = self._trials.get(number)
+        return trial[1] if trial and place in trial[0] else self._groups[number]
+
+    def _plan_trials(self) -> dict[int, tuple[range, Group]]:
+        """For each kind of picture the first group that is large enough: the places of its trial, and how it is held.
+
+        Near its end, so that the usual size has been measured on the same machine in the same state, and whole batches
+        before it, so that no more of them are left incomplete than without it.
+        """
+        trials: dict[int, tuple[range, Group]] = {}
+        kinds: set[str] = set()
+        for number, first, count in self._spans():
+            group, trial = self._groups[number], self._groups[number].fit.trial
+            if trial is None or trial.kind in kinds or count < trial.needed:
+                continue
+            kinds.add(trial.kind)
+            usual = group.fit.batch_size
+            begin = first + (count - trial.images) // usual * usual
+            trials[number] = range(begin, begin + trial.images), replace(group, fit=trial.fit)
+        return trials
+
+    def _spans(self) -> Iterator[tuple[int, int, int]]:
+        """The number of each group, the place of its first job and the number of its jobs, in order."""
+        import numpy as np
+
+        numbers, first, counts = np.unique(self._order_groups, return_index=True, return_counts=True)
+        for position in np.argsort(first):
+            yield int(numbers[position]), int(first[position]), int(counts[position])
 
     def _collect(self, settings: Sequence[PlanSettings]) -> tuple[bytearray, array[int], list[Group]]:
         keys, numbers = bytearray(), array("I")
@@ -231,7 +228,7 @@ class Plan:
 
     def _bundle(self, batches: Sequence[tuple[Assignment, ...]], group: Group) -> Bundle:
         fit = group.fit
-        return Bundle(tuple(batches), fit.held, fit.predicted_peak_bytes, fit.stage_bytes, self._alike[_shape(group)])
+        return Bundle(tuple(batches), fit.held, fit.predicted_peak_bytes, fit.stage_bytes, self._alike[group.shape_key])
 
     def _present(self) -> set[int]:
         import numpy as np
@@ -241,11 +238,6 @@ class Plan:
     def _job(self, index: int) -> Job:
         config = bisect_right(self._starts, index) - 1
         return self._expansions[config].job(index - self._starts[config])
-
-
-def _shape(group: Group) -> Hashable:
-    """What a compiled model is compiled for."""
-    return group.load_key, group.likeness.width, group.likeness.height
 
 
 def _is_final(state: JobState | None) -> bool:

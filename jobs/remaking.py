@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import DarkroomError, ModelError
-from pipeline.models.identity import known_places
+from pipeline.models.registry.resolving import content_hash, places_called, places_of
 from pipeline.request import Adapters
 
 if TYPE_CHECKING:
@@ -23,15 +24,15 @@ MAX_FILES = 10_000
 def find_model(record: Record, model: str | None) -> tuple[ModelSettings, ModelFiles]:
     """The weights of a record, with their VAE and what a single file leaves out; `model` says where they are.
 
-    Raises `ModelError` if they were not used on this machine before.
+    Raises `ModelError` if neither earlier use nor the registry tells where they are.
     """
     from pipeline.models.profile import identify
     from pipeline.models.references import EMBEDDED
 
     said = record.model
-    vae = _place(record.vae.sha256, f"the VAE {record.vae.name}") if record.vae else None
+    vae = _place(record.vae.sha256, f"the VAE {record.vae.name}", record.vae.name) if record.vae else None
     config = _place(said.config_sha256, f"the configuration folder of {said.name}") if said.config_sha256 else None
-    candidates = [model] if model else [*EMBEDDED, *map(str, known_places(said.sha256))]
+    candidates = [model] if model else [*EMBEDDED, *map(str, (*places_of(said.sha256), *places_called(said.name)))]
     for candidate in candidates:
         try:
             settings, files = identify(
@@ -50,8 +51,9 @@ def find_model(record: Record, model: str | None) -> tuple[ModelSettings, ModelF
         if model or settings.sha256 == said.sha256:
             return settings, files
     raise ModelError(
-        f"the weights that made this image ({said.name}, SHA-256 {said.sha256[:12]}...) were not used on this machine "
-        "before, or have changed; say where they are with --model"
+        f"the weights that made this image ({said.name}, SHA-256 {said.sha256[:12]}...) are not known on this "
+        "machine, or have changed; say where they are with --model, or take their folder in with: "
+        "darkroom models scan FOLDER"
     )
 
 
@@ -73,14 +75,18 @@ def find_adapters(record: Record, files: ModelFiles, folder: Path | None) -> Ada
     )
 
     def found(what: str, part: Any, identify: Callable[[str], Any]) -> Any:
-        for place in (*known_places(part.sha256), *_below(folder)):
+        for place in (*places_of(part.sha256), *_below(folder), *places_called(part.name)):
             try:
                 settings = identify(str(place))
             except DarkroomError:
                 continue
             if settings.sha256 == part.sha256:
                 return settings
-        raise _missing(f"the {what} {part.name}", part.sha256, "; say with --files in which folder it is")
+        raise _missing(
+            f"the {what} {part.name}",
+            part.sha256,
+            "; say with --files in which folder it is, or take that in with: darkroom models scan FOLDER",
+        )
 
     def picture(part: Any) -> str:
         return str(found("picture", part, identify_image).source)
@@ -114,17 +120,19 @@ def _encoder(sha256: str | None) -> str | None:
     return str(_place(sha256, "the image encoder of the IP-Adapter")) if sha256 else None
 
 
-def _place(sha256: str, what: str) -> Path:
-    places = known_places(sha256)
-    if not places:
-        raise _missing(what, sha256)
-    return places[0]
+def _place(sha256: str, what: str, name: str = "") -> Path:
+    for place in places_of(sha256):
+        return place
+    for place in places_called(name):
+        with suppress(DarkroomError, OSError):
+            if content_hash(place) == sha256:
+                return place
+    raise _missing(what, sha256, "; take its folder in with: darkroom models scan FOLDER" if name else "")
 
 
 def _missing(what: str, sha256: str, way_out: str = "") -> ModelError:
     return ModelError(
-        f"{what} (SHA-256 {sha256[:12]}...) that made this image was not used on this machine before, or has changed"
-        f"{way_out}"
+        f"{what} (SHA-256 {sha256[:12]}...) that made this image is not known on this machine, or has changed{way_out}"
     )
 
 

@@ -8,7 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -233,9 +233,7 @@ class Runner:
     def _recycle(self, reason: str) -> None:
         """Put a fresh worker in the place of one that ended between two bundles; what it had not begun goes to it."""
         self.result.recycled += 1
-        for bundle, open_jobs in reversed(self._bundles):
-            batches = (tuple(one for one in batch if one.job.id in open_jobs) for batch in bundle.batches)
-            self._again.appendleft(replace(bundle, batches=tuple(batch for batch in batches if batch)))
+        self._again.extendleft(bundle.of(open_jobs) for bundle, open_jobs in reversed(self._bundles))
         self._outstanding.clear()
         self._bundles.clear()
         if self._ending and not self._again:
@@ -245,21 +243,21 @@ class Runner:
         self._engine.start()
 
     def _restart(self, reason: str, begun: set[str]) -> None:
-        """Start a new worker. What the last one had begun lost an attempt and goes on alone; the rest just goes on."""
+        """Start a new worker. What the last one was at lost an attempt and goes on alone; the rest just goes on."""
         self.result.deaths += 1
         self._deaths_in_a_row += 1
         if self._ending:  # it died after its last image, and its journal has been sealed for it: nothing is left to do
             return
         self._finished.refresh()
-        again: list[Bundle] = []
         suspects: list[Bundle] = []
-        for job_id, one in list(self._outstanding.items()):
+        untouched: set[str] = set()
+        for job_id, one in self._outstanding.items():
             if job_id in self._finished:
                 self.result.made += 1
                 self._progress.made(Made(job_id, "", 0.0))
                 self._deaths_in_a_row = 0
             elif job_id not in begun:
-                again.append(self._bundle_of(job_id).alone(one))
+                untouched.add(job_id)
             elif one.attempt >= MAX_ATTEMPTS:
                 message = f"its process died {MAX_ATTEMPTS} times ({reason})"
                 self.result.failed["quarantined"] += 1
@@ -267,6 +265,7 @@ class Runner:
                 self._progress.failed(Failed(job_id, "quarantined", message), one.job)
             else:
                 suspects.append(self._bundle_of(job_id).alone(Assignment(one.job, one.attempt + 1)))
+        again = [bundle.of(untouched) for bundle, open_jobs in self._bundles if open_jobs & untouched]
         self._outstanding.clear()
         self._bundles.clear()
         self._again.extendleft(reversed(again + suspects))

@@ -17,6 +17,7 @@ from jobs.values import (
     Share,
     Side,
     Steps,
+    Strength,
     Text,
     Weight,
     folder_name,
@@ -181,7 +182,7 @@ class ControlNet(Settings):
     source: Text
     image: Text
     preprocess: Literal["none", "canny"] = "none"
-    strength: Annotated[float, Field(ge=0, le=2)] = 1.0
+    strength: Strength = 1.0
     start: Share = 0.0
     end: Share = 1.0
     name: Text | None = None
@@ -198,7 +199,7 @@ class IpAdapter(Settings):
 
     source: Text
     image: Text
-    scale: Annotated[float, Field(ge=0, le=2)] = 1.0
+    scale: Strength = 1.0
     encoder: Text | None = None
     name: Text | None = None
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from jobs.groups import Group
 from jobs.models import KnownModel
-from jobs.plan import Group, Plan
+from jobs.plan import Plan
 from pipeline.adapters import check_adapters
-from pipeline.memory.working_memory import GIB
+from pipeline.memory.choice import shortage
 from pipeline.models.requirements import requirement_faults
 from pipeline.request import ModelSettings
 from pipeline.schedulers import fits, scheduler_faults
@@ -29,11 +30,8 @@ def too_small(plan: Plan) -> list[str]:
         fit, like = group.fit, group.likeness
         if fit.fits or fit.budget_bytes is None:
             continue
-        lines[
-            f"memory.budget_gb: {group.model.name} at {like.width} x {like.height} does not fit into "
-            f"{fit.budget_bytes / GIB:.1f} GB with any allowed technique; the smallest budget that would do is "
-            f"{fit.least_bytes / GIB:.1f} GB"
-        ] = None
+        line = shortage(group.model.name, like.width, like.height, fit.budget_bytes, fit.least_bytes)
+        lines[line] = None
     return list(lines)
 
 

@@ -82,6 +82,8 @@ class _Validation:
             self.expansions.append(
                 Expansion(config, index, source, self._wildcards, known.settings, asked, known.fallback, adapters)
             )
+        if adapters is not None:
+            known.loras.update(adapters.loras)
 
     def _model(self, config: BatchConfig) -> KnownModel | None:
         key = config.model.model_dump_json()

@@ -8,12 +8,10 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from pipeline.checks import MAX_GIGABYTES, MAX_GUIDANCE, MAX_SIDE, MAX_STEPS, MAX_STRENGTH, MAX_WEIGHT, MIN_SIDE
 from pipeline.request import MAX_SEED
 from pipeline.schedulers import scheduler_name
 
-MIN_SIDE, MAX_SIDE = 16, 4096
-MAX_STEPS = 1000
-MAX_GUIDANCE = 100.0
 MAX_GRID = 10_000_000
 """Largest number of combinations one grid may ask for; more is a slip, not a wish."""
 
@@ -76,8 +74,9 @@ SchedulerName = Annotated[str, BeforeValidator(_scheduler)]
 Seed = Annotated[int, BeforeValidator(whole), Field(ge=0, le=MAX_SEED)]
 Text = Annotated[str, BeforeValidator(text)]
 Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
-Weight = Annotated[float, BeforeValidator(_number), Field(ge=-10, le=10)]
-Gigabytes = Annotated[float, BeforeValidator(_number), Field(gt=0, le=4096)]
+Strength = Annotated[float, Field(ge=0, le=MAX_STRENGTH)]
+Weight = Annotated[float, BeforeValidator(_number), Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)]
+Gigabytes = Annotated[float, BeforeValidator(_number), Field(gt=0, le=MAX_GIGABYTES)]
 
 
 def parse_range(text: str) -> Sequence[int | float] | None:

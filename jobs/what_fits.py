@@ -106,7 +106,7 @@ def on_a_card(batch: Batch) -> list[PlanSettings]:
         size = CLASSES[level] if budget_gb is None else int(budget_gb * GIB)
         card = DeviceMemory(size, size, host.host_total_bytes, host.host_free_bytes)
         asked = asked_memory(config, NOMINAL)
-        fit = Fitting(config, batch.models[plan.model], asked, NOMINAL, card)
+        fit = Fitting(config, batch.models[plan.model], asked, NOMINAL, card, paces=None)
         plans.append(replace(plan, memory=asked, fit=fit))
     return plans
 

@@ -13,21 +13,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.adapters.asked import ControlNet, Embedding, IpAdapter, Lora
+    from pipeline.api import Pipeline
     from pipeline.errors import ConfigError, DarkroomError, JobFailure, ModelError, ReadError
     from pipeline.metadata.reading import read_record
     from pipeline.metadata.record import Record
-    from pipeline.picture import Picture, Pipeline
+    from pipeline.picture import Picture
     from pipeline.request import GeneratedImage, ImageRequest
 
 _HOMES = {
     "ConfigError": "errors",
+    "ControlNet": "adapters.asked",
     "DarkroomError": "errors",
+    "Embedding": "adapters.asked",
     "GeneratedImage": "request",
     "ImageRequest": "request",
+    "IpAdapter": "adapters.asked",
     "JobFailure": "errors",
+    "Lora": "adapters.asked",
     "ModelError": "errors",
     "Picture": "picture",
-    "Pipeline": "picture",
+    "Pipeline": "api",
     "ReadError": "errors",
     "Record": "metadata.record",
     "read_record": "metadata.reading",
@@ -35,10 +41,14 @@ _HOMES = {
 
 __all__ = [
     "ConfigError",
+    "ControlNet",
     "DarkroomError",
+    "Embedding",
     "GeneratedImage",
     "ImageRequest",
+    "IpAdapter",
     "JobFailure",
+    "Lora",
     "ModelError",
     "Picture",
     "Pipeline",

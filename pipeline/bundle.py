@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pipeline.decode import Undecoded, decode
+from pipeline.decode import Undecoded, decode, developed
 from pipeline.denoise import Denoised, denoise
 from pipeline.encode import together
 from pipeline.errors import Interrupted, JobFailure, OutOfMemory
@@ -17,10 +17,13 @@ from pipeline.finished import Conditions, finished_image
 from pipeline.guidance import is_guided
 from pipeline.ladder import Course, Ladder
 from pipeline.memory.escalation import Where
+from pipeline.memory.estimate import Stage
+from pipeline.memory.prospects import Prospects
 from pipeline.memory.techniques import ordered
 from pipeline.models.families import FAMILIES
 from pipeline.recovery import attempted, exhausted
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
+from pipeline.stopwatch import Lap, Stopwatch
 from pipeline.text_interface import text_interface
 from pipeline.texts import Texts
 
@@ -38,6 +41,7 @@ class _Piece:
     places: list[int]
     denoised: Denoised
     conditions: Conditions
+    lap: Lap
 
 
 class Bundle:
@@ -48,30 +52,37 @@ class Bundle:
         model: LoadedModel,
         batches: Sequence[Sequence[ImageRequest]],
         should_stop: Callable[[], bool],
-        on_batch: Callable[[int], None],
+        on_work: Callable[[Stage, Sequence[int]], None],
         predicted_peak_bytes: int | None,
         images_per_shape: int,
         remember: bool,
+        prospects: Prospects,
     ) -> None:
         self.seconds = {"encode": 0.0, "denoise": 0.0, "decode": 0.0}
-        self._model, self._should_stop, self._on_batch = model, should_stop, on_batch
+        self._model, self._should_stop, self._on_work = model, should_stop, on_work
         self._predicted_peak_bytes, self._images_per_shape = predicted_peak_bytes, images_per_shape
         self._requests = [request for batch in batches for request in batch]
         places = iter(range(len(self._requests)))
         self._batches = [[next(places) for _ in batch] for batch in batches]
         self._waiting: deque[_Piece] = deque()
-        self._ladder = Ladder(model, remember=remember)
-        self._texts = Texts(model, self._requests, self._ladder, should_stop, lambda: self._timed("encode"))
+        self._ladder = Ladder(model, remember=remember, prospects=prospects)
+        self._stopwatch = Stopwatch(model, remember=remember)
+        self._texts = Texts(model, self._requests, self._ladder, should_stop, on_work, lambda: self._timed("encode"))
 
     def pictures(self) -> Outcomes:
         """Everything, in the order in which it is done."""
         self._model.stage_peaks.clear()
         yield from self._texts.encode_all()
         try:
-            for number, batch in enumerate(self._batches):
+            yield from self._make_all()
+        finally:
+            self._stopwatch.save()
+
+    def _make_all(self) -> Outcomes:
+        try:
+            for batch in self._batches:
                 encoded = [place for place in batch if place in self._texts.prompts]
                 if encoded:
-                    self._on_batch(number)
                     yield from self._make(encoded)
         except Interrupted:
             yield from self._decode_waiting()
@@ -82,7 +93,13 @@ class Bundle:
         """Denoise a batch, in as many pieces as it takes, and decode it unless that is a stage of its own."""
         from pipeline.adapters import apply
 
-        adapters = self._requests[batch[0]].adapters
+        first = self._requests[batch[0]]
+        hopeless = self._ladder.why_not(first, "denoise", "decode")
+        if hopeless is not None:
+            yield from ((place, hopeless) for place in batch)
+            return
+        self._on_work("denoise", batch)
+        adapters = first.adapters
         failure = attempted(self._model, lambda: apply(self._model, adapters))
         if failure is not None and not isinstance(failure, OutOfMemory):  # no part of the batch would fare better
             yield from ((place, failure) for place in batch)
@@ -98,15 +115,19 @@ class Bundle:
         pieces = deque(part for piece in texts for part in _parts(piece, size))
         while pieces:
             places = pieces.popleft()
+            self._on_work("denoise", places)
             piece = attempted(self._model, lambda places=places: self._denoise(course, places))  # type: ignore[misc]
             if isinstance(piece, JobFailure):
                 after = self._after(piece, "denoise", places, course)
                 if isinstance(after, JobFailure):
+                    if self._ladder.why_not(first, "denoise") is not None:
+                        places.extend(place for rest in pieces for place in rest)
+                        pieces.clear()
                     yield from ((place, after) for place in places)
                 else:
                     pieces.extendleft(reversed(after))
                 continue
-            self._ladder.denoised(course)
+            self._ladder.denoised(course, first)
             self._waiting.append(piece)
             if not self._model.memory.uses("staged"):
                 yield from self._decode_waiting()
@@ -115,6 +136,7 @@ class Bundle:
 
     def _denoise(self, course: Course, places: list[int]) -> _Piece:
         from pipeline.adapters import apply
+        from pipeline.compiling import as_compiled
         from pipeline.memory.estimate import Shape
         from pipeline.memory.residency import stage
         from pipeline.speed import prepare, step_cache
@@ -124,14 +146,17 @@ class Bundle:
         shape = Shape(first.width, first.height, len(places), is_guided(model.pipe, first.guidance_scale))
         encodes_itself = text_interface(model.pipe) is None
         extra = [name for name in model.pipe.components if name.startswith("text_encoder")] if encodes_itself else []
-        started = time.perf_counter()
+        started, lap = time.perf_counter(), Lap(model.device)
         with self._timed("denoise"):
             apply(model, first.adapters)
             with stage(model, "denoise", extra, shape):
                 facts = prepare(model, self._images_per_shape)
                 with step_cache(model, first.step_cache):
                     prompts = [self._texts.prompts[place] for place in places]
-                    denoised = denoise(model, requests, prompts, self._should_stop)
+                    with lap.timed("denoise"):
+                        denoised = as_compiled(
+                            model, facts, lambda: denoise(model, requests, prompts, self._should_stop)
+                        )
         if model.memory.uses("staged") and isinstance(denoised.result, Undecoded):
             denoised.result.to_host()
         conditions = Conditions(
@@ -143,7 +168,7 @@ class Bundle:
             predicted_peak_bytes=self._predicted_peak_bytes,
             stage_peaks={name: dict(peaks) for name, peaks in model.stage_peaks.items()},
         )
-        return _Piece(course, places, denoised, conditions)
+        return _Piece(course, places, denoised, conditions, lap)
 
     def _as_encoded(self, place: int) -> MemorySettings:
         """How the model is held now, but for the encoders: as they were when the text was encoded."""
@@ -153,36 +178,48 @@ class Bundle:
     def _decode_waiting(self) -> Outcomes:
         while self._waiting:
             piece = self._waiting.popleft()
-            course = piece.course
+            course, first = piece.course, self._requests[piece.places[0]]
+            hopeless = self._ladder.why_not(first, "decode")
+            if hopeless is not None:
+                yield from ((place, hopeless) for place in piece.places)
+                continue
             self._ladder.resume(course)
             spans = deque(_parts(list(range(len(piece.places))), course.now.decoded or len(piece.places)))
             while spans:
                 span = spans.popleft()
+                self._on_work("decode", [piece.places[index] for index in span])
                 outcome = attempted(self._model, lambda span=span, piece=piece: self._decode(piece, span))  # type: ignore[misc]
                 if not isinstance(outcome, JobFailure):
-                    self._ladder.made(course)
+                    self._ladder.made(course, first)
                     yield from outcome
                     continue
                 if isinstance(piece.denoised.result, Undecoded):
                     piece.denoised.result.to_host()
+                piece.lap.sound = False
                 after = self._after(outcome, "decode", [piece.places[index] for index in span], course)
                 if isinstance(after, JobFailure):
+                    if self._ladder.why_not(first, "decode") is not None:
+                        span.extend(index for rest in spans for index in rest)
+                        spans.clear()
                     yield from ((piece.places[index], after) for index in span)
                     continue
                 indices = iter(span)
                 spans.extendleft(reversed([[next(indices) for _ in part] for part in after]))
             self._ladder.settled(course)
+            requests, compiled = [self._requests[place] for place in piece.places], piece.conditions.speed["compile"]
+            self._stopwatch.note(piece.lap, requests, compiled=compiled != "no")
 
     def _decode(self, piece: _Piece, span: list[int]) -> list[tuple[int, GeneratedImage | JobFailure]]:
+        import torch
+
         from pipeline.memory.residency import stage
 
         started, result = time.perf_counter(), piece.denoised.result
-        flags: list[bool] | None = None
         if isinstance(result, Undecoded):
-            with self._timed("decode"), stage(self._model, "decode"):
-                pictures, flags = decode(self._model.pipe, result.rows(span[0], span[-1] + 1), self._model.device)
+            with self._timed("decode"), stage(self._model, "decode"), piece.lap.timed("decode"):
+                decoded = decode(self._model.pipe, result.rows(span[0], span[-1] + 1), self._model.device)
         else:
-            pictures = result[span[0] : span[-1] + 1]
+            decoded = developed(torch.from_numpy(result[span[0] : span[-1] + 1]))
         seconds = (time.perf_counter() - started) / len(span)
         peaks = {name: dict(peaks) for name, peaks in self._model.stage_peaks.items() if name == "decode"}
         conditions = piece.conditions.decoded(self._model.memory, seconds, peaks)
@@ -193,12 +230,12 @@ class Bundle:
             image = finished_image(
                 self._requests[place],
                 index,
-                pictures[row],
+                decoded,
+                row,
                 piece.denoised,
                 conditions,
                 device=self._model.device,
                 tokens=embedding.tokens if embedding else (),
-                flagged=flags[row] if flags is not None else None,
             )
             made.append((place, image))
         return made
@@ -210,7 +247,11 @@ class Bundle:
         if isinstance(failure, OutOfMemory):
             requests = [self._requests[place] for place in places]
             size = self._ladder.climb(requests[0].memory, where, len(places), course)
-            return exhausted(self._model, failure, where, requests) if size is None else _parts(places, size)
+            if size is not None:
+                return _parts(places, size)
+            failure = exhausted(self._model, failure, where, requests)
+            self._ladder.give_up(where, requests[0], failure)
+            return failure
         return _parts(places, len(places) // 2) if len(places) > 1 else failure
 
     @contextmanager

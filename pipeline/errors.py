@@ -5,10 +5,14 @@
       |   - UntrustedConfig       a configuration file that steers Hydra or names code
       |   - PromptFileError       a prompt file that cannot be read as prompts
       + ModelError                weights that are missing, damaged or of a refused kind
+      |   - DownloadError         a hub gave no file, or none that may be used
+      |       - Unreachable       no connection, or one that broke or stood still; later it may work
+      |       - UnsafeAnswer      an answer that leads to a forbidden place or is not what was asked for
       + JobFailure                one image could not be made; the others go on                exit 3
       |   - BadPixels             NaN or all-black output
       |   - LeakFound             the finished file would carry something private
       |   - OutOfMemory           the device or the machine had no memory left
+      |       - OutOfHostMemory   it was the machine
       + RunStopped                nothing more can be made now, everything done is kept        exit 4
       |   - DiskFull
       |   - DeviceLost            the device no longer answers; only a new process can go on
@@ -47,6 +51,18 @@ class ModelError(DarkroomError):
     """Weights are missing, damaged, or of a kind that is refused."""
 
 
+class DownloadError(ModelError):
+    """A hub gave no file, or none that may be used; nothing that looks whole was left behind."""
+
+
+class Unreachable(DownloadError):
+    """No connection, or one that broke or stood still. The same request may succeed later."""
+
+
+class UnsafeAnswer(DownloadError):
+    """An answer that leads to a forbidden place, is too large or is encoded. Asking again does not help."""
+
+
 class JobFailure(DarkroomError):
     """One image could not be made. `kind` is the manifest's `error_kind`."""
 
@@ -69,6 +85,10 @@ class OutOfMemory(JobFailure):
     """The device or the machine had no memory left for this image."""
 
     kind = "out_of_memory"
+
+
+class OutOfHostMemory(OutOfMemory):
+    """The machine had none left, however much the device has."""
 
 
 class RunStopped(DarkroomError):

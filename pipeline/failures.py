@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.errors import DeviceLost, JobFailure, OutOfMemory
+from pipeline.errors import DeviceLost, JobFailure, OutOfHostMemory, OutOfMemory
 
 # Errors after which a CUDA context gives errors, or wrong pictures, for ever.
 _LOST = (
@@ -13,21 +13,25 @@ _LOST = (
     "cudaErrorLaunchFailure",
 )
 
-# No memory, said by whoever asked for some: torch's allocators (of the device, the host, Apple), libraries' workspaces.
-_MEMORY = (
+# No memory, said by whoever asked for some: torch's allocators (of the device, Apple), libraries' workspaces.
+_DEVICE_MEMORY = (
     "CUDA out of memory",
     "HIP out of memory",
     "MPS backend out of memory",
     "CUDA driver error: out of memory",
-    "can't allocate memory",
-    "not enough memory",
-    "Cannot allocate memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
-    "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
     "CUSOLVER_STATUS_ALLOC_FAILED",
     "Invalid buffer size",
+)
+
+# The same of the machine: torch's allocator on Linux and Windows, the system, a library's workspace.
+_HOST_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "Cannot allocate memory",
+    "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
 )
 
 # The same words from outside an allocator: a kernel failed for want of memory, and the context is not to be trusted.
@@ -40,7 +44,9 @@ def classify(error: Exception) -> JobFailure:
         return error
     text = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
     if _is_out_of_memory(error):
-        return OutOfMemory(f"out of memory: {text}; try memory=aggressive, batch_size=1 or a smaller size")
+        of_host = isinstance(error, MemoryError) or any(mark in str(error) for mark in _HOST_MEMORY)
+        kind = OutOfHostMemory if of_host else OutOfMemory
+        return kind(f"out of memory: {text}; try memory=aggressive, batch_size=1 or a smaller size")
     if any(mark in str(error) for mark in (*_LOST, *_LOST_FOR_MEMORY)):
         raise DeviceLost(f"the device no longer answers: {text}") from error
     return JobFailure(f"{type(error).__name__}: {text}")
@@ -54,7 +60,7 @@ def _is_out_of_memory(error: Exception) -> bool:
     text = str(error)
     if any(mark in text for mark in _LOST_FOR_MEMORY):
         return False
-    return any(mark in text for mark in _MEMORY) or (
+    return any(mark in text for mark in (*_DEVICE_MEMORY, *_HOST_MEMORY)) or (
         # Any other way of saying it, by whichever library, as long as it is not an error of the device itself.
         "out of memory" in text and not any(mark in text for mark in _LOST)
     )

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pipeline.decode import pixel_fault, to_uint8
+from pipeline.decode import Decoded
 from pipeline.denoise import Denoised
 from pipeline.errors import BadPixels, JobFailure
 from pipeline.memory.techniques import ordered
@@ -14,8 +14,6 @@ from pipeline.request import GeneratedImage, ImageRequest, LoraMatch, MemorySett
 from pipeline.system.environment import peak_rss_bytes, runtime_facts
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     import torch
 
 _DECODING = ("vae_slicing", "vae_tiling", "tiny_vae")
@@ -48,18 +46,23 @@ class Conditions:
 def finished_image(
     request: ImageRequest,
     index: int,
-    picture: npt.NDArray[np.float32],
+    decoded: Decoded,
+    row: int,
     denoised: Denoised,
     conditions: Conditions,
     device: torch.device,
     tokens: tuple[PromptTokens, ...],
-    flagged: bool | None,
 ) -> GeneratedImage | JobFailure:
-    """The picture, or why it is none; `index` is its place in its batch. A flagged one is black and yet a picture."""
-    fault = None if flagged else pixel_fault(picture)
+    """The picture, or why it is none; `index` is its place in its batch, `row` in what was decoded at once.
+
+    A flagged one is black and yet a picture.
+    """
+    flagged = decoded.flags[row] if decoded.flags is not None else None
+    fault = None if flagged else decoded.faults[row]
     if fault:
         return BadPixels(fault)
-    height, width = picture.shape[:2]
+    pixels = decoded.pixels[row]
+    height, width = pixels.shape[:2]
     if (width, height) != (request.width, request.height):
         return JobFailure(
             f"{denoised.pipeline_class} made {width} x {height} pixels instead of {request.width} x {request.height}; "
@@ -68,7 +71,7 @@ def finished_image(
     peaks = [one["allocated"] for one in conditions.stage_peaks.values() if "allocated" in one]
     return GeneratedImage(
         request=request,
-        pixels=to_uint8(picture),
+        pixels=pixels,
         pipeline_class=denoised.pipeline_class,
         scheduler_class=denoised.scheduler_class,
         scheduler_config=denoised.scheduler_config,

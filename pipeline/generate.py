@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from pipeline.bundle import Bundle
 from pipeline.errors import JobFailure
+from pipeline.memory.estimate import Stage
+from pipeline.memory.prospects import Prospects
 from pipeline.models.loading import LoadedModel
 from pipeline.request import GeneratedImage, ImageRequest
 
@@ -32,10 +34,11 @@ def generate_bundle(
     should_stop: Callable[[], bool] = lambda: False,
     phases: PhaseSeconds | None = None,
     *,
-    on_batch: Callable[[int], None] = lambda _: None,
+    on_work: Callable[[Stage, Sequence[int]], None] = lambda _stage, _places: None,
     predicted_peak_bytes: int | None = None,
     images_per_shape: int = 0,
     remember: bool = True,
+    prospects: Prospects | None = None,
 ) -> Iterator[tuple[int, GeneratedImage | JobFailure]]:
     """Make pictures of one model; those of a batch differ only in prompt, negative prompt and seed.
 
@@ -43,13 +46,24 @@ def generate_bundle(
     decided: batch by batch, or with `staged` when all are denoised. What is not yielded is not made.
 
     `should_stop` is asked between denoising steps; when it says yes, what is denoised is still decoded and yielded,
-    then `Interrupted` is raised. `on_batch` is called with a batch's place right before it is denoised. A batch that
-    fails is split until the failure stands alone, so one bad request costs only itself; where memory runs out, only
-    the stage that failed is tried again, with a smaller batch or more techniques (`pipeline.memory.escalation`).
-    What worked then is remembered for the next time; without `remember` it is not, nor is anything recalled.
+    then `Interrupted` is raised. `on_work` is told which places are worked at from now on, and in which stage; all
+    others wait. A batch that fails is split until the failure stands alone, so one bad request costs only itself; where
+    memory runs out, only the stage that failed is tried again, with a smaller batch or more techniques
+    (`pipeline.memory.escalation`).
+    What worked then is remembered for the next time; without `remember` it is not, nor is anything recalled. What no
+    technique could make room for fails at once from then on, also in further bundles with the same `prospects`.
     Raises `DeviceLost` when only a new process can go on.
     """
-    bundle = Bundle(model, batches, should_stop, on_batch, predicted_peak_bytes, images_per_shape, remember)
+    bundle = Bundle(
+        model,
+        batches,
+        should_stop,
+        on_work,
+        predicted_peak_bytes,
+        images_per_shape,
+        remember,
+        prospects or Prospects(),
+    )
     try:
         yield from bundle.pictures()
     finally:

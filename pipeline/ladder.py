@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline import recovery
-from pipeline.errors import JobFailure
+from pipeline.errors import JobFailure, OutOfMemory
 from pipeline.guidance import is_guided
 from pipeline.memory.escalation import Where, climb
 from pipeline.memory.experience import Situation, Worked, kinds
+from pipeline.memory.prospects import Prospects
 from pipeline.memory.techniques import conflicts, ordered
 from pipeline.request import ImageRequest, MemorySettings
 
@@ -37,11 +38,12 @@ class Course:
 class Ladder:
     """Holds a model for the kinds of pictures in a bundle, and climbs when memory runs out.
 
-    Without `remember` nothing is recalled from earlier bundles and nothing noted for later ones.
+    Without `remember` nothing is recalled from earlier bundles and nothing noted for later ones. `prospects` are those
+    of the run.
     """
 
-    def __init__(self, model: LoadedModel, *, remember: bool) -> None:
-        self._model, self._remember = model, remember
+    def __init__(self, model: LoadedModel, *, remember: bool, prospects: Prospects) -> None:
+        self._model, self._remember, self._prospects = model, remember, prospects
         gave_way = model.gave_way
         self._planned = gave_way[0] if gave_way and gave_way[1] == model.memory else model.memory
         self._base = self._planned.techniques
@@ -60,8 +62,9 @@ class Ladder:
         if _of_encoders(held) != _of_encoders(self._base) or (known and not {*self._base} <= held):
             self._hold(self._base)
 
-    def encoded(self) -> None:
+    def encoded(self, request: ImageRequest) -> None:
         """A text is: remember what it took."""
+        self._prospects.came_out(self._kind("encode", request))
         if self._base != self._proven_base and self._remember:
             recovery.experience().remember(self._encoding, Worked(self._base))
         self._proven_base = self._base
@@ -73,9 +76,7 @@ class Ladder:
 
     def course(self, requests: Sequence[ImageRequest]) -> Course:
         """How pictures of this kind are made: as earlier in the bundle, as it worked before, or as planned."""
-        first = requests[0]
-        guided = is_guided(self._model.pipe, first.guidance_scale)
-        situation = self._situation("make", first.width, first.height, guided, kinds(first.adapters))
+        situation = self._making(requests[0])
         if situation not in self._courses:
             known = self._recalled(situation)
             start = Worked(self._base)
@@ -119,12 +120,23 @@ class Ladder:
                 course.now = replace(course.now, techniques=model.memory.techniques, batch=batch_now)
             return step.batch
 
-    def denoised(self, course: Course) -> None:
+    def why_not(self, request: ImageRequest, *stages: Where) -> OutOfMemory | None:
+        """Why pictures of this kind never come through one of these stages in this run; None where they may."""
+        reasons = (self._prospects.why_not(self._kind(stage, request)) for stage in stages)
+        return next((reason for reason in reasons if reason is not None), None)
+
+    def give_up(self, stage: Where, request: ImageRequest, failure: OutOfMemory) -> None:
+        """No rung was left at a stage: unless some came through it before, it is not worth trying again in this run."""
+        self._prospects.give_up(self._kind(stage, request), failure)
+
+    def denoised(self, course: Course, request: ImageRequest) -> None:
         """Some came through the denoiser so."""
+        self._prospects.came_out(self._kind("denoise", request))
         course.proven = course.now
 
-    def made(self, course: Course) -> None:
+    def made(self, course: Course, request: ImageRequest) -> None:
         """Some are pictures now: remember what it took."""
+        self._prospects.came_out(self._kind("decode", request))
         course.proven = course.now
         if course.proven != course.noted and self._remember:
             recovery.experience().remember(course.situation, course.proven)
@@ -159,6 +171,21 @@ class Ladder:
 
     def _recalled(self, situation: Situation) -> Worked | None:
         return recovery.experience().recall(situation) if self._remember else None
+
+    def _kind(self, stage: Where, request: ImageRequest) -> Hashable:
+        """All that decides how much memory it takes; more than is remembered from run to run."""
+        adapters = request.adapters
+        weights = (
+            *(one.sha256 for one in adapters.loras),
+            *(one.sha256 for one in adapters.controlnets),
+            *(one.sha256 for one in adapters.ip_adapters),
+        )
+        situation = self._encoding if stage == "encode" else self._making(request)
+        return stage, situation, request.memory, weights, request.step_cache
+
+    def _making(self, request: ImageRequest) -> Situation:
+        guided = is_guided(self._model.pipe, request.guidance_scale)
+        return self._situation("make", request.width, request.height, guided, kinds(request.adapters))
 
     def _situation(self, stage: Literal["encode", "make"], *shape: Any) -> Situation:
         model = self._model

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from pipeline.errors import DarkroomError, Interrupted, JobFailure, ModelError, OutOfMemory, RunStopped
+from pipeline.errors import DarkroomError, Interrupted, JobFailure, ModelError, OutOfHostMemory, OutOfMemory, RunStopped
 from pipeline.failures import classify
 from pipeline.memory.escalation import Where, climb
 from pipeline.memory.experience import Experience, Situation, Worked
+from pipeline.memory.prospects import Prospects
 from pipeline.models.loading import load
 from pipeline.models.profile import weight_files
 from pipeline.request import ImageRequest, MemorySettings, ModelSettings
@@ -33,18 +35,40 @@ def experience() -> Experience:
 def attempted(model: LoadedModel, work: Callable[[], T]) -> T | JobFailure:
     """What `work` returns, or the failure that it ended in, after which the model is usable again.
 
-    Where memory ran out while components of other models waited in the pool, those go, and it is tried once more.
+    Where memory ran out that components of other models take while they wait, those go, and it is tried once more.
     Raises `Interrupted` and `RunStopped`, of which `DeviceLost` says that only a new process can go on.
     """
     outcome = _attempted_once(model, work)
-    if isinstance(outcome, OutOfMemory) and idle_dropped(model.pool):
+    if isinstance(outcome, OutOfMemory) and idle_dropped(model.pool, outcome, model.device.type):
         return _attempted_once(model, work)
     return outcome
 
 
-def idle_dropped(pool: Pool) -> bool:
-    """Whether components that no model uses were there to be forgotten: they cost a second load, and no picture."""
-    return (pool.clear(on_device=True) or pool.clear()) > 0
+def idle_dropped(pool: Pool, failure: OutOfMemory, device_kind: str) -> bool:
+    """Whether components that no model uses took of the memory that ran out: they cost a second load, and no picture.
+
+    They are forgotten then. On a card of its own memory, those that wait on the host are in nobody's way.
+    """
+    of_card = device_kind == "cuda" and not isinstance(failure, OutOfHostMemory)
+    return pool.clear(on_device=of_card) > 0
+
+
+def could_hold(model: LoadedModel, memory: MemorySettings) -> bool:
+    """Whether there was memory enough to bring a model to other techniques, without idle components if need be.
+
+    Where there was not, the model is to be let go: loading it again gives way. Raises `ModelError`.
+    """
+    from pipeline.memory.holding import hold
+
+    while True:
+        try:
+            hold(model, memory)
+        except OutOfMemory as error:
+            failure = type(error)(*error.args)  # without its traceback, which would keep tensors
+        else:
+            return True
+        if not idle_dropped(model.pool, failure, model.device.type):
+            return False
 
 
 def load_giving_way(
@@ -55,26 +79,34 @@ def load_giving_way(
     cpu_threads: int | None,
     pool: Pool,
     speed: SpeedSettings,
+    prospects: Prospects | None = None,
 ) -> LoadedModel:
     """`load`, held with more techniques than planned as long as memory runs out over it, as far as `asked` allows.
 
-    Raises `ModelError`, and `OutOfMemory` with the numbers when nothing is left to give up.
+    Raises `ModelError`, and `OutOfMemory` with the numbers when nothing is left to give up; at once where `prospects`
+    know that from earlier in the run.
     """
     situation = Situation("load", settings.sha256, held, device_bytes(device))
+    prospects = prospects or Prospects()
+    hopeless = prospects.why_not((situation, asked))
+    if hopeless is not None:
+        raise hopeless
     known = experience().recall(situation)
     failure: OutOfMemory | None = None
+    latest: OutOfMemory | None = None
     memory = before = held if known is None else replace(held, techniques=known.techniques)
     what, impossible = "", set[str]()
     while True:
         try:
             model = load(settings, memory, device, cpu_threads, pool=pool, speed=speed)
         except OutOfMemory as error:
-            failure = failure or OutOfMemory(*error.args)  # without its traceback, which would keep tensors
-            again = True
+            latest = type(error)(*error.args)  # without its traceback, which would keep tensors
+            failure = failure or latest
         except ModelError:
+            latest = None
             if what:
                 impossible.add(what)
-                memory, again = before, False
+                memory = before
             elif memory != held:  # it is not to be had any more as it worked before
                 experience().forget(situation)
                 memory = before = held
@@ -84,14 +116,19 @@ def load_giving_way(
         else:
             if failure is not None and memory != held:
                 experience().remember(situation, Worked(memory.techniques))
+            prospects.came_out((situation, asked))
             return model
-        if again and idle_dropped(pool):
-            continue
+        if latest is not None:
+            gc.collect()  # what was half loaded may be cycles
+            if idle_dropped(pool, latest, device):
+                continue
         step = climb(asked, memory, "load", 1, impossible, device_kind=device)
         if step is None:
             assert failure is not None  # nothing is given up before memory has run out
             size = sum(file.stat().st_size for file in weight_files(settings))
-            raise _nothing_left(failure, f"load, {size / 1e9:.1f} GB of weights", asked, memory)
+            failure = _nothing_left(failure, f"load, {size / 1e9:.1f} GB of weights", asked, memory)
+            prospects.give_up((situation, asked), failure)
+            raise failure
         memory, before, what = step.memory, memory, step.what
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import importlib.util
 import os
 import threading
 from collections.abc import Iterable, Iterator
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipeline.compiling import compiled, uncompile
 from pipeline.errors import ConfigError, JobFailure
 from pipeline.system.device import host_memory
 
@@ -38,11 +38,6 @@ with `first_block`, a picture also depends on its neighbours in the batch, for w
 DEPENDS_ON_NEIGHBOURS = ("first_block",)
 """Step caches with which a picture depends on its batch; it is made alone then, so that it can be made again."""
 
-REGIONAL_BREAK_EVEN = 5
-FULL_BREAK_EVEN = 31
-"""Images of one size after which compiling has paid for itself: 9.6 s for the repeated blocks, 67 s for the whole,
-2.2 s saved per image (FLUX.1 dev on an H100; PyTorch, "torch.compile and Diffusers", 2026)."""
-
 FREE_SHARE = 0.5
 """Of the free memory, what files read ahead may take: the page cache must not push out what is at work."""
 
@@ -51,8 +46,9 @@ FREE_SHARE = 0.5
 class SpeedSettings:
     """What a user can choose about speed; none of it needs the model to be loaded again.
 
-    `compile`: `auto` where the plan holds enough images of one size to pay for it, on GPUs only. `channels_last`: for
-    UNets on GPUs.
+    `compile`: `auto` where the plan holds enough images of one size and LoRAs to pay for it, on GPUs only, and never
+    with quantised weights: the int8 blocks of a model of FLUX.1's size were not compiled after a minute (H200, torch
+    2.11). `channels_last`: for UNets on GPUs.
     """
 
     attention: str = "native"
@@ -60,10 +56,10 @@ class SpeedSettings:
     channels_last: bool = True
 
 
-def prepare(model: LoadedModel, images_per_shape: int = 0) -> dict[str, Any]:
+def prepare(model: LoadedModel, images_alike: int = 0) -> dict[str, Any]:
     """Apply the model's `SpeedSettings`; returns the facts that pixels depend on. Cheap where all is as wanted.
 
-    `images_per_shape`: how many images of this model and size are still to be made.
+    `images_alike`: how many images of this model, size and LoRAs are still to be made.
     """
     from pipeline.adapters import used_while_denoising
     from pipeline.memory.held_components import components, is_placed_by_hooks
@@ -74,18 +70,24 @@ def prepare(model: LoadedModel, images_per_shape: int = 0) -> dict[str, Any]:
         pin_attention(module, model.speed.attention)
     denoiser = components(model)[model.files.denoiser]
     hooked = is_placed_by_hooks(denoiser)
-    convolutional = hasattr(denoiser, "conv_in")
-    channels_last = model.speed.channels_last and model.device.type == "cuda" and convolutional and not hooked
-    if channels_last:
-        import torch
-
-        denoiser.to(memory_format=torch.channels_last)
-    compiled = "no"
+    done = "no"
     if hooked or is_cast(denoiser):
         uncompile(denoiser)  # what swaps weights during the run cannot be traced
     else:
-        compiled = _compile(denoiser, model, images_per_shape)
-    return {"attention_backend": model.speed.attention, "channels_last": channels_last, "compile": compiled}
+        done = compiled(denoiser, model, images_alike)
+    return {
+        "attention_backend": model.speed.attention,
+        "channels_last": lies_channels_last(model, denoiser),
+        "compile": done,
+    }
+
+
+def lies_channels_last(model: LoadedModel, denoiser: Any) -> bool:
+    """Whether a denoiser's weights lie, from its loading on, with the channels of a picture side by side.
+
+    Tensor cores want convolutions so.
+    """
+    return model.speed.channels_last and model.device.type == "cuda" and hasattr(denoiser, "conv_in")
 
 
 def pin_attention(module: Any, backend: str) -> None:
@@ -108,33 +110,6 @@ def pin_attention(module: Any, backend: str) -> None:
         raise ConfigError(f"engine.attention={backend} cannot be used here: {reason}; native always can") from error
     finally:
         Registry.set_active_backend(default)
-
-
-def _compile(denoiser: Any, model: LoadedModel, images_per_shape: int) -> str:
-    blocks = getattr(denoiser, "_repeated_blocks", None)
-    enough = images_per_shape >= (REGIONAL_BREAK_EVEN if blocks else FULL_BREAK_EVEN)
-    wanted = model.speed.compile == "on" or (model.speed.compile == "auto" and enough and model.device.type == "cuda")
-    if denoiser.__dict__.get("compiled") or not wanted:
-        return str(denoiser.__dict__.get("compiled", "no"))
-    if model.speed.compile == "auto" and importlib.util.find_spec("triton") is None:
-        return "no"
-    import torch
-
-    # Nobody asked for it by name, so what cannot be compiled runs as written instead of failing.
-    torch._dynamo.config.suppress_errors = model.speed.compile == "auto"
-    if blocks:
-        denoiser.compile_repeated_blocks()
-    else:
-        denoiser.compile()
-    denoiser.__dict__["compiled"] = "blocks" if blocks else "whole"
-    return str(denoiser.__dict__["compiled"])
-
-
-def uncompile(module: Any) -> None:
-    """Let a module run as written again."""
-    if module.__dict__.pop("compiled", None):
-        for child in module.modules():
-            child._compiled_call_impl = None
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pipeline.encode import EncodedPrompt, encode, known
 from pipeline.errors import Interrupted, JobFailure, OutOfMemory
 from pipeline.ladder import Ladder
+from pipeline.memory.estimate import Stage
 from pipeline.recovery import attempted, exhausted
 from pipeline.request import ImageRequest
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 class Texts:
     """The texts of requests, by their places: `prompts` as encoded, `techniques` that their encoders were held with.
 
-    `timed` is entered for the time of the work.
+    `on_work` hears of each that is encoded; `timed` is entered for the time of the work.
     """
 
     def __init__(
@@ -29,17 +30,24 @@ class Texts:
         requests: Sequence[ImageRequest],
         ladder: Ladder,
         should_stop: Callable[[], bool],
+        on_work: Callable[[Stage, Sequence[int]], None],
         timed: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self.prompts: dict[int, EncodedPrompt] = {}
         self.techniques: dict[int, tuple[str, ...]] = {}
         self._model, self._requests, self._ladder = model, requests, ladder
-        self._should_stop, self._timed = should_stop, timed
+        self._should_stop, self._on_work, self._timed = should_stop, on_work, timed
 
     def encode_all(self) -> Iterator[tuple[int, JobFailure]]:
         """Encode them; yields the places of those that cannot be, with the reason."""
-        todo = deque(range(len(self._requests)))
         self._ladder.prepare_encoding()
+        todo = deque[int]()
+        for place, request in enumerate(self._requests):
+            hopeless = self._ladder.why_not(request, "encode")
+            if hopeless is None or self._is_known(place):
+                todo.append(place)
+            else:
+                yield place, hopeless
         while todo:
             with self._timed():
                 failure = attempted(self._model, lambda: self._encode(todo))
@@ -49,6 +57,7 @@ class Texts:
                 yield todo.popleft(), failure
             elif self._ladder.climb(self._requests[todo[0]].memory, "encode", 1) is None:
                 failure = exhausted(self._model, failure, "encode", [self._requests[todo[0]]])
+                self._ladder.give_up("encode", self._requests[todo[0]], failure)
                 self._ladder.encoding_failed()
                 yield from ((place, failure) for place in todo if not self._is_known(place))
                 return
@@ -68,9 +77,10 @@ class Texts:
                     raise Interrupted("stopped before denoising")
                 if not self._is_known(todo[0]):
                     request = self._requests[todo[0]]
+                    self._on_work("encode", [todo[0]])
                     apply(self._model, request.adapters)
                     self._keep(todo[0], encode(self._model, request))
-                    self._ladder.encoded()
+                    self._ladder.encoded(request)
                 todo.popleft()
 
     def _is_known(self, place: int) -> bool:

@@ -37,7 +37,7 @@ KEYS = {
     "models.loads", "models.memory.kept", "models.memory.reloaded", "models.switch",
     "memory_levels.plain", "memory_levels.none", "memory_levels.ultra", "memory_levels.budget",
     "estimates.plain", "estimates.streamed", "estimates.worst",
-    "searching.model_steps", "searching.words", "searching.rare_word",
+    "searching.model_steps", "searching.words", "searching.rare_word", "registry.list",
     "journal.append", "journal.against_disk", "journal.processes",
     "gpu.images", "gpu.true_size",
 }  # fmt: skip

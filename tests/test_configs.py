@@ -17,6 +17,7 @@ from jobs.config import BatchConfig, parse_configs
 from jobs.manifest.reading import JobStates
 from jobs.plan import Plan
 from jobs.trust import check_interpolations, check_trust
+from pipeline.memory.choice import ALWAYS_ON, CLASSES
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 OPTIONS = sorted(
@@ -63,6 +64,17 @@ def test_option_composes_and_has_jobs(option: str, tmp_path: Path, monkeypatch: 
         assert batch.first.memory.level == name
     if option == "experiment/dataset_1000":
         assert plan.requested == 1000
+
+
+def test_levels_of_the_python_api_are_those_of_their_files() -> None:
+    levels = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in (CONF / "memory").glob("*.yaml")}
+    on = {
+        name: tuple(key for key, value in level["techniques"].items() if value is True)
+        for name, level in levels.items()
+    }
+    assert {name: techniques for name, techniques in on.items() if techniques} == ALWAYS_ON
+    assert set(levels) == {"auto", *CLASSES}
+    assert not [name for name, level in levels.items() if False in level["techniques"].values()]
 
 
 def test_our_own_options_are_trusted() -> None:

@@ -18,10 +18,11 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 
-from jobs import batch, cli, runner
+from jobs import batch, cli, images_cli, manifest_cli, runner
 from jobs.adapter_axes import ADAPTER_KEYS
 from jobs.composition import explain, known_overrides
 from jobs.config import BatchConfig, parse_configs
+from jobs.fitting import TRIED_SHARE
 from jobs.grid import KEYS, Grid
 from jobs.manifest import journal, sealing
 from jobs.manifest.schema import arrow_schema
@@ -31,8 +32,10 @@ from jobs.trust import check_interpolations, check_trust
 from jobs.values import MAX_GRID
 from pipeline.adapters.combinations import _SINGLE_CONTROLNET, _SINGLE_IP_ADAPTER
 from pipeline.adapters.textual_inversion import TOKENIZED
+from pipeline.compiling import FULL_BREAK_EVEN, REGIONAL_BREAK_EVEN
 from pipeline.errors import ConfigError
 from pipeline.memory.choice import CLASSES
+from pipeline.memory.pace import GAIN, KEPT, TRIAL_BATCHES
 from pipeline.memory.techniques import ANY_DEVICE, TECHNIQUES
 from pipeline.metadata.naming import NamingSettings
 from pipeline.metadata.record import Record
@@ -41,7 +44,7 @@ from pipeline.models.families import FAMILIES
 from pipeline.models.precision import OVERFLOWS_IN_FLOAT16
 from pipeline.models.weights_header import PICKLES
 from pipeline.schedulers import SAMPLERS
-from pipeline.speed import FULL_BREAK_EVEN, REGIONAL_BREAK_EVEN, STEP_CACHES
+from pipeline.speed import STEP_CACHES
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
@@ -418,6 +421,10 @@ def test_facts_about_weights_and_speed_are_those_of_the_code() -> None:
     assert {row[0]: set(re.findall(r"\w+", row[1])) for row in speed if row[0] in STEP_CACHES} == STEP_CACHES
     compiled = next(row[1] for row in speed if row[0] == "engine.compile")
     assert f"{REGIONAL_BREAK_EVEN} for models of repeated blocks, {FULL_BREAK_EVEN} for others" in compiled
+    batches = " ".join(section("docs/memory.md", "Batch sizes").split())
+    assert f"beats by more than {GAIN:.0%}".replace("%", " %") in batches
+    assert f"also at least {2 * FULL_BREAK_EVEN} pictures" in batches
+    assert (KEPT, TRIAL_BATCHES, TRIED_SHARE) == (5, 3, 4), "the last five, three batches, a quarter"
     init = rows_of(section("docs/adapters.md", "Image-to-image"))
     assert {row[0] for row in init} == {f"init.{key}" for key in Init.model_fields}
 
@@ -462,6 +469,12 @@ def test_every_darkroom_command_parses(page: str, line: str) -> None:
         return
     sub = command.commands.get(words[0])
     assert sub is not None, f"{page}: {line}"
+    if words[0] == "models":
+        if len(words) == 1:
+            return
+        words = words[1:]
+        sub = sub.commands.get(words[0])
+        assert sub is not None, f"{page}: {line}"
     if "--help" not in words and not (len(words) == 1 and words[0] in WITH_A_FILE):
         sub.make_context(words[0], _with_image(words))
 
@@ -480,11 +493,26 @@ def test_every_darkroom_option_is_documented() -> None:
         match[1]: set(re.findall(r"`(--[\w-]+)`", match[2]))
         for match in re.finditer(r"^\| `darkroom (\w+)` \|[^|]*\|(.*)\|$", table, re.MULTILINE)
     }
-    actual = {
-        name: {option for parameter in sub.params for option in parameter.opts if option.startswith("--")} - {"--help"}
-        for name, sub in click_command().commands.items()
+    assert documented == options_of(click_command())
+
+
+def test_every_option_of_darkroom_models_is_documented() -> None:
+    documented = {
+        match[1]: set(re.findall(r"`(--[\w-]+)`", match[2]))
+        for match in re.finditer(
+            r"^\| `darkroom models (\w+)[^`]*` \|[^|]*\|(.*)\|$",
+            section("docs/model-registry.md", "Commands"),
+            re.MULTILINE,
+        )
     }
-    assert documented == actual
+    assert documented == options_of(click_command().commands["models"])
+
+
+def options_of(group: Any) -> dict[str, set[str]]:
+    return {
+        name: {option for parameter in sub.params for option in parameter.opts if option.startswith("--")} - {"--help"}
+        for name, sub in group.commands.items()
+    }
 
 
 def test_exit_codes_are_those_of_the_code() -> None:
@@ -494,7 +522,7 @@ def test_exit_codes_are_those_of_the_code() -> None:
     assert {int(cell) for cell in first_cells(run_py)} == codes == {0, 2, 3, 4}
     from jobs.reproduce import EXIT_DIFFERENT, EXIT_EQUAL
 
-    own = {EXIT_EQUAL, EXIT_DIFFERENT, cli.EXIT_BAD_INPUT, cli.EXIT_FAULTS_FOUND}
+    own = {EXIT_EQUAL, EXIT_DIFFERENT, cli.EXIT_BAD_INPUT, manifest_cli.EXIT_FAULTS_FOUND}
     assert {int(cell) for cell in first_cells(darkroom)} == own
 
 
@@ -515,13 +543,13 @@ def test_numbers_in_the_text_are_those_of_the_code() -> None:
     numerals = {2: "twice", 3: "three", 5: "five", 10: "ten"}
     pages = ("docs/resuming-and-failures.md", "docs/manifest-and-search.md")
     failures, manifest = (" ".join(text_of(page).split()) for page in pages)
-    assert f"begun and lost {numerals[sealing.MAX_ATTEMPTS]} times" in failures
+    assert f"lost {numerals[sealing.MAX_ATTEMPTS]} attempts is set aside" in failures
     assert f"- {numerals[runner.MAX_FAILURES_ALIKE]} different jobs in a row fail alike" in failures
     assert f"- {numerals[runner.MAX_DEATHS]} workers in a row" in failures
     assert f"a device is lost {numerals[runner.MAX_DEVICE_LOSSES]} in a row" in failures
     assert f"within {runner.STOP_WITHIN_S:.0f} seconds" in failures
     assert f"after {journal.SEAL_ROWS:,} rows" in manifest and journal.SEAL_AFTER_S == 600
-    assert f"stops at {cli.TABLE_LIMIT} rows" in manifest
+    assert f"stops at {images_cli.TABLE_LIMIT} rows" in manifest
     assert f"{MAX_GRID:,} jobs" in text_of("docs/prompts.md")
 
 

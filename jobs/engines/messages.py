@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field, replace
 
 from jobs.engines.recycling import RecyclingLimits
@@ -9,7 +10,7 @@ from jobs.engines.stage_peaks import StagePeak
 from jobs.images import SaveSettings
 from jobs.job import Job
 from pipeline.generate import PhaseSeconds
-from pipeline.request import MemorySettings
+from pipeline.request import NO_ADAPTERS, MemorySettings
 from pipeline.speed import SpeedSettings
 
 
@@ -53,9 +54,23 @@ class Bundle:
         """All of them, in order."""
         return tuple(one for batch in self.batches for one in batch)
 
+    @property
+    def kind(self) -> Hashable:
+        """What must be equal for the images of two bundles to take the same time."""
+        request = self.assignments[0].job.request
+        alike = replace(request, prompt="", negative_prompt="", seed=0, adapters=NO_ADAPTERS)
+        adapters = request.adapters
+        beside = (len(adapters.loras), len(adapters.controlnets), len(adapters.ip_adapters), adapters.init)
+        return alike, beside, len(self.batches[0]), self.held
+
     def alone(self, one: Assignment) -> Bundle:
         """A bundle of one of these jobs, held alike."""
         return replace(self, batches=((one,),))
+
+    def of(self, job_ids: Collection[str]) -> Bundle:
+        """The bundle without all other jobs."""
+        batches = (tuple(one for one in batch if one.job.id in job_ids) for batch in self.batches)
+        return replace(self, batches=tuple(batch for batch in batches if batch))
 
 
 @dataclass(frozen=True, slots=True)

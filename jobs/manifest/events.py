@@ -1,10 +1,10 @@
 """The lines of a journal, and what a journal means once they are read in order.
 
-    {"event": "started",  "row": {...}}        the row to record if the process dies now (`interrupted`)
+    {"event": "started",  "row": {...}}        worked at from here on; the row to record if the process dies now
     {"event": "saving",   "row": {...}}        the done row, before the image gets its final name
     {"event": "done",     "image_id", "job_id"}  the last `saving` row of this image counts from here on
     {"event": "failed",   "row": {...}}        a failure, final for this attempt
-    {"event": "released", "job_ids": [...]}    not tried after all: no attempt counts
+    {"event": "released", "job_ids": [...]}    not worked at any more: waiting, or given back; no attempt counts
 
 A line without its newline was torn by a crash and does not exist. A complete line that is no event is damage:
 counted, skipped, never a reason to lose the other lines.

@@ -1,7 +1,7 @@
 """The journal: what a worker process writes, line by line, before anything counts as finished.
 
-The order for one image is `start`, `intend`, rename of the image file, `commit`. Each call returns only when
-its line is durable. `seal_if_due` and `close` turn the journal into an immutable part.
+The order for one image is `start`, `intend`, rename of the image file, `commit`. Each call returns only when its line
+is durable, unless it says otherwise. `seal_if_due` and `close` turn the journal into an immutable part.
 """
 
 from __future__ import annotations
@@ -46,10 +46,16 @@ class Journal:
             self._layout.create()
             self._open(new_stem(), b"")
 
-    def start(self, rows: Sequence[Row]) -> None:
-        """Announce a bundle: each row is what to record (`interrupted`) should the process die on it."""
-        self._append(b"".join(events.started_line(row) for row in rows))
-        reached("after_started")
+    def start(self, rows: Sequence[Row], *, instead_of: Sequence[str] = (), durable: bool = True) -> None:
+        """Announce jobs: each row is what to record (`interrupted`) should the process die on it.
+
+        `instead_of` are jobs that were announced and wait now; no attempt counts for them. Without `durable` the lines
+        outlive the process, but not a power cut.
+        """
+        released = events.released_line(instead_of) if instead_of else b""
+        self._append(released + b"".join(events.started_line(row) for row in rows), durable=durable)
+        if rows:
+            reached("after_started")
 
     def intend(self, row: Row) -> None:
         """Announce an image about to get its final name, as its `done` row; again if the name was taken."""
@@ -127,7 +133,7 @@ class Journal:
         self._rows, self._first_row_s = 0, 0.0
         self._failure: str | None = None
 
-    def _append(self, lines: bytes, finished: int = 0) -> None:
+    def _append(self, lines: bytes, finished: int = 0, *, durable: bool = True) -> None:
         with writing(self._layout.root):
             with self._lock:
                 self._check_usable()
@@ -142,7 +148,8 @@ class Journal:
                 if finished and not self._rows:
                     self._first_row_s = time.monotonic()
                 self._rows += finished
-            self._sync(fd, end)
+            if durable:
+                self._sync(fd, end)
 
     def _sync(self, fd: int, end: int) -> None:
         # One fsync serves every thread whose line was written before it began.

@@ -95,6 +95,8 @@ def _embeddings(model: LoadedModel, on: OnModel, adapters: Adapters) -> None:
     current = on.tokens.embeddings if on.tokens else ()
     if current == adapters.embeddings and (on.tokens is None or textual_inversion.still_on(model.pipe, on.tokens)):
         return
+    from pipeline.memory.disk_weights import bring_part
+    from pipeline.memory.held_components import components, encoders
     from pipeline.memory.holding import lifted
 
     with lifted(model):
@@ -103,6 +105,9 @@ def _embeddings(model: LoadedModel, on: OnModel, adapters: Adapters) -> None:
             textual_inversion.put_off(pipes, on.tokens)
             on.tokens = None
         if adapters.embeddings:
+            for name in encoders(model):
+                encoder = components(model)[name]
+                bring_part(encoder, encoder.get_input_embeddings())  # which a longer table is made from
             on.tokens = textual_inversion.put_on(pipes, adapters.embeddings)
 
 

@@ -52,7 +52,7 @@ def identify_controlnet(
             f"controlnet {path.name}: is a single file; expected a diffusers folder with a config.json and "
             "safetensors weights"
         )
-    name = public_name(name, path)
+    name = public_name(name, source, path)
     wanted = CONTROLNET_CLASSES[family.name]
     if facts.class_name != wanted:
         raise ModelError(f"controlnet {name}: is a {facts.class_name}; {label} takes a {wanted}")

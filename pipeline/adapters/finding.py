@@ -9,7 +9,7 @@ from pipeline.errors import JobFailure, ModelError
 from pipeline.models.families import FAMILIES, Family
 from pipeline.models.identity import file_hashes, folder_hash, remember_place
 from pipeline.models.inspection import FileFacts, ModelFiles, inspect_file
-from pipeline.models.references import resolve
+from pipeline.models.references import name_of, resolve
 
 
 def find(source: str, kind: str, way_out: str) -> tuple[Path, FileFacts]:
@@ -51,9 +51,9 @@ def family_label(files: ModelFiles) -> tuple[Family | None, str]:
     return family, family.label if family else files.pipeline_class
 
 
-def public_name(name: str | None, path: Path) -> str:
-    """A name that may be written into images: the one given, or the file's without its ending."""
-    text = name or (path.stem if path.is_file() else path.name)
+def public_name(name: str | None, source: str, path: Path) -> str:
+    """A name that may be written into images: the one given, or how what `source` means, at `path`, is called."""
+    text = name or name_of(source, path)
     return re.sub(r"[^\w.+-]+", "-", text, flags=re.ASCII).strip("-.") or "adapter"
 
 

@@ -44,7 +44,7 @@ def identify_ip_adapter(
         able = ", ".join(one.label for one in FAMILIES.values() if one.ip_adapter)
         raise ModelError(f"ip-adapter {Path(source).name}: diffusers has none for {label}; it has for: {able}")
     path, facts = find(source, "ip_adapter", "give an IP-Adapter as .safetensors")
-    name = public_name(name, path)
+    name = public_name(name, source, path)
     tensors = read_weights(path).tensors
     face = "image_proj.proj.0.weight" in tensors and any(tensor in tensors for tensor in _FACE_ID)
     if face and "image_proj.proj.3.weight" not in tensors:

@@ -16,7 +16,7 @@ def identify_lora(source: str, *, weight: float, files: ModelFiles, name: str | 
     path, facts = find(source, "lora", "give a LoRA as .safetensors")
     if facts.format != "safetensors":
         raise ModelError(f"lora {path.name}: is {facts.format}; expected a LoRA as .safetensors")
-    name = public_name(name, path)
+    name = public_name(name, source, path)
     family, label = family_label(files)
     if family and not family.lora:
         raise ModelError(f"lora {name}: diffusers loads no LoRAs for {label}; leave it out")

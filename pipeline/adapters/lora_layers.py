@@ -12,12 +12,14 @@ from typing import Any
 
 from pipeline.adapters.finding import file_now
 from pipeline.errors import JobFailure
+from pipeline.memory.sizes import IDLE_LORA_BYTES
 from pipeline.models.component_loading import first_line
 from pipeline.models.weights_header import read_weights
 from pipeline.request import LoraMatch, LoraSettings
 
 MAX_LOADED = 8
-"""LoRAs that stay on a model, switched off, for the next image that wants them."""
+"""LoRAs that stay on a model, switched off, for the next image that wants them, if they are small (`IDLE_LORA_BYTES`):
+each takes time in every layer that it is on."""
 
 _LOADERS = ("load_lora_into_unet", "load_lora_into_transformer", "load_lora_into_text_encoder")
 
@@ -28,6 +30,7 @@ class _Lora:
 
     keys: dict[str, int]
     matched: dict[str, int] = field(default_factory=dict)
+    bytes: int = 0
 
 
 Loras = OrderedDict[str, _Lora]
@@ -59,11 +62,16 @@ def missing(pipe: Any, held: Loras, loras: Sequence[LoraSettings]) -> list[LoraS
 
 
 def superfluous(held: Loras, loras: Sequence[LoraSettings]) -> list[str]:
-    """Adapter names beyond `MAX_LOADED`, those wanted longest ago first; none of the wanted ones."""
+    """Adapter names beyond `MAX_LOADED` and `IDLE_LORA_BYTES`, those wanted longest ago first; none of the wanted."""
     wanted = wanted_weights(loras)
-    idle = [name for name in held if name not in wanted]
-    kept = max(0, MAX_LOADED - len(wanted))
-    return idle[: max(0, len(idle) - kept)]
+    room, places = IDLE_LORA_BYTES, max(0, MAX_LOADED - len(wanted))
+    going = []
+    for name in [name for name in reversed(held) if name not in wanted]:
+        if places and held[name].bytes <= room:
+            room, places = room - held[name].bytes, places - 1
+        else:
+            going.append(name)
+    return going[::-1]
 
 
 def put_in(pipe: Any, held: Loras, lora: LoraSettings) -> None:
@@ -77,6 +85,7 @@ def put_in(pipe: Any, held: Loras, lora: LoraSettings) -> None:
         _settle(pipe, name, lora)
         one = _Lora(keys, dict(held[name].matched) if name in held else {})
         one.matched |= _matched(pipe, name)
+        one.bytes = _held_bytes(pipe, name)
         if not any(one.matched.values()):
             raise JobFailure(
                 f"lora {lora.name}: none of its {sum(keys.values())} keys has a place in this model; "
@@ -232,7 +241,13 @@ def _settle(pipe: Any, name: str, lora: LoraSettings) -> None:
 
 def _matched(pipe: Any, name: str) -> dict[str, int]:
     """How many tensors of a LoRA have a place, by component."""
-    return {key: sum(_tensors(layer, name) for layer in _layers(c, name)) for key, c in _components(pipe).items()}
+    return {key: sum(len(_weights(layer, name)) for layer in _layers(c, name)) for key, c in _components(pipe).items()}
+
+
+def _held_bytes(pipe: Any, name: str) -> int:
+    layers = [layer for component in _components(pipe).values() for layer in _layers(component, name)]
+    tensors = [tensor for layer in layers for tensor in _weights(layer, name)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _layers(component: Any, name: str) -> Iterator[Any]:
@@ -243,6 +258,7 @@ def _layers(component: Any, name: str) -> Iterator[Any]:
             yield module
 
 
-def _tensors(layer: Any, name: str) -> int:
+def _weights(layer: Any, name: str) -> list[Any]:
+    """The tensors that a LoRA brought into a layer."""
     held = [getattr(layer, kind)[name] for kind in layer.adapter_layer_names if name in getattr(layer, kind, {})]
-    return sum(len([*one.parameters()]) if hasattr(one, "parameters") else 1 for one in held)
+    return [tensor for one in held for tensor in (one.parameters() if hasattr(one, "parameters") else [one])]

@@ -45,7 +45,7 @@ def identify_image(source: str) -> ReferenceImage:
         raise ModelError(f"image {path.name}: is no picture; expected one of {', '.join(FORMATS)}") from None
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise ModelError(f"image {path.name}: is damaged or cut off ({first_line(error)}); fetch it again") from None
-    return ReferenceImage(name=public_name(None, path), source=str(path), sha256=hash_of(path, ()))
+    return ReferenceImage(name=public_name(None, source, path), source=str(path), sha256=hash_of(path, ()))
 
 
 @functools.lru_cache(maxsize=_KEPT)

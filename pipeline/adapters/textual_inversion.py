@@ -31,7 +31,7 @@ def identify_embedding(source: str, *, token: str, files: ModelFiles, name: str 
             "Stable Diffusion XL and FLUX.1"
         )
     path, facts = find(source, "embedding", "give a textual inversion as .safetensors")
-    name = public_name(name, path)
+    name = public_name(name, source, path)
     # FLUX.1 has the text encoder of SD 1.5 besides another one, so it takes the same embeddings.
     if files.family != "flux":
         check_family("embedding", name, facts, files, by_width=files.family == "sd15")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.adapters.controlnet import CONTROLNET_CLASSES, deciding_files
 from pipeline.errors import JobFailure, ModelError
 from pipeline.models.component_loading import first_line
-from pipeline.models.families import Family, family_of
+from pipeline.models.families import ENCODES_CONTROL_IMAGES, Family, family_of
 from pipeline.models.identity import folder_hash
 from pipeline.request import Adapters, ControlNetSettings
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 _FLAGS = ("force_zeros_for_empty_prompt", "requires_safety_checker", "requires_aesthetics_score", "is_distilled")
 """Settings of a pipeline that are no components; they stand in its configuration."""
-
-_ENCODES_CONTROL_IMAGES = ("sd3", "flux", "qwen_image", "sana")
-"""Families whose ControlNets read what the VAE makes of the picture (`vae.encode` in their pipelines' calls)."""
 
 
 def view(model: LoadedModel, adapters: Adapters) -> Any:
@@ -89,7 +86,7 @@ def used_while_denoising(model: LoadedModel) -> list[Any]:
     """Modules that the denoising loop needs besides the denoiser: ControlNets, and the VAE that encodes pictures."""
     adapters = model.applied
     modules = [_controlnets(model)[one.sha256] for one in adapters.controlnets]
-    encodes = bool(adapters.init) or (bool(modules) and model.files.family in _ENCODES_CONTROL_IMAGES)
+    encodes = bool(adapters.init) or (bool(modules) and model.files.family in ENCODES_CONTROL_IMAGES)
     vae = getattr(model.pipe, "vae", None)
     return [*modules, vae] if encodes and vae is not None else modules
 

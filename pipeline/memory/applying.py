@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 
 from pipeline.errors import ModelError
 from pipeline.memory.block_streaming import BlockStreaming
+from pipeline.memory.disk_weights import put_on_disk
 from pipeline.memory.held_components import components, encoders
 from pipeline.memory.offload_hooks import (
     add_group_offload,
     add_model_offload,
-    disk_folder,
     is_cast,
     remove_group_offload,
     remove_model_offload,
@@ -126,26 +124,24 @@ def put_hooks_on(model: LoadedModel, name: str) -> None:
         if is_denoiser or true_bytes(module) > room:
             module.__dict__["block_streaming"] = BlockStreaming(module, model.device, room)
     elif memory.uses("block_offload") or memory.uses("leaf_offload"):
-        folder: Path | None = None
-        if memory.uses("disk_offload"):
-            what = f"{model.settings.sha256[:12]}-{memory.dtype}-{name}"
-            module.__dict__["offload_folder"] = folder = disk_folder(module, what)
+        what = f"{model.settings.sha256[:12]}-{memory.dtype}-{name}"
+        disk = put_on_disk(module, what) if memory.uses("disk_offload") else None
         # Text encoders always by leaf: their blocks lie deeper than diffusers looks for them. Never the VAE: it is
         # small, and with tiling and streams its first run would have to be a warm-up.
         by_leaf = memory.uses("leaf_offload") or not is_denoiser
-        add_group_offload(module, model.device, by_leaf=by_leaf, folder=folder)
+        add_group_offload(module, model.device, by_leaf=by_leaf, disk=disk)
 
 
 def take_hooks_off(module: Any) -> None:
-    """Whatever was put on to place a module's weights; it is then whole, on the host."""
+    """Whatever was put on to place a module's weights; they are then on the host, or on disk where they waited there.
+
+    Only `bring_back` makes such a module whole: often what follows needs no more than its shape, or not even that.
+    """
     streaming: BlockStreaming | None = module.__dict__.pop("block_streaming", None)
     if streaming is not None:
         streaming.remove()
     remove_group_offload(module)
     remove_model_offload(module)
-    folder: Path | None = module.__dict__.pop("offload_folder", None)
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def resident_bytes(model: LoadedModel, name: str, shape: Shape | None = None) -> int:
@@ -157,7 +153,8 @@ def resident_bytes(model: LoadedModel, name: str, shape: Shape | None = None) ->
     if memory.budget_bytes is None:
         memory = replace(memory, budget_bytes=_room(model.device))
     shape = shape or Shape(model.files.width, model.files.height, 1, True)
-    return estimated(Sizes.from_files(model.files), memory, shape, model.device.type, role)
+    sizes = Sizes.from_files(model.files).with_adapters(model.applied)  # ControlNets stay there beside the blocks
+    return estimated(sizes, memory, shape, model.device.type, role)
 
 
 def _role(model: LoadedModel, name: str) -> Literal["denoiser", "encoder"]:

@@ -15,14 +15,12 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from pipeline.memory.alignment import copy_at, offset_of
+from pipeline.memory.device_copies import copied, tensors_of
+from pipeline.memory.page_locked import PageLockedMemory
 from pipeline.memory.quantization import true_bytes
 
 if TYPE_CHECKING:
     import torch
-
-CHUNK = 2**28
-"""Bytes of page-locked memory taken at once; torch rounds each piece up to a power of two, which this already is."""
 
 
 def blocks_of(module: Any) -> list[Any]:
@@ -63,7 +61,7 @@ class BlockStreaming:
         self._following: dict[int, Any] = {}
         self._last: Any = None
         self._side: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        self._pinned: _PinnedMemory | None = _PinnedMemory() if self._side else None
+        self._page_locked: PageLockedMemory | None = PageLockedMemory() if self._side else None
         self._handles = [module.register_forward_pre_hook(lambda *_: self.enter())]
         for block in self.blocks:
             self._handles.append(block.register_forward_pre_hook(lambda block, _: self._before(block)))
@@ -94,10 +92,10 @@ class BlockStreaming:
         """Put what stays on the device there: the first blocks, and everything that is in no block."""
         if self.entered:
             return
-        self._onload(id(self.module), _tensors(self.module, self._passing))
-        if self._pinned is not None:
+        self._onload(id(self.module), tensors_of(self.module, self._passing))
+        if self._page_locked is not None:
             for block in self.streamed:
-                self._pinned.take(block)
+                self._page_locked.take(block)
         self.entered = True
 
     def leave(self) -> None:
@@ -107,8 +105,12 @@ class BlockStreaming:
         self.entered, self._last = False, None
 
     def remove(self) -> None:
-        """Leave the module as it was, on the host, without hooks."""
+        """Leave the module as it was, on the host, without hooks.
+
+        Blocks stay in page-locked memory: often they are streamed again at once. Else, see `page_locked.to_pageable`.
+        """
         self.leave()
+        self._page_locked = None
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -124,11 +126,11 @@ class BlockStreaming:
         wanted = {id(self.module), id(block), id(following)}
         for key in [key for key in self._copies if key not in wanted]:  # a hint that was wrong
             self._offload(key)
-        self._onload(id(block), _tensors(block, set()), ahead=True)
+        self._onload(id(block), tensors_of(block, set()), ahead=True)
         if self._side:
             torch.cuda.current_stream(self.device).wait_event(self._ready[id(block)])
         if following is not None:
-            self._onload(id(following), _tensors(following, set()), ahead=True)
+            self._onload(id(following), tensors_of(following, set()), ahead=True)
 
     def _after(self, block: Any) -> None:
         if id(block) in self._passing:
@@ -144,7 +146,7 @@ class BlockStreaming:
         with torch.cuda.stream(self._side) if ahead and self._side else nullcontext():
             for owner, name, original in tensors:
                 if id(original) not in known:
-                    known[id(original)] = _copied(original, self.device)
+                    known[id(original)] = copied(original, self.device)
                 originals.append((owner, name, original))
                 owner[name] = known[id(original)]
             if ahead and self._side:
@@ -161,83 +163,6 @@ class BlockStreaming:
         self._ready.pop(key, None)
         for owner, name, original in self._copies.pop(key, ()):
             owner[name] = original
-
-
-class _PinnedMemory:
-    """Page-locked host memory: only from there can the device fetch while the CPU goes on."""
-
-    def __init__(self) -> None:
-        self._chunk: Any = None
-        self._used = 0
-
-    def take(self, block: Any) -> None:
-        """Move a block's tensors into page-locked memory, once; without enough of it they stay where they are."""
-        import torch
-
-        with torch.inference_mode(False):  # these stay, and ordinary weights is what they must remain
-            for owner, name, original in list(_tensors(block, set())):
-                pinned = self._pinned(original)
-                if pinned is not original:
-                    owner[name] = _like(pinned, original)
-
-    def _pinned(self, tensor: Any) -> Any:
-        import torch
-
-        if hasattr(tensor, "__tensor_flatten__"):
-            names, context = tensor.__tensor_flatten__()
-            inner = {name: self._pinned(getattr(tensor, name)) for name in names}
-            if all(inner[name] is getattr(tensor, name) for name in names):
-                return tensor
-            return type(tensor).__tensor_unflatten__(inner, context, tensor.shape, tensor.stride())
-        size = tensor.numel() * tensor.element_size()
-        if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or not size or tensor.is_pinned():
-            return tensor
-        space = self._space(size)
-        if space is None:
-            return tensor
-        return space.view(tensor.dtype).as_strided(tensor.shape, tensor.stride()).copy_(tensor.data)
-
-    def _space(self, size: int) -> Any:
-        import torch
-
-        start = -(-self._used // 256) * 256
-        if self._chunk is None or start + size > self._chunk.numel():
-            try:
-                self._chunk = torch.empty(max(CHUNK, size), dtype=torch.uint8, pin_memory=True)
-            except RuntimeError:
-                return None
-            start = 0
-        self._used = start + size
-        return self._chunk[start : start + size]
-
-
-def _tensors(module: Any, without: set[int]) -> Iterator[tuple[dict[str, Any], str, Any]]:
-    """Every parameter and buffer with the dictionary that holds it, as they are now (LoRA layers come and go)."""
-    if id(module) in without:
-        return
-    for owner in (module._parameters, module._buffers):
-        yield from ((owner, name, tensor) for name, tensor in list(owner.items()) if tensor is not None)
-    for child in module.children():
-        yield from _tensors(child, without)
-
-
-def _copied(tensor: Any, device: torch.device) -> Any:
-    if hasattr(tensor, "__tensor_flatten__"):  # not all of them know all forms of `to`
-        names, context = tensor.__tensor_flatten__()
-        inner = {name: _copied(getattr(tensor, name), device) for name in names}
-        return _like(type(tensor).__tensor_unflatten__(inner, context, tensor.shape, tensor.stride()), tensor)
-    if device.type == "cpu":
-        return _like(copy_at(tensor.data, offset_of(tensor)), tensor)
-    return _like(tensor.to(device, non_blocking=True, copy=True), tensor)
-
-
-def _like(tensor: Any, original: Any) -> Any:
-    """A parameter for a parameter, a buffer for a buffer."""
-    import torch
-
-    if isinstance(original, torch.nn.Parameter) and not isinstance(tensor, torch.nn.Parameter):
-        return torch.nn.Parameter(tensor, requires_grad=False)
-    return tensor
 
 
 def _bytes(modules: Any) -> int:

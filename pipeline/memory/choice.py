@@ -18,7 +18,9 @@ from pipeline.system.device import DeviceMemory
 CLASSES: dict[str, int] = {"none": 24 * GIB, "balanced": 12 * GIB, "aggressive": 8 * GIB, "ultra": 4 * GIB}
 """The card that each level is for, in bytes."""
 
-_LARGEST_BATCH = 256
+ALWAYS_ON: dict[str, tuple[str, ...]] = {"aggressive": ("staged",), "ultra": ("staged", "drop_encoders")}
+"""What a level has on whatever the estimate says, for the Python API. A run reads it from the level's file in
+`conf/memory`, which says the same unless a user changes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,33 +65,27 @@ def choose(asked: MemorySettings, sizes: Sizes, shape: Shape, device: DeviceMemo
     return _choose(asked, sizes, shape, budget(asked, device, device_kind), device.host_free_bytes, device_kind)
 
 
-def choose_batch(
-    asked: MemorySettings,
-    sizes: Sizes,
-    shape: Shape,
-    device: DeviceMemory,
-    device_kind: str,
-    most: int,
-    *,
-    fixed: bool = False,
-) -> Choice:
-    """As `choose`, and the batch with it: `most` pictures if `fixed`, else as many as pay and need no costlier plan."""
-    if fixed:
-        return choose(asked, sizes, replace(shape, batch=most), device, device_kind)
+def batch_range(
+    asked: MemorySettings, sizes: Sizes, shape: Shape, device: DeviceMemory, device_kind: str, most: int
+) -> tuple[int, int]:
+    """The usual batch and the largest, neither above `most`: both need no costlier plan than one picture alone.
+
+    The usual one has as many pictures as pay for the family by what others measured, on a large card.
+    """
     alone = choose(asked, sizes, replace(shape, batch=1), device, device_kind)
     memory = alone.memory
     if "vae_slicing" not in asked.off:
         memory = replace(memory, techniques=ordered((*memory.techniques, "vae_slicing")))
-    limit = batch_limit(sizes, memory, shape, alone.budget_bytes, device_kind)
-    return choose(asked, sizes, replace(shape, batch=max(1, min(most, limit))), device, device_kind)
-
-
-def batch_limit(sizes: Sizes, memory: MemorySettings, shape: Shape, budget_bytes: int, device_kind: str) -> int:
-    """The largest batch that fits with these techniques and, by the family's measurements, still pays; at least 1."""
+    largest = batch_limit(sizes, memory, shape, alone.budget_bytes, device_kind, most)
     family = FAMILIES.get(sizes.family) if sizes.family else None
-    most = _LARGEST_BATCH
-    if family:
-        most = min(most, max(1, family.batch * family.size**2 // (shape.width * shape.height)))
+    pays = max(1, family.batch * family.size**2 // (shape.width * shape.height)) if family else largest
+    return min(pays, largest), largest
+
+
+def batch_limit(
+    sizes: Sizes, memory: MemorySettings, shape: Shape, budget_bytes: int, device_kind: str, most: int
+) -> int:
+    """The largest batch up to `most` that fits with these techniques; at least 1."""
     fits, too_large = 1, most + 1
     while too_large - fits > 1:
         middle = (fits + too_large) // 2
@@ -98,6 +94,14 @@ def batch_limit(sizes: Sizes, memory: MemorySettings, shape: Shape, budget_bytes
         else:
             too_large = middle
     return fits
+
+
+def shortage(name: str, width: int, height: int, budget_bytes: int, least_bytes: int) -> str:
+    """What to say where no plan fits."""
+    return (
+        f"memory.budget_gb: {name} at {width} x {height} does not fit into {budget_bytes / GIB:.1f} GB with any "
+        f"allowed technique; the smallest budget that would do is {least_bytes / GIB:.1f} GB"
+    )
 
 
 @lru_cache(maxsize=4096)

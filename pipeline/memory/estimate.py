@@ -13,8 +13,8 @@ from typing import Literal
 
 from pipeline.memory.sizes import BYTES, ComponentSize, Role
 from pipeline.memory.sizes import Sizes as Sizes
-from pipeline.memory.techniques import STREAMING
-from pipeline.memory.working_memory import GIB, decode_elements, denoise_elements, encode_elements, tiled
+from pipeline.memory.techniques import QUANTIZATIONS, STREAMING
+from pipeline.memory.working_memory import ENCODING, GIB, decode_elements, denoise_elements, encode_elements, tiled
 from pipeline.models.families import FAMILIES
 from pipeline.request import MemorySettings
 
@@ -47,12 +47,14 @@ class Shape:
 class Estimate:
     """Bytes. `peak_bytes` is what the process takes of the device, as `nvidia-smi` shows it.
 
-    `stage_bytes` are tensors alone, to be compared with what torch says it has allocated. On a CPU the device is the
-    host.
+    `stage_bytes` are tensors alone, to be compared with what torch says it has allocated. `loading_bytes` are weights
+    in main memory, before any stage, at most; pages of mapped files, which the system can take back, do not count. On a
+    CPU the device is the host.
     """
 
     peak_bytes: int
     stage_bytes: dict[str, int]
+    loading_bytes: int
     host_bytes: int
 
     @property
@@ -65,8 +67,9 @@ def estimate(sizes: Sizes, memory: MemorySettings, shape: Shape, device_kind: st
     """The peak of each stage with these techniques. `resident_blocks` fill up `memory.budget_bytes`."""
     model = _Held(sizes, memory, shape, device_kind)
     stages: dict[str, int] = {stage: model.weights(stage) + model.working(stage) for stage in STAGES}
-    peak = max(stages.values()) + OVERHEAD[device_kind]
-    return Estimate(peak, stages, peak if model.on_host else model.host())
+    loading = model.loading()
+    peak = max(*stages.values(), loading if model.on_host else 0) + OVERHEAD[device_kind]
+    return Estimate(peak, stages, loading, peak if model.on_host else model.host())
 
 
 def resident_bytes(sizes: Sizes, memory: MemorySettings, shape: Shape, device_kind: str, role: Role) -> int:
@@ -100,8 +103,11 @@ class _Held:
 
     def weights(self, stage: Stage) -> int:
         """Bytes of weights on the device."""
-        found = [self._on_device(one) for one in self.sizes.components if self._is_there(one, stage)]
-        return max(found, default=0) if self.one_by_one else sum(found)
+        there = [one for one in self.sizes.components if self._is_there(one, stage)]
+        if self.one_by_one:  # but for what works beside the denoiser
+            beside = sum(self._on_device(one) for one in there if one.role == "other")
+            return beside + max((self._on_device(one) for one in there if one.role != "other"), default=0)
+        return sum(self._on_device(one) for one in there)
 
     def working(self, stage: Stage) -> int:
         """Bytes that the stage needs beside weights."""
@@ -115,27 +121,61 @@ class _Held:
         if stage == "denoise":
             family = FAMILIES.get(sizes.family) if sizes.family else None
             passes = shape.batch * (2 if shape.guided and (family is None or family.doubles_batch) else 1)
-            elements = denoise_elements(sizes.family, component.parameters, shape.width, shape.height)
-            return int(elements * passes * each)
+            elements = denoise_elements(
+                sizes.family, component.parameters, shape.width, shape.height, with_loras=component.added > 0
+            )
+            encoding = self._decoding(1) * ENCODING if sizes.encodes_pictures else 0
+            return int(max(elements * passes * each, encoding))
+        return self._decoding(1 if self.memory.uses("vae_slicing") else shape.batch)
+
+    def _decoding(self, count: int) -> int:
+        """Bytes that the VAE needs for so many pictures at once."""
+        sizes, shape, dtype = self.sizes, self.shape, self.memory.dtype
+        component = sizes.largest("vae")
+        if component is None:
+            return 0
+        each = component.element_bytes(dtype)
         tiny = component.tiny or self.memory.uses("tiny_vae")
         pixels: float = shape.width * shape.height
         if self.memory.uses("vae_tiling"):
             pixels = tiled(pixels)
-        count = 1 if self.memory.uses("vae_slicing") else shape.batch
         elements = decode_elements(sizes.family, component.parameters, pixels, tiny=tiny, on_cpu=self.kind == "cpu")
         return int(elements * count * (BYTES[dtype] if tiny else each))
 
+    def loading(self) -> int:
+        """Bytes of weights in main memory while the components come out of their files, one after the other.
+
+        What is to be stored in fewer bits is there in its full precision first, unless it is mapped from a file that
+        has it so. What is streamed from disk goes there in pieces (`pipeline/models/conversion.py`).
+        """
+        most = there = 0
+        plain = MemorySettings(dtype=self.memory.dtype)
+        # In the order of model_index.json, which is that of their names; what works beside the model comes last.
+        for component in sorted(self.sizes.components, key=lambda one: (one.role == "other", one.name)):
+            held, whole = self.held[component.name], component.held_bytes(plain)
+            smaller = [name for name in QUANTIZATIONS.get(component.role, ()) if self.memory.uses(name)]
+            mapped = component.is_mapped(self.memory.dtype)
+            if self._passes(component) and self.from_disk:
+                continue
+            if not smaller:
+                stays = comes = 0 if mapped else held
+            elif smaller == ["fp8_storage"]:  # only when all components are there
+                stays = comes = whole
+            else:
+                stays, comes = held, held if mapped else whole
+            most = max(most, there + comes)
+            there += stays
+        return most
+
     def host(self) -> int:
-        """Bytes on the host of a GPU: what waits there, and the largest component while it is loaded."""
+        """Bytes on the host of a GPU: what waits there, or what is there while components are loaded."""
         waits = sum(
             self.held[component.name] * self._copies(component)
             for component in self.sizes.components
             if self.staged or self.one_by_one or self.streamed
             if not (self.dropped and component.role == "encoder")
         )
-        plain = MemorySettings(dtype=self.memory.dtype)
-        loading = max((component.held_bytes(plain) for component in self.sizes.components), default=0)
-        return _HOST_PROCESS + max(waits, loading)
+        return _HOST_PROCESS + max(waits, self.loading())
 
     def resident(self, component: ComponentSize) -> int:
         """Bytes of a component's blocks that may stay, beside its fixed part and two passing blocks."""
@@ -163,12 +203,14 @@ class _Held:
 
     def _is_there(self, component: ComponentSize, stage: Stage) -> bool:
         role = STAGES[stage]
-        if component.role == role:
+        if component.role == role or (component.role == "vae" and stage == "denoise" and self.sizes.encodes_pictures):
             return True
         if component.role == "other":
             return stage != "decode" or not self.staged
         if component.role == "encoder" and self.dropped and stage != "encode":
             return False
+        if self.on_host:
+            return not self._passes(component)  # there is nowhere else to wait
         # What is streamed shares the device with nothing: the rest comes for its own stage, as when staged.
         return not (self.staged or self.one_by_one or self.streamed)
 

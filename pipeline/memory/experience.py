@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import platformdirs
-
+from pipeline.memory.cache_file import CacheFile
 from pipeline.memory.techniques import TECHNIQUES, ordered
 from pipeline.request import Adapters, MemorySettings
 
@@ -75,7 +72,7 @@ class Experience:
     """What is remembered. In the user's cache folder; where that cannot be used, only for this process."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self._path = path or Path(platformdirs.user_cache_dir("darkroom")) / "memory.sqlite"
+        self._file = CacheFile(path, "situations (situation TEXT PRIMARY KEY, room TEXT, worked TEXT)")
         self._known: dict[str, tuple[str, str]] = {}
 
     def recall(self, situation: Situation) -> Worked | None:
@@ -100,31 +97,16 @@ class Experience:
         how = [ordered(worked.techniques), worked.batch, worked.decoded]
         row = json.dumps(situation.room()), json.dumps(how)
         self._known[situation.key()] = row
-        self._write("INSERT OR REPLACE INTO situations VALUES (?, ?, ?)", (situation.key(), *row))
+        self._file.change(("INSERT OR REPLACE INTO situations VALUES (?, ?, ?)", (situation.key(), *row)))
 
     def forget(self, situation: Situation) -> None:
         """Start anew in a situation."""
         self._known.pop(situation.key(), None)
-        self._write("DELETE FROM situations WHERE situation = ?", (situation.key(),))
+        self._file.change(("DELETE FROM situations WHERE situation = ?", (situation.key(),)))
 
     def _read(self, key: str) -> tuple[str, str] | None:
-        try:
-            with closing(sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, timeout=10)) as connection:
-                row = connection.execute("SELECT room, worked FROM situations WHERE situation = ?", (key,)).fetchone()
-                return None if row is None else (str(row[0]), str(row[1]))
-        except (OSError, sqlite3.Error):  # not there yet, unreadable or damaged
-            return None
-
-    def _write(self, statement: str, values: tuple[str, ...]) -> None:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self._path, timeout=10)) as connection, connection:
-                connection.execute(
-                    "CREATE TABLE IF NOT EXISTS situations (situation TEXT PRIMARY KEY, room TEXT, worked TEXT)"
-                )
-                connection.execute(statement, values)
-        except (OSError, sqlite3.Error):  # a read-only or damaged cache costs a second climb, not the run
-            return
+        rows = self._file.rows("SELECT room, worked FROM situations WHERE situation = ?", (key,))
+        return (str(rows[0][0]), str(rows[0][1])) if rows else None
 
 
 def _alike(one: int | None, other: int | None) -> bool:

@@ -8,7 +8,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from pipeline.memory.block_streaming import BlockStreaming
-from pipeline.memory.offload_hooks import is_cast, is_offloaded
+from pipeline.memory.disk_weights import bring_back, disk_weights_of
+from pipeline.memory.offload_hooks import is_cast, is_offloaded, is_offloaded_in_parts
+from pipeline.memory.page_locked import empty_host_cache
 
 if TYPE_CHECKING:
     from pipeline.models.loading import LoadedModel
@@ -30,6 +32,7 @@ def empty_caches(model: LoadedModel) -> None:
             trim(0)
     if model.device.type == "cuda":
         torch.cuda.empty_cache()
+        empty_host_cache()
 
 
 def components(model: LoadedModel) -> dict[str, Any]:
@@ -47,6 +50,11 @@ def encoders(model: LoadedModel) -> list[str]:
 def is_placed_by_hooks(module: Any) -> bool:
     """Whether hooks bring a module to the device when it runs."""
     return streaming_of(module) is not None or is_offloaded(module)
+
+
+def is_streamed(module: Any) -> bool:
+    """Whether a module comes to the device in parts."""
+    return streaming_of(module) is not None or is_offloaded_in_parts(module)
 
 
 def streaming_of(module: Any) -> BlockStreaming | None:
@@ -77,15 +85,21 @@ def rebuild(model: LoadedModel, name: str) -> None:
 
 
 def give_back(model: LoadedModel, name: str, *, keep: bool = True) -> None:
-    """Take a component out of the pipeline, back to the pool; without `keep` it is freed unless others use it."""
+    """Take a component out of the pipeline, back to the pool; without `keep` it is freed unless others use it.
+
+    It carries no hooks. What of it waits on disk is read only for others who use it: it waits there because memory is
+    short, so nobody keeps it for later.
+    """
     from pipeline.adapters import take_off
 
     take_off(model, name)  # the next model that shares it must not find adapters on it
     module = components(model)[name]
     put(model, name, None)
     key = model.pool.key_of(module)
+    if model.pool.is_shared(module):
+        bring_back(module)
     # A float8 copy is not what its key says to the next user, who may want to put LoRAs on it first.
-    keep = keep and not is_cast(module)
+    keep = keep and not is_cast(module) and disk_weights_of(module) is None
     del module
     (model.pool.release if keep else model.pool.discard)(key)
 

@@ -12,9 +12,21 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import DarkroomError
+from pipeline.failures import classify
 from pipeline.memory.applying import TECHNIQUES_APPLIED, decode_plainly, take_hooks_off
-from pipeline.memory.held_components import components, free_memory, give_back, is_placed_by_hooks, rebuild
+from pipeline.memory.disk_weights import bring_back
+from pipeline.memory.held_components import (
+    components,
+    empty_caches,
+    free_memory,
+    give_back,
+    is_placed_by_hooks,
+    is_streamed,
+    rebuild,
+)
 from pipeline.memory.offload_hooks import is_cast
+from pipeline.memory.page_locked import to_pageable
 from pipeline.memory.quantization import quantized_as
 from pipeline.request import MemorySettings
 
@@ -26,7 +38,8 @@ def hold(model: LoadedModel, memory: MemorySettings) -> None:
     """Bring a model to other techniques of the same precision; nearly free where nothing changes.
 
     `model.memory` says afterwards how the model is really held: without a technique that its classes do not have.
-    Raises what went wrong where one cannot be put on, `ModelError` or `OutOfMemory`; the model is then held as before.
+    Raises what went wrong where one cannot be put on, `ModelError` or `OutOfMemory`; the model is then held as before,
+    or, where memory is lacking for that as well, in no way at all until the next `hold`.
     """
     if memory.dtype != model.memory.dtype:
         raise ValueError(f"a model loaded in {model.memory.dtype} cannot be held in {memory.dtype}; load it again")
@@ -48,8 +61,14 @@ def hold(model: LoadedModel, memory: MemorySettings) -> None:
         _lift(model)
         _apply(model, before)
     except Exception as again:
-        raise failure from again
-    raise failure
+        traceback.clear_frames(again.__traceback__)
+        failure.__context__ = again
+    try:
+        if isinstance(failure, DarkroomError):
+            raise failure
+        raise classify(failure) from failure
+    finally:
+        del failure  # or it and this frame would keep each other, and all that is in the frames above
 
 
 def reapply(model: LoadedModel) -> None:
@@ -63,7 +82,9 @@ def reapply(model: LoadedModel) -> None:
 def lifted(model: LoadedModel) -> Iterator[None]:
     """Within the block, layers may be added to the components and taken away: nothing is hooked, cast or offloaded.
 
-    A denoiser in float8 storage is replaced by a freshly loaded one, since LoRAs must be there before it is cast.
+    A denoiser in float8 storage is replaced by a freshly loaded one, since LoRAs must be there before it is cast. What
+    waits on disk stays there: layers are added to weights that have a shape and no content. Who needs the content asks
+    for it (`disk_weights.bring_part`).
     """
     modules = list(components(model).values())
     if not any(is_placed_by_hooks(module) or is_cast(module) for module in modules):
@@ -83,28 +104,33 @@ def lifted(model: LoadedModel) -> Iterator[None]:
 def recover(model: LoadedModel) -> None:
     """Make a model usable after an exception came out of it: weights half moved, caches half filled.
 
-    To be called outside the `except` block: a traceback that is alive keeps the tensors that took the memory.
+    To be called outside the `except` block: a traceback that is alive keeps the tensors that took the memory. Raises
+    what went wrong where `hold` had failed and the model cannot be held as before now either.
     """
     from pipeline.speed import disable_step_cache
 
     disable_step_cache(model)
-    if any(is_placed_by_hooks(module) for module in components(model).values()):
-        reapply(model)
     free_memory(model)
+    if "held" not in model.pipe.__dict__ or any(is_placed_by_hooks(module) for module in components(model).values()):
+        reapply(model)
 
 
-def let_go(model: LoadedModel) -> None:
-    """Give a model's components back to the pool, as they were loaded; the model is of no use after that."""
+def let_go(model: LoadedModel, *, keep: bool = True) -> None:
+    """Give a model's components back to the pool, as they were loaded; the model is of no use after that.
+
+    Without `keep` nothing waits there for the next model, and what waits on disk does not in any case.
+    """
     from pipeline.adapters import take_off
-    from pipeline.speed import uncompile
+    from pipeline.compiling import uncompile
 
     take_off(model)
     _lift(model)
     for name in list(components(model)):
         uncompile(components(model)[name])
         components(model)[name].__dict__.pop("_hf_hook", None)
-        give_back(model, name)
+        give_back(model, name, keep=keep)
     model.views.clear()
+    empty_caches(model)
 
 
 def _apply(model: LoadedModel, memory: MemorySettings) -> None:
@@ -114,13 +140,20 @@ def _apply(model: LoadedModel, memory: MemorySettings) -> None:
     model.memory = memory
     with torch.inference_mode(False):  # what is moved stays ordinary weights
         _load_what_differs(model)
+        if not memory.uses("disk_offload"):
+            for module in components(model).values():
+                bring_back(module)
         used = [name for name, apply in TECHNIQUES_APPLIED.items() if memory.uses(name) and apply(model)]
+        for module in components(model).values():
+            if not is_streamed(module):
+                to_pageable(module)
+    empty_caches(model)
     model.memory = replace(memory, techniques=tuple(used))
     model.pipe.__dict__["held"] = memory
 
 
 def _lift(model: LoadedModel) -> None:
-    """Everything off that can be taken off; what hooks had placed is on the host then."""
+    """Everything off that can be taken off; what hooks had placed is on the host then, or on disk where it waited."""
     model.pipe.__dict__.pop("held", None)
     for module in components(model).values():
         take_hooks_off(module)

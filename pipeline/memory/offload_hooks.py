@@ -7,19 +7,14 @@ with here and nowhere else.
 from __future__ import annotations
 
 import functools
-import os
-import shutil
-import tempfile
-import weakref
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import platformdirs
 import psutil
 
 from pipeline.errors import ModelError
-from pipeline.memory.alignment import copy_at, offset_of
+from pipeline.memory.device_copies import to_device, to_host
+from pipeline.memory.disk_weights import DiskWeights
 from pipeline.memory.quantization import true_bytes
 
 if TYPE_CHECKING:
@@ -30,12 +25,11 @@ _GROUP_HOOKS = (_GROUP, "layer_execution_tracker", "lazy_prefetch_group_offloadi
 _CAST = "layerwise_casting"
 
 
-def add_group_offload(module: Any, device: torch.device, *, by_leaf: bool, folder: Path | None = None) -> None:
-    """Keep a module on the host, or in an empty `folder` on disk, and bring it to the device as it runs.
+def add_group_offload(module: Any, device: torch.device, *, by_leaf: bool, disk: DiskWeights | None = None) -> None:
+    """Keep a module on the host, or in its `disk` weights, and bring it to the device as it runs.
 
     By leaf (each single layer) or by block (the elements of its lists of layers). On CUDA the next group comes while
-    the present one works. A group is `folder`'s file of a name that depends on nothing but the place in the module, and
-    a file that is there is taken for the right one: so each module needs a folder of its own.
+    the present one works.
     """
     import torch
     from diffusers.hooks.group_offloading import apply_group_offloading
@@ -45,12 +39,9 @@ def add_group_offload(module: Any, device: torch.device, *, by_leaf: bool, folde
     if is_offloaded(module):
         raise RuntimeError(f"{type(module).__name__} has offloading hooks already; diffusers would ignore new ones")
     streams = device.type == "cuda"
-    if folder is not None:
-        module.__dict__["tied"] = _untied(module)
-    offsets = {tensor: offset_of(tensor) for tensor in (*module.parameters(), *module.buffers())} if folder else {}
     # Page-locked copies of everything cost the model's size once more. By leaf they can be made on the way at little
     # cost; by block that takes four times as long (huggingface/diffusers#11106).
-    scarce = psutil.virtual_memory().available < 2 * true_bytes(module)
+    scarce = by_leaf and psutil.virtual_memory().available < 2 * true_bytes(module)
     with torch.inference_mode(False):
         apply_group_offloading(
             module,
@@ -59,20 +50,21 @@ def add_group_offload(module: Any, device: torch.device, *, by_leaf: bool, folde
             offload_type="leaf_level" if by_leaf else "block_level",
             num_blocks_per_group=None if by_leaf else 1,
             use_stream=streams,
-            low_cpu_mem_usage=streams and by_leaf and scarce,
-            offload_to_disk_path=None if folder is None else str(folder),
+            low_cpu_mem_usage=streams and (disk is not None or scarce),
         )
-    for group in _groups(module) if folder else ():
-        group.offsets = offsets
-        group._offload_to_disk = functools.partial(_leave_on_disk, group)
-        _leave_on_disk(group)
-        if device.type == "cpu":
-            group._onload_from_disk = functools.partial(_read_back, group)
+        if disk is not None:
+            for group in _groups(module):
+                _keep_on_disk(group, disk)
 
 
 def is_offloaded(module: Any) -> bool:
     """Whether hooks decide where a module's weights are."""
-    return _is_model_offloaded(module) or any(_hook(child, _GROUP) is not None for child in module.modules())
+    return _is_model_offloaded(module) or is_offloaded_in_parts(module)
+
+
+def is_offloaded_in_parts(module: Any) -> bool:
+    """Whether group offloading brings a module's weights."""
+    return any(_hook(child, _GROUP) is not None for child in module.modules())
 
 
 def is_cast(module: Any) -> bool:
@@ -81,7 +73,10 @@ def is_cast(module: Any) -> bool:
 
 
 def remove_group_offload(module: Any) -> None:
-    """Take group offloading off, in whatever state a failure has left it; the module is then whole, on the host."""
+    """Take group offloading off, in whatever state a failure has left it; the module is then on the host.
+
+    What waits on disk stays there (`pipeline.memory.disk_weights`).
+    """
     import torch
     from diffusers.hooks.hooks import HookRegistry
 
@@ -90,12 +85,10 @@ def remove_group_offload(module: Any) -> None:
         return
     with torch.inference_mode(False):
         for group in groups:
-            _read_back(group)
+            group._offload_to_memory()
         registry = HookRegistry.check_if_exists_or_initialize(module)
         for name in _GROUP_HOOKS:
             registry.remove_hook(name, recurse=True)
-        for owner, name, weight in module.__dict__.pop("tied", ()):
-            owner._parameters[name] = weight
         module.to("cpu")
     for child in module.modules():
         registry = child.__dict__.get("_diffusers_hook")
@@ -127,7 +120,7 @@ def remove_model_offload(module: Any) -> None:
     if _is_model_offloaded(module):
         remove_hook_from_module(module)
         _forget_forward(module)
-        module.to("cpu")
+        to_host(module)
 
 
 @functools.cache
@@ -147,8 +140,8 @@ def _hook_class() -> type[Any]:
             if not any(one is module for one in self.there):
                 with torch.inference_mode(False):  # what is moved stays ordinary weights
                     while self.there:
-                        self.there.pop().to("cpu")
-                    module.to(self.execution_device)
+                        to_host(self.there.pop())
+                    to_device(module, self.execution_device)
                 self.there.append(module)
             return args, kwargs
 
@@ -169,29 +162,6 @@ def _forget_forward(module: Any) -> None:
         del module.__dict__["forward"]
 
 
-def disk_folder(module: Any, name: str) -> Path:
-    """A fresh folder for a module's weights, in the user's cache folder; it goes with the module or the process.
-
-    `name` says what is in it. Folders of processes that were killed are removed. Raises `ModelError` without space.
-    """
-    bytes_needed = true_bytes(module)
-    root = Path(platformdirs.user_cache_dir("darkroom")) / "offload"
-    root.mkdir(parents=True, exist_ok=True)
-    for folder in root.iterdir():
-        owner = folder.name.split("-", 1)[0]
-        if owner.isdigit() and not psutil.pid_exists(int(owner)):
-            shutil.rmtree(folder, ignore_errors=True)
-    free = shutil.disk_usage(root).free
-    if free < bytes_needed:
-        raise ModelError(
-            f"disk_offload needs {bytes_needed / 2**30:.1f} GiB in the cache folder, {free / 2**30:.1f} GiB are free; "
-            "set XDG_CACHE_HOME to a larger disk"
-        )
-    folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-{name}-", dir=root))
-    weakref.finalize(module, shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
 def _hook(module: Any, name: str) -> Any:
     registry = module.__dict__.get("_diffusers_hook")
     return None if registry is None else registry.get_hook(name)
@@ -202,42 +172,33 @@ def _groups(module: Any) -> list[Any]:
     return list({id(hook.group): hook.group for hook in hooks}.values())
 
 
-def _untied(module: Any) -> list[tuple[Any, str, Any]]:
-    """Give every layer a weight of its own; returns which layers had which weight, by which name.
+def _keep_on_disk(group: Any, disk: DiskWeights) -> None:
+    """Let a group come from disk and go back there.
 
-    T5 has its embedding twice. The first layer that writes it to disk empties it, and the second would write that.
+    diffusers can do so itself, but it keeps as much memory for weights on disk as for those in memory, knows its files
+    by the place of a layer alone, and writes all of them again when layers are added.
     """
-    seen: set[int] = set()
-    tied = []
-    for owner in module.modules():
-        for name, weight in list(owner._parameters.items()):
-            if weight is None:
-                continue
-            if id(weight) in seen:
-                tied.append((owner, name, weight))
-                own = copy_at(weight.data, offset_of(weight))
-                owner._parameters[name] = type(weight)(own, requires_grad=False)
-            seen.add(id(weight))
-    return tied
+    found = [tensor for module in group.modules for tensor in (*module.parameters(), *module.buffers())]
+    tensors = list(dict.fromkeys([*found, *group.parameters, *group.buffers]))
+    disk.leave(tensors)
+    group.cpu_param_dict.clear()
+    group._onload_from_memory = functools.partial(_bring, group, disk, tensors)
+    group._offload_to_memory = functools.partial(_leave, group, disk, tensors)
 
 
-def _leave_on_disk(group: Any) -> None:
-    """Let go of weights that are on disk already. diffusers would keep as much memory for them, without content."""
+def _bring(group: Any, disk: DiskWeights, tensors: list[Any]) -> None:
     import torch
 
-    if group.stream is not None and not group.record_stream:
-        # What computes now may still read them.
-        group._torch_accelerator_module.current_stream().synchronize()
-    for tensor in group.tensor_to_key:
-        tensor.data = torch.empty(1, dtype=tensor.dtype).expand(tensor.shape)
-
-
-def _read_back(group: Any) -> None:
-    """Weights that wait on disk are empty tensors in memory. They come back so that they compute the same bits."""
-    import safetensors.torch
-
-    if group.offload_to_disk_path is None or not group._is_offloaded_to_disk:
+    if group.stream is None:  # the device is the host
+        disk.bring(tensors)
         return
-    loaded = safetensors.torch.load_file(group.safetensors_file_path, device="cpu")
-    for key, tensor in group.key_to_tensor.items():
-        tensor.data = copy_at(loaded[key], group.offsets[tensor])
+    group.stream.synchronize()  # one transfer after the other
+    with torch.inference_mode(False), group._torch_accelerator_module.stream(group.stream):
+        for tensor, content in disk.read(tensors):
+            tensor.data = content.pin_memory().to(group.onload_device, non_blocking=group.non_blocking)
+
+
+def _leave(group: Any, disk: DiskWeights, tensors: list[Any]) -> None:
+    if group.stream is not None:
+        group._torch_accelerator_module.current_stream().synchronize()  # what computes now may still read them
+    disk.leave(tensors)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipeline.memory.device_copies import to_device, to_host, weights_stayed
+from pipeline.memory.page_locked import to_pageable
 from pipeline.memory.quantization import true_bytes
 
 if TYPE_CHECKING:
@@ -29,8 +31,8 @@ class Pool:
     """Modules by key, the least recently used first to go; a budget of host memory in bytes, None for no limit.
 
     A module in use is never evicted, so the budget can be exceeded by what one model needs. A module that nobody uses
-    waits on the host, since the device belongs to the model at work. It carries no hooks: whoever put some on takes
-    them off before `release`.
+    waits on the host, since the device belongs to the model at work, and there in memory that is not page-locked. It
+    carries no hooks: whoever put some on takes them off before `release`.
     """
 
     def __init__(self, host_bytes: int | None = None) -> None:
@@ -67,7 +69,12 @@ class Pool:
         if not entry.users and entry.device is not None and not self._came_to_host(entry):
             del entry
             self._forget([key])
+        else:
+            del entry  # or what is forgotten now would still be referred to
         self._fit_host()
+        left = self._entries.get(key)
+        if left is not None and not left.users:
+            to_pageable(left.module)
 
     def discard(self, key: Hashable) -> None:
         """One user less, and nobody else to keep it for: forgotten at once if that was the last one.
@@ -86,24 +93,29 @@ class Pool:
         """The key that a module is held under; None for one that is not of this pool."""
         return next((key for key, entry in self._entries.items() if entry.module is module), None)
 
+    def is_shared(self, module: Any) -> bool:
+        """Whether more than one user holds a module of this pool."""
+        entry = self._entry_of(module)
+        return entry is not None and entry.users > 1
+
     def is_on_device(self, module: Any) -> bool:
         """Whether `to_device` was the last that was done with a module of this pool."""
         entry = self._entry_of(module)
         return entry is not None and entry.device is not None
 
     def to_device(self, module: Any, device: torch.device) -> None:
-        """Move a module to the device."""
+        """Move a module to the device; its weights may stay on the host too, see `device_copies`."""
         entry = self._entry_of(module)
         if entry is not None:
             entry.device = device
-        module.to(device)
+        to_device(module, device)
 
     def to_host(self, module: Any) -> None:
         """Move a module to the CPU; what lies there idle goes for that, if the budget asks for it."""
         entry = self._entry_of(module)
         if entry is not None and not _on_host(entry):
             self._fit_host(entry.bytes)
-        module.to("cpu")
+        to_host(module)
         if entry is not None:
             entry.device = None
 
@@ -143,11 +155,11 @@ class Pool:
             self._fit_host(entry.bytes)
             if self.host_bytes is not None and self.bytes_on_host + entry.bytes > self.host_bytes:
                 return False
-            try:
-                with torch.inference_mode(False):  # what is moved stays ordinary weights
-                    entry.module.to("cpu")
-            except (RuntimeError, MemoryError):  # half of it may have come; nobody needs it
-                return False
+        try:
+            with torch.inference_mode(False):  # what is moved stays ordinary weights
+                to_host(entry.module)
+        except (RuntimeError, MemoryError):  # half of it may have come; nobody needs it
+            return False
         entry.device = None
         return True
 
@@ -169,7 +181,7 @@ class Pool:
 
 
 def _on_host(entry: _Entry) -> bool:
-    return entry.device is None or entry.device.type == "cpu"
+    return entry.device is None or entry.device.type == "cpu" or weights_stayed(entry.module)
 
 
 def _device_of(module: Any) -> torch.device | None:

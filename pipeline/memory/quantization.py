@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.errors import ModelError
+from pipeline.memory.mapped_files import MappedFiles
 
 if TYPE_CHECKING:
     import torch
@@ -34,8 +35,8 @@ def quantize(module: Any, kind: Quantization, device: torch.device | None = None
 
     Weight-only: products are computed in the type of the inputs, so nothing has to be compiled to be fast enough.
     Works on what is loaded, wherever it came from: diffusers' own `quantization_config` silently does nothing for
-    single files. `int4` (NF4) needs a CUDA `device` and leaves the module there. Embeddings, the first and last layers,
-    tiny layers and those that share their weight with an embedding keep their precision.
+    single files. A CUDA `device` is used to compute; `int4` (NF4) needs one, and leaves the module there. Embeddings,
+    the first and last layers, tiny layers and those that share their weight with an embedding keep their precision.
     """
     package, extra = EXTRAS[kind]
     if importlib.util.find_spec(package) is None:
@@ -51,7 +52,7 @@ def quantize(module: Any, kind: Quantization, device: torch.device | None = None
             raise ModelError("int4 weights need an NVIDIA GPU; use int8 (memory.techniques) on other devices")
         _to_nf4(module, layers, device)
     else:
-        _with_torchao(module, layers, kind)
+        _with_torchao(module, layers, kind, device)
     module.quantization = kind
     return len(layers)
 
@@ -99,16 +100,23 @@ def _layers(module: Any) -> dict[str, Any]:
     }
 
 
-def _with_torchao(module: Any, layers: dict[str, Any], kind: Quantization) -> None:
+def _with_torchao(module: Any, layers: dict[str, Any], kind: Quantization, device: torch.device | None) -> None:
     from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig, quantize_
 
     config = Int8WeightOnlyConfig(version=2) if kind == "int8" else Float8WeightOnlyConfig()
-    wanted = {id(layer) for layer in layers.values()}
-    quantize_(module, config, filter_fn=lambda layer, _: id(layer) in wanted)
+    on_gpu = device is not None and device.type == "cuda"
+    files = MappedFiles()
     for layer in layers.values():
+        before = layer.weight.data
+        if on_gpu:  # each layer there and back: many times faster than the CPU, and one layer's memory
+            layer.to(device)
+        quantize_(layer, config, filter_fn=lambda *_: True)
+        if on_gpu:
+            layer.to("cpu")
         layer.weight.requires_grad_(False)
         if not hasattr(layer.weight, "__tensor_flatten__"):
             raise ModelError(f"{type(module).__name__}: torchao left a layer unquantised; another version may help")
+        files.forget(before)
 
 
 def _to_nf4(module: Any, layers: dict[str, Any], device: torch.device) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Literal
 
 from pipeline.memory.techniques import QUANTIZATIONS
 from pipeline.memory.working_memory import Parts, denoiser_parts, encoder_parts
-from pipeline.models.families import Family
+from pipeline.models.families import ENCODES_CONTROL_IMAGES, Family
+from pipeline.models.file_inspection import inspect_file
 from pipeline.models.model_files import Component, ModelFiles
-from pipeline.request import DType, MemorySettings
+from pipeline.request import Adapters, DType, LoraSettings, MemorySettings
 
 Role = Literal["encoder", "denoiser", "vae", "other"]
 
@@ -24,17 +26,29 @@ parameters, fp8_storage without any."""
 _TINY_VAE = 2_450_000
 """Parameters of AutoencoderTiny."""
 
+IDLE_LORA_BYTES = 2**28
+"""Of LoRAs that are switched off, what may stay on a model for the next picture that wants them. To load one again
+takes a second; to leave no room for it would cost every picture."""
+
 
 @dataclass(frozen=True)
 class ComponentSize:
-    """One component. `stored_bytes` is set where the file's weights are quantised and stay so."""
+    """One component. `stored_bytes` is set where the file's weights are quantised and stay so.
+
+    `file_dtype` is the type that its file has, None where there is no file yet; published weights have 16 bits.
+    `added` counts the numbers that LoRAs and IP-Adapters put into it, `idle` those of LoRAs that may be there without
+    being wanted. They are never quantised, but stream with the component.
+    """
 
     name: str
     role: Role
     parameters: int
     family: str | None = None
     stored_bytes: int | None = None
+    file_dtype: str | None = None
     tiny: bool = False
+    added: int = 0
+    idle: int = 0
 
     @cached_property
     def parts(self) -> Parts:
@@ -51,6 +65,14 @@ class ComponentSize:
 
     def held_bytes(self, memory: MemorySettings) -> int:
         """Bytes of its weights under these settings, wherever they lie."""
+        each: float = self.element_bytes(memory.dtype)
+        return self._own_bytes(memory) + int(self.added * each + min(self.idle * each, IDLE_LORA_BYTES))
+
+    def is_mapped(self, dtype: DType) -> bool:
+        """Whether it is used as it lies in its file, which then takes no memory of its own before it is read."""
+        return dtype == (self.file_dtype or "float16") or (self.file_dtype is None and dtype == "bfloat16")
+
+    def _own_bytes(self, memory: MemorySettings) -> int:
         if self.role == "vae" and memory.uses("tiny_vae"):
             return _TINY_VAE * BYTES[memory.dtype]
         if self.stored_bytes is not None:
@@ -65,10 +87,12 @@ class ComponentSize:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The components of one model."""
+    """The components of one model. `encodes_pictures`: the VAE is needed while denoising, for the picture to start
+    from or to be steered by."""
 
     family: str | None
     components: tuple[ComponentSize, ...]
+    encodes_pictures: bool = False
 
     @classmethod
     def from_files(cls, files: ModelFiles) -> Sizes:
@@ -92,20 +116,66 @@ class Sizes:
         """With something that works beside the denoiser: a ControlNet, an image encoder."""
         return replace(self, components=(*self.components, ComponentSize(name, "other", parameters, self.family)))
 
+    def with_adapters(self, adapters: Adapters, others: Collection[LoraSettings] = ()) -> Sizes:
+        """With what adapters bring along, by the headers of their files; those of one hash are read once.
+
+        `others` are LoRAs that other pictures of the same model are made with: some of them stay on it, switched off.
+        """
+        sizes = self
+        for source, sha256 in dict.fromkeys(_models_beside(adapters)):
+            sizes = sizes.beside(source, _parameters(sha256, source))
+        steered = bool(adapters.controlnets) and self.family in ENCODES_CONTROL_IMAGES
+        sizes = replace(sizes, encodes_pictures=steered or adapters.init is not None)
+        wanted = {one.sha256: one for one in adapters.loras}
+        idle = {one.sha256: one for one in others if one.sha256 not in wanted}
+        into_denoiser = sum(_lora_numbers(one.sha256, one.source)[0] for one in wanted.values())
+        into_denoiser += sum(_parameters(one.sha256, one.source) for one in adapters.ip_adapters)
+        into_encoders = sum(_lora_numbers(one.sha256, one.source)[1] for one in wanted.values())
+        switched_off = (sum(_lora_numbers(one.sha256, one.source)) for one in idle.values())
+        small = sum(numbers for numbers in switched_off if numbers * BYTES["bfloat16"] <= IDLE_LORA_BYTES)
+        sizes = sizes._with("denoiser", added=into_denoiser, idle=small)
+        return sizes._with("encoder", added=into_encoders)
+
+    def _with(self, role: Role, **numbers: int) -> Sizes:
+        largest = self.largest(role)
+        if largest is None or not any(numbers.values()):
+            return self
+        changed = replace(largest, **numbers)  # type: ignore[arg-type]
+        return replace(self, components=tuple(changed if one is largest else one for one in self.components))
+
     def largest(self, role: Role) -> ComponentSize | None:
         """The component of this role with the most parameters."""
         found = [component for component in self.components if component.role == role]
         return max(found, key=lambda component: component.parameters, default=None)
 
 
+def _models_beside(adapters: Adapters) -> Iterator[tuple[str, str]]:
+    """Path and hash of what works beside the denoiser: ControlNets and the image encoders of IP-Adapters."""
+    yield from ((one.source, one.sha256) for one in adapters.controlnets)
+    encoders = ((one.encoder_source, one.encoder_sha256) for one in adapters.ip_adapters)
+    yield from ((source, sha256) for source, sha256 in encoders if source and sha256)
+
+
+@lru_cache(maxsize=1024)
+def _parameters(sha256: str, source: str) -> int:
+    return inspect_file(Path(source)).parameters
+
+
+@lru_cache(maxsize=1024)
+def _lora_numbers(sha256: str, source: str) -> tuple[int, int]:
+    """What a LoRA, known by its hash, adds to the denoiser and to the text encoders."""
+    facts = inspect_file(Path(source))
+    return facts.for_denoiser, facts.for_encoders
+
+
 def _component(component: Component, files: ModelFiles) -> ComponentSize:
-    quantized = component.quantization is not None
     return ComponentSize(
         component.name,
         _role(component.name, files.denoiser),
         component.parameters,
         files.family,
-        component.file_bytes if quantized else None,
+        component.file_bytes if component.stays_quantized else None,
+        component.dtype,
         tiny=component.class_name == "AutoencoderTiny",
     )
 

@@ -20,6 +20,10 @@ TILE_SIDE = 512
 _TILE_MARGIN = 1.25
 """Neighbouring tiles and the blending between them (InvokeAI's `vae_working_memory.py`)."""
 
+ENCODING = 0.5
+"""What encoding a picture needs, as a share of decoding one (1100 elements per pixel of 2200, InvokeAI's
+`vae_working_memory.py`)."""
+
 _ON_CPU = 0.45
 """Share of the decoder's calibrated figure that a CPU needs. The figure holds cuDNN's workspaces and the allocator's
 gaps: what is alive is 768 elements per pixel of 2200, and 980 were measured with oneDNN at 512 x 512."""
@@ -52,23 +56,28 @@ class Parts:
 @dataclass(frozen=True, slots=True)
 class Activity:
     """Elements alive in a denoiser's forward pass: per pixel of a picture, for the text, and with a mask that is
-    written out, per pair of tokens."""
+    written out, per pair of tokens.
+
+    `with_loras`: how many times more with a LoRA on every layer of the blocks, whose own output comes beside the
+    layer's. Where the peak is elsewhere, nothing changes, nor with a second one.
+    """
 
     per_pixel: float
     for_text: float = 0.0
     writes_mask: bool = False
+    with_loras: float = 1.0
 
 
 DENOISERS: dict[str, tuple[Activity, Parts]] = {
-    "sd15": (Activity(130), Parts(0.092, 0.114, 0.069, 0.312, 1.0, 0.115, 0.489)),
-    "sdxl": (Activity(79), Parts(0.021, 0.038, 0.023, 0.867, 1.0, 0.164, 0.765)),
-    "sd3": (Activity(84, 1.5e6), Parts(0.009, 0.091, 0.019, 0.993, 0.658)),
+    "sd15": (Activity(130, with_loras=1.31), Parts(0.092, 0.114, 0.069, 0.312, 1.0, 0.115, 0.489)),
+    "sdxl": (Activity(79, with_loras=1.26), Parts(0.021, 0.038, 0.023, 0.867, 1.0, 0.164, 0.765)),
+    "sd3": (Activity(84, 1.5e6, with_loras=1.29), Parts(0.009, 0.091, 0.019, 0.993, 0.658)),
     "flux": (Activity(206, 27e6), Parts(0.005, 0.057, 0.010, 0.996, 0.727)),
-    "flux2_klein": (Activity(256, 35e6), Parts(0.050, 0.127, 0.044, 0.991, 0.995)),
-    "qwen_image": (Activity(182, 10e6), Parts(0.002, 0.033, 0.006, 0.999, 0.999)),
+    "flux2_klein": (Activity(256, 35e6, with_loras=1.38), Parts(0.050, 0.127, 0.044, 0.991, 0.995)),
+    "qwen_image": (Activity(182, 10e6, with_loras=1.26), Parts(0.002, 0.033, 0.006, 0.999, 0.999)),
     "z_image": (Activity(237, 31e6), Parts(0.002, 0.059, 0.013, 0.998, 0.998)),
     "sana": (Activity(31, 0.7e6), Parts(0.029, 0.097, 0.034, 0.507, 1.0)),
-    "pixart_sigma": (Activity(54, 0.4e6), Parts(0.026, 0.070, 0.022, 0.996, 0.984)),
+    "pixart_sigma": (Activity(54, 0.4e6, with_loras=1.34), Parts(0.026, 0.070, 0.022, 0.996, 0.984)),
     "lumina2": (Activity(237, 16e6), Parts(0.004, 0.067, 0.016, 0.997, 0.898)),
     "chroma": (Activity(194, 28e6, writes_mask=True), Parts(0.033, 0.051, 0.011, 0.998, 1.0)),
 }
@@ -84,7 +93,11 @@ _UNKNOWN_PARTS = Parts(
     coarse_fixed=max(parts.coarse_fixed or 0 for parts in _PARTS),
     coarse_passing=max(parts.coarse_passing or 0 for parts in _PARTS),
 )
-_UNKNOWN_ACTIVITY = Activity(max(one.per_pixel for one in _ACTIVITIES), max(one.for_text for one in _ACTIVITIES))
+_UNKNOWN_ACTIVITY = Activity(
+    max(one.per_pixel for one in _ACTIVITIES),
+    max(one.for_text for one in _ACTIVITIES),
+    with_loras=max(one.with_loras for one in _ACTIVITIES),
+)
 
 ENCODERS: tuple[tuple[float, Parts], ...] = (
     (0.123e9, Parts(0.309, 0.115, 0.328, 0.690)),  # CLIP-L
@@ -107,7 +120,9 @@ def encoder_parts(parameters: int) -> Parts:
     return min(ENCODERS, key=lambda known: abs(known[0] - parameters))[1]
 
 
-def denoise_elements(family: str | None, parameters: int, width: int, height: int) -> float:
+def denoise_elements(
+    family: str | None, parameters: int, width: int, height: int, *, with_loras: bool = False
+) -> float:
     """Elements alive while one picture goes through the denoiser once.
 
     Variants of a family differ in width: the figure grows with the square root of the parameters, as it does if the
@@ -119,7 +134,7 @@ def denoise_elements(family: str | None, parameters: int, width: int, height: in
     scaled = elements * _scale(parameters, _published_denoiser(family))
     if activity.writes_mask:
         scaled += (pixels / 256 + 512) ** 2
-    return scaled
+    return scaled * (activity.with_loras if with_loras else 1.0)
 
 
 def decode_elements(family: str | None, parameters: int, pixels: float, *, tiny: bool, on_cpu: bool) -> float:

@@ -122,6 +122,9 @@ FAMILIES: dict[str, Family] = {
 }  # fmt: skip
 """Every family by its name."""
 
+ENCODES_CONTROL_IMAGES = ("sd3", "flux", "qwen_image", "sana")
+"""Families whose ControlNets read what the VAE makes of the picture (`vae.encode` in their pipelines' calls)."""
+
 _BY_PIPELINE = {family.pipeline_class: family for family in FAMILIES.values()}
 
 

@@ -134,6 +134,8 @@ def _lora(path: Path, files: tuple[Path, ...], header: WeightsHeader, lora: Lora
         ranks=lora.ranks,
         network=lora.network,
         trains_text_encoder=lora.trains_text_encoder,
+        for_denoiser=lora.for_denoiser,
+        for_encoders=lora.for_encoders,
     )
 
 

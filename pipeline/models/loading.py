@@ -5,13 +5,13 @@ from __future__ import annotations
 import gc
 import inspect
 import time
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.errors import DarkroomError, ModelError
 from pipeline.failures import classify
-from pipeline.models.component_loading import class_of, first_line, load_weights, load_without_weights
+from pipeline.models.component_loading import class_of, first_line, load_without_weights
 from pipeline.models.components import Part, index_of, parts_of, pool_key
 from pipeline.models.inspection import ModelFiles, inspect_model
 from pipeline.models.offline import import_libraries, without_deprecations
@@ -38,7 +38,8 @@ class LoadedModel:
     `applied` is what is on the model now, `lora_matches` how its LoRAs matched; `views` are pipelines of other classes
     over the same components; `dropped` names encoders that were freed. `stage_peaks` are bytes per stage. `adapters`
     is what `pipeline.adapters` remembers of what it put on. `gave_way`: how the model was planned to be held, and how
-    it is since memory ran out; where `memory` is not the latter, it is held by another plan.
+    it is since memory ran out; where `memory` is not the latter, it is held by another plan. `warm`: kinds and sizes of
+    batches that were made on it, of which further ones take their usual time.
     """
 
     pipe: Any
@@ -59,6 +60,7 @@ class LoadedModel:
     dropped: set[str] = field(default_factory=set)
     adapters: Any = None
     gave_way: tuple[MemorySettings, MemorySettings] | None = None
+    warm: set[Hashable] = field(default_factory=set)
 
 
 def load(
@@ -78,7 +80,7 @@ def load(
     import torch
 
     from pipeline.embedding_cache import EmbeddingCache
-    from pipeline.memory.holding import hold
+    from pipeline.memory.holding import hold, let_go
     from pipeline.memory.pool import Pool
     from pipeline.speed import SpeedSettings
 
@@ -114,8 +116,12 @@ def load(
         model.own_scheduler = model.pipe.scheduler
         hold(model, memory)
     except Exception:
-        for component in components.values():
-            model.pool.release(model.pool.key_of(component))  # nobody would, and the pool would keep it for ever
+        if model.pipe is not None:
+            let_go(model)
+        else:
+            for component in components.values():
+                model.pool.release(model.pool.key_of(component))  # nobody would, and the pool would keep it for ever
+        components.clear()  # which the traceback would keep
         raise
     model.load_seconds = time.perf_counter() - started
     return model
@@ -147,7 +153,10 @@ def _check_requirements(files: ModelFiles, settings: ModelSettings, memory: Memo
 def _load_part(model: LoadedModel, part: Part) -> Any:
     import torch
 
+    from pipeline.memory.disk_weights import put_on_disk
     from pipeline.memory.quantization import quantize
+    from pipeline.models.conversion import convert, load_unconverted
+    from pipeline.speed import lies_channels_last
 
     name = model.settings.name
     if part.name == "scheduler":
@@ -156,17 +165,26 @@ def _load_part(model: LoadedModel, part: Part) -> Any:
         return load_without_weights(part, name)
     dtype = component_dtype(part.class_name, model.files.pipeline_class, part.configuration(), model.memory.dtype)
     kind = next((kind for kind in _QUANTIZATIONS if model.memory.uses(f"{part.role}_{kind}")), None)
+    offloaded = part.role == "encoder" or part.name == model.files.denoiser
+    waits_on_disk = offloaded and model.memory.uses("disk_offload") and not kind
 
     def load() -> torch.nn.Module:
         with without_deprecations():
-            module = load_weights(part, getattr(torch, dtype), name)
-        if kind:
-            try:
+            module = load_unconverted(part, getattr(torch, dtype), name)
+        if part.role == "denoiser" and lies_channels_last(model, module):
+            # Before anything is put on it, so that however it is held, the device computes with the same kernels.
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        disk = put_on_disk(module, f"{model.settings.sha256[:12]}-{dtype}-{part.name}") if waits_on_disk else None
+        try:
+            convert(module, getattr(torch, dtype), disk)
+            if kind:
                 quantize(module, kind, model.device)
-            except DarkroomError:
-                raise
-            except Exception as error:
-                raise classify(error) from error
+        except DarkroomError:
+            raise
+        except Exception as error:
+            raise classify(error) from error
+        if kind:
+            module.to("cpu")  # where 4 bits are made on the device: else all components would be there at once
         return module
 
     # A float8-cast denoiser is loaded again before it is anything else, so it is another one to the pool.

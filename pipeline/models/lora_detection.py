@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 
 from pipeline.models.weights_header import TensorInfo
 
@@ -20,6 +21,7 @@ _PREFIX = re.compile(
 )
 _TEXT_ENCODER = re.compile(r"^(?:base_model\.model\.)?(?:lora_te\d?_|text_encoder|conditioner\.|te\d?_)")
 _SECOND_ENCODER = re.compile(r"^(?:lora_te2_|text_encoder_2\.|text_encoders\.clip_g\.)")
+_FUSED = (("qkv", 3), ("linear1", 4))
 
 _MMDIT = ("sd3", "flux", "chroma", "qwen_image", "flux2_klein")
 _SPOKEN = (
@@ -35,7 +37,8 @@ _SPOKEN = (
 class Lora:
     """`families` are those that the names and shapes fit, none for a family that is not known here.
 
-    `network` is LoRA, LoHa, LoKr or OFT. `attention_width` is that of the model it was made for.
+    `network` is LoRA, LoHa, LoKr or OFT. `attention_width` is that of the model it was made for. `for_denoiser` and
+    `for_encoders` count the numbers that it brings along once it is loaded.
     """
 
     families: tuple[str, ...]
@@ -44,6 +47,8 @@ class Lora:
     attention_width: int | None
     trains_text_encoder: bool
     modules: tuple[str, ...]
+    for_denoiser: int = 0
+    for_encoders: int = 0
 
 
 @dataclass(slots=True)
@@ -72,6 +77,14 @@ class _Layer:
             if name in p:
                 return _side(p[name], side)
         return None
+
+    def loaded(self, name: str) -> int:
+        """Numbers in memory: diffusers takes layers that the authors fused apart, and each part gets the first matrix.
+
+        The parts of `qkv` are three, those of `linear1` four.
+        """
+        split = next((parts for ending, parts in _FUSED if name.endswith(ending)), 1)
+        return sum(prod(shape) * (split if part == "down" else 1) for part, shape in self.parts.items())
 
 
 def detect_lora(tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]) -> Lora | None:
@@ -102,7 +115,17 @@ def detect_lora(tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]) 
     if len(families) > 1 and (spoken := _spoken(metadata)) in families:
         families = (spoken,)
     ranks = sorted({layer.rank for layer in layers.values() if layer.rank is not None})
-    return Lora(families, " and ".join(sorted(networks)), tuple(ranks), width, bool(encoders), tuple(layers))
+    loaded = {name: layer.loaded(name) for name, layer in layers.items()}
+    return Lora(
+        families,
+        " and ".join(sorted(networks)),
+        tuple(ranks),
+        width,
+        bool(encoders),
+        tuple(layers),
+        sum(count for name, count in loaded.items() if name not in encoders),
+        sum(count for name, count in loaded.items() if name in encoders),
+    )
 
 
 def _families(layers: Mapping[str, _Layer], second_encoder: bool) -> tuple[tuple[str, ...], int | None]:

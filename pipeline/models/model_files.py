@@ -26,6 +26,11 @@ class Component:
     files: tuple[Path, ...]
     quantization: str | None = None
 
+    @property
+    def stays_quantized(self) -> bool:
+        """Whether its weights lie in memory as in the file. Plain float8 is only stored so, and loaded as 16 bits."""
+        return self.quantization not in (None, "float8")
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
@@ -72,8 +77,9 @@ class FileFacts:
     `families` are all names of `FAMILIES` that the tensors fit, several where names and shapes do not tell them apart,
     none where nothing is known; `label` says in words what it is. `attention_width` is the width of what a UNet's cross
     attention reads (768 in SD 1.5), and in transformers that of the hidden states; of a LoRA, that of the model it was
-    made for. `prefix` stands before the denoiser's tensor names. `ranks` are a LoRA's, ascending, and `network` its
-    kind. `vectors` counts an embedding's tokens. `image_width` is what an IP-Adapter expects of its image encoder.
+    made for. `prefix` stands before the denoiser's tensor names. `ranks` are a LoRA's, ascending, `network` its kind,
+    `for_denoiser` and `for_encoders` the numbers that it adds to them. `vectors` counts an embedding's tokens.
+    `image_width` is what an IP-Adapter expects of its image encoder.
     """
 
     path: Path
@@ -99,6 +105,8 @@ class FileFacts:
     ranks: tuple[int, ...] = ()
     network: str | None = None
     trains_text_encoder: bool = False
+    for_denoiser: int = 0
+    for_encoders: int = 0
     vectors: int | None = None
     image_width: int | None = None
     notes: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from pipeline.models.families import FAMILIES
 from pipeline.models.file_inspection import inspect_file
 from pipeline.models.identity import file_hash, folder_hash, remember_place
 from pipeline.models.inspection import ModelFiles, inspect_model
-from pipeline.models.references import EMBEDDED, resolve
+from pipeline.models.references import EMBEDDED, name_of, resolve
 from pipeline.models.vae_fit import check_vae
 from pipeline.models.weights_header import WEIGHTS
 from pipeline.request import ModelSettings
@@ -48,11 +48,11 @@ def identify(
         raise ModelError(f"model {path.name}: has no safety checker; leave model.safety_checker at false")
     vae_path = resolve(vae, "vae") if vae else None
     settings = ModelSettings(
-        name=name or public_name(source),
+        name=name or public_name(name_of(source, path)),
         source=source if source in EMBEDDED else str(path),
         sha256=_model_hash(files),
         architecture=files.pipeline_class,
-        vae=public_name(vae) if vae else None,
+        vae=public_name(name_of(vae, vae_path)) if vae and vae_path else None,
         vae_sha256=_vae_hash(vae_path, files) if vae_path else None,
         vae_source=str(vae_path) if vae_path else None,
         config_source=str(config_folder) if config_folder else None,

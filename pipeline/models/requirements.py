@@ -33,7 +33,7 @@ def requirement_faults(files: ModelFiles, settings: ModelSettings, memory: Memor
             )
         role = "denoiser" if component.name == files.denoiser else "encoder"
         asked = next((f"{role}_{kind}" for kind in _QUANTIZATIONS if memory.uses(f"{role}_{kind}")), None)
-        if asked and component.quantization != "float8" and component.name != "vae":
+        if asked and component.stays_quantized and component.name != "vae":
             faults.append(
                 f"model {name}: {component.name} is stored as {component.quantization} already; leave out {asked}"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from pipeline.generate import generate_batch
 from pipeline.models.loading import load
 from pipeline.models.profile import identify
 from pipeline.request import DType, GeneratedImage, ImageRequest, MemorySettings
+from pipeline.stopwatch import Lap
 
 REPO = Path(__file__).resolve().parents[2]
 PROMPTS = ("a red house in hills at sunset", "a blue boat in sea at night", "mountains at dawn")
@@ -60,6 +62,23 @@ def test_memory_and_device_are_recorded() -> None:
     assert image.peak_vram_bytes > 1_000_000
     assert image.runtime["device"] == "cuda"
     assert image.runtime["gpu"]
+
+
+def test_what_a_batch_takes_is_read_off_the_gpus_own_clock() -> None:
+    import torch
+
+    device = torch.device("cuda")
+    lap, matrix = Lap(device), torch.ones(8192, 8192, device=device)
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    with lap.timed("denoise"):
+        for _ in range(20):
+            matrix = matrix @ matrix
+    given = time.perf_counter() - began
+    torch.cuda.synchronize()
+    done = time.perf_counter() - began
+    denoised, decoded = lap.seconds()
+    assert decoded == 0 and given < denoised < 1.1 * done, "the work counts, and not only handing it over"
 
 
 def test_a_run_on_the_gpu_is_remade_to_the_pixel(tmp_path: Path) -> None:

@@ -17,8 +17,11 @@ import pytest
 import torch
 
 from pipeline.memory.block_streaming import BlockStreaming, blocks_of
+from pipeline.memory.device_copies import to_device, to_host, weights_stayed
+from pipeline.memory.disk_weights import bring_back, put_on_disk
 from pipeline.memory.monitor import measured
 from pipeline.memory.offload_hooks import add_group_offload, remove_group_offload
+from pipeline.memory.page_locked import to_pageable
 from pipeline.memory.quantization import quantize, true_bytes
 
 REPO = Path(__file__).resolve().parents[2]
@@ -100,6 +103,7 @@ def test_streamed_blocks_compute_the_same_bits(resident: int, stack: Stack, exac
 def test_streaming_takes_what_it_was_given_and_two_blocks(stack: Stack) -> None:
     block = true_bytes(stack.layers[0])
     x = torch.randn(64, 4096, device=CUDA, dtype=torch.bfloat16)
+    x @ torch.ones(4096, 1, device=CUDA, dtype=torch.bfloat16)  # the first product takes cuBLAS' workspace, 32 MiB
     for resident in (0, 4):
         streaming = BlockStreaming(stack, CUDA, resident * block)
         torch.cuda.synchronize()
@@ -121,6 +125,57 @@ def test_waiting_blocks_are_page_locked(stack: Stack) -> None:
     streaming.leave()
     assert all(block.weight.is_pinned() for block in blocks_of(stack))
     streaming.remove()
+    del streaming
+    values = [block.weight.clone() for block in blocks_of(stack)]
+    to_pageable(stack)
+    assert not any(tensor.is_pinned() for tensor in [*stack.parameters(), *stack.buffers()])
+    assert all(torch.equal(block.weight, value) for block, value in zip(blocks_of(stack), values, strict=True))
+
+
+PAGE_LOCKED = """
+import gc
+from held_models import held_by, images
+from pipeline.memory.held_components import components
+from pipeline.memory.holding import hold, let_go
+from pipeline.memory.pool import Pool
+from pipeline.models.loading import load
+from pipeline.models.profile import identify
+def page_locked():
+    stats = torch.cuda.host_memory_stats() if hasattr(torch.cuda, 'host_memory_stats') else {}
+    return stats.get('allocated_bytes.current', 0)
+pool = Pool()
+model = load(identify(sys.argv[2])[0], held_by(), 'cuda', pool=pool)
+images(model)
+before, found = page_locked(), []
+ways = [held_by('resident_blocks', budget_bytes=1), held_by('leaf_offload'), held_by('block_offload')]
+for memory in ways:
+    hold(model, memory)
+    images(model)
+    denoiser = components(model)[model.files.denoiser]
+    streamed = page_locked() > before
+    hold(model, held_by('staged'))
+    pinned = sum(t.is_pinned() for module in components(model).values() for t in module.parameters())
+    found.append([streamed, pinned, page_locked() - before])
+hold(model, ways[0])
+images(model)
+del denoiser
+let_go(model)
+pinned = sum(t.is_pinned() for entry in pool._entries.values() for t in entry.module.parameters())
+found.append([len(pool._entries) > 0, pinned, page_locked() - before])
+model = load(identify(sys.argv[2])[0], ways[0], 'cuda', pool=pool)
+images(model)
+let_go(model, keep=False)
+found.append([len(pool._entries) == 0, 0, page_locked() - before])
+print(json.dumps(found))
+"""
+
+
+def test_page_locked_memory_goes_with_what_streamed_from_it(tiny: Callable[[str], Path]) -> None:
+    """Whether a model is then held otherwise, waits in the pool, or is forgotten."""
+    found = in_its_own_process(PAGE_LOCKED, str(tiny("flux")))
+    if hasattr(torch.cuda, "host_memory_stats"):
+        assert [happened for happened, _, _ in found] == [True] * 5
+    assert [(pinned, more) for _, pinned, more in found] == [(0, 0)] * 5
 
 
 def test_copying_overlaps_with_computing(stack: Stack) -> None:
@@ -155,26 +210,63 @@ def test_quantised_blocks_stream(kind: Any) -> None:
     small = Stack(blocks=4)
     quantize(small, kind)
     x = torch.randn(256, 4096, device=CUDA, dtype=torch.bfloat16)
+    small.to(CUDA)
     with torch.inference_mode():
-        wanted = small.to(CUDA)(x)
-        small.to("cpu")
-        streaming = BlockStreaming(small, CUDA, true_bytes(small.layers[0]))
+        wanted = small(x)
+    small.to("cpu")
+    streaming = BlockStreaming(small, CUDA, true_bytes(small.layers[0]))
+    with torch.inference_mode():
         assert torch.equal(small(x), wanted)
         assert torch.equal(small(x), wanted)
-        streaming.remove()
+    streaming.remove()
+
+
+@pytest.mark.parametrize("kind", [None, "int8"])
+def test_weights_stay_on_the_host_while_copies_of_them_work(kind: Any, stack: Stack) -> None:
+    torch.manual_seed(0)
+    small = Stack(blocks=4)
+    if kind:
+        quantize(small, kind, CUDA)
+    originals = dict(small.named_parameters())
+    x = torch.randn(64, 4096, device=CUDA, dtype=torch.bfloat16)
+    small.to(CUDA)
+    with torch.inference_mode():
+        wanted = small(x)
+    small.to("cpu")
+    for _ in range(2):
+        to_device(small, CUDA)
+        assert weights_stayed(small) and {tensor.device.type for tensor in small.parameters()} == {"cuda"}
+        with torch.inference_mode():
+            assert torch.equal(small(x), wanted)
+        before = torch.cuda.memory_allocated()
+        to_host(small)
+        assert before - torch.cuda.memory_allocated() >= true_bytes(small)
+        assert {tensor.device.type for tensor in small.parameters()} == {"cpu"}
+    if not kind:
+        assert all(tensor is originals[name] for name, tensor in small.named_parameters())
 
 
 @pytest.mark.parametrize("by_leaf", [True, False])
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_group_offload_with_streams_computes_the_same_bits(
-    by_leaf: bool, on_disk: bool, stack: Stack, exact: Callable[..., torch.Tensor], tmp_path: Path
+    by_leaf: bool,
+    on_disk: bool,
+    stack: Stack,
+    exact: Callable[..., torch.Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     x = torch.randn(64, 4096, device=CUDA, dtype=torch.bfloat16)
     wanted = exact(x)
-    add_group_offload(stack, CUDA, by_leaf=by_leaf, folder=tmp_path if on_disk else None)
-    with torch.inference_mode():
-        assert all(torch.equal(stack(x), wanted) for _ in range(3))
-    remove_group_offload(stack)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for _ in range(2):  # the second time from what is on disk already
+        disk = put_on_disk(stack, "test") if on_disk else None
+        add_group_offload(stack, CUDA, by_leaf=by_leaf, disk=disk)
+        with torch.inference_mode():
+            assert all(torch.equal(stack(x), wanted) for _ in range(3))
+        remove_group_offload(stack)
+        assert {tensor.device.type for tensor in stack.parameters()} == {"cpu"}
+    bring_back(stack)
     assert torch.equal(exact(x), wanted)
 
 

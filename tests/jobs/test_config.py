@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from jobs.batch import run, validate
 from jobs.composition import explain, known_overrides, user_folders
 from jobs.config import parse_configs
+from jobs.grid import Grid
 from jobs.values import parse_range
 from pipeline.errors import ConfigError
 
@@ -189,6 +191,34 @@ def test_a_key_of_ours_is_taken_though_the_option_file_leaves_it_out() -> None:
 def test_keys_of_a_mapping_are_the_users_choice() -> None:
     words = ["sampling.scheduler_options.timestep_spacing=trailing", "model.parameters.transformer=8"]
     assert known_overrides(words) == [f"++{word}" for word in words]
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("grid={init.image: glob(a/*.png)}", 'grid={init.image: "glob(a/*.png)"}'),
+        ("+grid={seed: range(0, 4), init.image: glob(**/*)}", '+grid={seed: "range(0, 4)", init.image: "glob(**/*)"}'),
+        ("grid.init.image=glob(a b/*.png)", '++grid.init.image="glob(a b/*.png)"'),
+        ('grid={init.image: glob("a b")}', "grid={init.image: 'glob(\"a b\")'}"),
+        ("grid={init.image: 'glob(a)', seed: \"range(0, 2)\"}", None),
+        ("grid={prompts.prefix: ['it\\'s range(1, 2)']}", None),
+        ("sampling.steps=range(10,40,10)", "++sampling.steps=range(10,40,10)"),  # Hydra's own, for -m
+    ],
+)
+def test_functions_of_a_grid_need_no_quotes(word: str, expected: str | None) -> None:
+    assert known_overrides([word]) == [expected or word]
+
+
+def test_a_grid_of_files_composes_as_it_is_typed(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).touch()
+    (override,) = known_overrides([f"grid={{init.image: glob({tmp_path}/*.png), sampling.steps: range(10, 40, 10)}}"])
+    grid = OverridesParser.create().parse_override(override).value()
+    axes = Grid(parse_configs([{**SOUND, "grid": grid}])[0].grid)
+    assert len(axes) == 6 and {dict(one.adapters)["init.image"] for one in axes} == {
+        str(tmp_path / "a.png"),
+        str(tmp_path / "b.png"),
+    }
 
 
 def test_options_may_stand_between_overrides() -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 from jobs.config import parse_configs
 from jobs.expand import Expansion
+from jobs.groups import Fit
 from jobs.manifest.reading import JobState, JobStates, job_key
 from jobs.manifest.schema import FAILED, INTERRUPTED, QUARANTINED
-from jobs.plan import Fit, Plan, PlanSettings
+from jobs.plan import Plan, PlanSettings
 from jobs.prompts import open_prompts
 from jobs.report import plan_as_json, scrubbed
 from jobs.sections import Sampling

@@ -5,20 +5,24 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.errors import BadPixels, DeviceLost, JobFailure, OutOfMemory
+from pipeline.errors import BadPixels, DeviceLost, JobFailure, OutOfHostMemory, OutOfMemory
 from pipeline.failures import classify
 
-NO_MEMORY = [
+NO_DEVICE_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.79 GiB"),
-    MemoryError(),
     RuntimeError("CUDA driver error: out of memory"),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:119] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you tried"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
     RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB, max allowed: 9.07 GB)"),
     RuntimeError("Invalid buffer size: 24.00 GiB"),
+]
+
+NO_HOST_MEMORY = [
+    MemoryError(),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:119] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you tried"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
     OSError(12, "Cannot allocate memory"),
 ]
 
@@ -30,10 +34,13 @@ LOST = [
 ]
 
 
-@pytest.mark.parametrize("error", NO_MEMORY, ids=lambda error: str(error)[:40] or type(error).__name__)
+@pytest.mark.parametrize(
+    "error", [*NO_DEVICE_MEMORY, *NO_HOST_MEMORY], ids=lambda error: str(error)[:40] or type(error).__name__
+)
 def test_no_memory_in_the_words_of_each_allocator(error: Exception) -> None:
     failure = classify(error)
-    assert type(failure) is OutOfMemory and "\n" not in str(failure)
+    assert type(failure) is (OutOfMemory if error in NO_DEVICE_MEMORY else OutOfHostMemory)
+    assert "\n" not in str(failure)
     assert "memory=aggressive" in str(failure)
 
 
@@ -49,7 +56,7 @@ def test_a_real_allocator_that_is_asked_for_too_much() -> None:
     try:
         torch.empty(2**60, dtype=torch.uint8)
     except RuntimeError as error:
-        assert type(classify(error)) is OutOfMemory
+        assert type(classify(error)) is OutOfHostMemory
     else:
         raise AssertionError("an exabyte was granted")
 

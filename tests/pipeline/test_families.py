@@ -6,6 +6,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -166,9 +167,9 @@ def test_in_stages_the_same_bits(staged: Callable[[str], LoadedModel], tiny: Tin
     requests = [request_for(loaded(tiny(family)), prompt, seed) for seed, prompt in enumerate(PROMPTS)]
     before = [made(loaded(tiny(family)), [request])[0] for request in requests]
     model = staged(family)
-    order: list[int] = []
-    outcomes = dict(generate_bundle(model, [[one] for one in requests], on_batch=order.append))
-    assert order == [0, 1]
+    order: list[str] = []
+    outcomes = dict(generate_bundle(model, [[one] for one in requests], on_work=lambda stage, _: order.append(stage)))
+    assert [stage for stage, _ in groupby(order)] == ["encode", "denoise", "decode"]
     for place, image in enumerate(before):
         staged_image = outcomes[place]
         assert isinstance(staged_image, GeneratedImage)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -266,13 +266,43 @@ def test_lost_device_ends_the_process(model: LoadedModel, failing: Callable[[Fau
 
 def test_pictures_come_batch_by_batch(model: LoadedModel) -> None:
     batches = [[request_for(model, seed=seed) for seed in seeds] for seeds in ((0, 1), (2,), (3, 4))]
-    begun: list[int] = []
+    begun: list[list[int]] = []
     phases = PhaseSeconds()
-    outcomes = generate_bundle(model, batches, phases=phases, on_batch=begun.append, predicted_peak_bytes=7)
+
+    def note(stage: str, places: Sequence[int]) -> None:
+        if stage == "decode":
+            begun.append(list(places))
+
+    outcomes = generate_bundle(model, batches, phases=phases, on_work=note, predicted_peak_bytes=7)
     seen = [(next(outcomes)[0], list(begun)) for _ in range(5)]
-    assert seen == [(0, [0]), (1, [0]), (2, [0, 1]), (3, [0, 1, 2]), (4, [0, 1, 2])]
+    first, second, third = [0, 1], [2], [3, 4]
+    assert seen == [
+        (0, [first]),
+        (1, [first]),
+        (2, [first, second]),
+        (3, [first, second, third]),
+        (4, [first, second, third]),
+    ]
     assert next(outcomes, None) is None
     assert min(phases.encode, phases.denoise, phases.decode) > 0
+
+
+def test_who_is_worked_at_is_told(model: LoadedModel) -> None:
+    hold(model, replace(model.memory, techniques=("staged",)))
+    batches = [[request_for(model), request_for(model, PROMPTS[1])], [request_for(model, "fog")]]
+    told: dict[tuple[str, tuple[int, ...]], None] = {}  # an ordered set: the same may be said twice
+    try:
+        made = list(generate_bundle(model, batches, on_work=lambda stage, at: told.setdefault((stage, tuple(at)))))
+    finally:
+        hold(model, MemorySettings())
+    assert len(made) == 3
+    assert list(told) == [
+        *(("encode", (place,)) for place in range(3)),
+        ("denoise", (0, 1)),
+        ("denoise", (2,)),
+        ("decode", (0, 1)),
+        ("decode", (2,)),
+    ]
 
 
 def test_what_is_known_of_a_picture_is_complete(model: LoadedModel) -> None:

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from pipeline.generate import generate_batch, generate_bundle
 from pipeline.memory import holding
 from pipeline.memory.experience import Experience
 from pipeline.memory.pool import Pool
+from pipeline.memory.prospects import Prospects
 from pipeline.models.loading import LoadedModel, load
 from pipeline.models.profile import identify
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
@@ -420,9 +422,12 @@ class Loads:
 def load_with(tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     settings = identify(str(tiny_sd))[0]
 
-    def loading(loads: Loads, asked: MemorySettings = EXACT, pool: Pool | None = None) -> Any:
+    def loading(
+        loads: Loads, asked: MemorySettings = EXACT, pool: Pool | None = None, prospects: Prospects | None = None
+    ) -> Any:
         monkeypatch.setattr(recovery, "load", loads)
-        return recovery.load_giving_way(settings, asked, asked, "cpu", None, pool or Pool(), SpeedSettings())
+        pool = pool or Pool()
+        return recovery.load_giving_way(settings, asked, asked, "cpu", None, pool, SpeedSettings(), prospects)
 
     return loading
 
@@ -478,3 +483,130 @@ def test_loading_without_end_fails_with_the_first_failure_and_numbers(
     for text in ("7 GiB", f"{size / 1e9:.1f} GB of weights", "disk_offload", "nothing is left", "memory.quality"):
         assert text in str(caught.value)
     assert len(set(loads.techniques)) == len(loads.techniques), "none tried twice"
+
+
+def test_a_kind_for_which_nothing_helped_fails_at_once_in_the_rest_of_the_run(
+    model: LoadedModel, out_of_memory: Inject
+) -> None:
+    rows = out_of_memory(type(model.pipe.unet), lambda *_: size == 32)
+    size, requests, prospects = 32, requests_for(model, 4), Prospects()
+    first = [one for _, one in generate_bundle(model, [requests[:2], requests[2:]], prospects=prospects)]
+    climbed, alone = len(rows), rows.count(2)
+    assert rows.count(4) == 1 and alone > 1, "the second half and the second batch are not tried"
+    rows.clear()
+    again = [one for _, one in generate_bundle(model, [requests[:2], requests[2:]], prospects=prospects)]
+    assert rows == [] and [type(one) for one in (*first, *again)] == [OutOfMemory] * 8
+    assert {str(one) for one in (*first, *again)} == {str(first[0])} and "nothing is left to give up" in str(first[0])
+
+    size = 64
+    assert len(images([one for _, one in generate_bundle(model, [wider(requests)], prospects=prospects)])) == 4
+    size = 32
+    rows.clear()
+    assert all(isinstance(one, OutOfMemory) for one in generate_batch(model, requests[:2])), "another run"
+    assert len(rows) == climbed, "tries everything again"
+
+
+def test_what_cannot_be_decoded_is_not_tried_again_in_a_run(model: LoadedModel, out_of_memory: Inject) -> None:
+    holding.hold(model, replace(EXACT, techniques=("staged",)))
+    rows = out_of_memory(type(model.pipe.vae.decoder), lambda *_: True)
+    denoised: list[int] = []
+    model.pipe.unet.register_forward_hook(lambda *_: denoised.append(1))
+    requests, prospects = requests_for(model, 4), Prospects()
+    first = [one for _, one in generate_bundle(model, [requests[:2], requests[2:]], prospects=prospects)]
+    tried, steps = len(rows), len(denoised)
+    again = [one for _, one in generate_bundle(model, [requests], prospects=prospects)]
+    assert [type(one) for one in (*first, *again)] == [OutOfMemory] * 8
+    assert len({str(one) for one in (*first, *again)}) == 1
+    assert (len(rows), len(denoised)) == (tried, steps)
+
+
+def test_texts_for_which_nothing_helped_are_not_tried_again_in_a_run(model: LoadedModel, out_of_memory: Inject) -> None:
+    prospects = Prospects()
+    images(generate_batch(model, requests_for(model, 1)))  # its texts are known from then on
+    calls = out_of_memory(type(model.pipe.text_encoder), lambda *_: True)
+    requests = [replace(request, prompt=prompt) for request, prompt in zip(
+        requests_for(model, 3), ("unheard of", PROMPTS[0], "nor this"), strict=True
+    )]  # fmt: skip
+    for bundle_number in range(2):
+        calls.clear()
+        outcomes = dict(generate_bundle(model, [requests], prospects=prospects))
+        kinds = [type(outcomes[place]) for place in range(3)]
+        assert kinds == [OutOfMemory, GeneratedImage, OutOfMemory] and bool(calls) == (bundle_number == 0)
+
+
+def test_what_came_out_once_is_not_given_up(model: LoadedModel, out_of_memory: Inject) -> None:
+    broken, prospects = False, Prospects()
+    rows = out_of_memory(type(model.pipe.unet), lambda *_: broken)
+    requests = requests_for(model, 1)
+    for broken in (False, True, True, False):
+        rows.clear()
+        ((_, outcome),) = generate_bundle(model, [requests], prospects=prospects)
+        assert isinstance(outcome, OutOfMemory) == broken and rows, "memory that others take may come back"
+
+
+def test_a_model_that_cannot_be_loaded_is_not_tried_again_in_a_run(load_with: Callable[..., Any]) -> None:
+    prospects, messages = Prospects(), []
+    for expected in (True, False):
+        loads = Loads(NO_ROOM)
+        with pytest.raises(OutOfMemory) as caught:
+            load_with(loads, prospects=prospects)
+        messages.append(str(caught.value))
+        assert bool(loads.techniques) == expected
+    assert messages[0] == messages[1] and "nothing is left" in messages[0]
+    with pytest.raises(OutOfMemory):
+        load_with(loads := Loads(NO_ROOM), prospects=Prospects())
+    assert loads.techniques, "another run"
+
+
+CARD = RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+HOST = RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory: you tried")
+
+
+@pytest.mark.parametrize(
+    ("device", "failure", "left"),
+    [("cuda", CARD, {"on the host"}), ("cuda", HOST, set()), ("cpu", CARD, set()), ("mps", CARD, set())],
+    ids=["card", "host of a card", "cpu", "mps"],
+)
+def test_only_what_takes_of_the_memory_that_ran_out_has_to_go(
+    device: str, failure: Exception, left: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a card of its own memory, idle components on the host help nobody by going; where all is one they do."""
+    import torch
+
+    pool = Pool()
+    for name in ("on the host", "on the device"):
+        pool.get(name, lambda: torch.nn.Linear(64, 64))
+        pool.release(name)
+    pool._entries["on the device"].module.to("meta")  # which stands for a device here: it is no CPU
+    tried: list[int] = []
+
+    def work() -> None:
+        tried.append(1)
+        raise failure
+
+    monkeypatch.setattr(holding, "recover", lambda _: None)
+    model: Any = SimpleNamespace(pool=pool, device=torch.device(device))
+    assert isinstance(recovery.attempted(model, work), OutOfMemory)
+    assert len(tried) == 2 and {*pool._entries} == left
+    recovery.attempted(model, work)
+    assert len(tried) == 3, "not once more where nothing went"
+
+
+def test_a_model_is_held_otherwise_without_what_is_idle(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    model.pool.get("of another model", lambda: torch.nn.Linear(64, 64))
+    model.pool.release("of another model")
+    hold, tried = holding.hold, list[str]()
+
+    def holds(model: LoadedModel, memory: MemorySettings) -> None:
+        tried.append("hold")
+        if "of another model" in model.pool._entries or memory.uses("drop_encoders"):
+            raise OutOfMemory("out of memory: 7 GiB")
+        hold(model, memory)
+
+    monkeypatch.setattr(holding, "hold", holds)
+    assert recovery.could_hold(model, replace(EXACT, techniques=("staged",)))
+    assert len(tried) == 2 and model.memory.techniques == ("staged",)
+    assert not recovery.could_hold(model, replace(EXACT, techniques=("staged", "drop_encoders")))
+    assert len(tried) == 3

@@ -15,12 +15,14 @@ import pytest
 import torch
 
 from pipeline import speed
+from pipeline.compiling import uncompile
 from pipeline.errors import ConfigError, JobFailure
+from pipeline.memory.pool import Pool
 from pipeline.models.families import FAMILIES
-from pipeline.models.loading import LoadedModel, load
+from pipeline.models.loading import LoadedModel, load, load_component
 from pipeline.models.profile import identify
 from pipeline.request import MemorySettings
-from pipeline.speed import STEP_CACHES, SpeedSettings, prepare, read_ahead, step_cache, uncompile
+from pipeline.speed import STEP_CACHES, SpeedSettings, prepare, read_ahead, step_cache
 
 Load = Callable[[str], LoadedModel]
 
@@ -105,13 +107,13 @@ def test_a_cpu_compiles_only_when_told_to(loaded: Load, monkeypatch: pytest.Monk
     denoiser, asked = model.pipe.transformer, []
     monkeypatch.setattr(type(denoiser), "compile_repeated_blocks", lambda self: asked.append("blocks"))
     monkeypatch.setattr(type(denoiser), "compile", lambda self: asked.append("whole"))
-    assert prepare(model, images_per_shape=10_000)["compile"] == "no" and not asked
+    assert prepare(model, images_alike=10_000)["compile"] == "no" and not asked
     monkeypatch.setattr(model, "speed", SpeedSettings(compile="on"))
     assert prepare(model)["compile"] == "blocks"
     assert prepare(model)["compile"] == "blocks" and asked == ["blocks"], "once"
     uncompile(denoiser)
     monkeypatch.setattr(model, "speed", SpeedSettings(compile="off"))
-    assert prepare(model, images_per_shape=10_000)["compile"] == "no"
+    assert prepare(model, images_alike=10_000)["compile"] == "no"
     sd3 = loaded("sd3")
     monkeypatch.setattr(sd3, "speed", SpeedSettings(compile="on"))
     monkeypatch.setattr(type(sd3.pipe.transformer), "compile", lambda self: asked.append("whole"))
@@ -138,6 +140,21 @@ def test_a_gpu_compiles_where_the_plan_pays_for_it(
         uncompile(denoiser)
 
 
+def test_quantised_weights_are_compiled_only_when_told_to(loaded: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = loaded("flux")
+    denoiser = model.pipe.transformer
+    monkeypatch.setattr(type(denoiser), "compile_repeated_blocks", lambda self: None)
+    monkeypatch.setattr(model, "device", torch.device("cuda"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setitem(denoiser.__dict__, "quantization", "int8")
+    try:
+        assert prepare(model, 1000)["compile"] == "no"
+        monkeypatch.setattr(model, "speed", SpeedSettings(compile="on"))
+        assert prepare(model, 1000)["compile"] == "blocks"
+    finally:
+        uncompile(denoiser)
+
+
 def test_what_is_streamed_is_not_compiled(loaded: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.memory.holding import hold
 
@@ -152,16 +169,19 @@ def test_what_is_streamed_is_not_compiled(loaded: Load, monkeypatch: pytest.Monk
 
 def test_channels_last_is_for_unets_on_gpus(loaded: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     unet = loaded("sd15")
-    assert prepare(unet)["channels_last"] is False
+    monkeypatch.setattr(unet, "pool", Pool())
+
+    def is_loaded_so() -> bool:
+        weight = load_component(unet, "unet").conv_in.weight
+        return bool(weight.is_contiguous(memory_format=torch.channels_last))
+
+    assert not is_loaded_so() and prepare(unet)["channels_last"] is False
+    monkeypatch.setattr(unet, "pool", Pool())
     monkeypatch.setattr(unet, "device", torch.device("cuda"))
-    weight = unet.pipe.unet.conv_in.weight
-    assert not weight.is_contiguous(memory_format=torch.channels_last)
+    assert is_loaded_so() and prepare(unet)["channels_last"] is True
+    monkeypatch.setattr(unet, "pool", Pool())
     monkeypatch.setattr(unet, "speed", SpeedSettings(channels_last=False))
-    assert prepare(unet)["channels_last"] is False
-    monkeypatch.setattr(unet, "speed", SpeedSettings())
-    assert prepare(unet)["channels_last"] is True
-    assert unet.pipe.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
-    unet.pipe.unet.to(memory_format=torch.contiguous_format)
+    assert not is_loaded_so() and prepare(unet)["channels_last"] is False
     transformer = loaded("flux")
     monkeypatch.setattr(transformer, "device", torch.device("cuda"))
     assert prepare(transformer)["channels_last"] is False

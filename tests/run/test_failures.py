@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from running import Batch
 
 KEY = "sk-" + "Ab3dE6gH9jK2mN5pQ8sT1vW4xY7zC0"
@@ -87,6 +88,28 @@ def test_job_that_kills_its_process_is_set_aside(make_batch: Callable[..., Batch
     batch.assert_whole(3)
 
 
+@pytest.mark.parametrize("stage", ["encode", "decode"])
+def test_who_only_waits_loses_no_attempt(make_batch: Callable[..., Batch], stage: str) -> None:
+    """One job kills the process while the others of its bundle wait: for their turn, or denoised for the decoder."""
+    staged = "memory.techniques.staged=true"
+    batch = make_batch(["a red house", "a green poison tree", "a blue boat", "a dark wood"], "batch_size=1", staged)
+    run = batch.run(env={"DARKROOM_CRASH_AT": f"before_{stage}=poison"})
+    assert run.code == 3, run.err
+    assert "3 made, 1 failed (1 quarantined)" in run.out
+    batch.assert_whole(3)
+    lost = [(row["prompt"].split()[2], row["attempt"], row["status"]) for row in batch.rows() if row["error_kind"]]
+    # What was finished when the process died, but not on the disk yet, may have been at work as well.
+    assert [one for one in lost if one != ("house", 1, "interrupted")] == [
+        ("poison", 1, "interrupted"),
+        ("poison", 2, "interrupted"),
+        ("poison", 3, "quarantined"),
+    ]
+    attempts = {row["prompt"].split()[2]: row["attempt"] for row in batch.rows() if row["status"] == "done"}
+    assert (attempts["boat"], attempts["wood"]) == (1, 1)
+    assert batch.summaries()[-1]["workers_lost"] == 3
+
+
+@pytest.mark.slow
 def test_machine_on_which_every_worker_dies_is_given_up(make_batch: Callable[..., Batch]) -> None:
     batch = make_batch(["a red house"], "seeds={start: 0, count: 20}", "batch_size=1")
     run = batch.run(env={"DARKROOM_CRASH_AT": "after_started"})

@@ -15,6 +15,7 @@ from jobs.manifest.reading import JobStates, read_states
 from jobs.plan import Plan
 from jobs.progress import Progress
 from jobs.runner import Runner
+from pipeline import at_hand
 from pipeline.errors import DeviceLost
 
 
@@ -95,14 +96,15 @@ def test_worker_that_dies_after_its_last_image_is_not_waited_for(plan: Plan, tmp
 
 
 def test_worker_says_what_it_had_in_work_and_seals(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def lose(_model: object, batches: object, *_: object, on_batch: Callable[[int], None], **__: object) -> None:
-        on_batch(0)
+    def lose(_model: object, batches: object, *_: object, on_work: Callable[..., None], **__: object) -> None:
+        on_work("denoise", [0, 1])
+        on_work("decode", [1])  # the first one waits
         raise DeviceLost("the device no longer answers: CUDA error")
 
     class Model:
         load_seconds = 0.0
 
-    monkeypatch.setattr(worker, "load_giving_way", lambda *_, **__: Model())
+    monkeypatch.setattr(at_hand, "load_giving_way", lambda *_, **__: Model())
     monkeypatch.setattr(worker, "generate_bundle", lose)
     said: list[Message] = []
     settings = WorkerSettings(str(tmp_path), "run", frozenset(), (), "cpu")
@@ -110,8 +112,8 @@ def test_worker_says_what_it_had_in_work_and_seals(plan: Plan, tmp_path: Path, m
     worker.Worker(settings, said.append, lambda: False).run(bundles)
 
     ended = said[-1]
-    begun = {one.job.id for one in bundles[0].assignments}
+    begun = {bundles[0].assignments[1].job.id}
     assert isinstance(ended, Ended) and ended.stop_kind == "device_lost" and set(ended.begun) == begun
     assert list((tmp_path / "manifest" / "journal").glob("*.jsonl")) == []
     states = read_states(tmp_path).others.values()
-    assert [(state.status, state.attempt) for state in states] == [("interrupted", 1)] * 2
+    assert [(state.status, state.attempt) for state in states] == [("interrupted", 1)]

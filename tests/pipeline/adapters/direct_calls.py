@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.adapters import apply, arguments, kept_precision, view
+from pipeline.adapters import apply, arguments, identify_lora, kept_precision, view
 from pipeline.models.loading import LoadedModel
 from pipeline.noise import float32_noise
 from pipeline.request import NO_ADAPTERS, Adapters
 
 Pictures = npt.NDArray[np.float32]
+
+
+def with_loras(model: LoadedModel, *loras: tuple[Path, float]) -> Adapters:
+    """LoRAs by their files, each with its weight."""
+    return Adapters(loras=tuple(identify_lora(str(path), weight=weight, files=model.files) for path, weight in loras))
 
 
 def pictures(

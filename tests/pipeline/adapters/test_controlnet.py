@@ -7,6 +7,7 @@ import importlib.util
 import json
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ from pipeline.adapters import apply, check_adapters, identify_controlnet, used_w
 from pipeline.adapters.control_images import control_image
 from pipeline.adapters.controlnet import CONTROLNET_CLASSES
 from pipeline.errors import JobFailure, ModelError
+from pipeline.memory.applying import resident_bytes
+from pipeline.memory.estimate import OVERHEAD, Shape
+from pipeline.models.inspection import inspect_file
 from pipeline.models.loading import LoadedModel
-from pipeline.request import NO_ADAPTERS, Adapters
+from pipeline.request import NO_ADAPTERS, Adapters, MemorySettings
 
 
 @pytest.fixture
@@ -202,3 +206,26 @@ def test_what_a_family_cannot_do_with_controlnets_is_named(
         "Sana takes one ControlNet, not 2",
         "controlnet edges: works on all steps of Sana; leave start at 0 and end at 1",
     ]
+
+
+def test_blocks_that_stay_leave_room_for_a_controlnet(sd: LoadedModel, edges: Path, picture: Path) -> None:
+    """Else the card would be full of blocks when the ControlNet comes."""
+    sd.memory = MemorySettings(techniques=("staged", "resident_blocks"), budget_bytes=0)
+    shape = Shape(32, 32, 1, guided=True)
+
+    def stays() -> int:
+        return resident_bytes(sd, "unet", shape)
+
+    controlnet = one(sd, edges, picture)
+    taken = 4 * inspect_file(edges).parameters
+    unet = sd.files.component("unet")
+    assert unet is not None
+    for budget_bytes in range(OVERHEAD["cpu"], OVERHEAD["cpu"] + 40 * 2**20, 2**18):
+        sd.memory = replace(sd.memory, budget_bytes=budget_bytes)
+        if taken < stays() < 4 * unet.parameters:
+            break
+    before = stays()
+    apply(sd, Adapters(controlnets=(controlnet,)))
+    assert 0 < before - stays() == taken
+    apply(sd, NO_ADAPTERS)
+    assert stays() == before

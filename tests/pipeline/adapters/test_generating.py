@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from adapter_files import layers_of, write_controlnet, write_ip_adapter, write_lora, write_picture, write_tensors
+from offload_files import unreadable
 
 from pipeline.adapters import (
     apply,
@@ -89,7 +90,11 @@ SLOWER = [("staged",), ("model_offload",), ("drop_encoders", "resident_blocks")]
 
 @pytest.mark.parametrize(
     "techniques",
-    [("staged", "drop_encoders"), *(pytest.param(techniques, marks=pytest.mark.slow) for techniques in SLOWER)],
+    [
+        ("staged", "drop_encoders"),
+        ("leaf_offload", "disk_offload"),
+        *(pytest.param(techniques, marks=pytest.mark.slow) for techniques in SLOWER),
+    ],
 )
 def test_exact_memory_techniques_change_nothing(
     sd: LoadedModel, load_tiny: Callable[..., LoadedModel], everything: dict[str, Adapters], techniques: tuple[str, ...]
@@ -101,6 +106,18 @@ def test_exact_memory_techniques_change_nothing(
         for name, plain, other in zip(everything, expected, images(held, batches), strict=True):
             np.testing.assert_array_equal(other.pixels, plain.pixels, err_msg=name)
             assert other.lora_matches == plain.lora_matches
+
+
+@pytest.mark.parametrize(("kind", "unread"), [("lora", ""), ("ip_adapter", ""), ("embedding", "unet")])
+def test_adapters_come_to_what_waits_on_disk_without_reading_it(
+    sd: LoadedModel, load_tiny: Callable[..., LoadedModel], everything: dict[str, Adapters], kind: str, unread: str
+) -> None:
+    held = load_tiny("sd15", techniques=("leaf_offload", "disk_offload"))
+    with unreadable(unread):
+        apply(held, everything[kind])
+    for adapters in (everything[kind], NO_ADAPTERS):
+        ((plain,), (other,)) = (images(model, [[request_for(model, adapters)]]) for model in (sd, held))
+        np.testing.assert_array_equal(other.pixels, plain.pixels)
 
 
 def test_a_file_that_vanishes_costs_only_its_own_pictures(sd: LoadedModel, everything: dict[str, Adapters]) -> None:

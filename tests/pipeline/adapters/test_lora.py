@@ -9,18 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from adapter_files import layers_of, write_lora, write_tensors
-from direct_calls import pictures
+from direct_calls import pictures, with_loras
 
 from pipeline.adapters import apply, identify_lora, take_off, text_encoder_key
 from pipeline.adapters.lora_layers import MAX_LOADED
 from pipeline.errors import JobFailure, ModelError
 from pipeline.models.identity import file_hash
 from pipeline.models.loading import LoadedModel
-from pipeline.request import NO_ADAPTERS, Adapters, LoraMatch, LoraSettings
-
-
-def with_loras(model: LoadedModel, *loras: tuple[Path, float]) -> Adapters:
-    return Adapters(loras=tuple(identify_lora(str(path), weight=weight, files=model.files) for path, weight in loras))
+from pipeline.request import NO_ADAPTERS, LoraMatch, LoraSettings
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.memory.estimate import OVERHEAD, STAGES, Estimate, Shape, Sizes, estimate, resident_bytes
-from pipeline.memory.sizes import ComponentSize
+from pipeline.memory.sizes import IDLE_LORA_BYTES, ComponentSize
 from pipeline.memory.techniques import TECHNIQUES, impossible, ordered
 from pipeline.models.families import FAMILIES
 from pipeline.models.model_files import Component, ModelFiles
@@ -165,7 +165,11 @@ def test_on_a_cpu_the_device_is_the_host_and_stages_save_nothing() -> None:
     assert plain.host_bytes == plain.peak_bytes
     for technique in ("staged", "model_offload", "leaf_offload", "resident_blocks"):
         assert predict("sdxl", technique, device="cpu", dtype="float32") == plain
-    assert predict("sdxl", "leaf_offload", "disk_offload", device="cpu", dtype="float32").peak_bytes < plain.peak_bytes
+    streamed = predict("sdxl", "leaf_offload", "disk_offload", device="cpu", dtype="float32")
+    assert streamed.peak_bytes < plain.peak_bytes
+    elsewhere = predict("sdxl", "leaf_offload", "disk_offload", device="cuda", dtype="float32")
+    for stage in ("encode", "denoise"):  # where the VAE is in the same memory all the time
+        assert streamed.stage_bytes[stage] - elsewhere.stage_bytes[stage] == pytest.approx(4 * 0.084e9, rel=0.01)
 
 
 @pytest.mark.parametrize("gigabytes", [4, 8, 12, 16, 24])
@@ -256,6 +260,13 @@ def test_files_count_with_what_their_headers_say() -> None:
     assert held_as == {"transformer": 6_800, "text_encoder": 4_000, "vae": 2_000}
 
 
+def test_plain_float8_of_a_single_file_counts_as_what_it_is_loaded_as() -> None:
+    """The loader makes 16 bits of it; only then can it be quantised like any other."""
+    file = Component("transformer", "FluxTransformer2DModel", 12_000_000, 12_000_000, "float8_e4m3fn", (), "float8")
+    (one,) = Sizes.from_files(model_files(file)).components
+    assert one.held_bytes(held()) == 24_000_000 and one.held_bytes(held("denoiser_int8")) < 13_000_000
+
+
 def test_what_works_beside_the_denoiser_counts() -> None:
     sizes = Sizes.published(FAMILIES["sdxl"])
     with_controlnet = sizes.beside("controlnet", 1_250_000_000)
@@ -265,6 +276,101 @@ def test_what_works_beside_the_denoiser_counts() -> None:
         )
         for stage in stages:
             assert beside[stage] - without[stage] == 2_500_000_000
+
+
+def loading(*techniques: str, dtype: Any = "bfloat16", file_dtype: str | None = None, device: str = "cuda") -> float:
+    """GiB of SDXL (encoders 0.818, denoiser 2.567, VAE 0.084 billion) while it is loaded."""
+    sizes = Sizes.published(FAMILIES["sdxl"])
+    sizes = replace(sizes, components=tuple(replace(one, file_dtype=file_dtype) for one in sizes.components))
+    return estimate(sizes, held(*techniques, dtype=dtype), native("sdxl"), device).loading_bytes / GIB
+
+
+def test_what_lies_in_its_file_as_it_is_used_needs_no_memory_to_be_loaded() -> None:
+    assert loading() == loading(file_dtype="bfloat16") == loading("staged", "drop_encoders") == 0
+
+
+def test_what_is_converted_is_there_as_it_will_be_used() -> None:
+    assert loading(file_dtype="float16") == pytest.approx(6.46, rel=0.01)
+    assert loading(dtype="float32", device="cpu") == pytest.approx(12.9, rel=0.01)
+
+
+def test_what_is_quantised_is_there_in_full_before_unless_it_is_mapped() -> None:
+    both = ("denoiser_int8", "encoder_int8")
+    assert loading(*both) == pytest.approx(0.87 + 2.56, rel=0.05), "the 8 bits alone"
+    assert loading(*both, file_dtype="float32") == pytest.approx(0.87 + 4.78, rel=0.03)
+    fp8 = loading("fp8_storage", file_dtype="float32")
+    assert fp8 == pytest.approx(6.46, rel=0.01), "which comes when all components are there"
+
+
+def test_what_is_streamed_from_disk_goes_there_in_pieces() -> None:
+    on_disk = loading("leaf_offload", "disk_offload", dtype="float32", device="cpu")
+    assert on_disk == pytest.approx(0.31, rel=0.02), "the VAE"
+
+
+def test_on_a_cpu_the_peak_may_be_that_of_loading() -> None:
+    """Of 16 bits in memory, 32 were there before; a small picture needs less than that."""
+    memory, small = held("denoiser_int8", dtype="float32"), Shape(64, 64)
+    found = estimate(Sizes.published(FAMILIES["sdxl"]), memory, small, "cpu")
+    assert found.peak_bytes == found.loading_bytes + OVERHEAD["cpu"] > found.allocated_bytes + 2 * GIB
+    on_gpu = estimate(Sizes.published(FAMILIES["sdxl"]), memory, small, "cuda")
+    assert on_gpu.peak_bytes == on_gpu.allocated_bytes + OVERHEAD["cuda"]
+    assert on_gpu.host_bytes == on_gpu.loading_bytes + 1.5 * GIB
+
+
+def with_lora(numbers: int, idle: int = 0) -> Sizes:
+    sizes = Sizes.published(FAMILIES["sdxl"])
+    denoiser = sizes.largest("denoiser")
+    changed = (replace(one, added=numbers, idle=idle) if one is denoiser else one for one in sizes.components)
+    return replace(sizes, components=tuple(changed))
+
+
+def test_loras_add_to_the_denoiser_and_are_never_quantised() -> None:
+    """Half a gigabyte of weights, and a quarter more working memory."""
+    for techniques in ((), ("staged",), ("staged", "denoiser_int8")):
+        without, beside = (
+            estimate(one, held(*techniques), native("sdxl"), "cuda").stage_bytes
+            for one in (with_lora(0), with_lora(2**28))
+        )
+        working = (
+            without["denoise"] - estimate(with_lora(0), held(*techniques), Shape(8, 8), "cuda").stage_bytes["denoise"]
+        )
+        assert beside["denoise"] - without["denoise"] == pytest.approx(2**29 + 0.26 * working, rel=0.02)
+        assert (beside["decode"] == without["decode"]) is ("staged" in techniques)
+
+
+def test_loras_stream_with_the_denoiser() -> None:
+    without, beside = (
+        estimate(one, held("leaf_offload"), native("sdxl"), "cuda").stage_bytes["denoise"]
+        for one in (with_lora(0), with_lora(2**28))
+    )
+    assert beside - without < 2**29 / 4
+
+
+def test_what_stays_of_loras_that_are_switched_off_is_bounded() -> None:
+    peaks = [
+        estimate(with_lora(0, idle), held(), native("sdxl"), "cuda").peak_bytes for idle in (0, 2**26, 2**28, 2**34)
+    ]
+    assert [peak - peaks[0] for peak in peaks] == [0, 2**27, IDLE_LORA_BYTES, IDLE_LORA_BYTES]
+
+
+def test_a_controlnet_is_on_the_device_beside_the_only_component() -> None:
+    sizes = Sizes.published(FAMILIES["sdxl"])
+    without, beside = (
+        estimate(one, held("model_offload"), native("sdxl"), "cuda").stage_bytes["denoise"]
+        for one in (sizes, sizes.beside("controlnet", 1_250_000_000))
+    )
+    assert beside - without == 2_500_000_000
+
+
+def test_a_picture_to_start_from_is_encoded_while_the_denoiser_is_there() -> None:
+    sizes = Sizes.published(FAMILIES["sdxl"])
+    plain, started = (
+        estimate(one, held("staged"), native("sdxl"), "cuda").stage_bytes
+        for one in (sizes, replace(sizes, encodes_pictures=True))
+    )
+    encoding = 1024 * 1024 * 2 * 1100  # InvokeAI
+    assert started["denoise"] == pytest.approx((2.567e9 + 0.084e9) * 2 + encoding, rel=0.01)
+    assert started["encode"] == plain["encode"] and started["decode"] == plain["decode"]
 
 
 def test_small_models_are_estimated_small() -> None:

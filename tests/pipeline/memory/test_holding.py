@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 import pytest
 import torch
 from held_models import Load, held_by, images, pictures, requests_for
@@ -241,96 +239,6 @@ def test_the_tiny_vae_comes_and_goes(tiny_vae: Path, loaded: Load) -> None:
     assert type(model.pipe.vae) is own
     np.testing.assert_array_equal(pictures(model), before)
     np.testing.assert_array_equal(pictures(loaded("sd15", tiny)).shape, before.shape)
-
-
-def offload_folders() -> list[Path]:
-    root = Path(platformdirs.user_cache_dir("darkroom")) / "offload"
-    return [folder for folder in root.iterdir() if folder.name.startswith(str(os.getpid()))] if root.exists() else []
-
-
-def test_two_models_of_one_architecture_on_disk_stay_two(
-    tiny: Callable[[str], Path], loaded: Load, tmp_path: Path
-) -> None:
-    """diffusers names the files after places in the module alone, and never writes one that is there."""
-    from tiny_models import write_tiny
-
-    from pipeline.models.loading import load
-    from pipeline.models.profile import identify
-
-    other = load(identify(str(write_tiny("sd15", tmp_path / "other", seed=7)))[0], PLAIN, "cpu")
-    one = loaded("sd15")
-    apart = pictures(one), pictures(other)
-    for model in (one, other):
-        hold(model, held_by("leaf_offload", "disk_offload"))
-    for model, expected in zip((one, other, one), (*apart, apart[0]), strict=True):
-        np.testing.assert_array_equal(pictures(model), expected)
-    assert not np.array_equal(*apart)
-    folders = offload_folders()
-    assert len(folders) == 4 and all(any(folder.iterdir()) for folder in folders)
-    for model in (one, other):
-        hold(model, PLAIN)
-    assert not offload_folders(), "removed with the technique"
-
-
-def test_weights_that_two_layers_share_survive_the_disk(loaded: Load) -> None:
-    """diffusers lets the first layer empty what the second one then writes; T5 has its embedding twice."""
-    model = loaded("flux")
-    encoder, before = model.pipe.text_encoder_2, weights(model)
-    assert len(list(encoder.parameters())) < len(list(encoder.named_parameters(remove_duplicate=False)))
-    hold(model, held_by("leaf_offload", "disk_offload"))
-    hold(model, PLAIN)
-    assert len(list(encoder.parameters())) < len(list(encoder.named_parameters(remove_duplicate=False)))
-    assert all(torch.equal(tensor, before[key]) for key, tensor in weights(model).items())
-
-
-def test_what_waits_on_disk_takes_no_memory(loaded: Load) -> None:
-    model = loaded("flux")
-    hold(model, held_by("leaf_offload", "disk_offload"))
-    for _ in range(2):
-        waiting = {tensor.untyped_storage().nbytes() for tensor in model.pipe.transformer.parameters()}
-        assert max(waiting) <= 8, "one element each"
-        pictures(model)
-
-
-def test_one_folder_for_two_models_would_mix_them_up() -> None:
-    """The trap itself; when this fails, diffusers has mended it."""
-    import tempfile
-
-    torch.manual_seed(0)
-    one, other = (torch.nn.Sequential(torch.nn.Linear(4, 4)).requires_grad_(False) for _ in range(2))
-    x = torch.ones(1, 4)
-    expected = other(x)
-    with tempfile.TemporaryDirectory() as folder:
-        for module in (one, other):
-            add_group_offload(module, torch.device("cpu"), by_leaf=True, folder=Path(folder))
-        assert not torch.equal(other(x), expected)
-        for module in (one, other):
-            remove_group_offload(module)
-
-
-def test_folders_of_dead_processes_are_swept(loaded: Load) -> None:
-    import subprocess
-
-    process = subprocess.Popen(["true"])
-    process.wait()
-    root = Path(platformdirs.user_cache_dir("darkroom")) / "offload"
-    left = root / f"{process.pid}-abc-float32-unet-x"
-    left.mkdir(parents=True)
-    (left / "group_0.safetensors").touch()
-    hold(loaded("sd15"), held_by("leaf_offload", "disk_offload"))
-    assert not left.exists()
-
-
-def test_a_full_disk_is_said_before_it_is_full(loaded: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    import shutil
-    from collections import namedtuple
-
-    model = loaded("sd15")
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 10, 0))
-    with pytest.raises(ModelError, match=r"disk_offload needs .* GiB in the cache folder"):
-        hold(model, held_by("leaf_offload", "disk_offload"))
-    assert not is_offloaded(model.pipe.unet)
 
 
 def test_hooks_put_on_twice_are_refused() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline.memory import device_copies
 from pipeline.memory.offload_hooks import add_group_offload, add_model_offload
 from pipeline.memory.pool import Pool
 from pipeline.memory.quantization import quantize, true_bytes
@@ -92,6 +93,23 @@ class OnCard(torch.nn.Linear):
             raise RuntimeError("can't allocate memory: you tried to allocate 8192 bytes")
         self.place = torch.device(device).type
         return self
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights move, as where the host has no room for what is on the card too."""
+    monkeypatch.setattr(device_copies, "can_stay", lambda module: False)
+
+
+def test_what_stays_on_the_host_counts_there_and_needs_no_room_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_copies, "can_stay", lambda module: True)
+    monkeypatch.setattr(device_copies, "copied", lambda tensor, device: tensor)
+    pool = Pool(host_bytes=16 * KILOBYTE)
+    module = on_card(pool, "denoiser", 16)
+    assert pool.bytes_on_device == pool.bytes_on_host == 16 * KILOBYTE
+    pool.release("denoiser")
+    assert pool.key_of(module) == "denoiser" and not pool.is_on_device(module)
+    assert pool.bytes_on_host == 16 * KILOBYTE
 
 
 def on_card(pool: Pool, key: str, kilobytes: int = 8) -> OnCard:

@@ -72,16 +72,25 @@ def test_what_waits_on_disk_is_not_in_memory(tmp_path: Path) -> None:
     program.write_text(
         """
 import psutil, torch, accelerate.hooks, diffusers.hooks
-from pipeline.memory.offload_hooks import add_group_offload, disk_folder
+from pipeline.memory.disk_weights import bring_back, put_on_disk
+from pipeline.memory.offload_hooks import add_group_offload, remove_group_offload
 module = torch.nn.Sequential(*(torch.nn.Linear(1024, 1024) for _ in range(75))).requires_grad_(False)
 add_group_offload(torch.nn.Sequential(torch.nn.Linear(4, 4)), torch.device("cpu"), by_leaf=True)  # imports the rest
 all_there = psutil.Process().memory_info().rss
-add_group_offload(module, torch.device("cpu"), by_leaf=True, folder=disk_folder(module, "test"))
+add_group_offload(module, torch.device("cpu"), by_leaf=True, disk=put_on_disk(module, "test"))
 seen = []
-module[-1].register_forward_hook(lambda *_: seen.append(psutil.Process().memory_info().rss))
+handle = module[-1].register_forward_hook(lambda *_: seen.append(psutil.Process().memory_info().rss))
 with torch.inference_mode():
     for _ in range(3):
         module(torch.zeros(1, 1024))
+handle.remove()
+remove_group_offload(module)
+seen.append(psutil.Process().memory_info().rss)
+add_group_offload(module, torch.device("cpu"), by_leaf=False, disk=put_on_disk(module, "test"))
+seen.append(psutil.Process().memory_info().rss)
+remove_group_offload(module)
+bring_back(module)
+assert psutil.Process().memory_info().rss > all_there - 20 * 2**20
 print((all_there - max(seen)) // 2**20)
 """
     )

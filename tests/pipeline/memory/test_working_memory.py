@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -129,21 +130,44 @@ def denoiser(request: pytest.FixtureRequest) -> tuple[str, Any]:
     return request.param, model.to(torch.bfloat16).requires_grad_(False).eval()
 
 
-@pytest.mark.parametrize(("share", "batch"), [(1, 1), (0.5, 1), (1, 2)])
-def test_denoisers_keep_so_much_alive(
-    denoiser: tuple[str, Any], share: float, batch: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def fused_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     def fused(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> Any:
         return query.new_empty(*query.shape[:-1], value.shape[-1])
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", fused)
+
+
+@pytest.mark.usefixtures("fused_attention")
+@pytest.mark.parametrize(("share", "batch"), [(1, 1), (0.5, 1), (1, 2)])
+def test_denoisers_keep_so_much_alive(denoiser: tuple[str, Any], share: float, batch: int) -> None:
     family, model = denoiser
     side = int(FAMILIES[family].size * share)
     counted = peak_elements(model, inputs(family, side, batch))
     parameters = sum(weight.numel() for weight in model.parameters())
     assert counted == pytest.approx(batch * denoise_elements(family, parameters, side, side), rel=0.03)
+
+
+@pytest.mark.usefixtures("fused_attention")
+def test_loras_on_all_layers_keep_so_much_more_alive(denoiser: tuple[str, Any]) -> None:
+    import torch
+    from peft import LoraConfig, inject_adapter_in_model
+
+    family, model = denoiser
+    parameters = sum(weight.numel() for weight in model.parameters())
+    model, side = copy.deepcopy(model), FAMILIES[family].size
+    layers = [
+        name
+        for name, layer in model.named_modules()
+        if type(layer) is torch.nn.Linear and ("blocks" in name or "layers" in name)
+    ]
+    with torch.device("meta"):
+        inject_adapter_in_model(LoraConfig(r=16, target_modules=layers), model, adapter_name="one")
+    model.to(torch.bfloat16).requires_grad_(False)
+    counted = peak_elements(model, inputs(family, side, 1))
+    assert counted == pytest.approx(denoise_elements(family, parameters, side, side, with_loras=True), rel=0.03)
 
 
 def test_parts_are_spread_so(denoiser: tuple[str, Any]) -> None:

@@ -297,7 +297,7 @@ def ldm_name(name: str) -> str:
             block = f"input_blocks.{number + 1}" if side == "down_blocks" else f"output_blocks.{number}"
             place = f"{block}.{1 if kind == 'attentions' else 0}"
     found = ".".join([place, *inner])
-    return _replaced(found, _RESNET) if kind == "resnets" else found
+    return renamed_by(found, _RESNET) if kind == "resnets" else found
 
 
 def write_header(
@@ -326,12 +326,13 @@ def prefixed(shapes: Shapes, prefix: str) -> Shapes:
 def _fused(shapes: Shapes, rules: tuple[tuple[str, str], ...]) -> Shapes:
     fused: Shapes = {}
     for name, shape in shapes.items():
-        new = _replaced(name, rules)
+        new = renamed_by(name, rules)
         fused[new] = (fused[new][0] + shape[0], *shape[1:]) if new in fused else shape
     return fused
 
 
-def _replaced(name: str, rules: tuple[tuple[str, str], ...]) -> str:
+def renamed_by(name: str, rules: tuple[tuple[str, str], ...]) -> str:
+    """A tensor's name after all of the rules, in their order."""
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name

@@ -164,8 +164,25 @@ def test_settings_that_a_model_cannot_follow_are_refused(own_hashes: Path, tiny:
     assert settings.max_sequence_length == 77
 
 
-@pytest.mark.parametrize("reference", ["hf:org/name", "civitai:123", "https://example.com/model.safetensors"])
-def test_what_is_not_on_this_machine_ends_in_one_line(reference: str) -> None:
-    with pytest.raises(ModelError, match="only models on this machine can be used") as caught:
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        ("hf:org/name", "'hf:org/name': not on this machine, and this version downloads nothing; "),
+        ("civitai:123", "'civitai:123': not on this machine, and this version downloads nothing; "),
+        ("https://example.com/model.safetensors", "web addresses are not taken"),
+    ],
+)
+def test_what_is_not_on_this_machine_ends_in_one_line(reference: str, words: str) -> None:
+    with pytest.raises(ModelError, match=words) as caught:
         identify(reference)
     assert "\n" not in str(caught.value)
+
+
+def test_inodes_that_pooled_disks_make_up_are_remembered_too(
+    own_hashes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mergerfs hashes to 64 bits, of which SQLite's integers hold 63."""
+    path = safetensors(tmp_path / "one.safetensors", b"weights", "mine")
+    real = path.stat()
+    monkeypatch.setattr(Path, "stat", lambda self, **_: os.stat_result((real.st_mode, 2**64 - 5, *real[2:])))
+    assert file_hash(path) == file_hash(path) == hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,70 @@
+"""Jobs that are alike, and how they are fitted into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from pipeline.request import Adapters, MemorySettings, ModelSettings
+from pipeline.request_id import Likeness
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How a group's pictures are fitted into memory, by estimate; `least_bytes` is the smallest sufficient budget.
+
+    `seconds` per picture are those of the batch sizes that were measured, (size, seconds); None where the size does not
+    depend on it.
+    """
+
+    held: MemorySettings
+    batch_size: int
+    predicted_peak_bytes: int | None = None
+    budget_bytes: int | None = None
+    fits: bool = True
+    least_bytes: int = 0
+    stage_bytes: tuple[tuple[str, int], ...] = ()
+    trial: Trial | None = None
+    seconds: tuple[tuple[int, float], ...] | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Another batch size that some pictures are made in, to measure it: once per `kind` and plan.
+
+    `images` are those that it takes, `needed` how many there must be in their group, so that it costs little.
+    """
+
+    kind: str
+    fit: Fit
+    images: int
+    needed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Jobs that may share a batch: same weights, memory settings, adapters and sampling, other prompts and seeds."""
+
+    model: ModelSettings
+    memory: MemorySettings
+    likeness: Likeness
+    adapters: Adapters
+    fit: Fit
+    bundle_images: int
+
+    @property
+    def load_key(self) -> tuple[ModelSettings, str]:
+        """What a worker compares to decide whether to load: the weights and their precision."""
+        return self.model, self.memory.dtype
+
+    @property
+    def shape_key(self) -> Hashable:
+        """What a compiled model is compiled for."""
+        return self.load_key, self.likeness.width, self.likeness.height, self.adapters.loras
+
+    @property
+    def bundle_key(self) -> Hashable:
+        """What must be equal for batches to go through the phases together."""
+        adapters, size = self.adapters, (self.likeness.width, self.likeness.height)
+        beside = (*(one.sha256 for one in adapters.controlnets), *(one.sha256 for one in adapters.ip_adapters))
+        return self.load_key, self.fit, size, adapters.loras, adapters.embeddings, beside

@@ -1,0 +1,129 @@
+"""Commands of `darkroom` for images: `search`, `show`, `reproduce`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.terminal import Json, OutputDir, print_json, print_line, print_table
+
+app = typer.Typer()
+
+TABLE_LIMIT = 50
+
+
+class Format(StrEnum):
+    """What `search` prints."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    PATHS = "paths"
+
+
+@app.command()
+def search(
+    text: Annotated[
+        list[str] | None,
+        typer.Argument(help="Words that must all stand in the prompt, the tags or the model's name."),
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(help='A DuckDB condition over the columns, such as "steps >= 16".')
+    ] = None,
+    columns: Annotated[str | None, typer.Option(help="Columns to print, separated by commas; `*` for all.")] = None,
+    sort: Annotated[str, typer.Option(help="Column to sort by; a `-` in front sorts downwards.")] = "-created_at",
+    limit: Annotated[
+        int | None, typer.Option(min=0, help="At most so many; 0 for all. A table stops at 50 by default.")
+    ] = None,
+    format: Annotated[Format, typer.Option(help="How to print.")] = Format.TABLE,
+    output_dir: OutputDir = Path("outputs"),
+) -> None:
+    """Find images, those of running batches included.
+
+    Failures are searched when `--where` speaks of `status`.
+
+    Examples:
+
+        darkroom search sunset boat
+
+        darkroom search --where "model = 'demo' and steps >= 16" --sort -seconds
+
+        darkroom search castle --format paths | xargs -d '\\n' cp -t picked/
+
+        darkroom search --where "status = 'failed'" --columns prompt,error_kind,error_message
+    """
+    from jobs import found_formats
+    from jobs.manifest.query import COLUMNS
+    from jobs.search import DEFAULT_COLUMNS, search
+
+    chosen = tuple(columns.replace(" ", "").split(",")) if columns else DEFAULT_COLUMNS
+    chosen = COLUMNS if chosen == ("*",) else chosen
+    cut = limit is None and format is Format.TABLE
+    limit = TABLE_LIMIT if cut else limit
+    wanted = ("path",) if format is Format.PATHS else chosen
+    rows = search(output_dir, " ".join(text or ()), where, wanted, sort, limit or None)
+    match format:
+        case Format.JSON:
+            print_line(found_formats.as_json(rows))
+        case Format.CSV:
+            print_line(found_formats.as_csv(chosen, rows))
+        case Format.PATHS:
+            for path in found_formats.as_paths(output_dir, rows):
+                print_line(path)
+        case Format.TABLE if rows:
+            print_table(found_formats.as_table(chosen, rows))
+            if cut and len(rows) == TABLE_LIMIT:
+                typer.echo(f"the first {TABLE_LIMIT}; --limit 0 shows all", err=True)
+        case Format.TABLE:
+            typer.echo("nothing found", err=True)
+
+
+@app.command()
+def show(
+    image: Annotated[Path, typer.Argument(help="An image of ours, or of A1111, ComfyUI, InvokeAI, Fooocus.")],
+    as_json: Json = False,
+    output_dir: OutputDir = Path("outputs"),
+) -> None:
+    """Print how an image was made. A private image is looked up in the manifest of `--output-dir`.
+
+    Examples:
+
+        darkroom show outputs/demo/20250111_143022_a3f2e9d4.png
+
+        darkroom show picture.png --json | jq .prompt
+    """
+    from jobs import show as showing
+    from jobs.found_formats import printable
+
+    description = showing.describe(image, output_dir)
+    if as_json:
+        print_json(showing.as_json(description))
+        return
+    for name, value in showing.as_lines(description):
+        print_line(f"{name + ':':<17}{printable(value)}")
+
+
+@app.command()
+def reproduce(
+    image: Annotated[Path, typer.Argument(help="An image with a record, or a private one of `--output-dir`.")],
+    check: Annotated[bool, typer.Option("--check", help="Compare pixels; exit 0 only if all are equal.")] = False,
+    model: Annotated[str | None, typer.Option(help="Where the model's weights are now.")] = None,
+    files: Annotated[Path | None, typer.Option(help="A folder with its LoRAs, ControlNets and pictures.")] = None,
+    output_dir: OutputDir = Path("outputs"),
+) -> None:
+    """Make an image again from its record.
+
+    Examples:
+
+        darkroom reproduce outputs/demo/20250111_143022_a3f2e9d4.png --check
+
+        darkroom reproduce picture.png --model /models/sdxl
+
+        darkroom reproduce picture.png --files /models/loras
+    """
+    from jobs.reproduce import reproduce
+
+    raise typer.Exit(reproduce(image, check=check, output_dir=output_dir, model=model, files=files))

@@ -1,0 +1,56 @@
+"""What the commands of `darkroom` print, and the options that they share."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Container, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+OutputDir = Annotated[Path, typer.Option("--output-dir", help="The folder with the images and their manifest.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def print_line(text: str) -> None:
+    """A line; what no text encoding has, half of a surrogate pair for instance, becomes a question mark."""
+    sys.stdout.write(text.encode("utf-8", "replace").decode("utf-8") + "\n")
+
+
+def print_json(value: Any) -> None:
+    """Any value of JSON, over several lines."""
+    print_line(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1))
+
+
+def print_table(table: object) -> None:
+    """A table of rich's."""
+    from rich.console import Console
+
+    # Into a pipe or a file nothing is cut: there is no edge.
+    Console(width=None if sys.stdout.isatty() else 10_000).print(table)
+
+
+def aligned(rows: Sequence[Sequence[str]], numeric: Container[int] = ()) -> list[str]:
+    """Rows of cells, the head among them, as lines with straight columns; of numbers, by place, the ends are.
+
+    Unlike a table of rich's it is never cut, and thousands of rows take milliseconds.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if place in numeric else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def size_text(count: int) -> str:
+    """Bytes for people, in units of 1,024."""
+    for unit, size in (("GB", 2**30), ("MB", 2**20), ("kB", 2**10)):
+        if count >= size:
+            return f"{count / size:.2f} {unit}"
+    return f"{count} B"

@@ -1,0 +1,101 @@
+"""Page-locked host memory: only from there can a CUDA device fetch while the CPU goes on. Nobody else can have it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+CHUNK = 2**28
+"""Bytes of page-locked memory taken at once; torch rounds each piece up to a power of two, which this already is."""
+
+
+class PageLockedMemory:
+    """Takes tensors in, chunk by chunk; a chunk is free again when no tensor lies in it any more."""
+
+    def __init__(self) -> None:
+        self._chunk: Any = None
+        self._used = 0
+
+    def take(self, module: Any) -> None:
+        """Move a module's tensors into page-locked memory, once; without enough of it they stay where they are."""
+        import torch
+
+        with torch.inference_mode(False):  # these stay, and ordinary weights is what they must remain
+            for tensor in _plain_tensors(module):
+                size = tensor.numel() * tensor.element_size()
+                if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or not size or tensor.is_pinned():
+                    continue
+                space = self._space(size)
+                if space is not None:
+                    space = space.view(tensor.dtype).as_strided(tensor.shape, tensor.stride())
+                    tensor.data = space.copy_(tensor.data)
+
+    def _space(self, size: int) -> Any:
+        start = -(-self._used // 256) * 256
+        if self._chunk is None or start + size > self._chunk.numel():
+            try:
+                self._chunk = _page_locked(max(CHUNK, size))
+            except RuntimeError:
+                return None
+            start = 0
+        self._used = start + size
+        return self._chunk[start : start + size]
+
+
+def to_pageable(module: Any) -> None:
+    """Move whatever of a module is page-locked into ordinary memory, and give each chunk back as soon as it is empty.
+
+    So it takes a chunk more than the module, not as much again. For modules that nothing streams.
+    """
+    import torch
+
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return
+    moved = 0
+    with torch.inference_mode(False):
+        for tensor in _plain_tensors(module):
+            if not tensor.is_pinned():
+                continue
+            if not moved:
+                torch.cuda.synchronize()  # a copy to the device may still be reading
+            tensor.data = tensor.data.clone()
+            moved += tensor.numel() * tensor.element_size()
+            if moved >= CHUNK:
+                empty_host_cache()
+                moved = 1
+    if moved:
+        empty_host_cache()
+
+
+def empty_host_cache() -> None:
+    """Page-locked memory that is free in torch, which keeps it for the next time, becomes free for others."""
+    import torch
+
+    # torch 2.13 calls it by the first name, as `torch.accelerator.memory.empty_host_cache`, torch 2.10 by the second.
+    names = ("_accelerator_emptyHostCache", "_host_emptyCache")
+    empty = next((getattr(torch._C, name) for name in names if hasattr(torch._C, name)), None)
+    if empty is not None:
+        empty()
+
+
+def _page_locked(size: int) -> torch.Tensor:
+    import torch
+
+    return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+
+
+def _plain_tensors(module: Any) -> Iterator[Any]:
+    """Every parameter and buffer, and of quantised ones what they consist of."""
+    for tensor in [*module.parameters(), *module.buffers()]:
+        yield from _plain(tensor)
+
+
+def _plain(tensor: Any) -> Iterator[Any]:
+    if hasattr(tensor, "__tensor_flatten__"):
+        for name in tensor.__tensor_flatten__()[0]:
+            yield from _plain(getattr(tensor, name))
+    else:
+        yield tensor

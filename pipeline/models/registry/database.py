@@ -1,0 +1,210 @@
+"""The registry's file: opened so that several processes can use it, brought up to date, its faults put into words."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pipeline.errors import ModelError
+from pipeline.models.registry.folders import network_disk, registry_file
+from pipeline.models.registry.schema import MIGRATIONS
+
+BUSY_S = 10.0
+"""So long a process waits for another one that is writing; each write takes milliseconds."""
+
+_READ_ONLY = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_NOT_OURS = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+class RegistryError(ModelError):
+    """The registry cannot be opened, read or written; the message says why and what to do."""
+
+
+class Registry:
+    """The registry, open. A context manager, for one thread; other threads and processes open it too.
+
+    Where its disk is read-only, what is there can be read (`read_only` is then true), and a write raises.
+    """
+
+    def __init__(self, path: Path | None = None, *, busy_s: float = BUSY_S) -> None:
+        """Opens the file at `path`, by default the user's, and makes it if need be. Raises `RegistryError`."""
+        self.path = path or registry_file()
+        self.read_only = False
+        self._busy_s = busy_s
+        self._connection = self._opened()
+
+    def __enter__(self) -> Registry:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def rows(self, query: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        """What a query finds. Raises `RegistryError`."""
+        with self._faults_in_words():
+            return self._connection.execute(query, values).fetchall()
+
+    @contextmanager
+    def changing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction: all of what is done in it or nothing, and nobody else writes meanwhile. May be nested.
+
+        Raises `RegistryError`.
+        """
+        with self._faults_in_words():
+            if self._connection.in_transaction:
+                yield self._connection
+                return
+            if self.read_only:
+                raise RegistryError(self._says(_CANNOT_BE_WRITTEN))
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                with suppress(sqlite3.Error):  # SQLite itself has rolled back after some faults
+                    self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    def _opened(self) -> sqlite3.Connection:
+        if kind := network_disk(self.path.parent):
+            raise RegistryError(
+                self._says(f"lies on a network disk ({kind}), where several machines would damage it; {_ELSEWHERE}")
+            )
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if error.errno in _NOT_OURS:
+                return self._opened_to_read()
+            raise RegistryError(self._says(f"its folder cannot be made ({error.strerror}); {_ELSEWHERE}")) from None
+        connection: sqlite3.Connection | None = None
+        try:
+            connection = sqlite3.connect(self.path, timeout=self._busy_s, isolation_level=None)
+            self._prepared(connection)
+            self.read_only = not os.access(self.path, os.W_OK)
+            return connection
+        except sqlite3.Error as error:
+            if connection:
+                connection.close()
+            if _code(error) in _READ_ONLY and not self.path.is_dir():
+                return self._opened_to_read()
+            raise self._in_words(error) from None
+        except RegistryError:
+            if connection:
+                connection.close()
+            raise
+
+    def _opened_to_read(self) -> sqlite3.Connection:
+        """As it is on a read-only disk: with what other processes have not yet merged if possible, else without."""
+        self.read_only = True
+        if not self.path.exists():
+            connection = sqlite3.connect(":memory:", isolation_level=None)
+            self._prepared(connection)
+            return connection
+        fault: RegistryError | None = None
+        for how in ("mode=ro", "immutable=1"):
+            aside: sqlite3.Connection | None = None
+            try:
+                aside = sqlite3.connect(
+                    f"{self.path.as_uri()}?{how}", uri=True, timeout=self._busy_s, isolation_level=None
+                )
+                self._check_version(aside, exactly=True)
+                aside.row_factory = sqlite3.Row
+                return aside
+            except sqlite3.Error as error:
+                fault = self._in_words(error)
+            except RegistryError as error:
+                fault = error
+            if aside:
+                aside.close()
+        raise fault or RegistryError(self._says("cannot be read"))
+
+    def _prepared(self, connection: sqlite3.Connection) -> None:
+        """Bring the tables up to date: once, whoever comes first."""
+        connection.row_factory = sqlite3.Row
+        if self._check_version(connection) < len(MIGRATIONS):
+            _write_ahead(connection, self._busy_s)
+            connection.execute("BEGIN IMMEDIATE")
+            version = self._check_version(connection)  # another process may have done it by now
+            for statements in MIGRATIONS[version:]:
+                for statement in statements:
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+            connection.execute("COMMIT")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA synchronous = NORMAL")
+
+    def _check_version(self, connection: sqlite3.Connection, *, exactly: bool = False) -> int:
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        if version > len(MIGRATIONS):
+            raise RegistryError(
+                self._says(
+                    f"was written by a newer Darkroom (its version is {version}, this one knows {len(MIGRATIONS)}); "
+                    "update Darkroom, or let DARKROOM_HOME name another folder"
+                )
+            )
+        if exactly and version < len(MIGRATIONS):
+            raise RegistryError(self._says(f"is of an older Darkroom and {_CANNOT_BE_WRITTEN}"))
+        return version
+
+    @contextmanager
+    def _faults_in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._in_words(error) from None
+
+    def _in_words(self, error: sqlite3.Error) -> RegistryError:
+        code = _code(error)
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            said = f"is in use by another process, for more than {self._busy_s:g} s now; try again when that is done"
+        elif code in _DAMAGED:
+            said = (
+                f"is damaged ({error}); move it away, and `darkroom models scan FOLDER` takes your folders in again "
+                f"and `darkroom models scan {self.path.parent / 'models'}` what was fetched: no model is lost"
+            )
+        elif code in _READ_ONLY:
+            said = _CANNOT_BE_WRITTEN
+        elif code == sqlite3.SQLITE_FULL:
+            said = "cannot be written: no space left on its disk"
+        else:
+            said = f"cannot be used ({error})"
+        return RegistryError(self._says(said))
+
+    def _says(self, said: str) -> str:
+        return f"registry {self.path}: {said}"
+
+
+_ELSEWHERE = "let DARKROOM_HOME name a folder on a disk of this machine"
+_CANNOT_BE_WRITTEN = "cannot be written; make it writable, or let DARKROOM_HOME name another folder"
+
+
+def _write_ahead(connection: sqlite3.Connection, busy_s: float) -> None:
+    """Readers and a writer do not wait for each other; SQLite's own waiting does not cover this switch."""
+    end = time.monotonic() + busy_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+
+
+def _code(error: sqlite3.Error) -> int:
+    """The primary result code; 0 for faults that are not SQLite's."""
+    return int(getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF

@@ -1,0 +1,41 @@
+"""What a file or folder is to the registry, from headers and small files alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import ModelError
+from pipeline.models.registry.records import KINDS, StoredKind
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Kind, family and precision as far as headers tell; `files` are those that decide pictures."""
+
+    kind: StoredKind
+    family: str | None
+    precision: str | None
+    files: tuple[Path, ...]
+
+
+def look_at(path: Path) -> Look:
+    """Inspect a file of weights, a diffusers folder or a component's folder.
+
+    Raises `ModelError` for what is damaged, refused, of no known kind, or of a kind that is nothing by itself.
+    """
+    from pipeline.models.inspection import inspect_file, inspect_model
+
+    if (path / "model_index.json").is_file():
+        model = inspect_model(path)
+        denoiser = model.component(model.denoiser)
+        precision = model.quantization or (denoiser.dtype if denoiser else None)
+        return Look("checkpoint", model.family, precision, model.files)
+    facts = inspect_file(path)
+    kind = "checkpoint" if facts.kind == "denoiser" else facts.kind
+    if kind == "text_encoder" and "Vision" in (facts.class_name or ""):
+        kind = "ip_adapter"  # the image encoder that goes with some
+    known = next((one for one in KINDS if one == kind), None)
+    if known is None:
+        raise ModelError(f"{path.name}: is {facts.label}, a {kind.replace('_', ' ')}, which is not used by itself")
+    return Look(known, facts.family, facts.quantization or facts.dtype, facts.files)

@@ -1,0 +1,47 @@
+"""Names that strangers gave: which may become a relative path below a folder of ours, and what may be shown of them."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import PurePosixPath
+
+_LONGEST = 1_000
+_LONGEST_PART_BYTES = 200
+_ILLEGAL = frozenset('\\:*?"<>|')
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
+
+
+def fault_of_name(name: str) -> str | None:
+    """Why a relative name (`unet/config.json`) must not become a path; None if it may, on any system.
+
+    Refused are names that leave the folder, names that some system reads in another way, and what cannot be printed.
+    """
+    if not name or len(name) > _LONGEST:
+        return "is empty or too long"
+    if not name.isprintable():  # control characters, NUL, directions of writing, halves of characters
+        return "has characters that cannot be printed"
+    if _ILLEGAL & set(name):
+        return "has characters that are not allowed in file names"
+    for part in name.split("/"):
+        if part in ("", ".", ".."):
+            return "leaves its folder"
+        if len(part.encode()) > _LONGEST_PART_BYTES:
+            return "is too long"
+        if part != part.strip() or part.endswith("."):
+            return "begins or ends with a space or a dot"
+        if part.partition(".")[0].lower() in _DEVICES:
+            return "is the name of a device on Windows"
+    return None
+
+
+def same_file(name: str) -> str:
+    """What names have in common that some file system takes for one: case and composed letters do not count."""
+    return unicodedata.normalize("NFC", str(PurePosixPath(name))).casefold()
+
+
+def plain(text: object, longest: int = 200) -> str:
+    """A stranger's text as one line of printable characters, cut at `longest`; empty for what is no text."""
+    if not isinstance(text, str):
+        return ""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 10 * longest]).split())
+    return line[:longest].strip()

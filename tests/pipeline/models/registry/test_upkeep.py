@@ -1,0 +1,176 @@
+"""What is known is checked against the disk, removed, and kept below a size; what is the user's is never touched."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from small_weights import below, fetched, fetched_folder, into_store, write_demo, write_embedding, write_lora
+
+from pipeline.models.registry.content import blob_path
+from pipeline.models.registry.database import Registry
+from pipeline.models.registry.folders import store_folder
+from pipeline.models.registry.queries import find, list_models
+from pipeline.models.registry.records import StoredModel
+from pipeline.models.registry.scanning import scan
+from pipeline.models.registry.storing import files_of
+from pipeline.models.registry.upkeep import STRAY_S, hashed, least_used, prune, remove, touch, verify
+
+COMMIT, OLDER = "a1" * 20, "b2" * 20
+
+
+def states(registry: Registry) -> dict[str, str]:
+    return {checked.file.name: checked.state for checked in verify(registry)}
+
+
+def used(registry: Registry, model: StoredModel, when: str | None) -> None:
+    with registry.changing() as connection:
+        connection.execute("UPDATE models SET last_used = ? WHERE id = ?", (when, model.id))
+
+
+def test_verify_reads_every_byte_and_names_what_is_not_as_it_was(registry: Registry, tmp_path: Path) -> None:
+    kept = fetched(registry, write_lora(tmp_path / "kept.safetensors"), 1)
+    rotten = fetched(registry, write_lora(tmp_path / "rotten.safetensors", rank=2), 2)
+    gone = fetched(registry, write_lora(tmp_path / "gone.safetensors", rank=3), 3)
+    scan(registry, write_lora(tmp_path / "mine" / "mine.safetensors", rank=5).parent)
+    for model in list_models(registry):
+        hashed(registry, model)
+    stat = rotten.path.stat()
+    with rotten.path.open("r+b") as file:  # one bit, with size and times as before: only reading tells
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x01")
+    os.utime(rotten.path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    gone.path.unlink()
+    found = {checked.file.name: checked for checked in verify(registry)}
+    assert {name: checked.state for name, checked in found.items()} == {
+        "kept.safetensors": "ok",
+        "rotten.safetensors": "changed",
+        "gone.safetensors": "missing",
+        "mine.safetensors": "ok",
+    }
+    assert found["rotten.safetensors"].found_sha256 not in (None, found["rotten.safetensors"].file.sha256)
+    assert states(registry)["rotten.safetensors"] == "changed"  # and it stays so
+    assert [checked.model for checked in verify(registry, [kept])] == [kept]
+
+
+def test_verify_gives_what_was_never_hashed_its_hash(registry: Registry, tmp_path: Path) -> None:
+    path = write_lora(tmp_path / "mine" / "mine.safetensors")
+    scan(registry, path.parent)
+    assert states(registry) == {"mine.safetensors": "noted"}
+    assert states(registry) == {"mine.safetensors": "ok"}
+    write_lora(path, "sd15")
+    assert states(registry) == {"mine.safetensors": "changed"}
+    scan(registry, path.parent)
+    assert states(registry) == {"mine.safetensors": "noted"}
+
+
+def test_use_is_noted_once_an_hour(registry: Registry, tmp_path: Path) -> None:
+    model = fetched(registry, write_lora(tmp_path / "style.safetensors"), 1)
+    assert model.last_used is None
+    touch(registry, model)
+    (first,) = find(registry, "style")
+    assert first.last_used and first.last_used > first.added_at
+    touch(registry, first)
+    assert find(registry, "style") == [first]
+    used(registry, first, "2025-01-01T00:00:00Z")
+    (old,) = find(registry, "style")
+    touch(registry, old)
+    assert (find(registry, "style")[0].last_used or "") > "2025-01-02"
+
+
+def test_removing_what_was_scanned_in_only_forgets_it(registry: Registry, tmp_path: Path) -> None:
+    path = write_lora(tmp_path / "mine" / "mine.safetensors")
+    scan(registry, path.parent)
+    (model,) = list_models(registry)
+    assert remove(registry, model) == 0
+    assert list_models(registry) == [] and path.is_file()
+    assert scan(registry, path.parent).added == 1
+
+
+def test_removing_what_was_fetched_frees_its_files_and_no_other(registry: Registry, tmp_path: Path) -> None:
+    lora = write_lora(tmp_path / "style.safetensors")
+    one, two = fetched(registry, lora, 1), fetched(registry, lora, 2)  # one content, two versions
+    assert one.path == two.path
+    assert remove(registry, one) == 0 and two.path.is_file()
+    assert remove(registry, two) == lora.stat().st_size and not two.path.exists()
+    assert list_models(registry) == [] and list((store_folder() / "notes").iterdir()) == []
+
+
+def test_folders_that_share_files_keep_each_others(registry: Registry, tmp_path: Path) -> None:
+    demo = write_demo(tmp_path / "demo")
+    old = fetched_folder(registry, demo, "org/postcards", OLDER)
+    config = demo / "unet" / "config.json"
+    config.write_text(config.read_text() + "\n")
+    new = fetched_folder(registry, demo, "org/postcards", COMMIT)
+    assert old.path != new.path
+    assert old.path.joinpath("unet/diffusion_pytorch_model.safetensors").samefile(
+        new.path / "unet/diffusion_pytorch_model.safetensors"
+    )
+    assert remove(registry, old) == config.stat().st_size - 1  # all but the configuration is shared
+    assert not old.path.exists()
+    assert all(checked.state == "ok" for checked in verify(registry))
+    assert set(below(new.path)) == set(below(demo))
+    remove(registry, new)
+    assert not any((store_folder() / "blobs").glob("??/*")) and not any((store_folder() / "snapshots").iterdir())
+
+
+def test_model_stays_known_when_its_files_cannot_be_removed(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = fetched(registry, write_lora(tmp_path / "style.safetensors"), 1)
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(PermissionError):
+        remove(registry, model)
+    monkeypatch.undo()
+    monkeypatch.setenv("DARKROOM_HOME", str(tmp_path / "home"))
+    assert list_models(registry) == [model]
+    assert remove(registry, model) > 0
+
+
+def test_pruning_takes_the_longest_unused_and_never_what_was_scanned_in(registry: Registry, tmp_path: Path) -> None:
+    models = [fetched(registry, write_lora(tmp_path / f"l{n}.safetensors", rank=64 + n), n + 1) for n in range(4)]
+    write_embedding(tmp_path / "mine" / "big.safetensors", vectors=1000)
+    scan(registry, tmp_path / "mine")
+    used(registry, models[0], "2025-03-01T00:00:00Z")
+    used(registry, models[1], "2025-01-01T00:00:00Z")
+    used(registry, models[2], "2025-02-01T00:00:00Z")  # models[3] was never used, and fetched just now
+    sizes = [model.bytes for model in models]
+    assert [model.name for model in least_used(registry, sizes[0] + sizes[3])] == ["l1", "l2"]
+    assert least_used(registry, sum(sizes)) == []
+    gone, freed = prune(registry, sizes[0] + sizes[3])
+    assert [model.name for model in gone] == ["l1", "l2"] and freed == sizes[1] + sizes[2]
+    assert [model.name for model in list_models(registry)] == ["big", "l0", "l3"]
+    prune(registry, 0)
+    assert [model.name for model in list_models(registry)] == ["big"]
+    assert (tmp_path / "mine" / "big.safetensors").is_file()
+
+
+def test_content_that_others_share_frees_nothing_until_the_last_goes(registry: Registry, tmp_path: Path) -> None:
+    lora = write_lora(tmp_path / "style.safetensors")
+    one, two = fetched(registry, lora, 1), fetched(registry, lora, 2)
+    used(registry, one, "2025-01-01T00:00:00Z")
+    assert least_used(registry, lora.stat().st_size) == []
+    assert [model.id for model in least_used(registry, 0)] == [one.id, two.id]
+
+
+def test_pruning_clears_away_what_a_killed_process_left(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A blob without a model may be one that another process is about to note, as long as it is young."""
+    kept = fetched_folder(registry, write_demo(tmp_path / "demo"), "org/postcards", COMMIT)
+    stray = into_store(write_lora(tmp_path / "stray.safetensors"))
+    half = store_folder() / "snapshots" / ".abc.tmp"
+    half.mkdir()
+    assert prune(registry, 10**12) == ([], 0) and stray.path.exists() and half.exists()
+    now = time.time
+    monkeypatch.setattr("pipeline.models.registry.upkeep.time.time", lambda: now() + 2 * STRAY_S)
+    assert prune(registry, 10**12) == ([], stray.bytes)
+    assert not stray.path.exists() and not half.exists()
+    assert all(file.path.is_file() and file.sha256 for file in files_of(registry, kept))
+    assert blob_path(files_of(registry, kept)[0].sha256 or "", files_of(registry, kept)[0].path.suffix).is_file()
