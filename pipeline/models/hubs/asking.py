@@ -1,0 +1,86 @@
+"""One question to a hub and its answer: tried again where that may help, kept, and taken from what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import Unreachable, UnsafeAnswer
+from pipeline.models.hubs.cache import keep, kept
+from pipeline.models.hubs.limits import RequestKind
+from pipeline.models.hubs.patience import Patience, retry_after_s
+from pipeline.models.hubs.results import NotFound, Offline, Ok, Outcome, Problem, RateLimited, Refused
+from pipeline.models.hubs.transport import Transport
+
+FRESH_S = 3_600.0
+"""So long an answer is taken for what the hub would say now; CivitAI's own caches keep theirs for minutes."""
+
+ABSENT_S = 600.0
+"""So long it is taken for granted that there is no such thing."""
+
+MOST_BYTES = 32 * 2**20
+"""The longest answers, CivitAI's searches, have some megabytes."""
+
+_PATIENCE = Patience(attempts=4, crowded_s=2.0, longest_s=10.0)
+"""For questions that somebody waits for: overloaded searches answer at the second or third try."""
+
+_BUSY = (429, 500, 502, 503, 504)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back: the status, the headers by their names in small letters, and the whole body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def ask(
+    transport: Transport, kind: RequestKind, url: str, what: str, *, most_bytes: int = MOST_BYTES
+) -> Answer | Problem:
+    """The answer to a GET, whatever its status, or why there is none. `what` is what was asked for, in messages.
+
+    A hub that is overloaded is asked again, after as long as it says; one that cannot be reached is not.
+    """
+    failures = 0
+    while True:
+        try:
+            with transport.get(url, kind=kind, accept="application/json, */*", max_bytes=most_bytes) as response:
+                answer = Answer(response.status, response.headers, response.read())
+        except Unreachable as error:
+            return Offline(what, str(error))
+        except UnsafeAnswer as error:
+            return Refused(what, str(error))
+        failures += 1
+        if answer.status not in _BUSY or _is_final(answer):
+            return answer
+        asked_s = retry_after_s(answer.headers)
+        if not _PATIENCE.wait(failures, crowded=answer.status == 429, asked_s=asked_s):
+            return answer
+
+
+def answered(address: str, what: str, fetch: Callable[[], Outcome[Any]], fresh_s: float | None) -> Outcome[Any]:
+    """What is kept under an address while it is younger than `fresh_s` seconds (None: always), else what `fetch` gets.
+
+    A hub that cannot be asked now is answered for by what is kept, as stale. The values are JSON.
+    """
+    before = kept(address)
+    if before and before.value is not None and (fresh_s is None or before.age_s < fresh_s):
+        return Ok(before.value, before.at)
+    if before and before.value is None and before.age_s < ABSENT_S and fresh_s != 0:
+        return NotFound(what)
+    said = fetch()
+    if isinstance(said, Ok):
+        keep(address, said.value, said.at)
+    elif isinstance(said, NotFound) and said.lasting and not (before and before.value is not None):
+        keep(address, None)
+    elif isinstance(said, Offline | RateLimited) and before and before.value is not None:
+        return Ok(before.value, before.at, stale=True)
+    return said
+
+
+def _is_final(answer: Answer) -> bool:
+    """CivitAI answers questions that it never takes with the status that elsewhere asks for patience."""
+    return answer.status == 429 and b"cursor" in answer.body.lower()

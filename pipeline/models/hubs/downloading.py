@@ -1,0 +1,234 @@
+"""One file of weights from a hub into the store: resumed, verified, and under its name only when it is whole and sound.
+
+What is known beforehand is its SHA-256, and it alone decides. A process that dies leaves a partial file, which the next
+one goes on with; a file under the target's name has the content that its name says.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import DownloadError, Unreachable, UnsafeAnswer
+from pipeline.models.hubs.file_sources import FileSource, HubRefused, Refusal
+from pipeline.models.hubs.partial_file import START_BYTES, PartialFile, held_partial
+from pipeline.models.hubs.patience import Patience, retry_after_s
+from pipeline.models.hubs.progress_bars import Progress
+from pipeline.models.hubs.transport import Response, Transport
+from pipeline.models.hubs.weights_faults import fault_of_start, fault_of_weights
+from pipeline.models.registry.names import plain
+
+MOST_BYTES = 2**40
+"""A file of weights whose size no hub tells is not followed any further."""
+
+_SPARE_BYTES = 64 * 2**20
+"""So much of the disk is left to others."""
+
+_GAIN_BYTES = 2**20
+"""An attempt that has brought so much was no failure, even if it broke off."""
+
+_MISSING_TRIES = 3
+"""CivitAI answers 404 also while its storage is out of reach (reliability.md 3.2, trap 4)."""
+
+_WEB_TYPES = ("text/html", "application/xhtml+xml", "application/json", "application/problem+json")
+_MOST_REFUSAL_BYTES = 64 * 2**10
+
+
+class _Damaged(Exception):
+    """What came is not what was promised; once more from the first byte may help."""
+
+
+class _Unusable(Exception):
+    """What comes is something else, and will be again."""
+
+
+class _Refused(Exception):
+    """The hub has answered with something other than the file."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        self.refusal = refusal
+        super().__init__(refusal.say())
+
+
+def download(
+    sources: Sequence[FileSource],
+    target: Path,
+    *,
+    sha256: str,
+    size_bytes: int | None,
+    transport: Transport,
+    name: str,
+    progress: Progress | None = None,
+    patience: Patience | None = None,
+) -> Path:
+    """Fetch the file with this SHA-256 (64 small hex digits) to `target`, from the first source that has it.
+
+    `target` ends in `.safetensors` or `.gguf`; if it exists nothing is asked. `size_bytes` is what the hub promises.
+    `name` is for messages only. Two processes fetch a file once: the second waits for the first. Raises `HubRefused`
+    where every source has refused, `DownloadError` for all else; what has come is kept, and the same call goes on.
+    """
+    one = _Download(
+        target, sha256, size_bytes, transport, plain(name, 80) or "a file", progress, patience or Patience()
+    )
+    with one.plain_disk_faults(), held_partial(target) as partial:
+        if partial is None:
+            return target
+        one.drop_nonsense(partial)
+        one.check_room(partial)
+        failures: list[str] = []
+        refusals: list[Refusal] = []
+        for source in sources:
+            try:
+                one.fetch(source, partial)
+                partial.becomes(target)
+                return target
+            except _Refused as error:
+                refusals.append(error.refusal)
+                failures.append(f"{source.label} {error}")
+            except (_Unusable, _Damaged, Unreachable, UnsafeAnswer) as error:
+                failures.append(f"{source.label}: {error}")
+        kept = f"; {partial.size:,} bytes are kept, the same command goes on from there" if partial.size else ""
+    said = f"{one.name}: {'; '.join(failures) or 'no hub has it'}{kept}"
+    if refusals and len(refusals) == len(failures):
+        raise HubRefused(said, refusals)
+    raise DownloadError(said)
+
+
+@dataclass(frozen=True, slots=True)
+class _Download:
+    target: Path
+    sha256: str
+    size_bytes: int | None
+    transport: Transport
+    name: str
+    progress: Progress | None
+    patience: Patience
+
+    @contextmanager
+    def plain_disk_faults(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DownloadError(
+                f"{self.name}: cannot be written to {self.target.parent} ({error.strerror or error}); make room or set "
+                "DARKROOM_HOME to another disk, then the same command goes on"
+            ) from None
+
+    def drop_nonsense(self, partial: PartialFile) -> None:
+        """What an earlier process left is not gone on with if it cannot be the beginning of the file."""
+        too_long = self.size_bytes is not None and partial.size > self.size_bytes
+        if partial.size < START_BYTES or too_long or fault_of_start(partial.start, self.target.suffix):
+            partial.restart()
+
+    def check_room(self, partial: PartialFile) -> None:
+        """Raises `DownloadError` if the disk cannot take the rest."""
+        rest = (self.size_bytes or 0) - partial.size
+        free = shutil.disk_usage(self.target.parent).free
+        if rest + _SPARE_BYTES > free:
+            raise DownloadError(
+                f"{self.name}: {rest:,} bytes are still to come and {free:,} are free in {self.target.parent}; "
+                "make room there or set DARKROOM_HOME to another disk"
+            )
+
+    def fetch(self, source: FileSource, partial: PartialFile) -> None:
+        """Fill the partial file from one source and verify it, with all the patience there is."""
+        failures = missing = 0
+        damaged = False
+        while True:
+            before = partial.size
+            try:
+                if partial.size != self.size_bytes:
+                    self._ask(source, partial)
+                self._verify(partial)
+                return
+            except _Damaged:
+                partial.restart()
+                if damaged:
+                    raise
+                damaged = True
+            except Unreachable:
+                failures = 1 if partial.size - before >= _GAIN_BYTES else failures + 1
+                if not self.patience.wait(failures):
+                    raise
+            except _Refused as error:
+                status = error.refusal.status
+                failures, missing = failures + 1, missing + (status == 404)
+                again = status in (408, 425, 429) or status >= 500 or (status == 404 and missing < _MISSING_TRIES)
+                asked_s = retry_after_s(error.refusal.headers)
+                if not again or not self.patience.wait(failures, crowded=status == 429, asked_s=asked_s):
+                    raise
+
+    def _ask(self, source: FileSource, partial: PartialFile) -> None:
+        """One request: what it brings is appended."""
+        start = partial.size
+        most = self.size_bytes or MOST_BYTES
+        with self.transport.get(source.url, kind=source.kind, range_start=start, max_bytes=MOST_BYTES) as answer:
+            if answer.status == 416 and start:
+                if self.size_bytes is None:
+                    return  # it was whole already, or its hash will show that it is not
+                raise _Damaged("has not as many bytes as were promised")
+            if answer.status not in (200, 206):
+                raise _Refused(Refusal(source, answer.status, answer.headers, _beginning(answer)))
+            _refuse_pages(answer)
+            if answer.status == 200 and start:
+                partial.restart()
+            self._check_announced(answer, partial.size)
+            self._tell(partial)
+            looked = partial.size > 0
+            for chunk in answer.body:
+                if partial.size + len(chunk) > most:
+                    raise _Damaged(f"sends more than the {most:,} bytes that were promised")
+                partial.append(chunk)
+                self._tell(partial)
+                if not looked and partial.size >= START_BYTES:
+                    looked = True
+                    if fault := fault_of_start(partial.start, self.target.suffix):
+                        partial.restart()
+                        raise _Unusable(f"sends {fault}")
+        if self.size_bytes is not None and partial.size < self.size_bytes:
+            raise Unreachable(f"the connection ended after {partial.size:,} of {self.size_bytes:,} bytes")
+
+    def _check_announced(self, answer: Response, start: int) -> None:
+        """What the headers say of the body's place in the file, and of its length."""
+        if answer.status == 206:
+            unit, _, place = answer.headers.get("content-range", "").partition(" ")
+            first, total = place.partition("-")[0], place.rpartition("/")[2]
+            if unit != "bytes" or first != str(start) or total not in ("*", str(self.size_bytes or total)):
+                raise _Damaged("sends another part of the file than was asked for")
+        length = answer.headers.get("content-length")
+        if self.size_bytes is not None and length not in (None, str(self.size_bytes - start)):
+            raise _Damaged(f"announces {length[:20]} bytes where {self.size_bytes - start:,} were promised")
+
+    def _verify(self, partial: PartialFile) -> None:
+        found = partial.sha256()
+        if found != self.sha256:
+            raise _Damaged(f"what came has the SHA-256 {found}, expected {self.sha256}")
+        if fault := fault_of_weights(partial.path, self.target.suffix):
+            partial.restart()
+            raise _Unusable(f"has it, but it is refused: {fault}")
+
+    def _tell(self, partial: PartialFile) -> None:
+        if self.progress:
+            self.progress(self.name, partial.size, self.size_bytes)
+
+
+def _refuse_pages(answer: Response) -> None:
+    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind in _WEB_TYPES:
+        thing = "JSON text" if "json" in kind else "a web page"
+        raise _Unusable(f"sends {thing} in place of the file; its author may ask for a login")
+
+
+def _beginning(answer: Response) -> bytes:
+    body = b""
+    try:
+        for chunk in answer.body:
+            body += chunk
+            if len(body) >= _MOST_REFUSAL_BYTES:
+                break
+    except DownloadError:  # the status says enough
+        pass
+    return body[:_MOST_REFUSAL_BYTES]

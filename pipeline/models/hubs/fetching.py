@@ -1,0 +1,185 @@
+"""A model from a hub onto this machine: what would be fetched, the fetching, and its entry in the registry."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from pipeline.errors import DownloadError, ModelError
+from pipeline.models.hubs import civitai, huggingface, repositories, versions
+from pipeline.models.hubs.asking import Answer
+from pipeline.models.hubs.cache import keep_place, kept_places
+from pipeline.models.hubs.cards import card
+from pipeline.models.hubs.file_sources import FileSource, HubRefused
+from pipeline.models.hubs.progress_bars import Progress
+from pipeline.models.hubs.remote_models import RemoteFile, RemoteModel
+from pipeline.models.hubs.results import NeedsLogin, NotFound, Ok, Outcome, Refused
+from pipeline.models.hubs.small_files import fetch_small
+from pipeline.models.hubs.transport import Transport
+from pipeline.models.references import Reference, parse
+from pipeline.models.registry.content import blob_path, snapshot, suffix_of
+from pipeline.models.registry.database import Registry
+from pipeline.models.registry.folders import store_folder
+from pipeline.models.registry.looking import look_at
+from pipeline.models.registry.records import StoredFile, StoredModel, now
+from pipeline.models.registry.storing import add
+from pipeline.models.weights_header import WEIGHTS
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadPlan:
+    """What a download would be. `missing` are the files that are not in the store yet; none is fetched for a plan."""
+
+    model: RemoteModel
+    missing: tuple[RemoteFile, ...]
+    free_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes to fetch, as far as the hub tells sizes."""
+        return sum(file.bytes or 0 for file in self.missing)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the disk of the store has the room now."""
+        return self.bytes <= self.free_bytes
+
+
+def find_remote(transport: Transport, reference: Reference) -> Outcome[RemoteModel]:
+    """The model that a hub's reference or a whole SHA-256 means, with the files to fetch.
+
+    A hash is told to CivitAI, the only hub that finds by it.
+    """
+    if reference.scheme == "hf":
+        return repositories.repository(transport, reference)
+    if reference.scheme == "civitai" and reference.number:
+        return versions.version(transport, reference.number)
+    if reference.scheme == "sha256" and len(reference.sha256 or "") == 64:
+        return versions.version_by_hash(transport, reference.sha256 or "")
+    if reference.scheme == "sha256":
+        return NotFound(reference.text, "a hub finds by the whole hash only, all 64 digits")
+    return NotFound(reference.text, "names no model of a hub")
+
+
+def plan(model: RemoteModel) -> DownloadPlan:
+    """What is still to be fetched of a model, and the room there is for it."""
+    return DownloadPlan(model, tuple(file for file in model.files if not _is_here(file)), _free_bytes())
+
+
+def fetch(
+    model: RemoteModel, registry: Registry, transport: Transport, progress: Progress | None = None
+) -> Outcome[StoredModel]:
+    """Fetch what is missing of a model, and enter it into the registry; what is here already is not fetched again.
+
+    Raises `DownloadError`, `RegistryError`, and `ModelError` for weights of a kind that is not known here.
+    """
+    planned = plan(model)
+    if not planned.fits:
+        raise DownloadError(
+            f"{model.reference}: {planned.bytes:,} bytes are to be fetched and {planned.free_bytes:,} are free for "
+            f"{store_folder()}; make room there or set DARKROOM_HOME to another disk"
+        )
+    try:
+        stored = _fetched(model, registry, transport, progress)
+    except OSError as error:
+        raise DownloadError(
+            f"{model.reference}: cannot be written to {store_folder()} ({error.strerror or error}); make room or set "
+            "DARKROOM_HOME to another disk, then the same command goes on"
+        ) from None
+    if isinstance(stored, Ok):
+        card(transport, parse(model.reference))  # from now on it is there without a network
+    return stored
+
+
+def _fetched(
+    model: RemoteModel, registry: Registry, transport: Transport, progress: Progress | None
+) -> Outcome[StoredModel]:
+    known: dict[str, str] = {}
+    for file in sorted(model.files, key=lambda one: one.bytes or 0):  # what is refused shows before much is fetched
+        if PurePosixPath(file.name).suffix.lower() in WEIGHTS:
+            said = _fetch_weights(file, model, transport, progress)
+        else:
+            said = fetch_small(transport, file, model.reference)
+        if not isinstance(said, Ok):
+            return said
+        known[file.name] = said.value
+    if model.folder:
+        path = snapshot(known)
+        places = {name: path / name for name in known}
+    else:
+        ((name, sha256),) = known.items()
+        path = blob_path(sha256, suffix_of(name))
+        places = {name: path}
+    files = [StoredFile.at(place, name, sha256=known[name], owned=True) for name, place in places.items()]
+    try:
+        look = look_at(path)
+    except ModelError as error:
+        # What the store calls it says nothing to the user.
+        raise ModelError(f"{model.reference}: cannot be used: {str(error).replace(path.name, model.name)}") from None
+    stored = StoredModel(
+        name=model.name,
+        source=model.hub,
+        reference=model.reference,
+        kind=look.kind,
+        path=path,
+        bytes=sum(file.bytes for file in files),
+        family=look.family,
+        precision=look.precision,
+        base_model=model.base_model,
+        licence=model.licence,
+        trigger_words=model.trigger_words,
+        tags=model.tags,
+        revision=model.revision,
+        branches=model.branches,
+        version_id=model.version_id,
+        model_id=model.model_id,
+    )
+    return Ok(add(registry, stored, files), now())
+
+
+def _fetch_weights(
+    file: RemoteFile, model: RemoteModel, transport: Transport, progress: Progress | None
+) -> Outcome[str]:
+    """One file of weights into the store, from wherever hubs have offered it; returns its SHA-256."""
+    if file.sha256 is None:
+        return Refused(model.reference, f"the hub gives no SHA-256 by which {file.name} could be checked")
+    from pipeline.models.hubs.downloading import download
+
+    places = dict.fromkeys([(model.hub, file.url), *kept_places(file.sha256)])
+    keep_place(file.sha256, model.hub, file.url)
+    sources = [
+        FileSource(url, "huggingface.file" if hub == "huggingface" else "civitai.file")
+        for hub, url in places
+        if url.startswith(f"{transport.settings.url_of(hub)}/")  # not those of yesterday's mirror
+    ]
+    try:
+        download(
+            sources,
+            blob_path(file.sha256, suffix_of(file.name)),
+            sha256=file.sha256,
+            size_bytes=file.bytes if file.exact else None,
+            transport=transport,
+            name=file.name,
+            progress=progress,
+        )
+    except HubRefused as refused:
+        said = refused.refusals[0]
+        answer = Answer(said.status, said.headers, said.body)
+        if model.hub == "huggingface":
+            return huggingface.refusal(answer, model.reference)
+        problem = civitai.refusal(answer, model.reference)
+        if isinstance(problem, NeedsLogin):
+            civitai.remember_login(transport, model.version_id or 0)
+        return problem
+    return Ok(file.sha256, now())
+
+
+def _is_here(file: RemoteFile) -> bool:
+    return file.sha256 is not None and blob_path(file.sha256, suffix_of(file.name)).is_file()
+
+
+def _free_bytes() -> int:
+    """Room on the disk on which the store is, or will be."""
+    store = store_folder()
+    return shutil.disk_usage(next(folder for folder in (store, *store.parents) if folder.exists())).free

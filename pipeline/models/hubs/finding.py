@@ -1,0 +1,199 @@
+"""From what a user names to a model on this machine: found here, else fetched from a hub that has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import DownloadError, ModelError
+from pipeline.models.hubs.fetching import DownloadPlan as DownloadPlan
+from pipeline.models.hubs.fetching import fetch, find_remote, plan
+from pipeline.models.hubs.identifying import Identity as Identity
+from pipeline.models.hubs.identifying import identify as identify
+from pipeline.models.hubs.progress_bars import Progress
+from pipeline.models.hubs.remote_models import LABELS, RemoteModel, SearchHit
+from pipeline.models.hubs.results import Ok, Outcome, Refused
+from pipeline.models.hubs.searching import ASKED, HUBS
+from pipeline.models.hubs.searching import Found as Found
+from pipeline.models.hubs.searching import search as search
+from pipeline.models.hubs.transport import Transport
+from pipeline.models.references import EMBEDDED, Reference, parse, resolve
+from pipeline.models.registry.database import Registry
+from pipeline.models.registry.records import StoredKind, StoredModel, now
+from pipeline.models.registry.resolving import find_place, is_known
+from pipeline.models.registry.storing import key_of
+
+_NOUNS: dict[StoredKind | None, str] = {
+    None: "model", "checkpoint": "model", "lora": "lora", "vae": "vae", "controlnet": "controlnet",
+    "embedding": "embedding", "ip_adapter": "ip-adapter",
+}  # fmt: skip
+_CANDIDATES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One place that was looked at, in order, and what it said."""
+
+    where: str
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Where a model lies now, by which reference it can be named from now on, and how it came there.
+
+    `tried` has every place that was looked at, the last being the one that had it. `downloaded`: it was not here.
+    """
+
+    path: Path
+    reference: str
+    downloaded: bool
+    tried: tuple[Attempt, ...]
+
+
+def ensure_downloaded(
+    reference: str, registry: Registry, transport: Transport, *, noun: str = "model", progress: Progress | None = None
+) -> Path:
+    """The file or folder that a reference means, fetched if it is not here; what is here asks nobody.
+
+    `noun` is as in `references.resolve`. Raises `ModelError` with what the hub said if it cannot be had, and its
+    `DownloadError` where a download fails; what was fetched so far is kept and the same call goes on.
+    """
+    place = _local(reference, noun)
+    if place:
+        return place
+    parsed = parse(reference)
+    if parsed.scheme in ("path", "name"):
+        return resolve(reference, noun)  # which says what is wrong
+    stored = _fetched(parsed, registry, transport, noun, progress)
+    if isinstance(stored, Ok):
+        return stored.value.path
+    raise ModelError(f"{noun} {stored.say()}")
+
+
+def find_or_download(
+    named: str,
+    registry: Registry,
+    transport: Transport,
+    *,
+    kind: StoredKind | None = None,
+    progress: Progress | None = None,
+) -> Fetched:
+    """The model that a reference or a plain name means: here, else on Hugging Face, else on CivitAI.
+
+    By name only a model is taken that is called so; of several that could be had, none is. A hub that has it and cannot
+    give it leaves the word to the next. Raises `ModelError` with all that was tried, and candidates.
+    """
+    noun = _NOUNS[kind]
+    if place := _local(named, noun):
+        return Fetched(place, named, False, (Attempt("this machine", "found"),))
+    parsed = parse(named)
+    if parsed.scheme == "path":
+        resolve(named, noun)  # which says what is wrong
+    tried = [Attempt("this machine", "not here")]
+    for where, reference in _offers(parsed, transport, kind, tried):
+        try:
+            stored = _fetched(reference, registry, transport, noun, progress)
+        except DownloadError as error:
+            tried.append(Attempt(where, str(error)))
+            continue
+        tried.append(Attempt(where, stored.say()))
+        if isinstance(stored, Ok):
+            return Fetched(stored.value.path, stored.value.reference, True, tuple(tried))
+    said = "; ".join(f"{attempt.where}: {attempt.said}" for attempt in tried)
+    raise ModelError(f"{noun} {named!r}: cannot be had. {said}")
+
+
+def plan_download(reference: str, transport: Transport, *, noun: str = "model") -> Outcome[DownloadPlan | Path]:
+    """What a download would fetch, or the path if it is here already. Raises `ModelError` for what is no reference."""
+    if place := _local(reference, noun):
+        return Ok(place, now())
+    parsed = parse(reference)
+    if parsed.scheme in ("path", "name"):
+        return Ok(resolve(reference, noun), now())
+    remote = _fitting(find_remote(transport, parsed), noun)
+    return Ok(plan(remote.value), remote.at, remote.stale) if isinstance(remote, Ok) else remote
+
+
+def _fetched(
+    reference: Reference, registry: Registry, transport: Transport, noun: str, progress: Progress | None
+) -> Outcome[StoredModel]:
+    remote = _fitting(find_remote(transport, reference), noun)
+    return fetch(remote.value, registry, transport, progress) if isinstance(remote, Ok) else remote
+
+
+def _fitting(remote: Outcome[RemoteModel], noun: str) -> Outcome[RemoteModel]:
+    """What the hub surely knows to be something else than is looked for is not fetched for it."""
+    wanted = next((kind for kind, one in _NOUNS.items() if one == noun and kind), None)
+    # "model" is also said where the kind is not known, and a VAE may be taken out of a whole model.
+    if not isinstance(remote, Ok) or wanted in (None, "checkpoint", "vae"):
+        return remote
+    model = remote.value
+    is_sure = model.hub == "civitai" or any(file.name == "model_index.json" for file in model.files)
+    if is_sure and model.kind not in (None, wanted):
+        return Refused(model.reference, f"is of the kind {model.kind}, and {noun} was asked for")
+    return remote
+
+
+def _local(text: str, noun: str) -> Path | None:
+    """What the text means on this machine. Raises `ModelError` for what is here and is damaged or ambiguous."""
+    parsed = parse(text)
+    if parsed.scheme in ("path", "name") and (text in EMBEDDED or _exists(text)):
+        return resolve(text, noun)
+    return find_place(parsed, noun) if parsed.scheme != "path" and is_known(parsed) else None
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
+def _offers(
+    parsed: Reference, transport: Transport, kind: StoredKind | None, tried: list[Attempt]
+) -> Iterator[tuple[str, Reference]]:
+    """Where a model may be had, the preferred first; why others are no offers is added to `tried`.
+
+    Each hub is asked only when those before it did not give the model.
+    """
+    if parsed.scheme == "hf":
+        yield LABELS["huggingface"], parsed
+    elif parsed.scheme in ("civitai", "sha256"):
+        yield LABELS["civitai"], parsed
+    elif "/" in parsed.text:
+        yield LABELS["huggingface"], parse(f"hf:{parsed.text}")
+    else:
+        for label, ask in HUBS:
+            said = ask(transport, parsed.text, kind, ASKED)
+            if not isinstance(said, Ok):
+                tried.append(Attempt(label, said.say().removeprefix(f"{label}: ")))
+            elif hit := _called(parsed.text, label, said.value, kind, tried):
+                yield label, parse(hit.reference)
+
+
+def _called(
+    name: str, label: str, hits: list[SearchHit], kind: StoredKind | None, tried: list[Attempt]
+) -> SearchHit | None:
+    """The only find that is called so and can be had. Raises `ModelError` where there are several."""
+    exact = [hit for hit in hits if key_of(name) in (key_of(hit.name), key_of(hit.short or hit.name))]
+    exact = [hit for hit in exact if kind is None or hit.kind in (None, kind)]
+    free = [hit for hit in exact if hit.obstacle is None]
+    if len(free) > 1:
+        raise ModelError(
+            f"{_NOUNS[kind]} {name!r}: is what {len(free)} on {label} are called; say which: {_listed(free)}"
+        )
+    if free:
+        return free[0]
+    obstacle = next((hit.obstacle for hit in exact if hit.obstacle), None)
+    if obstacle:
+        tried.append(Attempt(label, obstacle.say()))
+    else:
+        tried.append(Attempt(label, "nothing is called so" + (f"; like it are {_listed(hits)}" if hits else "")))
+    return None
+
+
+def _listed(hits: list[SearchHit]) -> str:
+    more = f" and {len(hits) - _CANDIDATES} more" if len(hits) > _CANDIDATES else ""
+    return ", ".join(hit.reference for hit in hits[:_CANDIDATES]) + more

@@ -1,0 +1,119 @@
+"""From a reference to a repository on Hugging Face to the model it means, pinned, with the files to fetch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from pipeline.models.hubs import huggingface
+from pipeline.models.hubs.asking import Answer, answered, ask
+from pipeline.models.hubs.json_fields import parse_object, words
+from pipeline.models.hubs.remote_models import RemoteFile, RemoteModel
+from pipeline.models.hubs.repository_files import (
+    RepositoryFile,
+    Unfit,
+    component_files,
+    folder_files,
+    is_pipeline,
+    listed_files,
+    pipeline_files,
+    single_file,
+)
+from pipeline.models.hubs.results import Ok, Outcome, Refused
+from pipeline.models.hubs.transport import Transport
+from pipeline.models.references import Reference
+from pipeline.models.registry.records import now
+
+_MOST_INDEX_BYTES = 2**20
+_MOST_TAGS = 20
+
+
+def repository(transport: Transport, reference: Reference) -> Outcome[RemoteModel]:
+    """The model that a reference means; nothing large is fetched for the answer."""
+    name, revision, what = reference.repository or "", reference.revision or "main", reference.text
+    said = huggingface.info(transport, name, revision)
+    if not isinstance(said, Ok):
+        return said
+    if obstacle := huggingface.obstacle(transport, said.value, what):
+        return obstacle
+    commit = said.value["sha"]
+    listed, refused = listed_files(said.value["siblings"])
+    try:
+        if reference.file is None and is_pipeline(listed):
+            index = _index(transport, name, commit, what)
+            if not isinstance(index, Ok):
+                return index
+            chosen, inside = pipeline_files(listed, index.value), ""
+        else:
+            chosen, inside = _part(listed, reference.file, name)
+    except Unfit as unfit:
+        return Refused(what, str(unfit))
+    folder = inside == "" or chosen[0].name != inside
+    cut = len(inside) + 1 if folder and inside else 0
+    branch = () if huggingface.COMMIT.fullmatch(revision) else (revision,)
+    model = RemoteModel(
+        hub="huggingface",
+        reference=f"hf:{name}@{commit}" + (f"/{inside}" if inside else ""),
+        name=_name(name, inside),
+        files=tuple(
+            RemoteFile(
+                file.name[cut:],
+                huggingface.file_url(transport, name, commit, file.name),
+                file.bytes,
+                file.sha256,
+                file.git_blob,
+            )
+            for file in chosen
+        ),
+        folder=folder,
+        kind=huggingface.kind(said.value),
+        family=huggingface.family(said.value),
+        base_model=huggingface.base_model(said.value),
+        licence=huggingface.licence(said.value),
+        trigger_words=words(said.value["card"]["instance_prompt"]),
+        tags=tuple(tag for tag in said.value["tags"] if ":" not in tag)[:_MOST_TAGS],
+        revision=commit,
+        branches=branch,
+        notes=(f"{refused} of its files have names that are refused; they are left out",) if refused else (),
+    )
+    unchecked = next((file.name for file in model.files if not (file.sha256 or file.git_blob)), None)
+    if unchecked:
+        return Refused(what, f"the hub gives no hash by which {unchecked} could be checked")
+    return Ok(model, said.at, said.stale)
+
+
+def _part(listed: Sequence[RepositoryFile], file: str | None, repository: str) -> tuple[list[RepositoryFile], str]:
+    """The files of a component, of a folder or the one file that is meant, and its path in the repository."""
+    if file is None:
+        component = component_files(listed)
+        if component:
+            return component, ""
+    elif folder := folder_files(listed, file):
+        return folder, file
+    one = single_file(listed, file, repository)
+    return [one], one.name
+
+
+def _index(transport: Transport, name: str, commit: str, what: str) -> Outcome[Mapping[str, Any]]:
+    """The `model_index.json` at a commit; kept for ever."""
+    address = huggingface.file_url(transport, name, commit, "model_index.json")
+
+    def fetch() -> Outcome[Any]:
+        answer = ask(transport, "huggingface.file", address, what, most_bytes=_MOST_INDEX_BYTES)
+        if not isinstance(answer, Answer):
+            return answer
+        if answer.status != 200:
+            return huggingface.refusal(answer, what)
+        index = parse_object(answer.body)
+        return Refused(what, "its model_index.json is no JSON object") if index is None else Ok(index, now())
+
+    return answered(address, what, fetch, None)
+
+
+def _name(repository: str, inside: str) -> str:
+    """The file's own name where it tells something, else the repository's."""
+    from pipeline.models.registry.describing import GENERIC  # with it comes all that scans folders
+
+    own = PurePosixPath(inside).stem
+    return repository.rpartition("/")[2] if own in ("", *GENERIC) else own

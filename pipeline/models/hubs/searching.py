@@ -1,0 +1,85 @@
+"""What there is for some words: here, on Hugging Face, on CivitAI, in the order in which it can really be had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from pipeline.models.hubs import civitai, huggingface
+from pipeline.models.hubs.remote_models import SearchHit
+from pipeline.models.hubs.results import Ok, Outcome
+from pipeline.models.hubs.transport import Transport
+from pipeline.models.registry.database import Registry
+from pipeline.models.registry.names import plain
+from pipeline.models.registry.queries import search_local
+from pipeline.models.registry.records import StoredKind, StoredModel
+from pipeline.models.registry.storing import key_of
+
+ASKED = 40
+"""So many finds are asked of each hub; CivitAI sorts them by age, so that a well-known one may come late."""
+
+_Search = Callable[[Transport, str, StoredKind | None, int], Outcome[list[SearchHit]]]
+HUBS: tuple[tuple[str, _Search], ...] = (("Hugging Face", huggingface.search), ("CivitAI", civitai.search))
+"""In the order in which they are preferred: the first pins what it gives by a commit and needs no login for most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The finds of a search, the best first, and sentences on what is missing from it."""
+
+    hits: tuple[SearchHit, ...]
+    notes: tuple[str, ...] = ()
+
+
+def search(
+    query: str, registry: Registry, transport: Transport, *, kind: StoredKind | None = None, limit: int = 20
+) -> Found:
+    """Models with these words. Those here come first, then what can be had, then what cannot, marked with the reason.
+
+    Sent to the hubs are the words and the kind. A hub that cannot be asked is noted, never raised. Raises
+    `RegistryError`.
+    """
+    words = plain(query, 100)
+    local = [_local_hit(model) for model in search_local(registry, words) if kind in (None, model.kind)]
+    here = {hit.reference.partition("@")[0] for hit in local}
+    notes: list[str] = []
+    remote: list[SearchHit] = []
+    if words:
+        for said in _ask_hubs(transport, words, kind):
+            if isinstance(said, Ok):
+                remote += [
+                    hit for hit in said.value if hit.reference not in here and hit.kind in (None, kind or hit.kind)
+                ]
+                notes += [f"some of this is {said.say()}"] if said.stale else []
+            else:
+                notes.append(said.say())
+    remote.sort(key=lambda hit: _rank(hit, words))
+    return Found((*local, *remote)[:limit], tuple(dict.fromkeys(notes)))
+
+
+def _ask_hubs(transport: Transport, words: str, kind: StoredKind | None) -> list[Outcome[list[SearchHit]]]:
+    """The answers of all hubs, which are asked at the same time, in the order of `HUBS`."""
+    with ThreadPoolExecutor(len(HUBS)) as threads:
+        return list(threads.map(lambda hub: hub[1](transport, words, kind, ASKED), HUBS))
+
+
+def _rank(hit: SearchHit, words: str) -> tuple[bool, int, bool, int]:
+    """What can be had, then how well the name fits, then whether it can be run, then the number of downloads."""
+    name, key = key_of(hit.short or hit.name), key_of(words)
+    fit = 0 if name == key else 1 if name.startswith(key) else 2 if key in name else 3
+    return hit.obstacle is not None, fit, hit.family is None, -hit.downloads
+
+
+def _local_hit(model: StoredModel) -> SearchHit:
+    return SearchHit(
+        source=model.source,
+        reference=model.reference,
+        name=model.name,
+        kind=model.kind,
+        family=model.family,
+        base_model=model.base_model,
+        licence=model.licence,
+        bytes=model.bytes,
+        known=True,
+    )

@@ -1,0 +1,65 @@
+"""Recommended settings out of what authors write, and out of the settings of the pictures that they show."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+_NUMBER = r"(\d{1,3}(?:\.\d{1,2})?)"
+_RANGE = rf"{_NUMBER}(?:\s*(?:-|–|~|to)\s*{_NUMBER})?"
+_IS = r"\s*(?:value|scale)?\s*(?:[:=]|is|of|around|about|at)?\s*"
+
+_PATTERNS: dict[str, tuple[re.Pattern[str], float, float]] = {
+    name: (re.compile(pattern, re.IGNORECASE), low, high)
+    for name, pattern, low, high in (
+        ("steps", rf"\b(?:num_inference_|sampling |inference )?steps?{_IS}{_RANGE}", 1, 150),
+        ("guidance_scale", rf"\b(?:cfg|guidance)(?:[ _]?scale)?{_IS}{_RANGE}", 0, 30),
+        ("clip_skip", rf"\bclip[ _-]?skip{_IS}{_RANGE}", 1, 12),
+        ("weight", rf"\b(?:weight|strength){_IS}{_RANGE}", 0, 3),
+    )
+}
+"""What stands behind which word, and between which values it makes sense."""
+
+_STEPS_BEHIND = re.compile(rf"{_RANGE}\s+(?:sampling |inference )?steps\b", re.IGNORECASE)
+_SAMPLER = re.compile(
+    r"\b(?:sampler|scheduler|sampling method)\s*[:=]\s*([A-Za-z0-9+ _-]{2,40}?)\s*(?:[,.;\n]|$)", re.I
+)
+
+
+def settings_in(text: str) -> dict[str, str]:
+    """Settings that a text recommends, by our names for them, each as a number, a range or a word; the first counts."""
+    found: dict[str, str] = {}
+    for name, (pattern, low, high) in _PATTERNS.items():
+        if said := _first(pattern, text, low, high):
+            found[name] = said
+    if "steps" not in found and (said := _first(_STEPS_BEHIND, text, 1, 150)):
+        found["steps"] = said
+    if sampler := _SAMPLER.search(text):
+        found["sampler"] = sampler[1].strip()
+    return found
+
+
+def settings_of(pictures: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Settings of the pictures that an author shows: medians of numbers, the most frequent sampler."""
+    found: dict[str, str] = {}
+    for field, name in (("steps", "steps"), ("cfgScale", "guidance_scale"), ("clipSkip", "clip_skip")):
+        _, low, high = _PATTERNS[name]
+        numbers = [one[field] for one in pictures if isinstance(one.get(field), int | float)]
+        values = [float(number) for number in numbers if low <= number <= high]
+        if values:
+            found[name] = f"{median(values):g}"
+    samplers = Counter(one["sampler"] for one in pictures if isinstance(one.get("sampler"), str))
+    if samplers:
+        found["sampler"] = samplers.most_common(1)[0][0]
+    return found
+
+
+def _first(pattern: re.Pattern[str], text: str, low: float, high: float) -> str:
+    for known in pattern.finditer(text):
+        numbers = [float(digits) for digits in known.groups() if digits]
+        if all(low <= value <= high for value in numbers) and numbers == sorted(numbers):
+            return " to ".join(f"{value:g}" for value in numbers)
+    return ""
