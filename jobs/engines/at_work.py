@@ -37,6 +37,7 @@ class AtWork:
                 return
             left = sorted(self._made - ids - self._saved)
             new = [self._row(one) for one in jobs if one.job.id not in self._made | self._saved]
+            self._made |= ids  # also where writing so fails, since it may have been written
             # A machine can go down with the process. For the few milliseconds that a text takes, the disk is not waited
             # for, nor that others wait now: at worst they lose an attempt.
             self._journal.start(new, instead_of=left, durable=stage in ("denoise", "decode"))
@@ -47,9 +48,9 @@ class AtWork:
     def save(self, one: Assignment) -> None:
         """A thread begins to save what was made of a job."""
         with self._lock:
+            self._saved.add(one.job.id)
             if one.job.id not in self._made:
                 self._journal.start([self._row(one)], durable=False)  # no picture file brings a machine down
-            self._saved.add(one.job.id)
 
     def settled(self, job_id: str) -> None:
         """The job's row is durable; it is announced no longer."""

@@ -87,7 +87,7 @@ class Replay:
                 self.finished.append(event["row"])
             case "released":
                 for job_id in event["job_ids"]:
-                    self._forget(job_id)
+                    self.started.pop(job_id, None)  # an image that is announced counts if it has got its name
             case unknown:
                 raise ValueError(unknown)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from jobs.engines.messages import Assignment
 from jobs.job import Job
 from jobs.manifest import events
 from jobs.manifest.journal import Journal
+from pipeline.errors import DiskFull
 from pipeline.request import ImageRequest, MemorySettings, ModelSettings
 
 MODEL = ModelSettings(name="m", source="m", sha256="0" * 64, architecture="StableDiffusionPipeline")
@@ -78,6 +80,25 @@ def test_the_same_turn_is_written_once(journal: Journal, at_work: AtWork) -> Non
     at_work.turn_to("denoise", [A])
     at_work.turn_to("decode", [A])
     assert journal._path.stat().st_size == size and blamed(journal) == "a"
+
+
+def test_what_may_have_been_written_is_given_back(
+    journal: Journal, at_work: AtWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk can take the lines and then fail to flush them."""
+    at_work.turn_to("denoise", [A])
+    start = journal.start
+
+    def failing(*arguments: Any, **options: Any) -> None:
+        start(*arguments, **options)
+        raise DiskFull("no space left")
+
+    monkeypatch.setattr(journal, "start", failing)
+    for fails in (lambda: at_work.turn_to("denoise", [B]), lambda: at_work.save(C)):
+        with pytest.raises(DiskFull):
+            fails()
+    at_work.release()
+    assert blamed(journal) == ""
 
 
 def test_texts_are_written_without_secrets(journal: Journal, at_work: AtWork) -> None:

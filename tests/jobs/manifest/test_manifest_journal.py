@@ -60,6 +60,19 @@ def test_failures_are_rows_and_released_jobs_are_not(tmp_path: Path) -> None:
     assert (row["job_id"], row["status"], row["error_kind"]) == (job_id(1), FAILED, "bad_pixels")
 
 
+def test_an_image_that_has_its_name_counts_though_its_job_was_released(tmp_path: Path) -> None:
+    """The disk was full when its `done` line was to be written, and the worker gives back what it was at."""
+    with Journal(tmp_path) as journal:
+        named, nameless = done_of(1), done_of(2)
+        journal.start([attempt_of(1), attempt_of(2)])
+        journal.intend(named)
+        put_image(tmp_path, named)
+        journal.intend(nameless)
+        journal.release([job_id(1), job_id(2)])
+    (row,) = part_rows(tmp_path)
+    assert (row["job_id"], row["status"], row["attempt"]) == (job_id(1), "done", 1)
+
+
 def test_an_error_message_that_is_no_utf8_does_not_block_the_seal(tmp_path: Path) -> None:
     with Journal(tmp_path) as journal:
         journal.fail(attempt_of(1, status=FAILED, error_message="caf\udce9", tags=["\ud800"]))
