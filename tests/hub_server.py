@@ -199,10 +199,14 @@ class HubServer:
         """Spoil the answers to paths that match `pattern`: the next `times`, or all. The first that fits counts."""
         self._faults.append([re.compile(pattern), fault, times])
 
-    def received(self) -> bytes:
-        """All bytes that came in on all connections, also those that were no request."""
+    def connections(self) -> list[bytes]:
+        """The bytes that came in on each connection, also those that were no request."""
         with self._lock:
-            return b"\n".join(bytes(connection) for connection in self._bytes)
+            return [bytes(connection) for connection in self._bytes]
+
+    def received(self) -> bytes:
+        """All bytes that came in on all connections."""
+        return b"\n".join(self.connections())
 
     def paths(self) -> list[str]:
         return [request.path for request in self.requests]
