@@ -116,7 +116,8 @@ def test_machine_on_which_every_worker_dies_is_given_up(make_batch: Callable[...
     assert run.code == 4 and "10 workers in a row were lost" in run.out
     assert batch.journals() == [] and batch.images() == set()
     attempts = Counter(row["job_id"] for row in batch.rows())
-    assert attempts.total() == 10 and max(attempts.values()) == 3  # no job is tried more often than others are
+    # Each death costs the one job that was at work an attempt, and the others go first: none comes near quarantine.
+    assert attempts.total() == 10 and max(attempts.values()) == 1
 
 
 def test_manifest_that_cannot_be_written_stops_the_run(make_batch: Callable[..., Batch]) -> None:
