@@ -58,6 +58,7 @@ def test_five_failures_alike_stop_the_run(make_batch: Callable[..., Batch], tiny
     assert "Traceback" not in run.err
 
 
+@pytest.mark.slow
 def test_job_that_kills_its_process_is_set_aside(make_batch: Callable[..., Batch]) -> None:
     batch = make_batch(["a red house", "a blue boat", "a green poison tree"])
     fault = {"DARKROOM_CRASH_AT": "before_denoise=poison"}
@@ -89,6 +90,7 @@ def test_job_that_kills_its_process_is_set_aside(make_batch: Callable[..., Batch
 
 
 @pytest.mark.parametrize("stage", ["encode", "decode"])
+@pytest.mark.slow
 def test_who_only_waits_loses_no_attempt(make_batch: Callable[..., Batch], stage: str) -> None:
     """One job kills the process while the others of its bundle wait: for their turn, or denoised for the decoder."""
     staged = "memory.techniques.staged=true"

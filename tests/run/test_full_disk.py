@@ -42,6 +42,7 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
     holder.communicate(b"\n")
 
 
+@pytest.mark.slow
 def test_full_disk_stops_the_run_and_more_space_resumes_it(
     make_batch: Callable[..., Batch], small_disk: SmallDisk
 ) -> None:

@@ -16,6 +16,7 @@ ROUNDS = 16
 """Kills per random test; there are two of them."""
 
 
+@pytest.mark.slow
 def test_child_then_parent_then_both_are_killed(make_batch: Callable[..., Batch]) -> None:
     batch = make_batch(["a red house", "a blue boat"], "seeds={start: 0, count: 8}", "batch_size=1", SLOW_STEPS)
 
@@ -76,6 +77,7 @@ def test_killed_at_a_named_point(make_batch: Callable[..., Batch], point: str, c
     batch.assert_whole(6, since=known)
 
 
+@pytest.mark.slow
 def test_image_with_its_name_but_without_its_row_is_kept(make_batch: Callable[..., Batch]) -> None:
     """Both die between an image's final name and its row; recovery adopts the image instead of making another."""
     batch = make_batch(["a red house"])

@@ -6,12 +6,14 @@ import signal
 import time
 from collections.abc import Callable
 
+import pytest
 from running import Batch, Run
 
 WITHIN_S = 20.0
 """5 s are promised on an idle machine; tests share theirs."""
 
 
+@pytest.mark.slow
 def test_stopped_by_signals_and_resumed(make_batch: Callable[..., Batch]) -> None:
     batch = make_batch(["a red house in hills at day"], "seeds={start: 0, count: 40}", "batch_size=2", model="demo")
     batch.arguments.append("sampling.steps=20")

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import yaml
 from running import REPO, Batch
 
@@ -111,6 +112,7 @@ def test_dry_run_makes_nothing_at_all(make_batch: Callable[..., Batch]) -> None:
     assert not batch.output_dir.exists()
 
 
+@pytest.mark.slow
 def test_plan_knows_what_things_took(make_batch: Callable[..., Batch]) -> None:
     """The other formats, and an estimate from the seconds that were measured."""
     batch = make_batch(["a red house"], "naming=descriptive", "metadata=minimal", "metadata.sidecar=true")

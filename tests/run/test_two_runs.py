@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from running import Batch
 
 
+@pytest.mark.slow
 def test_two_runs_share_the_work(make_batch: Callable[..., Batch]) -> None:
     batch = make_batch(
         ["a red house", "a blue boat"], "seeds={start: 0, count: 12}", "batch_size=2", "sampling.steps=10"
@@ -20,6 +22,7 @@ def test_two_runs_share_the_work(make_batch: Callable[..., Batch]) -> None:
     assert {row["attempt"] for row in batch.rows()} == {1}
 
 
+@pytest.mark.slow
 def test_the_other_run_makes_what_a_killed_one_leaves(make_batch: Callable[..., Batch]) -> None:
     batch = make_batch(
         ["a red house", "a blue boat"], "seeds={start: 0, count: 10}", "batch_size=2", "sampling.steps=30"

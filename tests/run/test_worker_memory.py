@@ -72,6 +72,7 @@ def no_room() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
+@pytest.mark.slow
 def test_jobs_are_made_though_a_warm_model_cannot_be_held_otherwise(
     bundles: list[Bundle], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +90,7 @@ def test_jobs_are_made_though_a_warm_model_cannot_be_held_otherwise(
     assert counted(said) == {"Loaded": 2, "Made": 8, "Failed": 0} and refused == [staged]
 
 
+@pytest.mark.slow
 def test_a_hopeless_kind_is_tried_once_in_each_run(
     bundles: list[Bundle], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -165,6 +165,7 @@ def test_a_load_that_fails_leaves_nothing_on_disk(tiny: Callable[[str], Path], m
     np.testing.assert_array_equal(pictures(model), pictures(load(settings, PLAIN, "cpu")))
 
 
+@pytest.mark.slow
 def test_two_models_of_one_architecture_on_disk_stay_two(
     tiny: Callable[[str], Path], loaded: Load, tmp_path: Path
 ) -> None:
