@@ -41,7 +41,7 @@ CASES = {
     "sliced": Case(batch=4, techniques=("vae_slicing",)),
     "dropped": Case(techniques=("drop_encoders",)),
     "streamed": Case(techniques=("leaf_offload", "disk_offload")),
-    # Mapped, not converted. Small, since CPUs without instructions for bfloat16 compute a hundred times more slowly in it.
+    # Mapped, not converted. Small, since CPUs without instructions for bfloat16 are a hundred times slower in it.
     "mapped": Case(side=SIDE // 4, dtype="bfloat16"),
 }
 QUICK = ("plain", "streamed")

@@ -2,9 +2,9 @@
 
 Weights are random, in files of bfloat16 (`true_size.py`), and computed with in float32, as it is on CPUs: those without
 instructions for bfloat16 take minutes for one picture in it. A picture has 256 x 256 pixels and one step, so that it
-takes seconds; the weights are what counts. Each level is a `run.py` of its own, and the peak is what its worker had resident
-at once, mapped files and loading included, as in its `summary.json`; the peaks of the stages alone are in the note. The
-last one is given a budget that the weights exceed.
+takes seconds; the weights are what counts. Each level is a `run.py` of its own, and the peak is what its worker had
+resident at once, mapped files and loading included, as in its `summary.json`; the peaks of the stages alone are in the
+note. The last one is given a budget that the weights exceed.
 """
 
 from __future__ import annotations
