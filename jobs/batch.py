@@ -14,11 +14,14 @@ from jobs.config import BatchConfig
 from jobs.engines.local import LocalEngine
 from jobs.engines.messages import WorkerSettings
 from jobs.engines.recycling import RecyclingLimits
+from jobs.fetching import Downloads, fetch, lines, look_up, not_asked, values
 from jobs.fitting import speed_settings
+from jobs.hubs import open_transport
 from jobs.manifest.finished import part_names
 from jobs.manifest.reading import measured_seconds, read_states
 from jobs.manifest.recovery import recover
 from jobs.memory_report import memory_lines
+from jobs.needs import Needed, NotHere
 from jobs.plan import Plan
 from jobs.progress import Progress
 from jobs.report import disk_warning, plan_as_json, print_plan, print_result, reader_may_leave, write_run_report
@@ -39,8 +42,9 @@ def main(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> int:
     """
     verbose = any(config.get("verbose") is True for config in configs)
     try:
-        batch = validate(configs, folders)
-        return run(batch)
+        return run(_with_all_here(configs, folders))
+    except NotHere as lacking:
+        return _tell_missing(lacking)
     except RunStopped as error:
         return _tell(error, verbose, EXIT_STOPPED)
     except DarkroomError as error:
@@ -56,6 +60,43 @@ def main(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> int:
     except KeyboardInterrupt:
         print("stopped before the first image; nothing was lost", file=sys.stderr)
         return EXIT_STOPPED
+
+
+def _with_all_here(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> Batch:
+    """The batch, once what it lacks has been fetched. Raises `NotHere` for a dry run, as `validate` and `fetch` do."""
+    fetched: set[Needed] = set()
+    while True:
+        try:
+            return validate(configs, folders)
+        except NotHere as lacking:
+            # A file that has come may show that weights are needed where configurations had seemed enough.
+            if lacking.config.dry_run or fetched.issuperset(lacking.needs):
+                raise
+            fetch(lacking.needs, lacking.config)
+            fetched.update(lacking.needs)
+
+
+def _tell_missing(lacking: NotHere) -> int:
+    """What a dry run can say before the weights are here: what they are. Else fetching was no use, and this is why."""
+    config = lacking.config
+    if not config.dry_run:
+        return _tell(ConfigError(lacking.faults), config.verbose, EXIT_INPUT)
+    try:
+        found = _missing(lacking.needs, config)
+    except DarkroomError as error:
+        return _tell(error, config.verbose, EXIT_INPUT)
+    with reader_may_leave():
+        if config.dry_run == "json":
+            print(plan_as_json(None, [], values(found), verbose=config.verbose))
+        else:
+            print_lines([*lines(found), "the plan      is known once these are here"])
+    return EXIT_OK
+
+
+def _missing(needs: Sequence[Needed], config: BatchConfig) -> Downloads:
+    if not needs or not config.hub.auto_download:
+        return not_asked(needs)
+    return look_up(needs, open_transport(config.hub, quiet=config.quiet))
 
 
 def _tell(error: Exception, verbose: bool, code: int) -> int:
@@ -82,9 +123,10 @@ def run(batch: Batch) -> int:
         raise ConfigError(faults)
     if config.dry_run:
         timings = measured_seconds(output_dir)
+        missing = _missing(batch.missing, config)
         with reader_may_leave():
             if config.dry_run == "json":
-                print(plan_as_json(plan, timings, verbose=config.verbose))
+                print(plan_as_json(plan, timings, values(missing), verbose=config.verbose))
             else:
                 print_plan(plan, timings, output_dir, verbose=config.verbose)
                 print_lines(memory_lines(plan, f"on this machine ({batch.device.kind})"))
@@ -93,6 +135,7 @@ def run(batch: Batch) -> int:
                         memory_lines(Plan(batch.expansions, states, card), "on such a card (there is none here)")
                     )
                 print_lines(notes(plan, batch.models))
+                print_lines(lines(missing))
         return EXIT_OK
     if not config.quiet:
         for warning in filter(None, (disk_warning(plan, output_dir), *too_small(plan))):

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError
 
 from jobs.faults import fault_lines
+from jobs.hub_section import Hub
 from jobs.sections import (
     AdapterSets,
     Engine,
@@ -54,6 +55,7 @@ class BatchConfig(Settings):
     metadata: Metadata = Metadata()
     engine: Engine = Engine()
     output: Output = Output()
+    hub: Hub = Hub()
     name: Text | None = None
     seeds: Seeds = Field(default=[0])
     grid: dict[Text, Any] | None = None
@@ -72,7 +74,7 @@ class BatchConfig(Settings):
         return self.name or self.prompts.name or "batch"
 
 
-RUN_KEYS = ("engine", "output", "dry_run", "resume", "retry_failed", "on_error", "verbose", "quiet")
+RUN_KEYS = ("engine", "output", "hub", "dry_run", "resume", "retry_failed", "on_error", "verbose", "quiet")
 """Keys that hold for a run as a whole, so a sweep may not vary them."""
 
 

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
+UNSHOWN = "unshown"
+"""The type of a `PydanticCustomError` whose value is not repeated, since it may hold a password."""
+
 MAX_FAULTS = 20
 """As many faults are shown; of a file with a wrong column, nobody wants to read 100,000."""
 
@@ -31,7 +34,8 @@ def fault_lines(error: ValidationError, model: type[BaseModel], where: str = "")
             if fault["type"] == "literal_error" and isinstance(value, str):
                 near = nearest(value, re.findall(r"'([^']*)'", fault["msg"]))
                 message += near if "did you mean" in near else ""  # the message lists the choices already
-            yield f"{key}: {message}" + ("" if isinstance(value, Mapping) else f" (got {_shorten(value)})")
+            shown = not isinstance(value, Mapping) and fault["type"] != UNSHOWN
+            yield f"{key}: {message}" + (f" (got {_shorten(value)})" if shown else "")
 
 
 def keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Commands of `darkroom models`: what models are on this machine. Nothing here asks the network or loads a model."""
+"""Commands of `darkroom models`: what models are on this machine, and which of them a file is."""
 
 from __future__ import annotations
 
@@ -9,27 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs import models_upkeep_cli
-from jobs.images_cli import TABLE_LIMIT, Format
-from jobs.models_upkeep_cli import Named
-from jobs.terminal import Json, print_json, print_line
+from jobs import models_hub_cli, models_upkeep_cli
+from jobs.hubs import transport_of_this_machine
+from jobs.images_cli import Format
+from jobs.model_options import Formatted, Limit, OfKind, Settings, most_of, say_if_cut
+from jobs.terminal import Json, print_json, print_line, print_lines
 
 if TYPE_CHECKING:
     from pipeline.models.registry.records import StoredModel
 
-app = typer.Typer(name="models", no_args_is_help=True, help="Take in, list, find and check models on this machine.")
-app.add_typer(models_upkeep_cli.app)
-
-
-class Kind(StrEnum):
-    """What models are for."""
-
-    CHECKPOINT = "checkpoint"
-    LORA = "lora"
-    VAE = "vae"
-    CONTROLNET = "controlnet"
-    EMBEDDING = "embedding"
-    IP_ADAPTER = "ip_adapter"
+app = typer.Typer(name="models", no_args_is_help=True, help="Take in, find, fetch and check models.")
+for part in (models_hub_cli, models_upkeep_cli):
+    app.add_typer(part.app)
 
 
 class Source(StrEnum):
@@ -51,13 +42,9 @@ class Sort(StrEnum):
     FAMILY = "family"
 
 
-Limit = Annotated[int | None, typer.Option(min=0, help="At most so many; 0 for all. A table stops at 50 by default.")]
-Formatted = Annotated[Format, typer.Option(help="How to print.")]
-
-
 @app.command("list")
 def list_(
-    kind: Annotated[Kind | None, typer.Option(help="Only models of this kind.")] = None,
+    kind: OfKind = None,
     family: Annotated[str | None, typer.Option(help="Only models of this family, such as `sdxl`.")] = None,
     source: Annotated[Source | None, typer.Option(help="Only models that came from there.")] = None,
     sort: Annotated[Sort, typer.Option(help="The order; sizes and times begin with the largest.")] = Sort.NAME,
@@ -85,84 +72,61 @@ def list_(
             family=known_family(family),
             source=source.value if source else None,
             sort=sort.value,
-            limit=_limit(limit, format),
+            limit=most_of(limit, format),
         )
-    _print(models, format, cut=limit is None)
+    _print(models, format, limit)
 
 
 @app.command()
-def search(
-    query: Annotated[list[str], typer.Argument(help="Words that must all stand in name, tags, trigger words or so.")],
-    limit: Limit = None,
-    format: Formatted = Format.TABLE,
+def identify(
+    file: Annotated[Path, typer.Argument(help="A file of weights.")],
+    settings: Settings = None,
+    ask_civitai: Annotated[
+        bool, typer.Option("--ask-civitai", help="Ask CivitAI if no model here is it; that tells it the file's hash.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
-    """Find models on this machine by words or parts of words; those that are called so come first.
-
-    Examples:
-
-        darkroom models search ink
-
-        darkroom models search watercolour sdxl --format paths
-    """
-    from pipeline.models.registry.database import Registry
-    from pipeline.models.registry.queries import search_local
-
-    with Registry() as registry:
-        models = search_local(registry, " ".join(query), _limit(limit, format))
-    _print(models, format, cut=limit is None)
-
-
-@app.command()
-def show(name: Named, as_json: Json = False) -> None:
-    """Print what is known of a model.
-
-    Examples:
-
-        darkroom models show ink
-
-        darkroom models show sha256:ebd278174909 --json
-    """
-    from jobs.found_formats import printable
-    from jobs.stored_models import as_lines, as_row, file_row, one_model
-    from pipeline.models.registry.database import Registry
-    from pipeline.models.registry.storing import files_of
-
-    with Registry() as registry:
-        model = one_model(registry, name)
-        files = files_of(registry, model)
-    if as_json:
-        print_json(as_row(model) | {"files": [file_row(file) for file in files]})
-        return
-    for label, value in as_lines(model, files):
-        print_line(f"{label + ':':<17}{printable(value)}")
-
-
-@app.command()
-def identify(file: Annotated[Path, typer.Argument(help="A file of weights.")], as_json: Json = False) -> None:
     """Say which known models a file is, by its hash.
 
     Examples:
 
         darkroom models identify download.safetensors
+
+        darkroom models identify download.safetensors --ask-civitai
     """
+    from jobs.hub_models import card_lines, card_row
     from jobs.stored_models import as_row, as_table
+    from pipeline.models.hubs.cards import card_by_hash
+    from pipeline.models.hubs.results import Ok
     from pipeline.models.registry.database import Registry
     from pipeline.models.registry.identifying import identify_file
 
+    transport = transport_of_this_machine(settings or ())
     with Registry() as registry:
         found = identify_file(registry, file.expanduser())
     groups = {"same": found.same, "same_tensors": found.same_tensors, "claimed": found.claimed}
+    asked = ask_civitai and not (found.same or found.same_tensors)
+    said = card_by_hash(transport, found.sha256) if asked else None
+    known = said.value if isinstance(said, Ok) else None
     if as_json:
         hashes = {"sha256": found.sha256, "tensors_sha256": found.tensor_hash}
-        print_json(hashes | {name: [as_row(model) for model in models] for name, models in groups.items()})
+        hub = {"civitai": card_row(known) if known else None, "civitai_said": said.kind} if said else {}
+        print_json(hashes | {name: [as_row(model) for model in models] for name, models in groups.items()} | hub)
         return
     print_line(f"{'sha256:':<17}{found.sha256}")
     heads = ("the same file", "the same weights, other remarks in the header", "claimed to be the same, not checked")
     for head, models in zip(heads, groups.values(), strict=True):
         for line in [f"{head}:", *as_table(models)] if models else []:
             print_line(line)
+    if known:
+        print_line("on CivitAI:")
+        print_lines(card_lines(known))
+    elif said:
+        typer.echo(f"CivitAI: {said.say()}", err=True)
     if not any(groups.values()):
         typer.echo("no known model has this content", err=True)
+    if ask_civitai and not asked:
+        typer.echo("it is known here, so CivitAI was not asked", err=True)
 
 
 @app.command()
@@ -184,16 +148,11 @@ def stats(as_json: Json = False) -> None:
     if as_json:
         print_json(asdict(found))
         return
-    for name, value in stats_lines(found):
-        print_line(f"{name + ':':<17}{value}")
+    print_lines(stats_lines(found))
 
 
-def _limit(limit: int | None, format: Format) -> int | None:
-    return TABLE_LIMIT if limit is None and format is Format.TABLE else limit or None
-
-
-def _print(models: Sequence[StoredModel], format: Format, *, cut: bool) -> None:
-    """A list in the form that was asked for; `cut`: nobody said how long it may be."""
+def _print(models: Sequence[StoredModel], format: Format, limit: int | None) -> None:
+    """A list in the form that was asked for."""
     from jobs import found_formats
     from jobs.stored_models import COLUMNS, as_row, as_table
 
@@ -208,7 +167,6 @@ def _print(models: Sequence[StoredModel], format: Format, *, cut: bool) -> None:
         case Format.TABLE if models:
             for line in as_table(models):
                 print_line(line)
-            if cut and len(models) == TABLE_LIMIT:
-                typer.echo(f"the first {TABLE_LIMIT}; --limit 0 shows all", err=True)
+            say_if_cut(limit, len(models))
         case Format.TABLE:
             typer.echo("nothing found; darkroom models scan FOLDER takes models in", err=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.manifest_cli import EXIT_FAULTS_FOUND
+from jobs.model_options import Named
 from jobs.terminal import Json, print_json, print_line, size_text
 from pipeline.errors import ModelError
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from pipeline.models.registry.records import StoredFile
 
 app = typer.Typer()
-
-Named = Annotated[str, typer.Argument(metavar="NAME", help="A name, `sha256:...`, `hf:...`, `civitai:...` or a path.")]
 
 
 @app.command()

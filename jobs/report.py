@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from jobs.job import Job
 from jobs.manifest.durable import write_durably
 from jobs.manifest.reading import MeasuredSeconds
 from jobs.memory_report import memory_values
+from jobs.terminal import duration_text
 from pipeline.metadata.leaks import scrub
 from pipeline.version import VERSION
 
@@ -91,27 +92,32 @@ def print_plan(plan: Plan, timings: Sequence[MeasuredSeconds], output_dir: Path,
         print(f"  ... and {plan.to_make - shown:,} more (verbose=true lists all)")
 
 
-def plan_as_json(plan: Plan, timings: Sequence[MeasuredSeconds], *, verbose: bool) -> str:
-    """The same for a script; `seconds` is null when not every kind of job was measured before."""
+def plan_as_json(
+    plan: Plan | None, timings: Sequence[MeasuredSeconds], missing: Mapping[str, Any], *, verbose: bool
+) -> str:
+    """The same for a script; `seconds` is null when not every kind of job was measured before.
+
+    `missing` are the values of `jobs.fetching`. Without a plan there is nothing else.
+    """
+    known = {} if plan is None else _plan_values(plan, timings, verbose=verbose)
+    return json.dumps({**known, **missing}, ensure_ascii=False, indent=2)
+
+
+def _plan_values(plan: Plan, timings: Sequence[MeasuredSeconds], *, verbose: bool) -> dict[str, Any]:
     seconds, covered, size = estimate(plan, timings)
-    jobs = islice(plan.jobs(), None if verbose else FIRST_JOBS)
-    return json.dumps(
-        {
-            "requested": plan.requested,
-            "duplicates": plan.duplicates,
-            "already_done": plan.done,
-            "failed_before": plan.failed_before,
-            "to_make": plan.to_make,
-            "model_loads": plan.loads,
-            "model_loads_minimum": plan.minimum_loads,
-            "seconds": round(seconds, 1) if covered == plan.to_make else None,
-            "disk_bytes": size,
-            "memory": memory_values(plan),
-            "jobs": [_job_values(job) for job in jobs],
-        },
-        ensure_ascii=False,
-        indent=2,
-    )
+    return {
+        "requested": plan.requested,
+        "duplicates": plan.duplicates,
+        "already_done": plan.done,
+        "failed_before": plan.failed_before,
+        "to_make": plan.to_make,
+        "model_loads": plan.loads,
+        "model_loads_minimum": plan.minimum_loads,
+        "seconds": round(seconds, 1) if covered == plan.to_make else None,
+        "disk_bytes": size,
+        "memory": memory_values(plan),
+        "jobs": [_job_values(job) for job in islice(plan.jobs(), None if verbose else FIRST_JOBS)],
+    }
 
 
 def print_result(plan: Plan, result: Result, output_dir: Path) -> None:
@@ -145,11 +151,14 @@ def write_run_report(
     started: datetime,
     exit_code: int,
 ) -> None:
-    """`runs/<run_id>/batch.yaml`, the resolved configuration without paths and secrets, and `summary.json`."""
+    """`runs/<run_id>/batch.yaml`, the resolved configuration without paths and secrets, and `summary.json`.
+
+    Nothing of the `hub` section: how hubs are reached changes no picture, and the URL of a proxy may hold a password.
+    """
     folder = output_dir / "runs" / run_id
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        documents = [scrubbed(config.model_dump()) for config in configs]
+        documents = [scrubbed(config.model_dump(exclude={"hub"})) for config in configs]
         text = yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True)
         write_durably(folder / "batch.yaml", text.encode())
         summary = _summary(run_id, plan, result, started, exit_code)
@@ -257,14 +266,8 @@ def _time_text(seconds: float, covered: int, total: int) -> str:
         return "none"
     if covered == 0:
         return "unknown (nothing like it was made here before)"
-    text = f"about {_duration_text(seconds)}"
+    text = f"about {duration_text(seconds)}"
     return text if covered == total else f"{text} for {covered:,} of the images, unknown for {total - covered:,}"
-
-
-def _duration_text(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _size_text(size: int) -> str:

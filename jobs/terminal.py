@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +17,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def print_line(text: str) -> None:
     """A line; what no text encoding has, half of a surrogate pair for instance, becomes a question mark."""
     sys.stdout.write(text.encode("utf-8", "replace").decode("utf-8") + "\n")
+
+
+def print_lines(lines: Iterable[tuple[str, str]]) -> None:
+    """Names and values, one below the other."""
+    from jobs.found_formats import printable
+
+    for label, value in lines:
+        print_line(f"{label + ':':<17}{printable(value)}")
 
 
 def print_json(value: Any) -> None:
@@ -46,6 +54,13 @@ def aligned(rows: Sequence[Sequence[str]], numeric: Container[int] = ()) -> list
         ]
         lines.append("  ".join(cells).rstrip())
     return lines
+
+
+def duration_text(seconds: float) -> str:
+    """A time for people."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def size_text(count: int) -> str:

@@ -14,8 +14,10 @@ from jobs.adapters import AdapterSource
 from jobs.config import BatchConfig, parse_sound_parts
 from jobs.expand import Expansion
 from jobs.fitting import Fitting, asked_memory
+from jobs.grid import Grid
 from jobs.images import SaveSettings
 from jobs.models import KnownModel, known_model
+from jobs.needs import Lacking, Needed, NotHere
 from jobs.plan import PlanSettings
 from jobs.prompt_line import PromptSource
 from jobs.prompts import open_prompts
@@ -29,7 +31,10 @@ from pipeline.system.device import Device, device_memory, find_device
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A validated batch: everything that can be wrong with the input has been looked at."""
+    """A validated batch: everything that can be wrong with the input has been looked at.
+
+    `missing` is what it names and is not here, which only a dry run takes, where the model's family is known.
+    """
 
     configs: list[BatchConfig]
     expansions: list[Expansion]
@@ -37,6 +42,7 @@ class Batch:
     saves: tuple[SaveSettings, ...]
     device: Device
     models: dict[ModelSettings, KnownModel]
+    missing: tuple[Needed, ...] = ()
 
     @property
     def first(self) -> BatchConfig:
@@ -53,6 +59,9 @@ class _Validation:
         self.plans: list[PlanSettings] = []
         self.saves: list[SaveSettings] = []
         self.models: dict[str, KnownModel | None] = {}
+        self.missing: dict[Needed, None] = {}
+        self.is_planned = True
+        self._lacking = Lacking()
         self.device = find_device(first.engine.device)
         self._memory = device_memory(self.device)
         self._dry_run = bool(first.dry_run)
@@ -65,10 +74,13 @@ class _Validation:
         with self._noting():
             self.saves.append(_save_settings(config))
             _check_privacy(config)
-        known = self._model(config)
+        can_be_planned = self._can_be_planned(config)
+        known = self._model(config) if can_be_planned else None
         source = asked = None
         with self._noting():
             source = self._prompts(config)
+        if not can_be_planned:
+            return
         with self._noting():
             asked = asked_memory(config, self.device, known)
         if known is None or source is None or asked is None:
@@ -84,6 +96,24 @@ class _Validation:
             )
         if adapters is not None:
             known.loras.update(adapters.loras)
+
+    def _can_be_planned(self, config: BatchConfig) -> bool:
+        """Whether all that this configuration names is here, or enough is known of it for a dry run."""
+        lacking: list[Needed] = []
+        with self._noting():
+            lacking = self._lacking.of(config)
+        if not lacking:
+            return True
+        self.missing.update(dict.fromkeys(lacking))
+        nouns = {one.noun for one in lacking}
+        if self._dry_run and config.model.family and "model" in nouns and "tiny VAE" not in nouns:
+            return True
+        self.is_planned = False
+        with self._noting():
+            Grid(config.grid)  # a slip in it is told now, not after hours of fetching
+        if not config.hub.auto_download:
+            self.faults.update(dict.fromkeys(one.fault() for one in lacking))
+        return False
 
     def _model(self, config: BatchConfig) -> KnownModel | None:
         key = config.model.model_dump_json()
@@ -112,7 +142,7 @@ class _Validation:
 def validate(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> Batch:
     """Check configurations, prompts, models, adapters, naming and the output folder.
 
-    Raises `ConfigError` with every fault.
+    Raises `ConfigError` with every fault, and `NotHere` if there is none but that something is to be fetched first.
     """
     parsed, faults = parse_sound_parts(configs)
     if not parsed:
@@ -124,13 +154,21 @@ def validate(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> B
     output_dir = Path(first.output.dir)
     absent = [folder for folder in (output_dir, *output_dir.parents) if not os.path.lexists(folder)]
     found.faults.update(dict.fromkeys(_output_faults(output_dir, dry_run=bool(first.dry_run))))
-    if found.faults:
+    if found.faults or not found.is_planned:
         for folder in absent:  # made to find out whether it can be; a refused batch leaves nothing behind
             with contextlib.suppress(OSError, ValueError):
                 folder.rmdir()
-        raise ConfigError(list(found.faults))
+        raise ConfigError(list(found.faults)) if found.faults else NotHere(list(found.missing), first)
     models = {known.settings: known for known in found.models.values() if known is not None}
-    return Batch(parsed, found.expansions, found.plans, tuple(found.saves), found.device, models)
+    return Batch(
+        configs=parsed,
+        expansions=found.expansions,
+        plans=found.plans,
+        saves=tuple(found.saves),
+        device=found.device,
+        models=models,
+        missing=tuple(found.missing),
+    )
 
 
 def _save_settings(config: BatchConfig) -> SaveSettings:

@@ -16,6 +16,8 @@ from hub_server import HubServer
 
 REPO = Path(__file__).resolve().parents[1]
 PICKLE = b"\x80\x04\x95\x10\x00\x00\x00"
+LARGE_RANK = 4_000
+"""So many ranks of a LoRA for the tiny model have some 30 MB."""
 CODE = b"raise SystemExit('this must never run')\n"
 
 
@@ -54,12 +56,21 @@ def pipeline_repository(name: str, files: dict[str, bytes], pipeline_class: str)
     return Repository(name, {**decoys, **files}, tags=tags, card={"license": "mit"}, downloads=1000)
 
 
-def sample_models() -> Samples:
+def demo_repository(name: str = "tiny/demo") -> Repository:
+    """The embedded model as a repository: small, sound, and it makes pictures."""
+    from pipeline.models.references import EMBEDDED
+
+    files = {name: content for name, content in below(EMBEDDED["demo"]).items() if not name.endswith((".py", ".pyc"))}
+    return Repository(name, files, card={"license": "apache-2.0"}, downloads=700)
+
+
+def sample_models(large: bool = False) -> Samples:
     """Tiny models with random weights and real architecture, made on the spot; that takes some seconds.
 
-    On Hugging Face `tiny/sdxl` (a diffusers repository), `tiny/pixel-lora`, and `tiny/gated`, which can be seen and not
-    fetched. On CivitAI version 101 (a Stable Diffusion 1.5 checkpoint in one file), 102 (a LoRA for it), and 103 to
-    106, which cannot be had: login, early access, no downloads, archived.
+    On Hugging Face `tiny/sdxl` (a diffusers repository), `tiny/demo` (the embedded model), `tiny/pixel-lora`, and
+    `tiny/gated`, which can be seen and not fetched. On CivitAI version 101 (a Stable Diffusion 1.5 checkpoint in one
+    file), 102 (a LoRA for it), and 103 to 106, which cannot be had: login, early access, no downloads, archived.
+    `large`: also a LoRA of some 30 MB, on both: `tiny/large-lora` and version 107.
     """
     sys.path[:0] = [str(REPO), str(REPO / "examples")]  # as a script, only this folder is there
     from pipeline.models.offline import import_libraries
@@ -76,6 +87,9 @@ def sample_models() -> Samples:
         write_lora(sdxl / "unet", folder / "0.safetensors", 0)
         for seed in range(1, 6):
             write_lora(sd15 / "unet", folder / f"{seed}.safetensors", seed)
+        if large:
+            write_lora(sd15 / "unet", folder / "large.safetensors", 6, rank=LARGE_RANK)
+            heavy = (folder / "large.safetensors").read_bytes()
         for_sdxl, *loras = [(folder / f"{seed}.safetensors").read_bytes() for seed in range(6)]
         for weights in [*sdxl.rglob("*.safetensors")]:
             write_half(weights, weights.with_suffix(".fp16.safetensors"))
@@ -88,7 +102,13 @@ def sample_models() -> Samples:
         downloads=50,
     )
     gated = Repository("tiny/gated", {"model.safetensors": checkpoint}, gated="auto", downloads=9000)
-    return Samples([repository, lora, gated], civitai_models(checkpoint, loras))
+    samples = Samples([repository, demo_repository(), lora, gated], civitai_models(checkpoint, loras))
+    if large:
+        samples.repositories.append(
+            Repository("tiny/large-lora", {"large.safetensors": heavy}, tags=("diffusers", "lora"), downloads=60)
+        )
+        samples.models.append(Model(17, "Tiny Large", [Version(107, [File(1007, heavy, "large.safetensors")])], "LORA"))
+    return samples
 
 
 def write_half(source: Path, file: Path) -> None:

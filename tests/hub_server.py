@@ -7,12 +7,14 @@
         ...                                                       # server.url is http://127.0.0.1:PORT
         assert b"token" not in server.received()
 
-The endpoints of the two hubs stand in `hub_protocols.py`. `python tests/hub_server.py [PORT]` starts the server
-with some models, for use by hand, and prints the settings for it.
+The endpoints of the two hubs stand in `hub_protocols.py`. `python tests/hub_server.py [PORT] [--slow]` starts the
+server with some models, for use by hand, and prints what it has and the settings for it. With `--slow` it has a larger
+one, too, and files come at 1 MB/s: long enough to kill a download and go on with it.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import hashlib
@@ -62,7 +64,8 @@ class Reply:
 
     `length` is the Content-Length that is announced where it is a lie (None: the truth; -1: none is announced).
     After `cut_after` body bytes the connection is closed; after `stall_after` nothing more comes until the client
-    leaves or the server stops; with `drip_s` the body comes byte by byte, that many seconds apart.
+    leaves or the server stops; with `drip_s` the body comes byte by byte, that many seconds apart; with `bytes_per_s`
+    no faster than that. With `promising` provisional answers (103) come in its place, without end.
     """
 
     status: int = 200
@@ -72,6 +75,8 @@ class Reply:
     cut_after: int | None = None
     stall_after: int | None = None
     drip_s: float | None = None
+    bytes_per_s: float | None = None
+    promising: bool = False
 
     def with_headers(self, **headers: str) -> Reply:
         """The same with more headers; `_` in a name stands for `-`."""
@@ -131,6 +136,16 @@ def stall(after: int) -> Fault:
 def drip(seconds: float) -> Fault:
     """The body comes one byte at a time."""
     return lambda request, was: dataclasses.replace(was, drip_s=seconds)
+
+
+def slow(bytes_per_s: float) -> Fault:
+    """The body comes no faster."""
+    return lambda request, was: dataclasses.replace(was, bytes_per_s=bytes_per_s)
+
+
+def promise() -> Fault:
+    """Provisional answers, one behind the other, and never the one they stand for."""
+    return lambda request, was: dataclasses.replace(was, promising=True)
 
 
 def announce(length: int) -> Fault:
@@ -265,6 +280,8 @@ class HubServer:
     def _wire(self, request: Request, reply: Reply) -> Iterable[bytes]:
         if reply.stall_after == -1:
             return
+        while reply.promising and not self._stopping.is_set():
+            yield b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 1_000
         lines = [f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}", "Connection: close"]
         if reply.length != -1:
             lines.append(f"Content-Length: {len(reply.body) if reply.length is None else reply.length}")
@@ -272,13 +289,14 @@ class HubServer:
         yield "\r\n".join([*lines, "", ""]).encode("latin-1")
         end = min(len(reply.body) if cut is None else cut for cut in (reply.cut_after, reply.stall_after))
         body = b"" if request.method == "HEAD" else reply.body[:end]
-        if reply.drip_s is None:
-            yield body
-            return
-        for position in range(len(body)):
-            if self._stopping.wait(reply.drip_s):
+        if reply.bytes_per_s:
+            part, pause_s = max(1, int(reply.bytes_per_s / 20)), 0.05
+        else:
+            part, pause_s = (len(body), 0.0) if reply.drip_s is None else (1, reply.drip_s)
+        for position in range(0, len(body), part or 1):
+            if pause_s and self._stopping.wait(pause_s):
                 return
-            yield body[position : position + 1]
+            yield body[position : position + part]
 
     def _wait_for_the_end_of(self, connection: socket.socket) -> None:
         connection.settimeout(0.05)
@@ -288,16 +306,28 @@ class HubServer:
                     return
 
 
+SLOW_BYTES_PER_S = 1e6
+FILES = r"/cdn/.*|/storage/.*"
+"""Where both hubs' large files lie."""
+
+
 def main() -> None:
     """Serve the sample models until Ctrl-C."""
+    parser = argparse.ArgumentParser(description="Both hubs on this machine, with tiny models.")
+    parser.add_argument("port", nargs="?", type=int, default=8970)
+    parser.add_argument("--slow", action="store_true", help="files come at 1 MB/s, and there is a large one")
+    asked = parser.parse_args()
     repository = Path(__file__).parents[1]
     sys.path[:0] = [str(repository), str(repository / "examples")]  # before `tests`, which has a folder `pipeline` too
     from hub_protocols import add_hubs, listed, sample_models
 
-    samples = sample_models()
-    with HubServer(int(sys.argv[1]) if len(sys.argv) > 1 else 8970) as server:
+    samples = sample_models(large=asked.slow)
+    with HubServer(asked.port) as server:
         add_hubs(server, samples)
-        print(*listed(samples), f"hub.huggingface_url={server.url} hub.civitai_url={server.url}", sep="\n", flush=True)
+        if asked.slow:
+            server.fault(FILES, slow(SLOW_BYTES_PER_S))
+        settings = f"hub.huggingface_url={server.url} hub.civitai_url={server.url}"
+        print(*listed(samples), "", f"append to any command:  {settings}", sep="\n", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
 

@@ -41,6 +41,7 @@ from pipeline.metadata.naming import NamingSettings
 from pipeline.metadata.record import Record
 from pipeline.metadata.settings import MetadataSettings
 from pipeline.models.families import FAMILIES
+from pipeline.models.hubs.privacy import FORMS
 from pipeline.models.precision import OVERFLOWS_IN_FLOAT16
 from pipeline.models.weights_header import PICKLES
 from pipeline.schedulers import SAMPLERS
@@ -501,11 +502,16 @@ def test_every_option_of_darkroom_models_is_documented() -> None:
         match[1]: set(re.findall(r"`(--[\w-]+)`", match[2]))
         for match in re.finditer(
             r"^\| `darkroom models (\w+)[^`]*` \|[^|]*\|(.*)\|$",
-            section("docs/model-registry.md", "Commands"),
+            section("docs/models-and-hubs.md", "Commands"),
             re.MULTILINE,
         )
     }
     assert documented == options_of(click_command().commands["models"])
+
+
+def test_every_request_is_documented_with_what_it_tells() -> None:
+    documented = [row[2:] for row in rows_of(section("docs/models-and-hubs.md", "Privacy"))]
+    assert documented == [[form.path, form.tells] for form in FORMS]
 
 
 def options_of(group: Any) -> dict[str, set[str]]:
@@ -522,7 +528,7 @@ def test_exit_codes_are_those_of_the_code() -> None:
     assert {int(cell) for cell in first_cells(run_py)} == codes == {0, 2, 3, 4}
     from jobs.reproduce import EXIT_DIFFERENT, EXIT_EQUAL
 
-    own = {EXIT_EQUAL, EXIT_DIFFERENT, cli.EXIT_BAD_INPUT, manifest_cli.EXIT_FAULTS_FOUND}
+    own = {EXIT_EQUAL, EXIT_DIFFERENT, cli.EXIT_BAD_INPUT, manifest_cli.EXIT_FAULTS_FOUND, batch.EXIT_STOPPED}
     assert {int(cell) for cell in first_cells(darkroom)} == own
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,9 @@ Scheme = Literal["hf", "civitai", "sha256", "path", "name"]
 SHORTEST_HASH = 10
 """Digits of a hash that are taken for it: those that A1111 and CivitAI show of a model (AutoV2)."""
 
+CONFIGURATION = "model_index.json"
+"""As the file of a reference: the configurations and vocabularies of a diffusers repository, without its weights."""
+
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _HUGGINGFACE = re.compile(
     r"(?P<repository>[^/@]+/[^/@]+)(?:@(?P<revision>refs/[a-z]+/\w+|[A-Za-z0-9][A-Za-z0-9_.+-]*))?(?:/(?P<file>.*))?"
@@ -29,7 +33,9 @@ _HUGGINGFACE = re.compile(
 _HASH = re.compile(rf"[0-9a-f]{{{SHORTEST_HASH},64}}")
 _MOST_CHARACTERS = 1_000
 _ADDRESS = ("http:", "https:")
-_SCHEMES = ("hf:", "civitai:", "sha256:")
+SCHEMES = ("hf:", "civitai:", "sha256:")
+"""How references begin that mean the same on every machine."""
+
 _EXPECTED = "expected hf:org/name, civitai:<id>, sha256:<hash>, the path of a file or folder, or a model's name"
 
 _HUGGINGFACE_PAGE = re.compile(
@@ -85,6 +91,13 @@ def parse(reference: str) -> Reference:
     return Reference(text, "path" if _is_path(text) else "name")
 
 
+def asked_for(reference: Reference, noun: str) -> Reference:
+    """What is fetched where a reference stands: for a `model.config` a repository without its weights."""
+    if noun != "model.config" or reference.scheme != "hf" or reference.file:
+        return reference
+    return replace(reference, text=f"{reference.text}/{CONFIGURATION}", file=CONFIGURATION)
+
+
 def resolve(reference: str, noun: str = "model") -> Path:
     """The local file or folder that a reference means, without asking anybody else.
 
@@ -95,7 +108,7 @@ def resolve(reference: str, noun: str = "model") -> Path:
     """
     if noun == "model" and reference in EMBEDDED:
         return EMBEDDED[reference]
-    if not reference.startswith((*_SCHEMES, *_ADDRESS)) and (path := _existing(reference)):
+    if not reference.startswith((*SCHEMES, *_ADDRESS)) and (path := _existing(reference)):
         return path
     if noun == "image":
         raise ModelError(f"image {reference!r}: no such file (looked in {Path.cwd()})")
@@ -119,13 +132,13 @@ def resolve(reference: str, noun: str = "model") -> Path:
     return place
 
 
-def is_remote(reference: str) -> bool:
+def is_remote(reference: str, noun: str = "model") -> bool:
     """Whether a reference names weights on another machine (`hf:org/name`, `civitai:123`) that are not on this one.
 
-    False for what is no reference: `resolve` says what is wrong with it. Raises `ModelError` if the registry cannot be
-    read.
+    `noun` is as in `resolve`. False for what is no reference: `resolve` says what is wrong with it. Raises `ModelError`
+    if the registry cannot be read.
     """
-    if not reference.startswith(_SCHEMES):
+    if not reference.startswith(SCHEMES):
         return False
     try:
         parsed = parse(reference)
@@ -133,7 +146,7 @@ def is_remote(reference: str) -> bool:
         return False
     from pipeline.models.registry.resolving import is_known
 
-    return not is_known(parsed)
+    return not is_known(asked_for(parsed, noun))
 
 
 def name_of(reference: str, path: Path) -> str:
@@ -170,17 +183,22 @@ def _existing(reference: str) -> Path | None:
 
 def _not_here(reference: Reference, noun: str) -> ModelError:
     text = reference.text
+    fetched_with = f"darkroom models download {shlex.quote(asked_for(reference, noun).text)}"
     if reference.scheme in ("hf", "civitai"):
         return ModelError(
-            f"{noun} {text!r}: not on this machine, and this version downloads nothing; download it by hand into a "
-            "folder, take that in with: darkroom models scan FOLDER, and give its path or name"
+            f"{noun} {text!r}: not on this machine; fetch it with: {fetched_with} (with hub.auto_download=true a run "
+            "does so itself)"
         )
     if reference.scheme == "sha256":
+        whole = f", or ask CivitAI for it with: {fetched_with}" if len(reference.sha256 or "") == 64 else ""
         return ModelError(
             f"{noun} {text!r}: nothing on this machine is known to have this hash; take its folder in with: "
-            "darkroom models scan FOLDER, and have what is new hashed with: darkroom models verify"
+            f"darkroom models scan FOLDER, and have what is new hashed with: darkroom models verify{whole}"
         )
-    hub = f"; for the repository on Hugging Face write hf:{text}" if _REPOSITORY.fullmatch(text) else ""
+    if _REPOSITORY.fullmatch(text):
+        hub = f"; for the repository on Hugging Face write hf:{text}"
+    else:
+        hub = f"; fetch what is called so with: {fetched_with}" if reference.scheme == "name" else ""
     looked = f"{noun} {text!r}: no such {'folder or file' if noun == 'model' else 'file'} (looked in {Path.cwd()})"
     named = ", and `darkroom models list` shows no such name" if reference.scheme == "name" else ""
     if noun != "model":

@@ -70,11 +70,18 @@ def inspect_single_file(path: Path, config: Path | None, supplied: Collection[st
     )
 
 
+def missing_parts(facts: FileFacts, supplied: Collection[str] = ()) -> list[str]:
+    """Components whose weights a file of a model leaves out, but for those in `supplied`, which come from elsewhere."""
+    there = {*supplied, *(component.name for component in facts.components)}
+    family = FAMILIES[facts.families[0]]
+    return [name for name in family.parameters if name not in there and name not in OPTIONAL]
+
+
 def _configuration(facts: FileFacts, family: Family, config: Path | None, supplied: Collection[str]) -> ModelFiles:
     """The folder beside the file, checked to be of the same model."""
     path = facts.path
     there = {*supplied, *(component.name for component in facts.components)}
-    missing = [name for name in family.parameters if name not in there and name not in OPTIONAL]
+    missing = missing_parts(facts, supplied)
     if config is None and not missing:
         config = SHIPPED.get(family.name)
     if config is None:

@@ -55,7 +55,7 @@ def test_distilled_models_take_few_steps_and_no_guidance(name: str) -> None:
 def test_weights_that_are_not_here_end_in_one_clear_line(name: str) -> None:
     with pytest.raises(
         ModelError,
-        match=r"not on this machine, and this version downloads nothing; .* darkroom models scan FOLDER",
+        match=r"not on this machine; fetch it with: darkroom models download .* hub\.auto_download=true",
     ) as error:
         resolve(profile(name).source)
     assert "\n" not in str(error.value)

@@ -168,7 +168,7 @@ def test_a_remote_model_is_planned_for_by_its_published_sizes_and_never_run(
     remote = {"family": "flux", "sampling": {"width": 1024, "height": 1024}}
     source, sampling = "hf:black-forest-labs/FLUX.1-dev", {"width": 1024, "height": 1024}
     (line,) = faults(capfd, tmp_path / "out", source, model=remote, sampling=sampling)
-    assert "'hf:black-forest-labs/FLUX.1-dev': not on this machine, and this version downloads nothing; " in line
+    assert "'hf:black-forest-labs/FLUX.1-dev': not on this machine; fetch it with: darkroom models download " in line
     config = {
         "prompts": {"lines": ["a house"]},
         "model": {"source": source, **remote},

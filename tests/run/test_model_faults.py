@@ -93,7 +93,7 @@ def test_lone_denoiser_hub_name_and_lost_path_are_no_models(
     assert len(lines) == 3  # all faults of a sweep at once
     assert (
         "holds only unet; give model.config" in lines[0]
-        and "'hf:org/name': not on this machine, and this version downloads nothing; " in lines[1]
+        and "'hf:org/name': not on this machine; fetch it with: darkroom models download " in lines[1]
         and "no such folder" in lines[2]
     )
 

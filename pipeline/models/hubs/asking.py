@@ -8,8 +8,10 @@ from typing import Any
 
 from pipeline.errors import Unreachable, UnsafeAnswer
 from pipeline.models.hubs.cache import keep, kept
-from pipeline.models.hubs.limits import RequestKind
+from pipeline.models.hubs.headers import ANSWERS
+from pipeline.models.hubs.limits import BUCKETS, RequestKind
 from pipeline.models.hubs.patience import Patience, retry_after_s
+from pipeline.models.hubs.remote_models import LABELS
 from pipeline.models.hubs.results import NotFound, Offline, Ok, Outcome, Problem, RateLimited, Refused
 from pipeline.models.hubs.transport import Transport
 
@@ -47,7 +49,7 @@ def ask(
     failures = 0
     while True:
         try:
-            with transport.get(url, kind=kind, accept="application/json, */*", max_bytes=most_bytes) as response:
+            with transport.get(url, kind=kind, accept=ANSWERS, max_bytes=most_bytes) as response:
                 answer = Answer(response.status, response.headers, response.read())
         except Unreachable as error:
             return Offline(what, str(error))
@@ -56,8 +58,11 @@ def ask(
         failures += 1
         if answer.status not in _BUSY or _is_final(answer):
             return answer
+        crowded = answer.status == 429
+        label = LABELS[BUCKETS[kind].hub]
+        why = f"{label} asks for fewer requests" if crowded else f"{label} is out of order (status {answer.status})"
         asked_s = retry_after_s(answer.headers)
-        if not _PATIENCE.wait(failures, crowded=answer.status == 429, asked_s=asked_s):
+        if not _PATIENCE.wait(failures, crowded=crowded, asked_s=asked_s, why=why, say=transport.say):
             return answer
 
 

@@ -14,12 +14,13 @@ from pipeline.models.hubs import civitai, huggingface
 from pipeline.models.hubs.civitai_answers import title
 from pipeline.models.hubs.json_fields import words
 from pipeline.models.hubs.remote_models import Hub
-from pipeline.models.hubs.results import NotFound, Ok, Outcome
+from pipeline.models.hubs.results import NotFound, Ok, Outcome, Problem
+from pipeline.models.hubs.settings import HubSettings
 from pipeline.models.hubs.settings_in_text import settings_in, settings_of
 from pipeline.models.hubs.transport import Transport
 from pipeline.models.hubs.version_files import KINDS, family_of_base
-from pipeline.models.references import Reference
-from pipeline.models.registry.records import StoredKind
+from pipeline.models.references import Reference, parse
+from pipeline.models.registry.records import StoredKind, StoredModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Card:
 
     `settings` are the author's recommendations by our names (`steps`, `guidance_scale`, `sampler`, `clip_skip`,
     `weight`), each a number, a range or a word, as the author puts it. `at` is when the hub said all this (UTC, ISO).
+    `obstacle` is what keeps the model from being had, as far as that is known before it is fetched.
     """
 
     hub: Hub
@@ -42,6 +44,7 @@ class Card:
     tags: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     text: str = ""
+    obstacle: Problem | None = None
 
     @property
     def age_days(self) -> float:
@@ -60,6 +63,19 @@ def card(transport: Transport, reference: Reference, *, anew: bool = False) -> O
     if reference.scheme == "civitai" and reference.number:
         return _of_version(transport, reference.number, fresh_s)
     return NotFound(reference.text, "has no card, since it names no model of a hub")
+
+
+def card_of(model: StoredModel) -> Reference | None:
+    """By what reference the card of a model on this machine is kept; None if no hub is known to have it."""
+    if model.source != "local":
+        return parse(model.reference)
+    return parse(f"civitai:{model.version_id}") if model.version_id else None
+
+
+def kept_card(settings: HubSettings, reference: Reference) -> Card | None:
+    """The card that was kept, of whatever age; nobody is asked."""
+    said = card(Transport(settings, asks=False), reference)
+    return said.value if isinstance(said, Ok) else None
 
 
 def _of_repository(transport: Transport, reference: Reference, fresh_s: float | None) -> Outcome[Card]:
@@ -83,6 +99,7 @@ def _of_repository(transport: Transport, reference: Reference, fresh_s: float | 
         tags=tuple(tag for tag in value["tags"] if ":" not in tag),
         settings=settings_in(text),
         text=text,
+        obstacle=huggingface.obstacle(transport, value, f"hf:{name}"),
     )
     return Ok(found, said.at, said.stale)
 
@@ -121,5 +138,6 @@ def _of_answer(transport: Transport, said: Ok[Any], fresh_s: float | None) -> Ou
         tags=tuple(more.get("tags", ())),
         settings={**settings_of(value["pictures"]), **settings_in(text)},
         text=text,
+        obstacle=civitai.obstacle(transport, value, value["model"], f"civitai:{value['id']}"),
     )
     return Ok(found, said.at, said.stale)

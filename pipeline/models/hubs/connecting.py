@@ -13,19 +13,23 @@ from typing import Any
 
 import httpcore2
 
-from pipeline.errors import Unreachable
-from pipeline.models.hubs.addresses import Resolve, public_addresses
+from pipeline.errors import Unreachable, UnsafeAnswer
+from pipeline.models.hubs.addresses import LOOKED_UP_S, Resolve, addresses_of, public_addresses
+
+MOST_HEAD_BYTES = 256 * 2**10
+"""So much may come before the body. h11 takes a head of up to 100 KiB, but any number of provisional ones (1xx)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
     """How long a server may take. Only time spent waiting for it counts.
 
-    `connect_s` for a connection, `silence_s` between two arrivals of bytes. From the first byte on, `window_s` must
-    bring `min_bytes_per_s` on average; a server that drips would else hold a download for ever. CivitAI's searches have
-    been seen to take 20 s (reliability.md 3.2, trap 3).
+    `looked_up_s` for the host's addresses, `connect_s` for a connection to one of them, `silence_s` between two
+    arrivals of bytes. From the first byte on, `window_s` must bring `min_bytes_per_s` on average; a server that drips
+    would else hold a download for ever. CivitAI's searches have been seen to take 20 s (reliability.md 3.2, trap 3).
     """
 
+    looked_up_s: float = LOOKED_UP_S
     connect_s: float = 10.0
     silence_s: float = 60.0
     window_s: float = 60.0
@@ -33,7 +37,10 @@ class Pace:
 
 
 class CheckedNetwork(httpcore2.NetworkBackend):
-    """Opens connections: to what `trusted` says as it is named, else to public addresses only."""
+    """Opens connections: to what `trusted` says wherever it is, else to public addresses only.
+
+    `head_ended` is set once the answer's body begins; what comes before may not have more than `MOST_HEAD_BYTES`.
+    """
 
     def __init__(
         self,
@@ -46,6 +53,7 @@ class CheckedNetwork(httpcore2.NetworkBackend):
         self._pace = pace
         self._resolve = resolve
         self._trusted = trusted
+        self.head_ended = False
 
     def connect_tcp(
         self,
@@ -56,20 +64,24 @@ class CheckedNetwork(httpcore2.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.NetworkStream:
         """Connect to the first of the host's addresses that answers. Raises as `public_addresses`, and httpcore's."""
-        addresses = [host] if self._trusted(host, port) else public_addresses(host, port, self._resolve)
+        found = addresses_of if self._trusted(host, port) else public_addresses
+        addresses = found(host, port, self._resolve, self._pace.looked_up_s)
+        ends = time.monotonic() + self._pace.connect_s
         for position, address in enumerate(addresses):
+            left = len(addresses) - position
+            share_s = max(0.1, ends - time.monotonic()) / left
             try:
-                stream = self._network.connect_tcp(address, port, self._pace.connect_s, local_address, socket_options)
+                stream = self._network.connect_tcp(address, port, share_s, local_address, socket_options)
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
-                if position == len(addresses) - 1:
+                if left == 1:
                     raise
             else:
-                return WatchedStream(stream, self._pace, host)
+                return WatchedStream(stream, self._pace, host, head_ended=lambda: self.head_ended)
         raise AssertionError("there is always an address")
 
 
 class WatchedStream(httpcore2.NetworkStream):
-    """A connection that raises `Unreachable` once its server is too slow."""
+    """A connection that raises `Unreachable` once its server is too slow, and `UnsafeAnswer` for an endless head."""
 
     def __init__(
         self,
@@ -77,11 +89,14 @@ class WatchedStream(httpcore2.NetworkStream):
         pace: Pace,
         host: str,
         clock: Callable[[], float] = time.monotonic,
+        head_ended: Callable[[], bool] = lambda: True,
     ) -> None:
         self._stream = stream
         self._pace = pace
         self._host = host
         self._clock = clock
+        self._head_ended = head_ended
+        self._head_bytes = 0
         self._waited_s = 0.0
         self._bytes = 0
 
@@ -92,6 +107,10 @@ class WatchedStream(httpcore2.NetworkStream):
         if self._bytes:  # before the first byte the server may think
             self._waited_s += self._clock() - began
         self._bytes += len(data)
+        if not self._head_ended():
+            self._head_bytes += len(data)
+            if self._head_bytes > MOST_HEAD_BYTES:
+                raise UnsafeAnswer(f"{self._host}: sends headers without end")
         if self._waited_s >= self._pace.window_s:
             if self._bytes < self._waited_s * self._pace.min_bytes_per_s:
                 raise Unreachable(f"{self._host}: sends so slowly ({self._bytes} bytes in {self._waited_s:.0f} s)")
@@ -111,7 +130,7 @@ class WatchedStream(httpcore2.NetworkStream):
     ) -> httpcore2.NetworkStream:
         """The same connection, encrypted; the certificate must be the one of `server_hostname`."""
         encrypted = self._stream.start_tls(ssl_context, server_hostname, self._pace.connect_s)
-        return WatchedStream(encrypted, self._pace, self._host, self._clock)
+        return WatchedStream(encrypted, self._pace, self._host, self._clock, self._head_ended)
 
     def get_extra_info(self, info: str) -> Any:
         """What httpcore asks of its own streams."""

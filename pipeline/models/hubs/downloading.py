@@ -73,7 +73,7 @@ def download(
     one = _Download(
         target, sha256, size_bytes, transport, plain(name, 80) or "a file", progress, patience or Patience()
     )
-    with one.plain_disk_faults(), held_partial(target) as partial:
+    with one.plain_disk_faults(), held_partial(target, one.say_waiting) as partial:
         if partial is None:
             return target
         one.drop_nonsense(partial)
@@ -106,6 +106,9 @@ class _Download:
     name: str
     progress: Progress | None
     patience: Patience
+
+    def say_waiting(self) -> None:
+        self.transport.say(f"{self.name}: another process is fetching it; waiting for that")
 
     @contextmanager
     def plain_disk_faults(self) -> Iterator[None]:
@@ -149,16 +152,19 @@ class _Download:
                 if damaged:
                     raise
                 damaged = True
-            except Unreachable:
+            except Unreachable as error:
                 failures = 1 if partial.size - before >= _GAIN_BYTES else failures + 1
-                if not self.patience.wait(failures):
+                if not self.patience.wait(failures, why=f"{self.name}: {error}", say=self.transport.say):
                     raise
             except _Refused as error:
                 status = error.refusal.status
                 failures, missing = failures + 1, missing + (status == 404)
                 again = status in (408, 425, 429) or status >= 500 or (status == 404 and missing < _MISSING_TRIES)
                 asked_s = retry_after_s(error.refusal.headers)
-                if not again or not self.patience.wait(failures, crowded=status == 429, asked_s=asked_s):
+                why = f"{self.name}: {source.label} {error.refusal.say().partition(';')[0]}"
+                if not again or not self.patience.wait(
+                    failures, crowded=status == 429, asked_s=asked_s, why=why, say=self.transport.say
+                ):
                     raise
 
     def _ask(self, source: FileSource, partial: PartialFile) -> None:
@@ -171,7 +177,7 @@ class _Download:
                     return  # it was whole already, or its hash will show that it is not
                 raise _Damaged("has not as many bytes as were promised")
             if answer.status not in (200, 206):
-                raise _Refused(Refusal(source, answer.status, answer.headers, _beginning(answer)))
+                raise _Refused(Refusal(source, answer.status, answer.headers, beginning(answer)))
             _refuse_pages(answer)
             if answer.status == 200 and start:
                 partial.restart()
@@ -222,7 +228,8 @@ def _refuse_pages(answer: Response) -> None:
         raise _Unusable(f"sends {thing} in place of the file; its author may ask for a login")
 
 
-def _beginning(answer: Response) -> bytes:
+def beginning(answer: Response) -> bytes:
+    """As much of an answer as it takes to see why it is no file."""
     body = b""
     try:
         for chunk in answer.body:

@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from pipeline.errors import DownloadError, ModelError
-from pipeline.models.hubs import civitai, huggingface, repositories, versions
+from pipeline.models.hubs import huggingface, repositories, versions
 from pipeline.models.hubs.asking import Answer
 from pipeline.models.hubs.cache import keep_place, kept_places
 from pipeline.models.hubs.cards import card
 from pipeline.models.hubs.file_sources import FileSource, HubRefused
+from pipeline.models.hubs.partial_file import partial_path
 from pipeline.models.hubs.progress_bars import Progress
+from pipeline.models.hubs.refusals import civitai_refusal
 from pipeline.models.hubs.remote_models import RemoteFile, RemoteModel
-from pipeline.models.hubs.results import NeedsLogin, NotFound, Ok, Outcome, Refused
+from pipeline.models.hubs.results import NotFound, Ok, Outcome, Refused
 from pipeline.models.hubs.small_files import fetch_small
 from pipeline.models.hubs.transport import Transport
-from pipeline.models.references import Reference, parse
+from pipeline.models.references import CONFIGURATION, Reference, parse
 from pipeline.models.registry.content import blob_path, snapshot, suffix_of
 from pipeline.models.registry.database import Registry
 from pipeline.models.registry.folders import store_folder
@@ -37,8 +39,8 @@ class DownloadPlan:
 
     @property
     def bytes(self) -> int:
-        """Bytes to fetch, as far as the hub tells sizes."""
-        return sum(file.bytes or 0 for file in self.missing)
+        """Bytes still to fetch, as far as the hub tells sizes; what an earlier download has left is not among them."""
+        return sum(rest_bytes(file) for file in self.missing)
 
     @property
     def fits(self) -> bool:
@@ -64,7 +66,7 @@ def find_remote(transport: Transport, reference: Reference) -> Outcome[RemoteMod
 
 def plan(model: RemoteModel) -> DownloadPlan:
     """What is still to be fetched of a model, and the room there is for it."""
-    return DownloadPlan(model, tuple(file for file in model.files if not _is_here(file)), _free_bytes())
+    return DownloadPlan(model, tuple(file for file in model.files if not _is_here(file)), free_bytes())
 
 
 def fetch(
@@ -113,7 +115,7 @@ def _fetched(
         places = {name: path}
     files = [StoredFile.at(place, name, sha256=known[name], owned=True) for name, place in places.items()]
     try:
-        look = look_at(path)
+        look = look_at(path, configuration=parse(model.reference).file == CONFIGURATION)
     except ModelError as error:
         # What the store calls it says nothing to the user.
         raise ModelError(f"{model.reference}: cannot be used: {str(error).replace(path.name, model.name)}") from None
@@ -144,8 +146,10 @@ def _fetch_weights(
     """One file of weights into the store, from wherever hubs have offered it; returns its SHA-256."""
     if file.sha256 is None:
         return Refused(model.reference, f"the hub gives no SHA-256 by which {file.name} could be checked")
+    from pipeline.models.hubs.download_speed import Speedometer
     from pipeline.models.hubs.downloading import download
 
+    speedometer = Speedometer(progress)
     places = dict.fromkeys([(model.hub, file.url), *kept_places(file.sha256)])
     keep_place(file.sha256, model.hub, file.url)
     sources = [
@@ -161,17 +165,15 @@ def _fetch_weights(
             size_bytes=file.bytes if file.exact else None,
             transport=transport,
             name=file.name,
-            progress=progress,
+            progress=speedometer,
         )
     except HubRefused as refused:
         said = refused.refusals[0]
         answer = Answer(said.status, said.headers, said.body)
         if model.hub == "huggingface":
             return huggingface.refusal(answer, model.reference)
-        problem = civitai.refusal(answer, model.reference)
-        if isinstance(problem, NeedsLogin):
-            civitai.remember_login(transport, model.version_id or 0)
-        return problem
+        return civitai_refusal(answer, model, transport)
+    speedometer.remember()
     return Ok(file.sha256, now())
 
 
@@ -179,7 +181,15 @@ def _is_here(file: RemoteFile) -> bool:
     return file.sha256 is not None and blob_path(file.sha256, suffix_of(file.name)).is_file()
 
 
-def _free_bytes() -> int:
+def rest_bytes(file: RemoteFile) -> int:
+    """What is still to come of a file, as far as the hub tells its size."""
+    if file.sha256 is None or file.bytes is None:
+        return file.bytes or 0
+    left = partial_path(blob_path(file.sha256, suffix_of(file.name)))
+    return max(0, file.bytes - (left.stat().st_size if left.is_file() else 0))
+
+
+def free_bytes() -> int:
     """Room on the disk on which the store is, or will be."""
     store = store_folder()
     return shutil.disk_usage(next(folder for folder in (store, *store.parents) if folder.exists())).free

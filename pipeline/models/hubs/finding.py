@@ -18,7 +18,7 @@ from pipeline.models.hubs.searching import ASKED, HUBS
 from pipeline.models.hubs.searching import Found as Found
 from pipeline.models.hubs.searching import search as search
 from pipeline.models.hubs.transport import Transport
-from pipeline.models.references import EMBEDDED, Reference, parse, resolve
+from pipeline.models.references import EMBEDDED, Reference, asked_for, parse, resolve
 from pipeline.models.registry.database import Registry
 from pipeline.models.registry.records import StoredKind, StoredModel, now
 from pipeline.models.registry.resolving import find_place, is_known
@@ -52,6 +52,15 @@ class Fetched:
     tried: tuple[Attempt, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What `find_or_download` would do: `plan` is what would be fetched, `path` is where it is already."""
+
+    tried: tuple[Attempt, ...]
+    plan: DownloadPlan | None = None
+    path: Path | None = None
+
+
 def ensure_downloaded(
     reference: str, registry: Registry, transport: Transport, *, noun: str = "model", progress: Progress | None = None
 ) -> Path:
@@ -63,7 +72,7 @@ def ensure_downloaded(
     place = _local(reference, noun)
     if place:
         return place
-    parsed = parse(reference)
+    parsed = asked_for(parse(reference), noun)
     if parsed.scheme in ("path", "name"):
         return resolve(reference, noun)  # which says what is wrong
     stored = _fetched(parsed, registry, transport, noun, progress)
@@ -88,10 +97,7 @@ def find_or_download(
     noun = _NOUNS[kind]
     if place := _local(named, noun):
         return Fetched(place, named, False, (Attempt("this machine", "found"),))
-    parsed = parse(named)
-    if parsed.scheme == "path":
-        resolve(named, noun)  # which says what is wrong
-    tried = [Attempt("this machine", "not here")]
+    parsed, tried = _not_here(named, noun)
     for where, reference in _offers(parsed, transport, kind, tried):
         try:
             stored = _fetched(reference, registry, transport, noun, progress)
@@ -101,19 +107,45 @@ def find_or_download(
         tried.append(Attempt(where, stored.say()))
         if isinstance(stored, Ok):
             return Fetched(stored.value.path, stored.value.reference, True, tuple(tried))
-    said = "; ".join(f"{attempt.where}: {attempt.said}" for attempt in tried)
-    raise ModelError(f"{noun} {named!r}: cannot be had. {said}")
+    raise _nowhere(named, noun, tried)
+
+
+def plan_by_name(named: str, transport: Transport, *, kind: StoredKind | None = None) -> Planned:
+    """What `find_or_download` would fetch, without fetching it. Raises as that does."""
+    noun = _NOUNS[kind]
+    if place := _local(named, noun):
+        return Planned((Attempt("this machine", "found"),), path=place)
+    parsed, tried = _not_here(named, noun)
+    for where, reference in _offers(parsed, transport, kind, tried):
+        remote = _fitting(find_remote(transport, reference), noun)
+        tried.append(Attempt(where, remote.say()))
+        if isinstance(remote, Ok):
+            return Planned(tuple(tried), plan(remote.value))
+    raise _nowhere(named, noun, tried)
 
 
 def plan_download(reference: str, transport: Transport, *, noun: str = "model") -> Outcome[DownloadPlan | Path]:
     """What a download would fetch, or the path if it is here already. Raises `ModelError` for what is no reference."""
     if place := _local(reference, noun):
         return Ok(place, now())
-    parsed = parse(reference)
+    parsed = asked_for(parse(reference), noun)
     if parsed.scheme in ("path", "name"):
         return Ok(resolve(reference, noun), now())
     remote = _fitting(find_remote(transport, parsed), noun)
     return Ok(plan(remote.value), remote.at, remote.stale) if isinstance(remote, Ok) else remote
+
+
+def _not_here(named: str, noun: str) -> tuple[Reference, list[Attempt]]:
+    """What is looked for elsewhere, and the first entry of what was tried. Raises `ModelError` for a path."""
+    parsed = parse(named)
+    if parsed.scheme == "path":
+        resolve(named, noun)  # which says what is wrong
+    return parsed, [Attempt("this machine", "not here")]
+
+
+def _nowhere(named: str, noun: str, tried: list[Attempt]) -> ModelError:
+    said = "; ".join(f"{attempt.where}: {attempt.said}" for attempt in tried)
+    return ModelError(f"{noun} {named!r}: cannot be had. {said}")
 
 
 def _fetched(
@@ -126,11 +158,16 @@ def _fetched(
 def _fitting(remote: Outcome[RemoteModel], noun: str) -> Outcome[RemoteModel]:
     """What the hub surely knows to be something else than is looked for is not fetched for it."""
     wanted = next((kind for kind, one in _NOUNS.items() if one == noun and kind), None)
-    # "model" is also said where the kind is not known, and a VAE may be taken out of a whole model.
-    if not isinstance(remote, Ok) or wanted in (None, "checkpoint", "vae"):
+    # "model" is also said where the kind is not known.
+    if not isinstance(remote, Ok) or wanted in (None, "checkpoint"):
         return remote
     model = remote.value
-    is_sure = model.hub == "civitai" or any(file.name == "model_index.json" for file in model.files)
+    is_pipeline = any(file.name == "model_index.json" for file in model.files)
+    if wanted == "vae":  # which may be taken out of a whole model in one file
+        if not is_pipeline:
+            return remote
+        return Refused(model.reference, f"is a whole model; its VAE alone is {model.reference}/vae")
+    is_sure = model.hub == "civitai" or is_pipeline
     if is_sure and model.kind not in (None, wanted):
         return Refused(model.reference, f"is of the kind {model.kind}, and {noun} was asked for")
     return remote
@@ -141,7 +178,7 @@ def _local(text: str, noun: str) -> Path | None:
     parsed = parse(text)
     if parsed.scheme in ("path", "name") and (text in EMBEDDED or _exists(text)):
         return resolve(text, noun)
-    return find_place(parsed, noun) if parsed.scheme != "path" and is_known(parsed) else None
+    return find_place(parsed, noun) if parsed.scheme != "path" and is_known(asked_for(parsed, noun)) else None
 
 
 def _exists(text: str) -> bool:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.models.hubs.remote_models import Hub
+from pipeline.models.hubs.remote_models import LABELS, Hub
+from pipeline.models.hubs.waiting import TOLD_S, Say, lock, say_nothing
 
 RequestKind = Literal["huggingface.api", "huggingface.file", "civitai.api", "civitai.file"]
 
@@ -42,13 +43,19 @@ BUCKETS: dict[RequestKind, Bucket] = {
 class Limits:
     """The buckets, kept in small files in `folder`; where that cannot be written, each process has its own.
 
-    `clock` is in seconds and the same for all processes.
+    `clock` is in seconds and the same for all processes. `say` is told of waits that last.
     """
 
     def __init__(
-        self, folder: Path, *, clock: Callable[[], float] = time.time, sleep: Callable[[float], None] = time.sleep
+        self,
+        folder: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+        say: Say = say_nothing,
     ) -> None:
         self._folder = folder
+        self._say = say
         self._clock = clock
         self._sleep = sleep
         self._own: dict[RequestKind, str] = {}
@@ -63,14 +70,21 @@ class Limits:
                 os.pwrite(fd, state.encode(), 0)
         except OSError:
             self._own[kind], wait_s = self._taken(bucket, self._own.get(kind, ""))
+        if wait_s > TOLD_S:
+            self._say(f"{LABELS[bucket.hub]}: waiting {wait_s:.0f} s, so as not to ask it too often")
         if wait_s > 0:
             self._sleep(wait_s)
 
     @contextmanager
     def turn(self, kind: RequestKind) -> Iterator[None]:
         """Hold the only turn for the block, where there is only one."""
+        bucket = BUCKETS[kind]
+
+        def waiting() -> None:
+            self._say(f"{LABELS[bucket.hub]}: one file at a time; waiting for another process to have fetched its own")
+
         try:
-            turn = _locked(self._folder / f"{kind}.turn") if BUCKETS[kind].one_at_a_time else None
+            turn = _locked(self._folder / f"{kind}.turn", waiting) if bucket.one_at_a_time else None
             if turn:
                 turn.__enter__()
         except OSError:  # nowhere to lock: nobody else can be seen
@@ -99,11 +113,12 @@ class Limits:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[int]:
+def _locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[int]:
+    """The file, held; `waiting` is called if that takes long. Without it none is expected to hold it for long."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        lock(fd, waiting) if waiting else fcntl.flock(fd, fcntl.LOCK_EX)
         yield fd
     finally:
         os.close(fd)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from pipeline.models.hubs.waiting import lock
 
 START_BYTES = 32
 """So much of the beginning is kept at hand: enough to tell what a file is."""
@@ -60,16 +61,22 @@ class PartialFile:
             self.start += data[: START_BYTES - len(self.start)]
 
 
+def partial_path(target: Path) -> Path:
+    """Where what is to become the target grows."""
+    return target.with_name(f"{target.name}.partial")
+
+
 @contextmanager
-def held_partial(target: Path) -> Iterator[PartialFile | None]:
+def held_partial(target: Path, waiting: Callable[[], None]) -> Iterator[PartialFile | None]:
     """The target's partial file, with this process as its only writer; None if the target is there.
 
-    While another process is at it, this one waits, and then finds the target or what the other has left. The lock is
-    the kernel's and on the file itself, so it ends with its process and leaves nothing behind. Raises `OSError`.
+    While another process is at it, this one waits, and then finds the target or what the other has left; `waiting` is
+    called if that takes long. The lock is the kernel's and on the file itself, so it ends with its process and leaves
+    nothing behind. Raises `OSError`.
     """
-    path = target.with_name(f"{target.name}.partial")
+    path = partial_path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    fd = _locked(target, path)
+    fd = _locked(target, path, waiting)
     if fd is None:
         yield None
         return
@@ -83,11 +90,11 @@ def held_partial(target: Path) -> Iterator[PartialFile | None]:
         os.close(fd)
 
 
-def _locked(target: Path, path: Path) -> int | None:
+def _locked(target: Path, path: Path, waiting: Callable[[], None]) -> int | None:
     while not target.exists():
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            lock(fd, waiting)
         except BaseException:
             os.close(fd)
             raise

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from pipeline.models.hubs.waiting import TOLD_S, Say, say_nothing
+
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -26,12 +28,26 @@ class Patience:
     sleep: Callable[[float], None] = time.sleep
     chance: Callable[[], float] = random.random
 
-    def wait(self, failures: int, *, crowded: bool = False, asked_s: float | None = None) -> bool:
-        """Sleep after so many failures in a row, or as long as the server asked; False where that is too long."""
+    def wait(
+        self,
+        failures: int,
+        *,
+        crowded: bool = False,
+        asked_s: float | None = None,
+        why: str = "",
+        say: Say = say_nothing,
+    ) -> bool:
+        """Sleep after so many failures in a row, or as long as the server asked; False where that is too long.
+
+        `say` is told of a longer wait, and `why`.
+        """
         if failures >= self.attempts or (asked_s or 0.0) > self.longest_s:
             return False
         longest = min(self.longest_s, (self.crowded_s if crowded else self.first_s) * 2.0 ** (failures - 1))
-        self.sleep(longest * (0.5 + self.chance() / 2) if asked_s is None else asked_s)
+        seconds = longest * (0.5 + self.chance() / 2) if asked_s is None else asked_s
+        if seconds > TOLD_S:
+            say(f"{why}; trying again in {seconds:.0f} s")
+        self.sleep(seconds)
         return True
 
 

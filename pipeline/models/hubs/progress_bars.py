@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 Progress = Callable[[str, int, int | None], None]
 """Told the file's name, the bytes of it that are here, and of how many (None: not known). The bytes may fall again."""
+
+
+def say_beside_bars(line: str) -> None:
+    """Print a line on standard error, above the bars that may stand there."""
+    from tqdm import tqdm
+
+    tqdm.write(line, file=sys.stderr)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from pipeline.models.hubs.results import Problem
@@ -71,7 +72,7 @@ class SearchHit:
     """One find of a search, here or on a hub. `obstacle` is what keeps it from being had, as far as it is known.
 
     `short` is the name without the version's, where it has one. `downloads` is the hub's count; what is None is not
-    told in a search. `known`: lies on this machine.
+    told in a search. `path` is where it lies on this machine, None if it does not.
     """
 
     source: Source
@@ -85,4 +86,4 @@ class SearchHit:
     bytes: int | None = None
     downloads: int = 0
     obstacle: Problem | None = None
-    known: bool = False
+    path: Path | None = None

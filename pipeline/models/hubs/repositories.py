@@ -22,7 +22,7 @@ from pipeline.models.hubs.repository_files import (
 )
 from pipeline.models.hubs.results import Ok, Outcome, Refused
 from pipeline.models.hubs.transport import Transport
-from pipeline.models.references import Reference
+from pipeline.models.references import CONFIGURATION, Reference
 from pipeline.models.registry.records import now
 
 _MOST_INDEX_BYTES = 2**20
@@ -40,17 +40,18 @@ def repository(transport: Transport, reference: Reference) -> Outcome[RemoteMode
     commit = said.value["sha"]
     listed, refused = listed_files(said.value["siblings"])
     try:
-        if reference.file is None and is_pipeline(listed):
+        if reference.file in (None, CONFIGURATION) and is_pipeline(listed):
             index = _index(transport, name, commit, what)
             if not isinstance(index, Ok):
                 return index
-            chosen, inside = pipeline_files(listed, index.value), ""
+            chosen = pipeline_files(listed, index.value, weights=reference.file is None)
+            inside = reference.file or ""
         else:
             chosen, inside = _part(listed, reference.file, name)
     except Unfit as unfit:
         return Refused(what, str(unfit))
-    folder = inside == "" or chosen[0].name != inside
-    cut = len(inside) + 1 if folder and inside else 0
+    folder = inside in ("", CONFIGURATION) or chosen[0].name != inside
+    cut = len(inside) + 1 if folder and inside not in ("", CONFIGURATION) else 0
     branch = () if huggingface.COMMIT.fullmatch(revision) else (revision,)
     model = RemoteModel(
         hub="huggingface",
@@ -115,5 +116,7 @@ def _name(repository: str, inside: str) -> str:
     """The file's own name where it tells something, else the repository's."""
     from pipeline.models.registry.describing import GENERIC  # with it comes all that scans folders
 
+    if inside == CONFIGURATION:
+        return f"{repository.rpartition('/')[2]}-configuration"
     own = PurePosixPath(inside).stem
     return repository.rpartition("/")[2] if own in ("", *GENERIC) else own

@@ -78,11 +78,14 @@ def is_pipeline(files: Iterable[RepositoryFile]) -> bool:
     return any(file.name == "model_index.json" for file in files)
 
 
-def pipeline_files(files: Sequence[RepositoryFile], index: Mapping[str, Any]) -> list[RepositoryFile]:
+def pipeline_files(
+    files: Sequence[RepositoryFile], index: Mapping[str, Any], *, weights: bool = True
+) -> list[RepositoryFile]:
     """What a diffusers folder needs, by its `model_index.json`: of each component small files and one set of weights.
 
     Left out are what text-to-image does without (safety checker), single-file copies beside the folders, other
-    precisions. Raises `Unfit` for code of its own and for weights that are only pickles.
+    precisions; with `weights=False` all weights. Raises `Unfit` for code of its own and for weights that are only
+    pickles.
     """
     from pipeline.models.folder_inspection import NOT_LOADED  # with it comes all that detects families
 
@@ -101,7 +104,7 @@ def pipeline_files(files: Sequence[RepositoryFile], index: Mapping[str, Any]) ->
         inside = [file for file in files if file.name.startswith(f"{name}/") and file.name.count("/") == 1]
         if not inside:
             raise Unfit(f"it lacks the folder {name}/, which its model_index.json names")
-        chosen += _component(inside, name)
+        chosen += _component(inside, name) if weights else _small(inside)
     return chosen
 
 
@@ -155,10 +158,7 @@ def has_weights(names: Iterable[str]) -> bool:
 
 
 def _component(inside: Sequence[RepositoryFile], name: str) -> list[RepositoryFile]:
-    small = [file for file in inside if PurePosixPath(file.name).suffix.lower() in SMALL]
-    large = next((file for file in small if (file.bytes or 0) > MOST_SMALL_BYTES), None)
-    if large:
-        raise Unfit(f"its {large.name} has {large.bytes:,} bytes, which no configuration or vocabulary has")
+    small = _small(inside)
     if not any(file.name == f"{name}/config.json" for file in small):
         return small  # a tokenizer, a scheduler
     weights = [file for file in inside if file.name.endswith(".safetensors")]
@@ -174,6 +174,14 @@ def _component(inside: Sequence[RepositoryFile], name: str) -> list[RepositoryFi
     if any(PurePosixPath(file.name).name == "tokenizer_config.json" for file in small):
         return small
     raise Unfit(f"has no weights in {name}/ (*.safetensors)")
+
+
+def _small(inside: Sequence[RepositoryFile]) -> list[RepositoryFile]:
+    small = [file for file in inside if PurePosixPath(file.name).suffix.lower() in SMALL]
+    large = next((file for file in small if (file.bytes or 0) > MOST_SMALL_BYTES), None)
+    if large:
+        raise Unfit(f"its {large.name} has {large.bytes:,} bytes, which no configuration or vocabulary has")
+    return small
 
 
 def _weights(files: Sequence[RepositoryFile], where: str) -> list[RepositoryFile]:

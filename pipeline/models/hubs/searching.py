@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from pipeline.models.hubs import civitai, huggingface
+from pipeline.models.hubs.aside import begun
 from pipeline.models.hubs.remote_models import SearchHit
 from pipeline.models.hubs.results import Ok, Outcome
 from pipeline.models.hubs.transport import Transport
@@ -33,7 +34,7 @@ class Found:
 
 
 def search(
-    query: str, registry: Registry, transport: Transport, *, kind: StoredKind | None = None, limit: int = 20
+    query: str, registry: Registry, transport: Transport, *, kind: StoredKind | None = None, limit: int | None = 20
 ) -> Found:
     """Models with these words. Those here come first, then what can be had, then what cannot, marked with the reason.
 
@@ -41,15 +42,15 @@ def search(
     `RegistryError`.
     """
     words = plain(query, 100)
-    local = [_local_hit(model) for model in search_local(registry, words) if kind in (None, model.kind)]
-    here = {hit.reference.partition("@")[0] for hit in local}
+    local = here(words, registry, kind)
+    fetched = {hit.reference.partition("@")[0] for hit in local}
     notes: list[str] = []
     remote: list[SearchHit] = []
     if words:
         for said in _ask_hubs(transport, words, kind):
             if isinstance(said, Ok):
                 remote += [
-                    hit for hit in said.value if hit.reference not in here and hit.kind in (None, kind or hit.kind)
+                    hit for hit in said.value if hit.reference not in fetched and hit.kind in (None, kind or hit.kind)
                 ]
                 notes += [f"some of this is {said.say()}"] if said.stale else []
             else:
@@ -58,10 +59,15 @@ def search(
     return Found((*local, *remote)[:limit], tuple(dict.fromkeys(notes)))
 
 
+def here(query: str, registry: Registry, kind: StoredKind | None = None) -> list[SearchHit]:
+    """Models on this machine with these words, those that are called so first. Raises `RegistryError`."""
+    return [_local_hit(model) for model in search_local(registry, query) if kind in (None, model.kind)]
+
+
 def _ask_hubs(transport: Transport, words: str, kind: StoredKind | None) -> list[Outcome[list[SearchHit]]]:
     """The answers of all hubs, which are asked at the same time, in the order of `HUBS`."""
-    with ThreadPoolExecutor(len(HUBS)) as threads:
-        return list(threads.map(lambda hub: hub[1](transport, words, kind, ASKED), HUBS))
+    asked = [begun(partial(ask, transport, words, kind, ASKED)) for _, ask in HUBS]
+    return [answer.result() for answer in asked]
 
 
 def _rank(hit: SearchHit, words: str) -> tuple[bool, int, bool, int]:
@@ -81,5 +87,5 @@ def _local_hit(model: StoredModel) -> SearchHit:
         base_model=model.base_model,
         licence=model.licence,
         bytes=model.bytes,
-        known=True,
+        path=model.path,
     )

@@ -74,21 +74,23 @@ def is_allowed_host(hub: Hub, host: str) -> bool:
     return any(host.endswith(one) if one.startswith(".") else host == one for one in HOSTS[hub])
 
 
-def _faults(key: str, url: str | None, schemes: tuple[str, ...], may_hold_user: bool = False) -> list[str]:
-    """What is wrong with a URL that the user gave; it is not repeated where it may hold a password."""
-    if url is None:
-        return []
+def fault_of_url(url: str, schemes: tuple[str, ...], may_hold_user: bool = False) -> str | None:
+    """What is wrong with a URL that the user gave, without the URL: it may hold a password."""
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        return [f"{key}: is no URL; expected {schemes[0]}://host or {schemes[0]}://host:port"]
+        return f"is no URL; expected {schemes[0]}://host or {schemes[0]}://host:port"
     sound = parts.scheme in schemes and parts.hostname and port != 0 and url.isascii() and url.isprintable()
     if not sound or " " in url or parts.query or parts.fragment:
-        shown = "" if "@" in url else f" {url[:80]!r}"
-        return [
-            f"{key}{shown}: expected {', '.join(f'{scheme}://' for scheme in schemes)} and a host, nothing behind it"
-        ]
+        return f"expected {', '.join(f'{scheme}://' for scheme in schemes)} and a host, nothing behind it"
     if not may_hold_user and "@" in parts.netloc:
-        return [f"{key}: holds a user name or password, which would be sent to the hub; leave it out"]
-    return []
+        return "holds a user name or password, which would be sent to the hub; leave it out"
+    return None
+
+
+def _faults(key: str, url: str | None, schemes: tuple[str, ...], may_hold_user: bool = False) -> list[str]:
+    fault = None if url is None else fault_of_url(url, schemes, may_hold_user)
+    if url is None or fault is None:
+        return []
+    return [f"{key}: {fault}" if "@" in url else f"{key} {url[:80]!r}: {fault}"]

@@ -18,20 +18,18 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import Unreachable, UnsafeAnswer
 from pipeline.models.hubs.addresses import Resolve
+from pipeline.models.hubs.headers import ANYTHING, headers_for
 from pipeline.models.hubs.limits import BUCKETS, Limits, RequestKind
-from pipeline.models.hubs.origins import PORTS, Origin, followed, origin_of, shown_host
+from pipeline.models.hubs.origins import Origin, followed, origin_of, shown_host
 from pipeline.models.hubs.remote_models import Hub
 from pipeline.models.hubs.settings import PUBLIC_URLS, HubSettings, is_allowed_host
+from pipeline.models.hubs.waiting import Say, say_nothing
 from pipeline.models.registry.folders import data_folder
-from pipeline.version import VERSION
 
 if TYPE_CHECKING:
     import httpcore2
 
-    from pipeline.models.hubs.connecting import Pace
-
-USER_AGENT = f"darkroom/{VERSION}"
-"""All that a hub learns of the program. It must not look like a browser: CivitAI sends those to a login page."""
+    from pipeline.models.hubs.connecting import CheckedNetwork, Pace
 
 MOST_REDIRECTS = 5
 
@@ -59,21 +57,26 @@ class Response:
 class Transport:
     """Sends the requests of this process; may be shared by threads. `settings` say to whom.
 
-    `limits` is shared with other processes through the data folder. `network` and `resolve` stand in for sockets and
-    for the system's name service in tests.
+    `say` is told of waits that last. With `asks=False` nothing is sent, for what is kept of the hubs' answers: to all
+    else they are out of reach. `limits` is shared with other processes through the data folder. `network` and
+    `resolve` stand in for sockets and for the system's name service in tests.
     """
 
     def __init__(
         self,
         settings: HubSettings,
         *,
+        say: Say = say_nothing,
+        asks: bool = True,
         limits: Limits | None = None,
         pace: Pace | None = None,
         network: httpcore2.NetworkBackend | None = None,
         resolve: Resolve = socket.getaddrinfo,
     ) -> None:
         self.settings = settings
-        self._limits = limits or Limits(data_folder() / "limits")
+        self.say = say
+        self._asks = asks
+        self._limits = limits or Limits(data_folder() / "limits", say=say)
         self._pace = pace
         self._network = network
         self._resolve = resolve
@@ -88,7 +91,7 @@ class Transport:
         url: str,
         *,
         kind: RequestKind,
-        accept: str = "*/*",
+        accept: str = ANYTHING,
         range_start: int | None = None,
         max_bytes: int,
     ) -> Iterator[Response]:
@@ -102,6 +105,8 @@ class Transport:
         if url != base and not url.startswith((f"{base}/", f"{base}?")):
             raise UnsafeAnswer(f"{shown_host(url)}: is not the address of this hub, {base}")
         home = origin_of(base)
+        if not self._asks:
+            raise Unreachable(f"{shown_host(url)}: is not asked now")
         with self._limits.turn(kind):
             for hop in range(MOST_REDIRECTS + 1):
                 origin = origin_of(url)
@@ -112,7 +117,7 @@ class Transport:
                 if origin == home:
                     self._limits.wait(kind)
                 token = self.settings.token_of(hub) if hop == 0 else None
-                headers = _headers(origin, accept, range_start, token)
+                headers = headers_for(origin, accept, range_start, token)
                 with self._answer(origin, url, headers, trusted=home if base != PUBLIC_URLS[hub] else None) as answer:
                     found = {name.decode("latin-1").lower(): text.decode("latin-1") for name, text in answer.headers}
                     if answer.status not in _REDIRECTS or "location" not in found:
@@ -132,9 +137,11 @@ class Transport:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         where = httpcore2.URL(scheme=origin.scheme, host=origin.host, port=origin.port, target=target)
         request = httpcore2.Request("GET", where, headers=[(n.encode(), v.encode()) for n, v in headers])
-        with self._connections(trusted) as connections:
+        network = self._checked_network(trusted)
+        with self._connections(network) as connections:
             with _plain_faults(self._shown(origin)):
                 answer = connections.handle_request(request)
+            network.head_ended = True
             try:
                 yield answer
             finally:
@@ -143,7 +150,7 @@ class Transport:
     def _shown(self, origin: Origin) -> str:
         return f"{origin.host} (through hub.proxy)" if self.settings.proxy else origin.host
 
-    def _connections(self, trusted: Origin | None) -> httpcore2.ConnectionPool:
+    def _checked_network(self, trusted: Origin | None) -> CheckedNetwork:
         import httpcore2
 
         from pipeline.models.hubs.connecting import CheckedNetwork, Pace
@@ -154,9 +161,13 @@ class Transport:
             # A proxy looks names up itself, and it is the only one that is connected to.
             return proxy is not None or (trusted is not None and (host, port) == trusted[1:])
 
-        network = CheckedNetwork(
-            self._network or httpcore2.SyncBackend(), self._pace or Pace(), self._resolve, is_trusted
-        )
+        network = self._network or httpcore2.SyncBackend()
+        return CheckedNetwork(network, self._pace or Pace(), self._resolve, is_trusted)
+
+    def _connections(self, network: CheckedNetwork) -> httpcore2.ConnectionPool:
+        import httpcore2
+
+        proxy = self.settings.proxy
         if proxy is None:
             return httpcore2.ConnectionPool(ssl_context=self._tls, network_backend=network)
         parts = urlsplit(proxy)
@@ -178,21 +189,6 @@ class Transport:
         import httpcore2
 
         return httpcore2.default_ssl_context()
-
-
-def _headers(origin: Origin, accept: str, range_start: int | None, token: str | None) -> list[tuple[str, str]]:
-    host = f"[{origin.host}]" if ":" in origin.host else origin.host
-    headers = [
-        ("Host", host if origin.port == PORTS[origin.scheme] else f"{host}:{origin.port}"),
-        ("User-Agent", USER_AGENT),
-        ("Accept", accept),
-        ("Accept-Encoding", "identity"),
-    ]
-    if range_start:
-        headers.append(("Range", f"bytes={range_start}-"))
-    if token:
-        headers.append(("Authorization", f"Bearer {token}"))
-    return headers
 
 
 def _body(answer: httpcore2.Response, headers: Mapping[str, str], max_bytes: int, host: str) -> Iterator[bytes]:

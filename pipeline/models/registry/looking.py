@@ -19,13 +19,18 @@ class Look:
     files: tuple[Path, ...]
 
 
-def look_at(path: Path) -> Look:
+def look_at(path: Path, *, configuration: bool = False) -> Look:
     """Inspect a file of weights, a diffusers folder or a component's folder.
 
-    Raises `ModelError` for what is damaged, refused, of no known kind, or of a kind that is nothing by itself.
+    `configuration`: a diffusers folder without its weights. Raises `ModelError` for what is damaged, refused, of no
+    known kind, or of a kind that is nothing by itself.
     """
+    from pipeline.models.folder_inspection import inspect_folder, read_json
     from pipeline.models.inspection import inspect_file, inspect_model
 
+    if configuration:
+        without = inspect_folder(path, supplied=read_json(path / "model_index.json", "not a diffusers folder"))
+        return Look("checkpoint", without.family, None, without.files)
     if (path / "model_index.json").is_file():
         model = inspect_model(path)
         denoiser = model.component(model.denoiser)

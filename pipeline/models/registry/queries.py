@@ -156,7 +156,8 @@ def downloaded_bytes(registry: Registry) -> int:
 def _of_repository(registry: Registry, reference: Reference) -> list[StoredModel]:
     """By commit, the beginning of one, or a branch; without a revision, `main` before others, then the newest.
 
-    Of a whole repository the entry for the whole, else that of its only file that is known.
+    Of a whole repository the entry for the whole, else that of its only file of weights that is known. A component's
+    folder, or the configuration without weights, is found by no other reference than its own.
     """
     repository = f"hf:{reference.repository}@"
     found = _models(registry, "reference >= ? AND reference < ?", [repository, f"{repository[:-1]}A"])
@@ -165,7 +166,7 @@ def _of_repository(registry: Registry, reference: Reference) -> list[StoredModel
         named = [model for model in found if asked in model.branches]
         is_commit = len(asked) >= _SHORTEST_COMMIT
         found = named or [model for model in found if is_commit and (model.revision or "").startswith(asked)]
-    files = {_inside(model) for model in found}
+    files = {inside for model in found if (inside := _inside(model)).endswith(WEIGHTS) or not inside}
     only = next(iter(files)) if len(files) == 1 else ""
     wanted = only if reference.file is None else reference.file
     exact = [model for model in found if _inside(model) == wanted]

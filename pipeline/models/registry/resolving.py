@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.errors import ModelError
 from pipeline.models.identity import file_hash, folder_hash, known_places
-from pipeline.models.references import Reference
+from pipeline.models.references import CONFIGURATION, Reference, asked_for, parse
 from pipeline.models.registry.content import SUFFIXES, blob_path
 from pipeline.models.registry.database import Registry, RegistryError
 from pipeline.models.registry.folders import registry_file
@@ -42,7 +42,7 @@ def find_place(reference: Reference, noun: str) -> Path | None:
     with Registry() as registry:
         if digits:
             return _by_hash(registry, digits)
-        found, inside = _found(registry, reference)
+        found, inside = _found(registry, asked_for(reference, noun))
         if not found:
             return None
         model = _the_one(found, reference, noun)
@@ -108,6 +108,9 @@ def _found(registry: Registry, reference: Reference) -> tuple[list[StoredModel],
     if found or not inside:
         return found, ""
     whole = find(registry, Reference(reference.text, "hf", reference.repository, reference.revision))
+    whole = [model for model in whole if parse(model.reference).file is None]  # not its only part that is here
+    if inside == CONFIGURATION:
+        return whole, ""
     return [model for model in whole if (model.path / inside).exists()], inside
 
 

@@ -167,8 +167,8 @@ def test_settings_that_a_model_cannot_follow_are_refused(own_hashes: Path, tiny:
 @pytest.mark.parametrize(
     ("reference", "words"),
     [
-        ("hf:org/name", "'hf:org/name': not on this machine, and this version downloads nothing; "),
-        ("civitai:123", "'civitai:123': not on this machine, and this version downloads nothing; "),
+        ("hf:org/name", "'hf:org/name': not on this machine; fetch it with: darkroom models download "),
+        ("civitai:123", "'civitai:123': not on this machine; fetch it with: darkroom models download "),
         ("https://example.com/model.safetensors", "web addresses are not taken"),
     ],
 )

@@ -15,6 +15,7 @@ from hub_server import HubServer, flip, html_reply, instead, json_reply, redirec
 from pipeline.errors import DownloadError
 from pipeline.models.hubs import civitai
 from pipeline.models.hubs.fetching import fetch
+from pipeline.models.hubs.headers import USER_AGENT
 from pipeline.models.hubs.results import (
     Archived,
     DownloadsDisabled,
@@ -27,7 +28,7 @@ from pipeline.models.hubs.results import (
     RateLimited,
     Refused,
 )
-from pipeline.models.hubs.transport import USER_AGENT, Transport
+from pipeline.models.hubs.transport import Transport
 from pipeline.models.hubs.versions import version
 from pipeline.models.registry.database import Registry
 from pipeline.models.registry.folders import store_folder

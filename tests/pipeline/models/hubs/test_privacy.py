@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hub_civitai import Version
 from hub_huggingface import Repository
-from hub_protocols import Samples, below
+from hub_protocols import Samples, demo_repository
 from hub_server import COOKIE, HubServer
 
 from pipeline.version import VERSION
@@ -60,10 +60,7 @@ class Run:
 @pytest.fixture
 def demo(samples: Samples) -> Repository:
     """The embedded model as a repository."""
-    from pipeline.models.references import EMBEDDED
-
-    files = {name: content for name, content in below(EMBEDDED["demo"]).items() if not name.endswith((".py", ".pyc"))}
-    samples.repositories.append(Repository("tiny/demo", files))
+    samples.repositories.append(demo_repository())
     return samples.repositories[-1]
 
 

@@ -9,7 +9,8 @@ import pytest
 from hub_network import PUBLIC_ADDRESS, Names, OneServer
 from hub_server import HubServer, Reply, redirect
 
-from pipeline.errors import UnsafeAnswer
+from pipeline.errors import Unreachable, UnsafeAnswer
+from pipeline.models.hubs.connecting import Pace
 from pipeline.models.hubs.limits import Limits
 from pipeline.models.hubs.settings import HubSettings
 from pipeline.models.hubs.transport import Transport
@@ -189,6 +190,22 @@ def test_a_second_address_is_tried_where_the_first_is_dead(server: HubServer, tm
     hub.network.connect_tcp = half_dead  # type: ignore[method-assign]
     assert hub.read("https://huggingface.co/file") == FILE
     assert hub.network.connected == [("1.0.0.1", 443)]
+
+
+def test_dead_addresses_share_the_time_there_is_for_a_connection(server: HubServer, tmp_path: Path) -> None:
+    import httpcore2
+
+    hub = Hub(server, tmp_path, HubSettings(), Names(huggingface_co=["1.1.1.1", "1.0.0.1", "9.9.9.9", "8.8.8.8"]))
+    waited: list[float] = []
+
+    def dead(host: str, port: int, timeout: float | None = None, *args: object) -> httpcore2.NetworkStream:
+        waited.append(timeout or 0.0)
+        raise httpcore2.ConnectTimeout
+
+    hub.network.connect_tcp = dead  # type: ignore[method-assign]
+    with pytest.raises(Unreachable, match="does not answer"):
+        hub.read("https://huggingface.co/file")
+    assert len(waited) == 4 and waited[0] == pytest.approx(Pace().connect_s / 4, rel=0.1)
 
 
 def test_an_endless_chain_ends(hub: Hub, server: HubServer) -> None:

@@ -33,7 +33,7 @@ def test_a_search_ranks_by_what_can_be_had(
         str(scanned), "civitai:1", "hf:org/style", "hf:org/other-style",
         "civitai:2", "hf:org/style-gated", "hf:org/style-pickle",
     ]  # fmt: skip
-    assert [hit.known for hit in found.hits[:2]] == [True, False]
+    assert [hit.path for hit in found.hits[:2]] == [scanned, None]
     assert [hit.obstacle.kind for hit in found.hits if hit.obstacle] == ["early_access", "gated", "refused"]
     assert found.notes == ()
     assert [hit.reference for hit in search("style", registry, transport, kind="lora").hits] == [

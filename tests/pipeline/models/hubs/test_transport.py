@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from hub_network import Names
-from hub_server import HubServer, Reply, cut, drip, instead, json_reply, stall
+from hub_server import HubServer, Reply, cut, drip, instead, json_reply, promise, stall
 
 from pipeline.errors import Unreachable, UnsafeAnswer
 from pipeline.models.hubs.connecting import Pace, WatchedStream
@@ -125,6 +125,39 @@ def test_headers_of_a_hundred_megabytes_are_not_read_to_their_end(tmp_path: Path
             read(transport_to(url, tmp_path), f"{url}/x")
         thread.join()
     assert sent < 30_000_000  # what the system's buffers take, which the client never asked for
+
+
+def test_provisional_answers_without_end_are_cut_off(server: HubServer, transport: Transport) -> None:
+    server.fault("/api/.*", promise())
+    with pytest.raises(UnsafeAnswer, match=r"127\.0\.0\.1: sends headers without end"):
+        read(transport, f"{server.url}/api/x")
+
+
+def test_only_what_comes_before_the_body_counts_as_headers(server: HubServer, transport: Transport) -> None:
+    server.route("GET", "/large", lambda request: Reply(body=bytes(2_000_000)))
+    assert read(transport, f"{server.url}/large", max_bytes=2_000_000) == bytes(2_000_000)
+
+
+@pytest.mark.parametrize("name", ["huggingface.co", "mirror.example", "proxy.example"])
+def test_a_name_server_that_does_not_answer_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    never = threading.Event()
+    url = "http://mirror.example" if name == "mirror.example" else None
+    proxy = "socks5h://proxy.example:9050" if name == "proxy.example" else None
+
+    def silent(host: str, port: int, **options: Any) -> list[Any]:
+        assert host == name
+        never.wait()
+        return []
+
+    transport = Transport(
+        HubSettings(huggingface_url=url, proxy=proxy),
+        limits=Limits(tmp_path),
+        pace=Pace(looked_up_s=0.05),
+        resolve=silent,
+    )
+    with pytest.raises(Unreachable, match=f"{name}: no name server answers within 0.05 s"):
+        read(transport, f"{transport.settings.huggingface()}/x")
+    never.set()
 
 
 @pytest.mark.parametrize("after", [-1, 0, 5])

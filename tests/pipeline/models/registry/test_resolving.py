@@ -50,13 +50,19 @@ def refused(reference: str, noun: str = "model") -> str:
 
 
 @pytest.mark.parametrize(
-    "reference", ["hf:org/name", "hf:org/name@v2/vae", "civitai:123", "hf:org/name/my%20file(1).safetensors"]
+    ("reference", "typed"),
+    [
+        ("hf:org/name", "hf:org/name"),
+        ("hf:org/name@v2/vae", "hf:org/name@v2/vae"),
+        ("civitai:123", "civitai:123"),
+        ("hf:org/name/my%20file(1).safetensors", "'hf:org/name/my%20file(1).safetensors'"),
+    ],
 )
-def test_what_is_not_here_ends_in_a_line_that_says_what_to_do(reference: str) -> None:
+def test_what_is_not_here_ends_in_a_line_that_says_what_to_do(reference: str, typed: str) -> None:
     line = refused(reference, "lora")
     assert line == (
-        f"lora {reference!r}: not on this machine, and this version downloads nothing; download it by hand into a "
-        "folder, take that in with: darkroom models scan FOLDER, and give its path or name"
+        f"lora {reference!r}: not on this machine; fetch it with: darkroom models download {typed} "
+        "(with hub.auto_download=true a run does so itself)"
     )
     assert is_remote(reference) and not registry_file().exists()  # asking makes nothing
 
@@ -65,6 +71,9 @@ def test_hash_and_name_that_nobody_knows_say_what_to_do() -> None:
     assert "known to have this hash; take its folder in with: darkroom models scan FOLDER" in refused(
         "sha256:" + "0" * 64
     )
+    assert refused("sha256:" + "0" * 64, "lora").endswith(f"with: darkroom models download sha256:{'0' * 64}")
+    assert "darkroom models download" not in refused("sha256:" + "0" * 12, "lora")  # a hub finds by whole hashes only
+    assert refused("ink wash", "lora").endswith("; fetch what is called so with: darkroom models download 'ink wash'")
     line = refused("stabilityai/sdxl-turbo")
     assert "no such folder or file" in line and line.endswith("write hf:stabilityai/sdxl-turbo")
     assert "no such file" in refused("style", "lora") and "`darkroom models list`" in refused("style", "lora")

@@ -1,0 +1,55 @@
+"""Arguments and options that several commands of `darkroom models` share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from jobs.images_cli import TABLE_LIMIT, Format
+
+
+class Kind(StrEnum):
+    """What models are for."""
+
+    CHECKPOINT = "checkpoint"
+    LORA = "lora"
+    VAE = "vae"
+    CONTROLNET = "controlnet"
+    EMBEDDING = "embedding"
+    IP_ADAPTER = "ip_adapter"
+
+
+Named = Annotated[str, typer.Argument(metavar="NAME", help="A name, `sha256:...`, `hf:...`, `civitai:...` or a path.")]
+OfKind = Annotated[Kind | None, typer.Option("--kind", help="Only models of this kind.")]
+Limit = Annotated[int | None, typer.Option(min=0, help="At most so many; 0 for all. A table stops at 50 by default.")]
+Formatted = Annotated[Format, typer.Option(help="How to print.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[hub.KEY=VALUE]...",
+        help="Settings of this call, as for a run: `hub.proxy=socks5h://127.0.0.1:9050`.",
+    ),
+]
+
+_SETTING = re.compile(r"hub\.\w+=.*", re.DOTALL)
+
+
+def most_of(limit: int | None, format: Format) -> int | None:
+    """How many are printed at most; None for all."""
+    return TABLE_LIMIT if limit is None and format is Format.TABLE else limit or None
+
+
+def say_if_cut(limit: int | None, shown: int) -> None:
+    """Below a table: that there may be more, where nobody has said how long it may be."""
+    if limit is None and shown == TABLE_LIMIT:
+        typer.echo(f"the first {TABLE_LIMIT}; --limit 0 shows all", err=True)
+
+
+def words_and_settings(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """What is looked for, and the `hub.key=value` among it."""
+    settings = [argument for argument in arguments if _SETTING.fullmatch(argument)]
+    return " ".join(argument for argument in arguments if argument not in settings), settings

@@ -1,0 +1,215 @@
+"""Commands of `darkroom models` that may ask the hubs: `search`, `show`, `download`, `privacy`.
+
+What is on this machine asks nobody; `--local` asks nobody at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobs.hubs import settings_of_this_machine, transport_of_this_machine
+from jobs.images_cli import Format
+from jobs.model_options import Formatted, Limit, Named, OfKind, Settings, most_of, say_if_cut, words_and_settings
+from jobs.terminal import Json, print_json, print_line, print_lines
+from pipeline.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from pipeline.models.hubs.remote_models import SearchHit
+    from pipeline.models.registry.records import StoredKind
+
+app = typer.Typer()
+
+Local = Annotated[bool, typer.Option("--local", help="Only what is on this machine; nobody is asked.")]
+
+
+@app.command()
+def search(
+    query: Annotated[
+        list[str], typer.Argument(metavar="QUERY... [hub.KEY=VALUE]...", help="Words, and settings of this call.")
+    ],
+    local: Local = False,
+    kind: OfKind = None,
+    limit: Limit = None,
+    format: Formatted = Format.TABLE,
+) -> None:
+    """Find models here, on Hugging Face and on CivitAI by words; those that cannot be had come last.
+
+    The hubs are told the words and the kind. `--format paths` prints what is here and asks nobody.
+
+    Examples:
+
+        darkroom models search ink --kind lora
+
+        darkroom models search watercolour sdxl --local
+
+        darkroom models search ink hub.proxy=socks5h://127.0.0.1:9050
+    """
+    from pipeline.models.hubs import searching
+    from pipeline.models.registry.database import Registry
+
+    words, settings = words_and_settings(query)
+    if not words.strip():
+        raise ConfigError("search: expected words to look for")
+    wanted: StoredKind | None = kind.value if kind else None
+    most = most_of(limit, format)
+    notes: Sequence[str] = ()
+    transport = transport_of_this_machine(settings)
+    with Registry() as registry:
+        if local or format is Format.PATHS:
+            hits = searching.here(words, registry, wanted)[:most]
+        else:
+            found = searching.search(words, registry, transport, kind=wanted, limit=most)
+            hits, notes = list(found.hits), found.notes
+    _print_hits(hits, format, limit)
+    for note in notes:
+        typer.echo(note, err=True)
+
+
+@app.command()
+def show(name: Named, settings: Settings = None, local: Local = False, as_json: Json = False) -> None:
+    """Print what is known of a model, and its card, which is kept once a hub has told it.
+
+    Of `hf:...` and `civitai:...` that are not here, the hub is asked for the card.
+
+    Examples:
+
+        darkroom models show ink
+
+        darkroom models show sha256:ebd278174909 --json
+
+        darkroom models show civitai:102
+    """
+    from jobs.found_formats import printable
+    from jobs.hub_models import card_lines, card_row, text_lines
+    from jobs.stored_models import as_lines, as_row, file_row, one_model
+    from pipeline.models.hubs.cards import card, card_of, kept_card
+    from pipeline.models.hubs.results import Ok
+    from pipeline.models.references import parse
+    from pipeline.models.registry.database import Registry
+    from pipeline.models.registry.queries import find
+    from pipeline.models.registry.storing import files_of
+
+    transport = transport_of_this_machine(settings or ())
+    with Registry() as registry:
+        asked = not local and name.startswith(("hf:", "civitai:")) and not find(registry, name)
+        model = None if asked else one_model(registry, name)
+        files = files_of(registry, model) if model else []
+    if model:
+        reference = card_of(model)
+        found = kept_card(transport.settings, reference) if reference else None
+    else:
+        said = card(transport, parse(name))
+        if not isinstance(said, Ok):
+            raise ModelError(said.say())
+        found = said.value
+        if said.stale:
+            typer.echo(said.say(), err=True)
+    if as_json:
+        about = as_row(model) if model else {"path": None}
+        print_json(about | {"files": [file_row(file) for file in files], "card": card_row(found) if found else None})
+        return
+    lines = as_lines(model, files) if model else []
+    print_lines([*lines, *(line for line in card_lines(found) if line not in lines)] if found else lines)
+    for line in text_lines(found) if found else []:
+        print_line(printable(line))
+    if not model and found:
+        way_out = found.obstacle.say() if found.obstacle else f"darkroom models download {found.reference}"
+        typer.echo(f"not on this machine; {way_out}", err=True)
+
+
+@app.command()
+def download(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name, `hf:...`, `civitai:...` or `sha256:...`.")],
+    settings: Settings = None,
+    kind: OfKind = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be fetched.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch a model that is not here: from Hugging Face, else from CivitAI. What was stopped is gone on with.
+
+    Examples:
+
+        darkroom models download hf:org/name
+
+        darkroom models download ink --kind lora --dry-run
+
+        darkroom models download civitai:102 hub.civitai_url=https://mirror.example
+    """
+    from jobs.hub_models import attempt_lines, attempt_rows, plan_lines, plan_row
+    from pipeline.models.hubs.finding import find_or_download, plan_by_name
+    from pipeline.models.hubs.progress_bars import progress_bars
+    from pipeline.models.references import Reference
+    from pipeline.models.registry.database import Registry
+    from pipeline.models.registry.queries import find
+
+    transport = transport_of_this_machine(settings or ())
+    wanted: StoredKind | None = kind.value if kind else None
+    if dry_run:
+        planned = plan_by_name(name, transport, kind=wanted)
+        if as_json:
+            here = {"path": str(planned.path) if planned.path else None, "tried": attempt_rows(planned.tried)}
+            print_json(here | {"plan": plan_row(planned.plan) if planned.plan else None})
+            return
+        about = plan_lines(planned.plan) if planned.plan else [("path", f"{planned.path} (nothing is to be fetched)")]
+        print_lines([*attempt_lines(planned.tried), *about])
+        return
+    try:
+        with Registry() as registry, progress_bars() as progress:
+            fetched = find_or_download(name, registry, transport, kind=wanted, progress=progress)
+            known = find(registry, Reference(str(fetched.path), "path"))
+    except KeyboardInterrupt:
+        from jobs.batch import EXIT_STOPPED
+
+        typer.echo("darkroom: stopped; what has come is kept, and the same command goes on from there", err=True)
+        raise typer.Exit(EXIT_STOPPED) from None
+    reference = known[0].reference if known else fetched.reference
+    if as_json:
+        print_json(
+            {"reference": reference, "path": str(fetched.path), "downloaded": fetched.downloaded}
+            | {"tried": attempt_rows(fetched.tried)}
+        )
+        return
+    print_lines([*attempt_lines(fetched.tried), ("reference", reference), ("path", str(fetched.path))])
+
+
+@app.command()
+def privacy(settings: Settings = None, as_json: Json = False) -> None:
+    """Print what each kind of request tells a hub: every header as it is sent, and to whom. Nothing is sent for it.
+
+    Examples:
+
+        darkroom models privacy
+
+        darkroom models privacy hub.allow_token=true --json
+    """
+    from jobs.hub_privacy import privacy_lines, privacy_row
+
+    chosen = settings_of_this_machine(settings or ())
+    if as_json:
+        print_json(privacy_row(chosen))
+        return
+    for line in privacy_lines(chosen):
+        print_line(line)
+
+
+def _print_hits(hits: Sequence[SearchHit], format: Format, limit: int | None) -> None:
+    from jobs import found_formats
+    from jobs.hub_models import HIT_COLUMNS, hit_row, hits_table
+
+    match format:
+        case Format.JSON:
+            print_line(found_formats.as_json([hit_row(hit) for hit in hits]))
+        case Format.CSV:
+            print_line(found_formats.as_csv(HIT_COLUMNS, [hit_row(hit) for hit in hits]))
+        case Format.PATHS:
+            for hit in hits:
+                print_line(str(hit.path))
+        case Format.TABLE if hits:
+            for line in hits_table(hits):
+                print_line(line)
+            say_if_cut(limit, len(hits))
+    if not hits and format in (Format.TABLE, Format.PATHS):
+        typer.echo("nothing found; darkroom models scan FOLDER takes models in", err=True)

@@ -1,0 +1,36 @@
+"""Waits that somebody may wonder about: those that last are told, in one line."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Callable
+
+Say = Callable[[str], None]
+"""Takes a line for the user while something else is going on."""
+
+TOLD_S = 2.0
+"""Waits up to this long are not worth a line."""
+
+_LOOK_S = 0.05
+
+
+def say_nothing(line: str) -> None:
+    """For those who want no lines."""
+
+
+def lock(fd: int, waiting: Callable[[], None]) -> None:
+    """Take the kernel's lock on an open file; `waiting` is called once if another process holds it for long.
+
+    Raises `OSError` where there are no locks.
+    """
+    ends = time.monotonic() + TOLD_S
+    while time.monotonic() < ends:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOOK_S)
+        else:
+            return
+    waiting()
+    fcntl.flock(fd, fcntl.LOCK_EX)
