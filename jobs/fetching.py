@@ -111,9 +111,12 @@ def lines(found: Downloads) -> Iterator[str]:
         yield from (f"  {item.needed.fault()}" for item in found.items)
         return
     plans = [item.plan for item in found.items if item.plan]
-    files = len({file.url for plan in plans for file in plan.missing})
-    room = f"{size_text(found.free_bytes)} free" if found.fits else _no_room(found)
-    yield f"to fetch      {_counted(files, 'file')}, {size_text(found.bytes)}; {room}; {_time(found)}"
+    if plans:
+        files = len({file.url for plan in plans for file in plan.missing})
+        room = f"{size_text(found.free_bytes)} free" if found.fits else _no_room(found)
+        yield f"to fetch      {_counted(files, 'file')}, {size_text(found.bytes)}; {room}; {_time(found)}"
+    else:
+        yield "to fetch      nothing that can be had"
     here = [(item.needed.noun, item.needed.reference, _extent(item.plan)) for item in found.items if item.plan]
     yield from (f"  {line}" for line in aligned(here))
     yield from (f"  {item.needed.noun} {item.problem}" for item in found.items if item.problem)

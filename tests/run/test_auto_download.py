@@ -332,6 +332,22 @@ def test_of_two_runs_one_fetches_and_the_other_waits_and_says_so(
     assert hub.paths().count(f"/cdn/{UNET_SHA256}") == 1
 
 
+def test_a_run_fetches_what_it_lacks_and_makes_its_picture(run_batch: Callable[..., Batch], home: Path) -> None:
+    batch = run_batch()
+    ended = batch.run()
+    assert ended.code == 0, ended.err
+    batch.assert_whole(1)
+    assert ended.err.startswith("fetching hf:tiny/demo@") and len(fetched(home)) > 5
+
+
+def test_a_dry_run_of_what_cannot_be_had_says_why_and_no_sum(
+    config: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main([config("hf:tiny/gated", dry_run=True)], []) == 0
+    out = capfd.readouterr().out
+    assert out.startswith("to fetch      nothing that can be had\n  model hf:tiny/gated: ") and "0 files" not in out
+
+
 @pytest.mark.slow
 def test_killed_resumed_made_and_made_again_without_a_network(
     run_batch: Callable[..., Batch], hub: HubServer, home: Path

@@ -105,12 +105,12 @@ def places_called(name: str) -> list[Path]:
 def _found(registry: Registry, reference: Reference) -> tuple[list[StoredModel], str]:
     """What is known by a reference; of a part of a repository that is here as a whole, also where in that it is."""
     found, inside = find(registry, reference), reference.file
-    if found or not inside:
+    if not inside or (found and inside != CONFIGURATION):
         return found, ""
     whole = find(registry, Reference(reference.text, "hf", reference.repository, reference.revision))
     whole = [model for model in whole if parse(model.reference).file is None]  # not its only part that is here
     if inside == CONFIGURATION:
-        return whole, ""
+        return whole or found, ""
     return [model for model in whole if (model.path / inside).exists()], inside
 
 

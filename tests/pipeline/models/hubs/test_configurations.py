@@ -10,7 +10,7 @@ from hub_server import HubServer
 
 from pipeline.errors import ModelError
 from pipeline.models.hubs.finding import ensure_downloaded, plan_download
-from pipeline.models.hubs.results import Ok
+from pipeline.models.hubs.results import Ok, Refused
 from pipeline.models.hubs.transport import Transport
 from pipeline.models.identity import folder_hash
 from pipeline.models.inspection import inspect_model
@@ -100,3 +100,22 @@ def test_it_is_found_again_from_its_note_and_can_be_removed(
     (again,) = find(registry, f"{NAME}/model_index.json")
     assert (again.reference, again.path) == (known.reference, known.path) and find(registry, NAME) == []
     assert remove(registry, again) > 0 and not configuration.exists()
+
+
+def test_a_component_that_is_here_is_taken_for_no_other_part_of_its_repository(
+    registry: Registry, transport: Transport, whole: None
+) -> None:
+    vae = ensure_downloaded(f"{NAME}/vae", registry, transport, noun="vae")
+    assert is_remote(NAME) and is_remote(NAME, "model.config") and is_remote(f"{NAME}/config.json")
+    configuration = ensure_downloaded(NAME, registry, transport, noun="model.config")
+    assert (configuration / "model_index.json").is_file()
+    model = ensure_downloaded(NAME, registry, transport)
+    assert len({vae, configuration, model}) == 3 and resolve(f"{NAME}/vae", "vae") == vae
+
+
+def test_a_whole_model_is_not_fetched_for_its_vae(hub: HubServer, transport: Transport, whole: None) -> None:
+    said = plan_download(NAME, transport, noun="vae")
+    assert isinstance(said, Refused)
+    named = said.say().rpartition(" ")[2]
+    assert named.startswith(f"{NAME}@") and named.endswith("/vae")
+    assert isinstance(plan_download(named, transport, noun="vae"), Ok)
