@@ -9,7 +9,7 @@ from pipeline.errors import JobFailure, ModelError
 from pipeline.models.families import FAMILIES, Family
 from pipeline.models.identity import file_hashes, folder_hash, remember_place
 from pipeline.models.inspection import FileFacts, ModelFiles, inspect_file
-from pipeline.models.references import name_of, resolve
+from pipeline.models.references import called, name_of, resolve
 
 
 def find(source: str, kind: str, way_out: str) -> tuple[Path, FileFacts]:
@@ -19,12 +19,13 @@ def find(source: str, kind: str, way_out: str) -> tuple[Path, FileFacts]:
     """
     noun = kind.replace("_", "-")
     path = resolve(source, noun)
-    try:
-        facts = inspect_file(path)
-    except ModelError as error:
-        raise ModelError(f"{noun} {error}") from None
-    if facts.kind != kind:
-        raise ModelError(f"{noun} {path.name}: is {_a(facts.kind)}, not {_a(kind)}; {way_out}")
+    with called(source, path):
+        try:
+            facts = inspect_file(path)
+        except ModelError as error:
+            raise ModelError(f"{noun} {error}") from None
+        if facts.kind != kind:
+            raise ModelError(f"{noun} {path.name}: is {_a(facts.kind)}, not {_a(kind)}; {way_out}")
     return path, facts
 
 

@@ -11,7 +11,7 @@ from pipeline.models.families import FAMILIES
 from pipeline.models.file_inspection import inspect_file
 from pipeline.models.identity import file_hash, folder_hash, remember_place
 from pipeline.models.inspection import ModelFiles, inspect_model
-from pipeline.models.references import EMBEDDED, name_of, resolve
+from pipeline.models.references import EMBEDDED, called, name_of, resolve
 from pipeline.models.vae_fit import check_vae
 from pipeline.models.weights_header import WEIGHTS
 from pipeline.request import ModelSettings
@@ -33,27 +33,31 @@ def identify(
     """
     path = resolve(source)
     config_folder = resolve(config, "model.config") if config else None
-    if config_folder and path.is_dir():
-        raise ModelError(f"model {path.name}: is a folder and has all of its configuration; leave model.config out")
-    files = inspect_model(path, config_folder, ("vae",) if vae else ())
-    family = FAMILIES.get(files.family or "")
-    if prediction_type:
-        if family and family.flow_matching:
-            raise ModelError(
-                f"model {path.name}: {family.label} is a flow-matching model, which has no prediction type; "
-                "leave model.prediction_type out"
-            )
-        files = replace(files, prediction_type=prediction_type)
-    if safety_checker and not ((files.config or path) / "safety_checker" / "config.json").is_file():
-        raise ModelError(f"model {path.name}: has no safety checker; leave model.safety_checker at false")
-    vae_path = resolve(vae, "vae") if vae else None
+    with called(source, path):
+        if config_folder and path.is_dir():
+            raise ModelError(f"model {path.name}: is a folder and has all of its configuration; leave model.config out")
+        files = inspect_model(path, config_folder, ("vae",) if vae else ())
+        family = FAMILIES.get(files.family or "")
+        if prediction_type:
+            if family and family.flow_matching:
+                raise ModelError(
+                    f"model {path.name}: {family.label} is a flow-matching model, which has no prediction type; "
+                    "leave model.prediction_type out"
+                )
+            files = replace(files, prediction_type=prediction_type)
+        if safety_checker and not ((files.config or path) / "safety_checker" / "config.json").is_file():
+            raise ModelError(f"model {path.name}: has no safety checker; leave model.safety_checker at false")
+    vae_path, vae_sha256 = resolve(vae, "vae") if vae else None, None
+    if vae and vae_path:
+        with called(vae, vae_path):
+            vae_sha256 = _vae_hash(vae_path, files)
     settings = ModelSettings(
         name=name or public_name(name_of(source, path)),
         source=source if source in EMBEDDED else str(path),
         sha256=_model_hash(files),
         architecture=files.pipeline_class,
         vae=public_name(name_of(vae, vae_path)) if vae and vae_path else None,
-        vae_sha256=_vae_hash(vae_path, files) if vae_path else None,
+        vae_sha256=vae_sha256,
         vae_source=str(vae_path) if vae_path else None,
         config_source=str(config_folder) if config_folder else None,
         config_sha256=folder_hash(config_folder, files.files[1:]) if config_folder else None,
@@ -63,7 +67,7 @@ def identify(
     )
     for sha256, place in (
         (settings.sha256, path),
-        (settings.vae_sha256, vae_path),
+        (vae_sha256, vae_path),
         (settings.config_sha256, config_folder),
     ):
         if sha256 and place:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -31,6 +33,8 @@ _HUGGINGFACE = re.compile(
     r"(?P<repository>[^/@]+/[^/@]+)(?:@(?P<revision>refs/[a-z]+/\w+|[A-Za-z0-9][A-Za-z0-9_.+-]*))?(?:/(?P<file>.*))?"
 )
 _HASH = re.compile(rf"[0-9a-f]{{{SHORTEST_HASH},64}}")
+_HASH_AS_NAME = re.compile(r"[0-9a-f]{40,64}(\.\w+)?")
+"""Of what lies in the store or in Hugging Face's cache."""
 _MOST_CHARACTERS = 1_000
 _ADDRESS = ("http:", "https:")
 SCHEMES = ("hf:", "civitai:", "sha256:")
@@ -165,6 +169,17 @@ def name_of(reference: str, path: Path) -> str:
             return known
         named = path
     return named.stem if path.is_file() else named.name or path.name
+
+
+@contextmanager
+def called(reference: str, path: Path) -> Iterator[None]:
+    """Let a `ModelError` about what lies at `path` call it as the user did, where its name is but a hash."""
+    try:
+        yield
+    except ModelError as error:
+        if not _HASH_AS_NAME.fullmatch(path.name) or path.name in reference:
+            raise
+        raise ModelError(str(error).replace(path.name, reference)) from None
 
 
 def _existing(reference: str) -> Path | None:

@@ -12,6 +12,7 @@ from hub_huggingface import Repository
 from hub_protocols import Samples, below, pipeline_repository
 from hub_server import HubServer, cut, flip, instead, json_reply
 
+from pipeline.adapters.finding import find as find_adapter
 from pipeline.errors import DownloadError, ModelError
 from pipeline.models.hubs.cards import card
 from pipeline.models.hubs.fetching import fetch, find_remote, plan
@@ -19,6 +20,7 @@ from pipeline.models.hubs.finding import ensure_downloaded
 from pipeline.models.hubs.results import Gated, Ok, Refused
 from pipeline.models.hubs.transport import Transport
 from pipeline.models.inspection import inspect_model
+from pipeline.models.profile import identify
 from pipeline.models.references import EMBEDDED, EMBEDDED_DEFAULTS, parse, resolve
 from pipeline.models.registry.database import Registry
 from pipeline.models.registry.folders import store_folder
@@ -199,6 +201,20 @@ def test_weights_of_no_known_kind_are_said_and_not_entered(
     with pytest.raises(ModelError, match=r"civitai:50: cannot be used: Strange v1\.0\S* is of no family"):
         ensure_downloaded("civitai:50", registry, transport)
     assert list_models(registry) == []
+
+
+def test_what_is_said_of_a_fetched_model_calls_it_as_the_user_did(
+    ink: Version, transport: Transport, registry: Registry
+) -> None:
+    stored = ensure_downloaded("civitai:102", registry, transport, noun="lora")
+    for fault in (
+        lambda: identify("civitai:102"),
+        lambda: identify("demo", vae="civitai:102"),
+        lambda: find_adapter("civitai:102", "controlnet", "give one"),
+    ):
+        with pytest.raises(ModelError, match="civitai:102: ") as told:
+            fault()
+        assert stored.stem not in str(told.value)
 
 
 def test_a_fetched_model_that_was_deleted_is_fetched_again(
