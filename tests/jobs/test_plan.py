@@ -121,7 +121,7 @@ def test_a_job_that_lost_its_process_goes_on_alone() -> None:
 def test_the_plan_as_json_is_what_a_script_can_use() -> None:
     import json
 
-    values = json.loads(plan_as_json(plan_of(batch("a", "a", seeds={"count": 10})), [], verbose=False))
+    values = json.loads(plan_as_json(plan_of(batch("a", "a", seeds={"count": 10})), [], {}, verbose=False))
     assert (values["requested"], values["duplicates"], values["to_make"]) == (20, 10, 10)
     assert values["seconds"] is None
     assert len(values["jobs"]) == 5

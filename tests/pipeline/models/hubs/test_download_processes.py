@@ -20,7 +20,7 @@ from pipeline.errors import DownloadError
 
 WEIGHTS = weights()
 WORKER = """
-import resource, signal, sys
+import resource, sys
 from pathlib import Path
 from pipeline.errors import DownloadError
 from pipeline.models.hubs.downloading import download
@@ -28,8 +28,6 @@ from pipeline.models.hubs.file_sources import FileSource
 from pipeline.models.hubs.settings import HubSettings
 from pipeline.models.hubs.transport import Transport
 
-# Where the tests are started in a shell's background, it is ignored.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 url, target, sha256, size, most = sys.argv[1:]
 if int(most):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(most), int(most)))
