@@ -134,6 +134,7 @@ def test_every_text_is_encoded_once(model: LoadedModel) -> None:
     assert not np.array_equal(first[0].pixels, again[0].pixels)
 
 
+@pytest.mark.slow
 def test_noise_is_the_same_in_every_precision(tiny_sd: Path) -> None:
     import torch
 
@@ -150,6 +151,7 @@ def test_noise_is_the_same_in_every_precision(tiny_sd: Path) -> None:
 
 
 @pytest.mark.parametrize("scheduler", ["Euler a", "DPM++ 2M SDE"])
+@pytest.mark.slow
 def test_noise_added_on_the_way_is_drawn_in_float32_too(
     scheduler: str, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

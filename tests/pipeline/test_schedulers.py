@@ -45,6 +45,7 @@ def test_an_unknown_class_of_a_model_keeps_its_name() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if fits(name, False) and not scheduler_faults(name)])
+@pytest.mark.slow
 def test_every_sampler_is_made_on_the_models_own_noise_schedule(name: str) -> None:
     from diffusers import DDIMScheduler
 

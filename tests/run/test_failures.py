@@ -38,6 +38,7 @@ def test_failed_job_does_not_stop_the_others(make_batch: Callable[..., Batch]) -
     assert len(batch.images()) == 2
 
 
+@pytest.mark.slow
 def test_first_failure_can_end_the_run(make_batch: Callable[..., Batch]) -> None:
     batch = make_batch([f"my key is {KEY}", "a red house", "a blue boat"], "on_error=stop", "batch_size=1")
     run = batch.run()
@@ -46,6 +47,7 @@ def test_first_failure_can_end_the_run(make_batch: Callable[..., Batch]) -> None
     assert len(batch.images()) < 2 and batch.journals() == []
 
 
+@pytest.mark.slow
 def test_five_failures_alike_stop_the_run(make_batch: Callable[..., Batch], tiny_models: Path) -> None:
     batch = make_batch(["a red house"], "seeds={start: 0, count: 30}", "batch_size=2", model=tiny_models / "sd_nan")
     run = batch.run()

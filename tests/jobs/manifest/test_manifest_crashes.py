@@ -92,6 +92,7 @@ def assert_sound(output_dir: Path, promised: set[int], jobs: int = JOBS) -> None
 
 
 @pytest.mark.parametrize("point", POINTS)
+@pytest.mark.slow
 def test_kill_at(point: str, tmp_path: Path) -> None:
     first = start_worker(tmp_path, crash_at=point, compacting=True)
     promised = acknowledged(first)

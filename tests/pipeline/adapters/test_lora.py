@@ -269,6 +269,7 @@ def test_a_float16_lora_works_in_the_precision_of_the_model(sd: LoadedModel, lor
 
 
 @pytest.mark.parametrize("techniques", HELD)
+@pytest.mark.slow
 def test_a_lora_on_a_model_that_is_held_otherwise(
     load_tiny: Callable[..., LoadedModel], tmp_path: Path, techniques: tuple[str, ...]
 ) -> None:

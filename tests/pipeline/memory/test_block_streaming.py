@@ -77,6 +77,7 @@ def streamed() -> Iterator[Callable[..., BlockStreaming]]:
 
 
 @pytest.mark.parametrize("family", DENOISERS)
+@pytest.mark.slow
 def test_every_family_makes_the_same_bits(
     family: str, pipes: Callable[[str], Any], streamed: Callable[..., BlockStreaming]
 ) -> None:

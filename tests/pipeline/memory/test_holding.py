@@ -262,6 +262,7 @@ def test_hooks_put_on_twice_are_refused() -> None:
         ("block_offload", "disk_offload"),
     ],
 )
+@pytest.mark.slow
 def test_an_exception_in_the_middle_is_recovered_from(techniques: tuple[str, ...], loaded: Load) -> None:
     model = loaded("flux")
     before = pictures(model)

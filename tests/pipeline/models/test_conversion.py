@@ -64,6 +64,7 @@ def assert_same(one: Any, other: Any) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.slow
 def test_every_family_comes_as_the_libraries_convert_it(halved: Callable[..., Path], family: str) -> None:
     folder = halved(family)
     pipe = loaded(folder).pipe
