@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from jobs.images_cli import TABLE_LIMIT, Format
+from jobs.terminal import print_line
 
 
 class Kind(StrEnum):
@@ -43,10 +45,32 @@ def most_of(limit: int | None, format: Format) -> int | None:
     return TABLE_LIMIT if limit is None and format is Format.TABLE else limit or None
 
 
-def say_if_cut(limit: int | None, shown: int) -> None:
-    """Below a table: that there may be more, where nobody has said how long it may be."""
-    if limit is None and shown == TABLE_LIMIT:
-        typer.echo(f"the first {TABLE_LIMIT}; --limit 0 shows all", err=True)
+def print_found(
+    rows: Sequence[dict[str, Any]],
+    columns: Sequence[str],
+    table: Sequence[str],
+    paths: Iterable[Path | None],
+    format: Format,
+    limit: int | None,
+) -> None:
+    """Models in the form that was asked for; below a table, that there may be more where nobody has set a limit."""
+    from jobs import found_formats
+
+    match format:
+        case Format.JSON:
+            print_line(found_formats.as_json(rows))
+        case Format.CSV:
+            print_line(found_formats.as_csv(columns, rows))
+        case Format.PATHS:
+            for path in paths:
+                print_line(str(path))
+        case Format.TABLE if rows:
+            for line in table:
+                print_line(line)
+            if limit is None and len(rows) == TABLE_LIMIT:
+                typer.echo(f"the first {TABLE_LIMIT}; --limit 0 shows all", err=True)
+    if not rows and format in (Format.TABLE, Format.PATHS):
+        typer.echo("nothing found; darkroom models scan FOLDER takes models in", err=True)
 
 
 def words_and_settings(arguments: Sequence[str]) -> tuple[str, list[str]]:

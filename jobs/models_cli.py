@@ -12,7 +12,7 @@ import typer
 from jobs import models_hub_cli, models_upkeep_cli
 from jobs.hubs import transport_of_this_machine
 from jobs.images_cli import Format
-from jobs.model_options import Formatted, Limit, OfKind, Settings, most_of, say_if_cut
+from jobs.model_options import Formatted, Limit, OfKind, Settings, most_of, print_found
 from jobs.terminal import Json, print_json, print_line, print_lines
 
 if TYPE_CHECKING:
@@ -152,21 +152,7 @@ def stats(as_json: Json = False) -> None:
 
 
 def _print(models: Sequence[StoredModel], format: Format, limit: int | None) -> None:
-    """A list in the form that was asked for."""
-    from jobs import found_formats
     from jobs.stored_models import COLUMNS, as_row, as_table
 
-    match format:
-        case Format.JSON:
-            print_line(found_formats.as_json([as_row(model) for model in models]))
-        case Format.CSV:
-            print_line(found_formats.as_csv(COLUMNS, [as_row(model) for model in models]))
-        case Format.PATHS:
-            for model in models:
-                print_line(str(model.path))
-        case Format.TABLE if models:
-            for line in as_table(models):
-                print_line(line)
-            say_if_cut(limit, len(models))
-        case Format.TABLE:
-            typer.echo("nothing found; darkroom models scan FOLDER takes models in", err=True)
+    rows = [as_row(model) for model in models]
+    print_found(rows, COLUMNS, as_table(models), (model.path for model in models), format, limit)

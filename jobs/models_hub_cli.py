@@ -12,7 +12,7 @@ import typer
 
 from jobs.hubs import settings_of_this_machine, transport_of_this_machine
 from jobs.images_cli import Format
-from jobs.model_options import Formatted, Limit, Named, OfKind, Settings, most_of, say_if_cut, words_and_settings
+from jobs.model_options import Formatted, Limit, Named, OfKind, Settings, most_of, print_found, words_and_settings
 from jobs.terminal import Json, print_json, print_line, print_lines
 from pipeline.errors import ConfigError, ModelError
 
@@ -196,20 +196,8 @@ def privacy(settings: Settings = None, as_json: Json = False) -> None:
 
 
 def _print_hits(hits: Sequence[SearchHit], format: Format, limit: int | None) -> None:
-    from jobs import found_formats
     from jobs.hub_models import HIT_COLUMNS, hit_row, hits_table
 
-    match format:
-        case Format.JSON:
-            print_line(found_formats.as_json([hit_row(hit) for hit in hits]))
-        case Format.CSV:
-            print_line(found_formats.as_csv(HIT_COLUMNS, [hit_row(hit) for hit in hits]))
-        case Format.PATHS:
-            for hit in hits:
-                print_line(str(hit.path))
-        case Format.TABLE if hits:
-            for line in hits_table(hits):
-                print_line(line)
-            say_if_cut(limit, len(hits))
-    if not hits and format in (Format.TABLE, Format.PATHS):
-        typer.echo("nothing found; darkroom models scan FOLDER takes models in", err=True)
+    print_found(
+        [hit_row(hit) for hit in hits], HIT_COLUMNS, hits_table(hits), (hit.path for hit in hits), format, limit
+    )
