@@ -9,9 +9,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from hub_protocols import Samples
+    from hub_server import HubServer
 
 # Two test processes share the cores; torch's threads would wait for each other more than they compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -26,6 +31,27 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 TESTS = Path(__file__).parent
 sys.path[:0] = [str(TESTS), str(TESTS.parent / "examples")]  # tiny_models, build_tiny_models
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Darkroom's data folder for one test, which does not exist yet; nothing of the user's says anything of hubs."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("DARKROOM_HOME", str(tmp_path / "home"))
+    for name in ("HF_ENDPOINT", "HF_TOKEN", "CIVITAI_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def hub(samples: Samples) -> Iterator[HubServer]:
+    """Both hubs, at one address, with what the test's own `samples` are."""
+    from hub_protocols import add_hubs
+    from hub_server import HubServer
+
+    with HubServer() as server:
+        add_hubs(server, samples)
+        yield server
 
 
 @pytest.fixture(scope="session")

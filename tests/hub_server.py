@@ -34,6 +34,9 @@ from urllib.parse import parse_qs, urlsplit
 COOKIE = "__cf_bm=cookie-canary; Path=/"
 """Set with every answer, as the hubs do; no later request may carry it."""
 
+PROMISES = 100_000
+"""Some 4 MB: more than any client should read, and an end for one that does."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -65,7 +68,7 @@ class Reply:
     `length` is the Content-Length that is announced where it is a lie (None: the truth; -1: none is announced).
     After `cut_after` body bytes the connection is closed; after `stall_after` nothing more comes until the client
     leaves or the server stops; with `drip_s` the body comes byte by byte, that many seconds apart; with `bytes_per_s`
-    no faster than that. With `promising` provisional answers (103) come in its place, without end.
+    no faster than that. With `promising` `PROMISES` provisional answers (103) come before it.
     """
 
     status: int = 200
@@ -144,7 +147,7 @@ def slow(bytes_per_s: float) -> Fault:
 
 
 def promise() -> Fault:
-    """Provisional answers, one behind the other, and never the one they stand for."""
+    """Provisional answers, one behind the other, before the one they stand for."""
     return lambda request, was: dataclasses.replace(was, promising=True)
 
 
@@ -280,8 +283,9 @@ class HubServer:
     def _wire(self, request: Request, reply: Reply) -> Iterable[bytes]:
         if reply.stall_after == -1:
             return
-        while reply.promising and not self._stopping.is_set():
-            yield b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 1_000
+        if reply.promising:
+            for _ in range(PROMISES):
+                yield b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
         lines = [f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}", "Connection: close"]
         if reply.length != -1:
             lines.append(f"Content-Length: {len(reply.body) if reply.length is None else reply.length}")

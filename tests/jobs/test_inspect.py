@@ -8,23 +8,17 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
-
-from jobs import cli
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    def darkroom(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["darkroom", "inspect", *map(str, arguments)])
-        code = cli.main()
-        return code, *capfd.readouterr()
-
-    return darkroom
+def run(darkroom: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, str, str]]:
+    return partial(darkroom, "inspect")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ sys.path[:0] = [str(REGISTRY_TESTS), str(REGISTRY_TESTS.parent)]  # small_weight
 
 from small_weights import fetched, write_demo, write_embedding, write_hub_cache, write_lora, write_sidecar  # noqa: E402
 
-from jobs import cli  # noqa: E402
 from pipeline.models.registry.database import Registry  # noqa: E402
 from pipeline.models.registry.folders import registry_file  # noqa: E402
 
@@ -28,16 +28,8 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("DARKROOM_HOME", str(tmp_path / "home"))
-
-    def darkroom(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["darkroom", "models", *map(str, arguments)])
-        code = cli.main()
-        return code, *capfd.readouterr()
-
-    return darkroom
+def run(darkroom: Run, home: Path) -> Run:
+    return partial(darkroom, "models")
 
 
 @pytest.fixture

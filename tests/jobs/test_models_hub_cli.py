@@ -11,14 +11,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hub_civitai import File, Model, Version
 from hub_huggingface import Repository
-from hub_protocols import Samples, add_hubs, demo_repository
+from hub_protocols import Samples, demo_repository
 from hub_server import HubServer, stall
 
 REGISTRY_TESTS = Path(__file__).parents[1] / "pipeline" / "models" / "registry"
@@ -26,10 +27,11 @@ sys.path[:0] = [str(REGISTRY_TESTS), str(REGISTRY_TESTS.parent)]  # small_weight
 
 from small_weights import write_lora  # noqa: E402
 
-from jobs import cli  # noqa: E402
 from pipeline.models.hubs.privacy import FORMS  # noqa: E402
 from pipeline.models.registry.content import blob_path  # noqa: E402
 from pipeline.models.registry.folders import store_folder  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("home")
 
 REPO = Path(__file__).parents[2]
 NOBODY = "http://127.0.0.1:9"
@@ -38,25 +40,9 @@ NOBODY = "http://127.0.0.1:9"
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("DARKROOM_HOME", str(tmp_path / "home"))
-    for name in ("HF_ENDPOINT", "HF_TOKEN", "CIVITAI_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path / "home"
-
-
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """`darkroom models ...` in this process: exit code, output, complaints."""
-
-    def darkroom(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["darkroom", "models", *map(str, arguments)])
-        code = cli.main()
-        return code, *capfd.readouterr()
-
-    return darkroom
+def run(darkroom: Run) -> Run:
+    return partial(darkroom, "models")
 
 
 @pytest.fixture
@@ -78,13 +64,6 @@ def samples(lora: Path) -> Samples:
             Model(14, "Ink Early", [early], type="LORA"),
         ],
     )
-
-
-@pytest.fixture
-def hub(samples: Samples) -> Iterator[HubServer]:
-    with HubServer() as server:
-        add_hubs(server, samples)
-        yield server
 
 
 @pytest.fixture

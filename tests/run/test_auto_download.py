@@ -6,14 +6,14 @@ import json
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hub_civitai import File, Model, Version
 from hub_huggingface import Repository
-from hub_protocols import Samples, add_hubs, demo_repository
+from hub_protocols import Samples, demo_repository
 from hub_server import FILES, HubServer, slow
 from hub_weights import sha256, weights
 from running import Batch
@@ -24,20 +24,13 @@ from pipeline.models.hubs import fetching
 from pipeline.models.hubs.fetching import DownloadPlan
 from pipeline.models.references import EMBEDDED
 
+pytestmark = pytest.mark.usefixtures("home")
+
 NOWHERE = "http://127.0.0.1:1"
 UNET = "unet/diffusion_pytorch_model.safetensors"
 UNET_SHA256 = sha256((EMBEDDED["demo"] / UNET).read_bytes())
 TOO_MANY_LAYERS = "sampling.clip_skip=12"
 """A fault that shows only when the model is here: the run then ends before anything heavy is imported."""
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Darkroom's data folder, which does not exist yet."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("DARKROOM_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("HF_ENDPOINT", raising=False)
-    return tmp_path / "home"
 
 
 @pytest.fixture
@@ -51,14 +44,6 @@ def samples() -> Samples:
             Model(13, "Shut", [Version(103, [File(1003, loras[1])], login=True)], type="LORA"),
         ],
     )
-
-
-@pytest.fixture
-def hub(samples: Samples) -> Iterator[HubServer]:
-    """Both hubs, at one address."""
-    with HubServer() as server:
-        add_hubs(server, samples)
-        yield server
 
 
 @pytest.fixture

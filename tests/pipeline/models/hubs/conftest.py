@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from hub_civitai import File, Model, Version
-from hub_protocols import Samples, add_hubs
+from hub_protocols import Samples
 from hub_server import HubServer
 
 from pipeline.models.hubs import asking, downloading
@@ -27,12 +27,8 @@ sys.path[:0] = [str(MODELS / "registry"), str(MODELS)]  # small_weights, publish
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Darkroom's data folder, which does not exist yet."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("DARKROOM_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("HF_ENDPOINT", raising=False)
-    return tmp_path / "home"
+def at_home(home: Path) -> None:
+    """All of these tests use the data folder."""
 
 
 @pytest.fixture
@@ -46,14 +42,6 @@ def registry(home: Path) -> Iterator[Registry]:
 def samples() -> Samples:
     """What the hubs offer: nothing, until a test adds to it."""
     return Samples()
-
-
-@pytest.fixture
-def hub(samples: Samples) -> Iterator[HubServer]:
-    """Both hubs, at one address."""
-    with HubServer() as server:
-        add_hubs(server, samples)
-        yield server
 
 
 @pytest.fixture
