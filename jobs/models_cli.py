@@ -96,17 +96,15 @@ def identify(
     """
     from jobs.hub_models import card_lines, card_row
     from jobs.stored_models import as_row, as_table
-    from pipeline.models.hubs.cards import card_by_hash
+    from pipeline.models.hubs import identifying
     from pipeline.models.hubs.results import Ok
     from pipeline.models.registry.database import Registry
-    from pipeline.models.registry.identifying import identify_file
 
     transport = transport_of_this_machine(settings or ())
     with Registry() as registry:
-        found = identify_file(registry, file.expanduser())
+        identity = identifying.identify(file, registry, transport if ask_civitai else None)
+    found, said = identity.here, identity.hub
     groups = {"same": found.same, "same_tensors": found.same_tensors, "claimed": found.claimed}
-    asked = ask_civitai and not (found.same or found.same_tensors)
-    said = card_by_hash(transport, found.sha256) if asked else None
     known = said.value if isinstance(said, Ok) else None
     if as_json:
         hashes = {"sha256": found.sha256, "tensors_sha256": found.tensor_hash}
@@ -125,7 +123,7 @@ def identify(
         typer.echo(f"CivitAI: {said.say()}", err=True)
     if not any(groups.values()):
         typer.echo("no known model has this content", err=True)
-    if ask_civitai and not asked:
+    if ask_civitai and said is None:
         typer.echo("it is known here, so CivitAI was not asked", err=True)
 
 

@@ -5,46 +5,38 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import ModelError
 from pipeline.models.hubs.cards import Card, card_by_hash
 from pipeline.models.hubs.results import Outcome
 from pipeline.models.hubs.transport import Transport
-from pipeline.models.identity import file_hash, tensor_hash
-from pipeline.models.references import Reference
 from pipeline.models.registry.database import Registry
-from pipeline.models.registry.queries import files_by_tensors, find
+from pipeline.models.registry.identifying import Identified, identify_file
 from pipeline.models.registry.records import StoredModel
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A file by its hashes, and who knows it. `tensor_hash` is None for what is not safetensors.
+    """A file by its hashes, and who knows it: `here` the models on this machine, `hub` what CivitAI says.
 
-    `known` is the model on this machine with the same content, or with the same weights under other remarks. `hub` is
-    what CivitAI says, None if it was not asked.
+    `hub` is None if CivitAI was not asked.
     """
 
     path: Path
-    sha256: str
-    tensor_hash: str | None
-    known: StoredModel | None
+    here: Identified
     hub: Outcome[Card] | None
+
+    @property
+    def known(self) -> StoredModel | None:
+        """The model on this machine with the same content, else with the same weights under other remarks."""
+        return next(iter((*self.here.same, *self.here.same_tensors)), None)
 
 
 def identify(path: Path, registry: Registry, transport: Transport | None = None) -> Identity:
     """Identify a file of weights. Only with a `transport`, and only if nothing here knows it, CivitAI is told the hash.
 
-    Raises `ModelError` for what is not there, and `RegistryError`.
+    Raises `ModelError` for what is no file or cannot be read, and `RegistryError`.
     """
     file = path.expanduser()
-    try:
-        sha256 = file_hash(file)
-        tensors = tensor_hash(file) if file.suffix.lower() == ".safetensors" else None
-    except OSError as error:
-        raise ModelError(f"identify {path}: cannot be read ({error.strerror or error})") from None
-    known = find(registry, Reference(f"sha256:{sha256}", "sha256", sha256=sha256))
-    if not known and tensors:
-        alike = files_by_tensors(registry, tensors)
-        known = [model for one in alike for model in find(registry, Reference(str(one.path), "path"))]
-    asked = card_by_hash(transport, sha256) if transport and not known else None
-    return Identity(file, sha256, tensors, known[0] if known else None, asked)
+    found = Identity(file, identify_file(registry, file), None)
+    if transport is None or found.known:
+        return found
+    return Identity(file, found.here, card_by_hash(transport, found.here.sha256))

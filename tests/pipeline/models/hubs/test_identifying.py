@@ -30,15 +30,17 @@ def test_nobody_is_told_the_hash_unless_that_is_wanted(
     file: Path, ink: Version, registry: Registry, hub: HubServer, transport: Transport
 ) -> None:
     alone = identify(file, registry)
-    assert alone.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert alone.here.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
     assert (alone.known, alone.hub) == (None, None) and hub.requests == []
     asked = identify(file, registry, transport)
     assert isinstance(asked.hub, Ok)
     assert (asked.hub.value.reference, asked.hub.value.trigger_words) == ("civitai:102", ("ink", "line art"))
     assert [path for path in hub.paths() if "by-hash" in path] == [
-        f"/api/v1/model-versions/by-hash/{alone.sha256.upper()}"
+        f"/api/v1/model-versions/by-hash/{alone.here.sha256.upper()}"
     ]
-    assert alone.sha256.encode() not in hub.received().lower().replace(b"by-hash/" + alone.sha256.encode(), b"")
+    assert alone.here.sha256.encode() not in hub.received().lower().replace(
+        b"by-hash/" + alone.here.sha256.encode(), b""
+    )
 
 
 def test_what_is_here_is_known_without_asking(
@@ -62,7 +64,7 @@ def test_weights_under_other_remarks_are_the_same_weights(
     hashed(registry, original)
     edited = write_lora(tmp_path / "edited.safetensors", metadata={"ss_output_name": "edited by a user interface"})
     found = identify(edited, registry)
-    assert found.sha256 != hashlib.sha256(file.read_bytes()).hexdigest()
+    assert found.here.sha256 != hashlib.sha256(file.read_bytes()).hexdigest()
     assert found.known and found.known.reference == "civitai:102"
 
 
@@ -72,6 +74,6 @@ def test_a_file_that_nobody_knows(file: Path, registry: Registry, transport: Tra
 
 
 def test_what_is_no_file_is_said(tmp_path: Path, registry: Registry) -> None:
-    for path in (tmp_path / "none.safetensors", tmp_path):
-        with pytest.raises(ModelError, match=r"identify .*: cannot be read"):
+    for path, why in ((tmp_path / "none.safetensors", "no such file"), (tmp_path, "is a folder; expected a file")):
+        with pytest.raises(ModelError, match=rf"identify .*: {why}"):
             identify(path, registry)
