@@ -33,6 +33,8 @@ def inspect_file(path: Path) -> FileFacts:
 
 def _component_folder(path: Path) -> FileFacts:
     if not (path / "config.json").is_file():
+        if (path / "model_index.json").is_file():
+            raise ModelError(f"{path.name}: is a whole model; name the component meant, such as {path.name}/vae")
         raise ModelError(f"{path.name}: has no config.json; expected the folder of one component, or a file of weights")
     configuration = read_json(path / "config.json", "no configuration")
     said = configuration.get("_class_name") or next(iter(configuration.get("architectures") or ()), None)

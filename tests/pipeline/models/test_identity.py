@@ -138,6 +138,7 @@ def test_vae_of_another_family_is_refused(own_hashes: Path, tiny: Tiny, tmp_path
         (tiny("flux") / "vae/diffusion_pytorch_model.safetensors", "latents of 16 channels"),
         (tiny("sd15") / "unet", "is no VAE, but Stable Diffusion 1.x"),
         (tiny("sd15") / "tokenizer", "has no config.json"),
+        (tiny("sd15"), f"is a whole model; name the component meant, such as {tiny('sd15').name}/vae"),
     ):
         with pytest.raises(ModelError, match=words):
             identify(sd15, vae=str(vae))

@@ -217,6 +217,18 @@ def test_what_is_said_of_a_fetched_model_calls_it_as_the_user_did(
         assert stored.stem not in str(told.value)
 
 
+def test_a_whole_repository_as_vae_is_told_from_its_vae(
+    demo: Repository, transport: Transport, registry: Registry
+) -> None:
+    ensure_downloaded("hf:org/demo", registry, transport)
+    with pytest.raises(ModelError) as told:
+        identify("demo", vae="hf:org/demo")
+    way_out = str(told.value).rpartition(" ")[2]
+    assert "is a whole model" in str(told.value) and way_out == "hf:org/demo/vae"
+    settings, _ = identify("demo", vae=way_out)
+    assert settings.vae_sha256
+
+
 def test_a_fetched_model_that_was_deleted_is_fetched_again(
     ink: Version, weights: bytes, transport: Transport, registry: Registry
 ) -> None:
