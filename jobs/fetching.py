@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -147,7 +148,10 @@ def values(found: Downloads) -> dict[str, Any]:
 
 @contextmanager
 def _ended_like_ctrl_c() -> Iterator[None]:
-    """SIGTERM, by which schedulers end a run, is as good as Ctrl-C."""
+    """SIGTERM, by which schedulers end a run, is as good as Ctrl-C. Only the main thread may set handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt

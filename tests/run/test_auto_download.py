@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -323,6 +324,17 @@ def test_a_run_fetches_what_it_lacks_and_makes_its_picture(run_batch: Callable[.
     assert ended.code == 0, ended.err
     batch.assert_whole(1)
     assert ended.err.startswith("fetching hf:tiny/demo@") and len(fetched(home)) > 5
+
+
+def test_what_is_missing_is_fetched_from_any_thread(
+    config: Callable[..., Any], home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    codes: list[int] = []
+    batch = config("hf:tiny/demo", sampling={"clip_skip": 12})
+    thread = threading.Thread(target=lambda: codes.append(main([batch], [])))
+    thread.start()
+    thread.join()
+    assert codes == [2] and "clip_skip" in capfd.readouterr().err and len(fetched(home)) > 5
 
 
 def test_a_dry_run_of_what_cannot_be_had_says_why_and_no_sum(

@@ -34,7 +34,7 @@ class Speedometer:
             self._progress(name, here, of)
 
     def remember(self) -> None:
-        """Keep the speed for `expected_s`, if enough has come to tell it."""
+        """Keep the speed for `speed`, if enough has come to tell it."""
         seconds, received = (last - first for last, first in zip(self._last, self._first, strict=True))
         if received >= _LEAST_BYTES and seconds > 0:
             keep(_ADDRESS, received / seconds)
