@@ -1,4 +1,7 @@
-"""Read the command line with Hydra, hand all composed configurations to `jobs`, return the exit code."""
+"""Read the command line with Hydra, hand all composed configurations to `jobs`, return the exit code.
+
+Packages are imported within functions: a worker's process imports this file too, and Ctrl-C may come at any time.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from jobs.composition import explain, known_overrides, user_folders
-from jobs.trust import check_interpolations, check_trust
-from pipeline.errors import ConfigError, DarkroomError
-
 CONF = Path(__file__).resolve().parent / "conf"
 
 
@@ -26,12 +19,23 @@ def collect_configs() -> tuple[list[dict[str, Any]], list[Path]]:
 
     Nothing has been composed after `--help`, `--cfg` and the like: the list is then empty. Raises `ConfigError`.
     """
+    import hydra
+    from hydra._internal.hydra import Hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from jobs.composition import explain
+    from jobs.trust import check_interpolations
+    from pipeline.errors import ConfigError
+
     configs: list[dict[str, Any]] = []
     folders: dict[Path, None] = {}
     faults: dict[str, None] = {}
 
-    @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-    def collect(config: DictConfig) -> None:
+    @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+    def collect(config: Any) -> None:
         # Hydra would answer an exception with a traceback and its own exit code.
         try:
             check_interpolations(cast(dict[str, Any], OmegaConf.to_container(config, resolve=False)))
@@ -43,6 +47,8 @@ def collect_configs() -> tuple[list[dict[str, Any]], list[Path]]:
         sources = HydraConfig.get().runtime.config_sources
         folders.update((Path(source.path), None) for source in sources if source.schema == "file")
 
+    # Hydra would compose everything twice, to learn whether `hydra.mode` is set, which nothing of ours can do.
+    Hydra.get_mode = lambda *_arguments, **_options: None  # type: ignore[method-assign]
     with TemporaryDirectory(prefix="darkroom-") as scratch:
         # A sweep leaves a multirun.yaml with paths and overrides; ours goes where it is removed at once.
         OmegaConf.register_new_resolver("scratch", lambda: scratch, replace=True)
@@ -59,21 +65,15 @@ def collect_configs() -> tuple[list[dict[str, Any]], list[Path]]:
 def run(arguments: list[str]) -> int:
     """The whole program; returns the exit code."""
     try:
-        sys.argv[1:] = known_overrides(arguments)
-        check_trust([CONF, *user_folders(arguments)], CONF / "config.yaml")
-        configs, folders = collect_configs()
-        if not configs:
-            return 0
-        from jobs.batch import main  # not for --help and completion, which should be quick
+        from jobs.program import program
 
-        return main(configs, folders)
-    except DarkroomError as error:
-        print(error, file=sys.stderr)
-        return 2
+        return program(arguments, CONF, collect_configs)
     except KeyboardInterrupt:
         print("stopped before anything was made", file=sys.stderr)
         return 4
 
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    from jobs.program import leave
+
+    leave(run(sys.argv[1:]))

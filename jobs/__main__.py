@@ -1,7 +1,5 @@
 """`python -m jobs` is `darkroom`."""
 
-import sys
+from jobs.cli import script
 
-from jobs.cli import main
-
-sys.exit(main())
+script()

@@ -13,6 +13,7 @@ from typing import Any
 from jobs.config import BatchConfig
 from jobs.engines.local import LocalEngine
 from jobs.engines.messages import WorkerSettings
+from jobs.engines.processes import WorkerProcesses
 from jobs.engines.recycling import RecyclingLimits
 from jobs.fetching import Downloads, fetch, lines, look_up, not_asked, values
 from jobs.fitting import speed_settings
@@ -34,15 +35,16 @@ from pipeline.errors import ConfigError, DarkroomError, RunStopped
 EXIT_OK, EXIT_INPUT, EXIT_FAILURES, EXIT_STOPPED = 0, 2, 3, 4
 
 
-def main(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> int:
-    """Run a batch; returns the exit code. `folders` are the configuration folders, searched for prompt files.
+def main(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path], workers: WorkerProcesses | None = None) -> int:
+    """Run a batch; returns the exit code. `folders` are the configuration folders, searched for prompt files,
+    `workers` where the worker's process comes from.
 
     0: every requested image exists. 2: bad input, nothing started. 3: finished, some jobs failed. 4: stopped early, the
     same command goes on.
     """
     verbose = any(config.get("verbose") is True for config in configs)
     try:
-        return run(_with_all_here(configs, folders))
+        return run(_with_all_here(configs, folders), workers)
     except NotHere as lacking:
         return _tell_missing(lacking)
     except RunStopped as error:
@@ -107,7 +109,7 @@ def _tell(error: Exception, verbose: bool, code: int) -> int:
     return code
 
 
-def run(batch: Batch) -> int:
+def run(batch: Batch, workers: WorkerProcesses | None = None) -> int:
     """Plan and, unless it is a dry run, make what is missing; returns the exit code."""
     config = batch.first
     output_dir = Path(config.output.dir)
@@ -146,7 +148,8 @@ def run(batch: Batch) -> int:
         result = Result()
     else:
         progress = Progress(plan.to_make, quiet=config.quiet)
-        engine = LocalEngine(_worker_settings(batch, output_dir, run_id, known_parts))
+        settings = _worker_settings(batch, output_dir, run_id, known_parts)
+        engine = LocalEngine(settings, workers or WorkerProcesses())
         stop_on_error = config.on_error == "stop"
         runner = Runner(plan, engine, progress, output_dir, known_parts, stop_on_error=stop_on_error)
         try:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import sys
 import traceback
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from jobs import images_cli, machine_cli, manifest_cli, models_cli
+from jobs.program import leave
 from pipeline.errors import ConfigError, DarkroomError
 
 EXIT_BAD_INPUT = 2
@@ -57,3 +58,8 @@ def main() -> int:
                 print(f"darkroom: {line}", file=sys.stderr)
         return EXIT_BAD_INPUT
     return 0
+
+
+def script() -> NoReturn:
+    """`darkroom` as a process. What DuckDB prints while an interpreter is taken down would tell nobody anything."""
+    leave(main())

@@ -66,3 +66,8 @@ class ModelAtHand:
         model, self.model = self.model, None
         if model is not None:
             let_go(model, keep=keep)
+
+    def remove_files(self) -> None:
+        """Remove the weights that wait on disk, before the process ends; memory is given back by its end."""
+        if self.model is not None and self.model.memory.uses("disk_offload"):
+            self.let_go(keep=False)

@@ -132,7 +132,7 @@ class Worker:
         self._reading.stop()
         if not isinstance(stop, DeviceLost):
             with contextlib.suppress(Exception):  # everything is sealed; nothing may come between that and saying so
-                self._at_hand.let_go(keep=False)  # weights that wait on disk are removed with it
+                self._at_hand.remove_files()
         return stop
 
     def _make(self, bundle: Bundle) -> None:

@@ -6,19 +6,27 @@ whenever one of the texts at hand holds that word. Unset, `reached` does nothing
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from collections import Counter
 
-_asked, _, _text = os.environ.get("DARKROOM_CRASH_AT", "").partition("=")
-_point, _, _count = _asked.partition(":")
 _passes: Counter[str] = Counter()
 
 
 def reached(point: str, *texts: str) -> None:
     """Die by SIGKILL when the environment asks for it at this point; otherwise nothing."""
-    if point != _point or (_text and not any(_text in text for text in texts)):
+    asked_for, count, text_asked_for = _asked()
+    if point != asked_for or (text_asked_for and not any(text_asked_for in text for text in texts)):
         return
     _passes[point] += 1
-    if _passes[point] == int(_count or 1):
+    if _passes[point] == count:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+@functools.cache
+def _asked() -> tuple[str, int, str]:
+    """The point, at which pass, and with which word. Read late: this module is imported before a process is forked."""
+    place, _, word = os.environ.get("DARKROOM_CRASH_AT", "").partition("=")
+    point, _, count = place.partition(":")
+    return point, int(count or 1), word

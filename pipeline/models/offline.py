@@ -38,6 +38,14 @@ def import_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
+def import_pipelines() -> None:
+    """Also what the pipelines of all families have in common, which diffusers imports with the first of them."""
+    import_libraries()
+    import diffusers
+
+    _ = diffusers.StableDiffusionPipeline
+
+
 @contextmanager
 def without_deprecations() -> Iterator[None]:
     """Silence about what diffusers' own classes call in diffusers, such as Chroma's position embedding."""

@@ -12,42 +12,43 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import yaml
+from forked import REPO, TIMEOUT_S, Ended, ForkedProcess
 
-REPO = Path(__file__).resolve().parents[2]
-TIMEOUT_S = 240
+from jobs.engines.processes import WORKER_NAME
+
 IMAGE_SUFFIXES = {".png", ".jpeg", ".jpg", ".webp"}
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A run that has ended. A negative `code` is the signal that ended it."""
-
-    code: int
-    out: str
-    err: str
-
-
 class Run:
-    """A run that goes on in a session of its own, so that signals to its group reach nobody else."""
+    """A run that goes on in a session of its own, so that signals to its group reach nobody else.
 
-    def __init__(self, command: Sequence[str], folder: Path, env: dict[str, str]) -> None:
+    It is forked from a server that has imported everything; with `fresh` it starts as Python does.
+    """
+
+    def __init__(
+        self, arguments: Sequence[str], folder: Path, env: dict[str, str], *, prefix: Sequence[str] = (), fresh: bool
+    ) -> None:
         self._folder = folder
-        with (folder / "out.txt").open("w") as out, (folder / "err.txt").open("w") as err:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                cwd=folder,
-                env=env,
-                start_new_session=True,
-            )
+        out, err = folder / "out.txt", folder / "err.txt"
+        self.process: subprocess.Popen[bytes] | ForkedProcess
+        if fresh or prefix:
+            with out.open("w") as to_out, err.open("w") as to_err:
+                self.process = subprocess.Popen(
+                    [*prefix, sys.executable, str(REPO / "run.py"), *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=to_out,
+                    stderr=to_err,
+                    cwd=folder,
+                    env=env,
+                    start_new_session=True,
+                )
+        else:
+            self.process = ForkedProcess("run.py", arguments, cwd=folder, env=env, out=out, err=err)
         self._children: set[int] = set()
 
     @property
@@ -55,19 +56,19 @@ class Run:
         """What it has said on stderr so far."""
         return (self._folder / "err.txt").read_text()
 
-    def wait(self, timeout_s: float = TIMEOUT_S) -> Finished:
+    def wait(self, timeout_s: float = TIMEOUT_S) -> Ended:
         """Its end."""
         try:
             code = self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running after {timeout_s} s:\n{self.err}") from None
-        return Finished(code, (self._folder / "out.txt").read_text(), self.err)
+        return Ended(code, (self._folder / "out.txt").read_text(), self.err)
 
     def child(self) -> psutil.Process | None:
         """The worker process, if there is one now."""
         with contextlib.suppress(psutil.Error):
-            for process in psutil.Process(self.process.pid).children():
-                if "spawn_main" in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+            for process in psutil.Process(self.process.pid).children(recursive=True):
+                if process.name() == WORKER_NAME and process.status() != psutil.STATUS_ZOMBIE:
                     self._children.add(process.pid)
                     return process
         return None
@@ -131,19 +132,19 @@ class Batch:
         self.prefix: list[str] = []
         self._runs: list[Run] = []
 
-    def start(self, *overrides: str, env: dict[str, str] | None = None) -> Run:
+    def start(self, *overrides: str, env: dict[str, str] | None = None, fresh: bool = False) -> Run:
         """Start the command with further overrides and environment variables."""
         folder = self.folder / f"run{len(self._runs)}-{self.output_dir.name}"
         folder.mkdir()
         every = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "", **(env or {})}
         flags = [override for override in overrides if override.startswith("-")]  # Hydra wants them first
         arguments = [*flags, *self.arguments, *(override for override in overrides if override not in flags)]
-        self._runs.append(Run([*self.prefix, sys.executable, str(REPO / "run.py"), *arguments], folder, every))
+        self._runs.append(Run(arguments, folder, every, prefix=self.prefix, fresh=fresh))
         return self._runs[-1]
 
-    def run(self, *overrides: str, env: dict[str, str] | None = None) -> Finished:
+    def run(self, *overrides: str, env: dict[str, str] | None = None, fresh: bool = False) -> Ended:
         """Run the command to its end."""
-        return self.start(*overrides, env=env).wait()
+        return self.start(*overrides, env=env, fresh=fresh).wait()
 
     def kill_all(self) -> None:
         for run in self._runs:

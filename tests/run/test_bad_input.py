@@ -10,9 +10,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from running import REPO, Finished
+from forked import Ended, ensure_server
+from running import REPO
 
-Command = Callable[..., Finished]
+Command = Callable[..., Ended]
 MAX_SEED = 2**53 - 1
 
 
@@ -31,11 +32,12 @@ def command(
     program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Command:
     """Runs `run.py --config-dir tmp_path/conf ... output.dir=tmp_path/out` in this process."""
+    ensure_server()  # or each of them would start one of its own, which imports torch until it is ended
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_MAIN_MODULE", "__main__")  # conf/ is looked for beside the file, not in a package
     (tmp_path / "conf" / "prompts").mkdir(parents=True)
 
-    def run(*arguments: str, output: str = "out") -> Finished:
+    def run(*arguments: str, output: str = "out") -> Ended:
         flags = [argument for argument in arguments if argument.startswith("-")]
         rest = [argument for argument in arguments if argument not in flags]
         full = [*flags, "--config-dir", str(tmp_path / "conf"), f"output.dir={output}", "engine.device=cpu", *rest]
@@ -47,12 +49,12 @@ def command(
             code = stop.code
         out, err = capfd.readouterr()
         assert isinstance(code, int), code
-        return Finished(code, out, err)
+        return Ended(code, out, err)
 
     return run
 
 
-def refused(finished: Finished, *words: str, lines: int | None = None) -> None:
+def refused(finished: Ended, *words: str, lines: int | None = None) -> None:
     assert finished.code == 2, finished
     assert "Traceback" not in finished.err and finished.out == ""
     missing = [word for word in words if word not in finished.err]

@@ -6,14 +6,14 @@ import json
 import os
 import platform
 import shutil
-import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from running import IMAGE_SUFFIXES, REPO
+from forked import program
+from running import IMAGE_SUFFIXES
 
 KEPT = Path(__file__).parents[1] / "data" / "kept"
 
@@ -40,17 +40,6 @@ COMMANDS = [
 ]
 """The commands that made it, how many of their jobs are done, and how many failed."""
 
-SEVERAL_COMMANDS = """
-import json, sys
-from jobs.cli import main
-codes = []
-for arguments in json.loads(sys.argv[1]):
-    sys.argv[1:] = arguments
-    codes.append(main())
-sys.exit(max(codes))
-"""
-"""Runs `darkroom` commands one after another in one process, since each would import torch anew."""
-
 
 class Kept:
     """A copy in a folder of its own, with the caches and the registry of that time beside it."""
@@ -61,19 +50,17 @@ class Kept:
         homes = {"DARKROOM_HOME": str(folder / "home"), "XDG_CACHE_HOME": str(folder / "cache")}
         self._env = {**os.environ, **SAME_INSTRUCTIONS, **homes}
 
-    def python(self, *arguments: str, code: int = 0) -> str:
-        ended = subprocess.run(
-            [sys.executable, *arguments], cwd=self.folder, env=self._env, capture_output=True, text=True
-        )
-        assert ended.returncode == code, f"{ended.returncode}:\n{ended.stdout}\n{ended.stderr}"
-        return ended.stdout
-
     def run(self, *overrides: str, code: int = 0) -> str:
         always = ("--config-dir", "conf", "engine.device=cpu", "engine.cpu_threads=1")
-        return self.python(str(REPO / "run.py"), *always, *overrides, code=code)
+        return self._program("run.py", (*always, *overrides), code)
 
-    def darkroom(self, *commands: list[str]) -> str:
-        return self.python("-c", SEVERAL_COMMANDS, json.dumps(commands))
+    def darkroom(self, *arguments: str, code: int = 0) -> str:
+        return self._program("darkroom", arguments, code)
+
+    def _program(self, name: str, arguments: Sequence[str], code: int) -> str:
+        ended = program(name, *arguments, cwd=self.folder, folder=self.folder, env=self._env)
+        assert ended.code == code, f"{ended.code}:\n{ended.out}\n{ended.err}"
+        return ended.out
 
     def rows(self) -> list[dict[str, Any]]:
         parts = sorted((self.outputs / "manifest" / "parts").glob("*.parquet"))
@@ -84,8 +71,7 @@ class Kept:
 
 
 @pytest.fixture
-def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kept:
-    monkeypatch.setenv("PYTHONPATH", str(REPO))
+def kept(tmp_path: Path) -> Kept:
     return Kept(tmp_path / "kept")
 
 
@@ -96,7 +82,6 @@ def test_its_commands_make_nothing_again(kept: Kept) -> None:
     assert len(kept.images()) == 13
 
 
-@pytest.mark.slow
 def test_what_was_cut_off_is_taken_in_and_the_rest_made(kept: Kept) -> None:
     before = {path: path.read_bytes() for path in kept.images()}
     told = kept.run(*CUT)
@@ -112,51 +97,47 @@ def test_what_was_cut_off_is_taken_in_and_the_rest_made(kept: Kept) -> None:
 
 def test_it_is_searched_shown_verified_and_reindexed(kept: Kept) -> None:
     where = "prompt = 'a hill at night' or error_kind = 'leak'"
-    found = json.loads(kept.darkroom(["search", "--where", where, "--columns", "seed,status", "--format", "json"]))
+    found = json.loads(kept.darkroom("search", "--where", where, "--columns", "seed,status", "--format", "json"))
     # Sealed failures and the rows of the journal alike.
     assert sorted((row["status"], row["seed"]) for row in found) == [("done", 1), ("done", 2)]
-    failed = json.loads(kept.darkroom(["search", "--where", "status = 'failed'", "--format", "json"]))
+    failed = json.loads(kept.darkroom("search", "--where", "status = 'failed'", "--format", "json"))
     assert {row["prompt"] for row in failed} == {"my key is [key]"}
 
     (private,) = kept.outputs.glob("unnamed/*.png")
     (start,) = kept.outputs.glob("redrawn/*.webp")
-    assert "a quiet house" in kept.darkroom(["show", str(private)])
-    assert "a boat by a house" in kept.darkroom(["show", str(start)])
+    assert "a quiet house" in kept.darkroom("show", str(private))
+    assert "a boat by a house" in kept.darkroom("show", str(start))
 
     before = {row["image_id"]: row for row in kept.rows() if row["status"] == "done"}
     assert len(before) == 10
-    assert "0 missing, 0 changed" in kept.darkroom(["verify"], ["reindex"])
+    assert "0 missing, 0 changed" in kept.darkroom("verify")
+    kept.darkroom("reindex")
     after = {row["image_id"]: row for row in kept.rows() if row["status"] == "done"}
     assert {image_id: row for image_id, row in after.items() if image_id in before} == before
     assert len(after) == 13 and len([row for row in kept.rows() if row["status"] == "failed"]) == 2
-    assert "13 images: 0 missing, 0 changed" in kept.darkroom(["verify"])
+    assert "13 images: 0 missing, 0 changed" in kept.darkroom("verify")
 
 
 def test_its_registry_is_read_and_takes_in_where_its_models_are_now(kept: Kept) -> None:
     """The files were scanned in a folder that is there no more; nothing known of them is forgotten by that."""
-    models = ["models", "list", "--format", "json"]
-    known = json.loads(kept.darkroom(models))
+    models = ("models", "list", "--format", "json")
+    known = json.loads(kept.darkroom(*models))
     assert {(one["name"], one["kind"], one["family"]) for one in known} == {
         ("model", "checkpoint", "sd15"),
         ("ink", "lora", None),
     }
-    assert "2 models: 2 new" in kept.darkroom(["models", "scan", "models"])
-    now = {one["path"] for one in json.loads(kept.darkroom(models))}
+    assert "2 models: 2 new" in kept.darkroom("models", "scan", "models")
+    now = {one["path"] for one in json.loads(kept.darkroom(*models))}
     assert now == {one["path"] for one in known} | {
         str(kept.folder / "models" / "model"),
         str(kept.folder / "models" / "ink.safetensors"),
     }
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="made with the instructions of x86-64")
 def test_its_images_are_reproduced_to_the_bit(kept: Kept) -> None:
     """By the demo model, which is found by its hash, and by a model whose place one says."""
-    demo = {"night", "harbour"}
-    commands = [
-        ["reproduce", str(path), "--check", "--files", "models"]
-        + ([] if path.parent.name in demo else ["--model", "models/model"])
-        for path in kept.images()
-    ]
-    told = kept.darkroom(*commands)
-    assert told.count(": equal, pixel for pixel") == len(commands) == 13
+    for path in kept.images():
+        place = [] if path.parent.name in ("night", "harbour") else ["--model", "models/model"]
+        told = kept.darkroom("reproduce", str(path), "--check", "--files", "models", *place)
+        assert told == f"{path}: equal, pixel for pixel\n"

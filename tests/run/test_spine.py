@@ -25,7 +25,7 @@ def test_batch_is_made_once_then_extended_then_mended(make_batch: Callable[..., 
     batch.assert_whole(2)
     made = batch.acknowledged()
 
-    second = batch.run("engine.device=cpu", env={"PYTHONPROFILEIMPORTTIME": "1"})
+    second = batch.run("engine.device=cpu", env={"PYTHONPROFILEIMPORTTIME": "1"}, fresh=True)
     assert second.code == 0
     assert "nothing to make: every requested image exists" in second.out
     imported = {line.rpartition("|")[2].strip() for line in second.err.splitlines() if "|" in line}

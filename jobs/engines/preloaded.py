@@ -1,0 +1,20 @@
+"""What every worker needs, imported by importing this: a server does it once for all workers that it forks.
+
+Nothing here may start CUDA or threads that compute; a fault is left to the worker, which can tell of it.
+"""
+
+from __future__ import annotations
+
+import gc
+from contextlib import suppress
+
+from pipeline.models.offline import import_pipelines
+
+gc.disable()  # importing makes no garbage, and looking for it takes a third of the time
+try:
+    with suppress(Exception):
+        import_pipelines()
+        import jobs.engines.worker_main  # noqa: F401
+finally:
+    gc.freeze()
+    gc.enable()

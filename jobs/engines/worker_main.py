@@ -1,0 +1,74 @@
+"""The main function of a worker's process: receives settings, then bundles, on a thread."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
+
+from tqdm import tqdm
+
+from jobs.engines.messages import Bundle, Ended, Message, WorkerSettings
+from jobs.engines.worker import Worker
+from pipeline.errors import RunStopped
+
+
+def work(connection: Connection[Message, object], stop: Event) -> None:
+    """Serve the parent at the other end until it says so or is gone; then end the process."""
+    try:
+        settings = connection.recv()
+    except (EOFError, OSError):  # there was nothing to do
+        os._exit(0)
+    assert isinstance(settings, WorkerSettings)
+    if settings.verbose:
+        logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s", stream=sys.stderr)
+        logging.getLogger().setLevel(logging.WARNING)
+        logging.getLogger("darkroom").setLevel(logging.DEBUG)
+    else:
+        warnings.simplefilter("ignore")
+    worker: Worker | None = None
+    inbox: queue.SimpleQueue[Bundle | None] = queue.SimpleQueue()
+    orphaned = threading.Event()
+    sending = threading.Lock()
+
+    def listen() -> None:
+        try:
+            while True:
+                bundle: Bundle | None = connection.recv()  # type: ignore[assignment]
+                inbox.put(bundle)
+                if worker is not None and bundle is not None:
+                    worker.foresee(bundle)
+        except (EOFError, OSError):
+            orphaned.set()
+            inbox.put(None)
+
+    def send(message: Message) -> None:
+        with sending, contextlib.suppress(OSError):  # without a parent the work is still sealed
+            connection.send(message)
+
+    def bundles() -> Iterator[Bundle]:
+        while (bundle := inbox.get()) is not None:
+            yield bundle
+
+    threading.Thread(target=listen, name="listen", daemon=True).start()
+    # diffusers' progress bars would take a lock between processes, which is reported as leaked when this one is killed.
+    tqdm.set_lock(threading.RLock())
+
+    try:
+        worker = Worker(settings, send, lambda: stop.is_set() or orphaned.is_set())
+    except RunStopped as error:  # full disk, or a folder that another process made unwritable
+        send(Ended(stop_kind=error.kind, stop_message=str(error)))
+    else:
+        worker.run(bundles())
+    # Everything is sealed and said. Waiting threads and the exit handlers of libraries could only hang or abort now: a
+    # thread that wakes while the interpreter is taken down is unwound through C++ that does not allow it.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

@@ -1,0 +1,150 @@
+"""Programs in processes of their own that need not import anything: forked from a server which has done that once.
+
+`run.py` and `darkroom` start as a user starts them in every other respect: own session, working folder, environment,
+standard streams, arguments. A run's workers come from a server of its own, as they do without this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing import connection, forkserver
+from pathlib import Path
+from subprocess import TimeoutExpired
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+REPO = TESTS.parent
+TIMEOUT_S = 240
+
+PROGRAMS = {"run.py": ("run", "run"), "darkroom": ("jobs.cli", "main")}
+"""Module and function of each program. `run` takes the arguments, `main` reads them from `sys.argv`."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A program that has ended. A negative `code` is the signal that ended it."""
+
+    code: int
+    out: str
+    err: str
+
+
+class ForkedProcess:
+    """What a test needs of `subprocess.Popen`, for a program that was forked."""
+
+    def __init__(
+        self, program: str, arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], out: Path, err: Path
+    ) -> None:
+        context = multiprocessing.get_context("forkserver")
+        ensure_server()
+        self._process = context.Process(
+            target=_become, args=(program, list(arguments), str(cwd), dict(env), str(out), str(err))
+        )
+        out.touch()
+        err.touch()
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid: int = self._process.pid
+        with contextlib.suppress(ProcessLookupError):  # ended already
+            while os.getpgid(self.pid) != self.pid:  # it is not yet in a session of its own
+                time.sleep(0.001)
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise TimeoutExpired(str(self._process), timeout or 0)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self._process.exitcode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def ensure_server() -> None:
+    """One server a test process, from which runs within this process fork their workers too."""
+    forkserver.set_forkserver_preload(["jobs.engines.preloaded", "forked_preload"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join((str(REPO), str(TESTS))))
+        forkserver.ensure_running()
+
+
+def program(name: str, *arguments: str | Path, cwd: Path, folder: Path, env: Mapping[str, str] | None = None) -> Ended:
+    """Run `run.py` or `darkroom` to its end, in `cwd`; what it prints passes through files in `folder`."""
+    out, err = folder / "forked-out.txt", folder / "forked-err.txt"
+    for path in (out, err):
+        path.unlink(missing_ok=True)
+    process = ForkedProcess(name, [str(a) for a in arguments], cwd=cwd, env=env or os.environ, out=out, err=err)
+    code = process.wait(TIMEOUT_S)
+    return Ended(code, out.read_text(), err.read_text())
+
+
+def _become(name: str, arguments: list[str], cwd: str, env: dict[str, str], out: str, err: str) -> None:
+    """In the forked process: be the program."""
+    os.setsid()
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    for path, number in (("/dev/null", 0), (out, 1), (err, 2)):
+        flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_APPEND
+        opened = os.open(path, flags)
+        os.dup2(opened, number)
+        os.close(opened)
+    sys.stdin = open(0)  # noqa: SIM115
+    sys.stdout = open(1, "w", buffering=-1, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
+    _serve_workers()
+    sys.argv[:] = [str(REPO / name), *arguments]
+    module, function = PROGRAMS[name]
+    entry = getattr(importlib.import_module(module), function)
+    code = 1
+    try:
+        code = entry(arguments) if name == "run.py" else entry()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def _serve_workers() -> None:
+    """What `multiprocessing.forkserver.ensure_running` does, but the server is a fork that has everything already."""
+    listener = socket.socket(socket.AF_UNIX)
+    address = connection.arbitrary_address("AF_UNIX")
+    listener.bind(address)
+    listener.listen()
+    alive, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(theirs)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            forkserver.main(listener.detach(), alive, [])
+        finally:
+            os._exit(0)
+    os.close(alive)
+    listener.close()
+    server = forkserver._forkserver  # type: ignore[attr-defined]
+    server._forkserver_address, server._forkserver_alive_fd, server._forkserver_pid = address, theirs, pid

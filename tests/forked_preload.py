@@ -1,0 +1,9 @@
+"""Imported once by the server from which `forked.py` forks: what a run and the commands need besides a worker's."""
+
+from importlib import import_module
+
+for name in (
+    *("duckdb", "pyarrow.parquet", "typer", "hydra._internal.hydra", "hydra.core.hydra_config", "hydra.main"),
+    *("run", "jobs.batch", "jobs.cli", "jobs.composition", "jobs.trust", "pipeline.api"),
+):
+    import_module(name)
