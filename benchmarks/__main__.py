@@ -21,10 +21,13 @@ from benchmarks.measuring import MISSED, ROOT, Part, Row, Scale
 from benchmarks.report import as_json, as_markdown, cells, print_table
 
 NAMES = (
-    "startup", "planning", "resume", "overhead", "batches", "sweeps", "models", "memory_levels", "estimates",
-    "searching", "registry", "journal", "gpu",
+    "startup", "planning", "resume", "overhead", "batches", "forwards", "sweeps", "models", "memory_levels",
+    "estimates", "searching", "registry", "journal", "gpu",
 )  # fmt: skip
 """The modules of this package that measure, in the order of the table."""
+
+BUSY = 0.3
+"""Load in the last minute above which figures are not to be trusted."""
 
 OUTPUT = ROOT / "outputs" / "benchmarks"
 
@@ -34,6 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     part = Part(tuple(options.model), tuple(options.card), tuple(options.way), options.images)
     date, facts = datetime.now(UTC), machine()
+    if facts["load_before"] > BUSY:
+        print(
+            f"this machine is busy (load {facts['load_before']}): figures will be worse than they are", file=sys.stderr
+        )
     OUTPUT.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".work-", dir=OUTPUT))
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")  # nothing is known from earlier runs, and nothing stays

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+_LOADED = re.compile(r"model .* loaded in ")
+_MADE = re.compile(r"(\d+) of \d+ images")
 
 ROOT = Path(__file__).resolve().parent.parent
 MEGABYTE = 10**6
@@ -141,6 +145,33 @@ def child_answer(child: subprocess.Popen[str]) -> dict[str, Any]:
 def in_child(module: str, *arguments: object) -> dict[str, Any]:
     """Run a measurement in a process of its own, so that its memory and imports are its own."""
     return child_answer(start_child(module, *arguments))
+
+
+def our_run(*arguments: object) -> dict[str, Any]:
+    """`run.py` as a user starts it; its lines of progress tell when a model was loaded and the last image was durable.
+
+    `generate_s` is from the first load to that; `loads` and `made` count. Raises RuntimeError when it fails.
+    """
+    child = subprocess.Popen(
+        [sys.executable, "run.py", *map(str, arguments)],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stderr is not None
+    loaded: list[float] = []
+    finished, made, said = 0.0, 0, ""
+    for line in child.stderr:
+        now, said = time.perf_counter(), line
+        if _LOADED.match(line):
+            loaded.append(now)
+        elif counted := _MADE.match(line):
+            finished, made = now, int(counted[1])
+    if child.wait():
+        raise RuntimeError(f"{child.args!r}: exit {child.returncode}: {said}")
+    return {"generate_s": finished - loaded[0], "loads": len(loaded), "made": made}
 
 
 def answer(**values: object) -> None:

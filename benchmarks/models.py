@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from jobs.engines.messages import Bundle, Message
 
 SWITCHES = 20
-MOST_MEGABYTES = 100.0
+MOST_MEGABYTES = 20.0
 SEEDS = "0,1,2"
 POOLS = {"kept": "its pool keeping both", "reloaded": "a pool that keeps nothing"}
 

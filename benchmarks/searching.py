@@ -21,8 +21,8 @@ ROUNDS = 7
 LIMIT = 50
 
 QUERIES = {
-    "model_steps": ("by model and steps", "", "model = 'sdxl' and steps = 30", 0.3),
-    "words": ("two words of the prompt", "sunset castle", None, 1.5),
+    "model_steps": ("by model and steps", "", "model = 'sdxl' and steps = 30", 0.1),
+    "words": ("two words of the prompt", "sunset castle", None, 0.3),
     "rare_word": ("a word that one prompt has", "{rare}", None, None),
 }
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.measuring import Row, Scale, answer, in_child, ratio_of_pairs
+from benchmarks.measuring import Row, Scale, answer, in_child, our_run, ratio_of_pairs
 
 MODELS, LORAS = 3, 4
 PROMPTS, SEEDS = 4, 4
@@ -114,7 +114,7 @@ def _in_turn(folder: Path, given: Sequence[str], file: Path, ways: Sequence[str]
         for way, answers in found.items():
             started = time.perf_counter()
             if way == "ours":
-                one = in_child("our_run", *given, f"output.dir={place / 'ours'}")
+                one = our_run(*given, f"output.dir={place / 'ours'}")
             else:
                 one = in_child("plain_sweep", way, file, place / way)
             answers.append({**one, "process_s": time.perf_counter() - started})

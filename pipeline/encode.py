@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
-import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from pipeline.long_prompts import (
 from pipeline.models.identity import file_hashes
 from pipeline.prompt_tokens import counted, tokenizers_of
 from pipeline.request import ImageRequest
-from pipeline.text_interface import TextInterface, defaults, text_interface
+from pipeline.text_interface import TextInterface, defaults, parameters, text_interface
 
 if TYPE_CHECKING:
     from pipeline.models.loading import LoadedModel
@@ -68,7 +67,7 @@ def prompt_arguments(pipe: Any, requests: Sequence[ImageRequest], prompts: Seque
     """The prompt arguments of a call of `pipe` for alike images; tensors are still on the CPU."""
     import torch
 
-    call = inspect.signature(type(pipe).__call__).parameters
+    call = parameters(type(pipe).__call__)
     if prompts[0].positive is None:
         texts: dict[str, Any] = {"prompt": [request.prompt for request in requests]}
         if "negative_prompt" in call:
@@ -203,9 +202,9 @@ def _arguments(
 ) -> dict[str, Any]:
     """Of `encode_prompt`, as the pipeline's own call passes them, its defaults included."""
     pipe = model.pipe
-    parameters = inspect.signature(pipe.encode_prompt).parameters
+    taken = parameters(type(pipe).encode_prompt)
     call = defaults(type(pipe).__call__)
-    arguments = {name: value for name, value in call.items() if name in parameters}
+    arguments = {name: value for name, value in call.items() if name in taken}
     arguments |= {"device": model.device, "num_images_per_prompt": 1, "clip_skip": request.clip_skip, "prompt": text}
     arguments |= {"prompt_2": None, "prompt_3": None, "clean_caption": False, "do_classifier_free_guidance": False}
     if model.settings.max_sequence_length:
@@ -218,4 +217,4 @@ def _arguments(
             if takes_weights(pipe) and name == "prompt_embeds":
                 tensor = tensor[:, : pipe.tokenizer.model_max_length]  # as many tokens are taken of the negative text
             arguments[name] = [tensor.to(model.device)] if name in positive.ragged else tensor.to(model.device)
-    return {name: value for name, value in arguments.items() if name in parameters}
+    return {name: value for name, value in arguments.items() if name in taken}

@@ -8,15 +8,15 @@ from functools import wraps
 from typing import Any
 
 from pipeline.request import PromptTokens
+from pipeline.text_interface import parameters
 
 
 def tokenizers_of(pipe: Any) -> dict[str, Any]:
     """A pipeline's tokenizers, by the name of the text encoder that each feeds."""
-    return {
-        name.replace("tokenizer", "text_encoder"): component
-        for name, component in pipe.components.items()
-        if name.startswith("tokenizer") and component is not None
-    }
+    # Not `pipe.components`, which reads the signature of the class each time: this is asked several times a text.
+    names = (name for name in parameters(type(pipe).__init__) if name.startswith("tokenizer"))
+    found = ((name, getattr(pipe, name, None)) for name in names)
+    return {name.replace("tokenizer", "text_encoder"): one for name, one in found if one is not None}
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import ast
 import functools
 import inspect
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +64,14 @@ def _returned_names(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(names) if len(names) == len(last.value.elts) else ()
 
 
-def defaults(function: Callable[..., Any]) -> dict[str, Any]:
+@functools.cache
+def parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a function of a pipeline class; to read them anew for each text would take longer than it."""
+    return inspect.signature(function).parameters
+
+
+@functools.cache
+def defaults(function: Callable[..., Any]) -> Mapping[str, Any]:
     """The parameters of a function that have a default, with it."""
-    parameters = inspect.signature(function).parameters.values()
-    return {one.name: one.default for one in parameters if one.default is not inspect.Parameter.empty}
+    empty = inspect.Parameter.empty
+    return {one.name: one.default for one in parameters(function).values() if one.default is not empty}

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import importlib.metadata
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +25,10 @@ if TYPE_CHECKING:
 # Two test processes share the cores; torch's threads would wait for each other more than they compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# In CI the same examples every time: what lands must not depend on luck. Elsewhere they vary, to find more.
-settings.register_profile("steady", deadline=None, derandomize="CI" in os.environ)
+# In CI the same few examples every time: what lands must not depend on luck. Elsewhere they vary, and `make campaign`
+# tries many, to find more. Machines may be busy, so there is no deadline.
+settings.register_profile("steady", deadline=None, derandomize="CI" in os.environ, max_examples=30)
+settings.register_profile("campaign", deadline=None, max_examples=3000)
 settings.load_profile("steady")
 
 # Where the tests are started in a shell's background, Ctrl-C is ignored, and what they start would inherit that.
@@ -71,14 +77,37 @@ def own_cache(shared_folder: Path) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_models(shared_folder: Path) -> Path:
-    """A folder with one tiny model per sub-folder (see `tiny_models.FOLDERS`), made once, in a process of its own."""
-    folder = shared_folder / "tiny"
-    with (shared_folder / "tiny.lock").open("w") as lock:
+def built_models(pytestconfig: pytest.Config) -> Path:
+    """Where tiny models are kept from one session to the next, until what builds them is another."""
+    sources = [*sorted(TESTS.glob("tiny_*.py")), *sorted((TESTS.parent / "examples").glob("build_*.py"))]
+    built_by = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
+    for package in ("torch", "diffusers", "transformers", "tokenizers", "safetensors"):
+        built_by.update(importlib.metadata.version(package).encode())
+    return pytestconfig.cache.mkdir(f"models-{built_by.hexdigest()[:16]}")
+
+
+@contextmanager
+def building(folder: Path) -> Iterator[Path | None]:
+    """Yields where to build `folder`, which then gets its name, or None if it is there; for one process at a time."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            subprocess.run([sys.executable, TESTS / "tiny_models.py", f"{folder}.new"], check=True, capture_output=True)
-            Path(f"{folder}.new").rename(folder)
+        if folder.exists():
+            yield None
+            return
+        unfinished = folder.with_name(f"{folder.name}.new")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        yield unfinished
+        unfinished.rename(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_models(built_models: Path) -> Path:
+    """A folder with one tiny model per sub-folder (see `tiny_models.FOLDERS`), made in a process of its own."""
+    folder = built_models / "tiny"
+    with building(folder) as place:
+        if place:
+            subprocess.run([sys.executable, TESTS / "tiny_models.py", place], check=True, capture_output=True)
     return folder
 
 
@@ -89,21 +118,19 @@ def tiny_sd(tiny_models: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny(shared_folder: Path) -> Callable[[str], Path]:
+def tiny(built_models: Path) -> Callable[[str], Path]:
     """The folder of a tiny model of any family of `pipeline.models.families`, written when first asked for."""
 
     def folder_of(family: str) -> Path:
-        folder = shared_folder / "families" / family
-        folder.parent.mkdir(exist_ok=True)
-        with (shared_folder / "families.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not folder.exists():
+        folder = built_models / "families" / family
+        with building(folder) as place:
+            if place:
                 from pipeline.models.offline import import_libraries
 
                 import_libraries()
                 from tiny_models import write_tiny
 
-                write_tiny(family, folder.with_name(f"{family}.new")).rename(folder)
+                write_tiny(family, place)
         return folder
 
     return folder_of

@@ -28,6 +28,7 @@ KEYS = {
     "planning.file.1000000.seconds", "planning.file.1000000.memory",
     "resume.seconds", "resume.dry_run", "resume.command",
     "overhead.main_thread", "overhead.saver", "overhead.end",
+    "batches.one.whole", "forwards.32", "forwards.8",
     "batches.singly.generation", "batches.singly.whole", "batches.batched.generation", "batches.batched.whole",
     "batches.per_image",
     "sweeps.models.loads", "sweeps.models.encodes", "sweeps.models.generation", "sweeps.models.whole",

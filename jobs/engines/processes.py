@@ -89,9 +89,10 @@ class WorkerProcesses:
             self._waiting.process.kill()
             self._waiting = None
         if self._server is not None and self._server == _server_pid():
-            # Closing its pipe would end it too, but only when it has imported everything.
+            # Closing its pipe, as Python does to stop it, would end it only when it has imported everything.
             with suppress(ProcessLookupError):
                 os.kill(self._server, signal.SIGKILL)
+            forkserver._forkserver._stop()  # type: ignore[attr-defined]
         self._server, self._prepared = None, False
 
     def _started(self) -> WorkerProcess:

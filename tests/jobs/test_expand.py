@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.config import BatchConfig
@@ -190,7 +190,6 @@ batches = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(batches)
 def test_length_iteration_keys_and_random_access_agree(batch: dict[str, Any]) -> None:
     expansion = expand(**batch)
@@ -205,7 +204,6 @@ def test_length_iteration_keys_and_random_access_agree(batch: dict[str, Any]) ->
             expansion.job(index)
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(batches)
 def test_ids_differ_if_and_only_if_the_requests_do(batch: dict[str, Any]) -> None:
     jobs = list(expand(**batch))
@@ -213,7 +211,6 @@ def test_ids_differ_if_and_only_if_the_requests_do(batch: dict[str, Any]) -> Non
     assert all(job.id == job_id(job.request) for job in jobs)
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(batches)
 def test_a_new_value_on_an_axis_keeps_the_old_jobs(batch: dict[str, Any]) -> None:
     before = {job.id for job in expand(**batch)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.job import job_id
@@ -94,7 +94,6 @@ def test_an_id_never_changes_between_versions() -> None:
     assert job_id(REQUEST) == "278baf24624d6940f63519cdfc211413f21b79869421e780d599ed91adcf437c"
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(requests, requests)
 def test_ids_are_equal_if_and_only_if_the_content_is(one: ImageRequest, other: ImageRequest) -> None:
     assert (job_id(one) == job_id(other)) == (one == other)

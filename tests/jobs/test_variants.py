@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from jobs.sections import Variants
@@ -221,7 +221,6 @@ templates = st.recursive(
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the library's parser uses old names of pyparsing
-@settings(deadline=None)  # the machine may be busy
 @given(templates)
 def test_combinations_are_those_of_dynamicprompts(template: str) -> None:
     from dynamicprompts.generators import CombinatorialPromptGenerator
@@ -233,7 +232,6 @@ def test_combinations_are_those_of_dynamicprompts(template: str) -> None:
     assert {text.replace(" ", "") for text in squashed} == {text.replace(" ", "") for text in theirs}
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(templates)
 def test_random_texts_are_among_the_combinations(template: str) -> None:
     assert set(drawn(template, 5)) <= set(everything(template))

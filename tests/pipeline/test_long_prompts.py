@@ -179,7 +179,7 @@ def padded_with_a_sign(tiny: Callable[[str], Path]) -> Iterator[LoadedModel]:
     model.pipe.tokenizer.pad_token = usual
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(alphabet="ab !,.()[]:\\12", max_size=90))
 def test_any_text_can_be_encoded(padded_with_a_sign: LoadedModel, text: str) -> None:
     import torch

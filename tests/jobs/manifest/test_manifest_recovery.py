@@ -167,7 +167,7 @@ def test_abandoned_temporary_files_go_and_fresh_ones_stay(tmp_path: Path) -> Non
     assert (old.exists(), fresh.exists()) == (False, True)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(min_value=0, max_value=100_000))
 def test_wherever_a_journal_is_cut_every_complete_commit_counts(cut: int, tmp_path_factory: object) -> None:
     """Power fails at any byte: exactly the images whose `done` line is whole are rows, however often we recover."""

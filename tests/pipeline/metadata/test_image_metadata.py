@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -388,7 +388,6 @@ def test_pixels_or_settings_of_another_record_are_a_mistake(sample: Callable[...
         encode_image(made.image.pixels, sample(output_format="jpeg").record, MetadataSettings(quality=10))
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     prompt=st.text(max_size=80),
     negative_prompt=st.text(max_size=40),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sd_parsers.parsers import AUTOMATIC1111Parser
 
@@ -102,7 +102,6 @@ def test_long_texts_are_cut_with_an_ellipsis() -> None:
     assert readable("abcd", 0) == "…"
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     prompt=st.text(max_size=120),
     negative_prompt=st.text(max_size=60),

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pathvalidate import is_valid_filename
 
@@ -210,7 +210,6 @@ TEXTS = st.text(st.characters(codec=None), max_size=150) | st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
 @given(
     prompt=TEXTS,
     model=TEXTS,
@@ -249,7 +248,6 @@ def test_names_are_safe_whatever_they_are_made_of(
         assert ID[:8] in made.name, "the id is never cut off"
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     prompts=st.lists(TEXTS, min_size=2, max_size=6),
     scheme=st.sampled_from(["standard", "descriptive", "guid"]),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError, JobFailure
@@ -102,7 +102,6 @@ def test_metadata_settings_report_every_fault() -> None:
         MetadataSettings(profile="private", sidecar=True)
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     prompt=st.text(max_size=60),
     tags=st.lists(st.text(max_size=10), max_size=4),
