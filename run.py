@@ -31,8 +31,7 @@ def collect_configs() -> tuple[list[dict[str, Any]], list[Path]]:
     from pipeline.errors import ConfigError
 
     configs: list[dict[str, Any]] = []
-    folders: dict[Path, None] = {}
-    faults: dict[str, None] = {}
+    folders, faults = dict[Path, None](), dict[str, None]()
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
     def collect(config: Any) -> None:
@@ -74,6 +73,7 @@ def run(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    code = run(sys.argv[1:])
     from jobs.program import leave
 
-    leave(run(sys.argv[1:]))
+    leave(code)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from jobs.engines.processes import WorkerProcesses
@@ -18,6 +21,8 @@ Compose = Callable[[], tuple[list[dict[str, Any]], list[Path]]]
 
 def program(arguments: list[str], conf: Path, compose: Compose) -> int:
     """From the command line to the exit code; `compose` reads `sys.argv` and the options in `conf` with Hydra."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)  # until a run takes both signals over, they end it alike
     gc.disable()  # importing makes no garbage, and looking for it would take a third of the time
     workers = WorkerProcesses()
     try:
@@ -30,6 +35,10 @@ def program(arguments: list[str], conf: Path, compose: Compose) -> int:
     finally:
         workers.close()
         gc.enable()
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def makes_images(arguments: Sequence[str]) -> bool:

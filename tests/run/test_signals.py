@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import random
 import signal
 import time
 from collections.abc import Callable
 
+import psutil
 import pytest
 from running import Batch, Run
 
@@ -62,6 +65,34 @@ def test_second_signal_ends_at_once(make_batch: Callable[..., Batch]) -> None:
     run.signal(signal.SIGINT)
     assert run.wait().code == -signal.SIGINT
     child.wait(10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", range(6))
+def test_interrupted_while_it_starts(make_batch: Callable[..., Batch], moment: int) -> None:
+    """From the first tenth of a second on: while it imports, composes, plans, waits for its worker."""
+    chance = random.Random(moment)
+    batch = make_batch()
+    run = batch.start(fresh=True)
+    # Before that Python is still finding its own modules, and nobody else is asked.
+    run.until(lambda: psutil.Process(run.process.pid).cpu_times().user > 0.15)
+    time.sleep(chance.uniform(0, 0.3) if moment < 2 else chance.uniform(0, 4))
+    number = chance.choice([signal.SIGINT, signal.SIGTERM])
+    chance.choice([run.signal, run.signal_group])(number)
+    ended = run.wait()
+    assert ended.code == 4, f"{number!r}: {ended}"
+    assert "Traceback" not in ended.err and "stopped" in ended.err + ended.out
+    assert batch.journals() == []
+    left = [process for process in psutil.process_iter() if _group(process) == run.process.pid]
+    psutil.wait_procs(left, 20)
+    assert not [process for process in left if process.is_running()]
+
+
+def _group(process: psutil.Process) -> int | None:
+    try:
+        return os.getpgid(process.pid)
+    except ProcessLookupError:
+        return None
 
 
 def test_interrupted_before_anything_is_made(make_batch: Callable[..., Batch]) -> None:
