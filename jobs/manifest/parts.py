@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 ROW_GROUP_ROWS = 25_000
 """Rows per row group: DuckDB scans row groups in parallel, and skips those whose statistics rule them out."""
 
-_MAGIC = b"PAR1"
-_VERSION_KEY = b"darkroom.schema_version"
+VERSION_KEY = b"darkroom.schema_version"
+"""In a part's own metadata. What users wrote stands in the footer, too, as statistics, so only libraries read it."""
 
 
 def table_from_rows(rows: Sequence[Row]) -> pa.Table:
@@ -64,33 +64,34 @@ def write_temporary_part(path: Path, tables: Iterable[pa.Table]) -> Path:
 
 
 def part_version(path: Path) -> int:
-    """The schema version in a part's footer, read without pyarrow because search starts with it.
+    """The schema version in a part's footer.
 
     Raises ReadError for a file that is torn, empty or not ours, FileNotFoundError for one that is gone.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
-        footer = _footer(path)
+        metadata = pq.read_metadata(path).metadata
     except FileNotFoundError:
         raise
+    except pa.ArrowException:
+        raise incomplete(path) from None
     except OSError as error:
         raise ReadError(f"{path}: cannot be read ({error.strerror or error})") from error
-    # Thrift's compact protocol writes the value right behind its key: type byte 0x18, length, text.
-    value = footer.partition(_VERSION_KEY)[2]
-    if value[:1] != b"\x18" or not value[2 : 2 + value[1]].isdigit():
+    return checked_version(path, (metadata or {}).get(VERSION_KEY))
+
+
+def checked_version(path: Path, value: bytes | None) -> int:
+    """The version that stands in a footer under `VERSION_KEY`. Raises ReadError where none does."""
+    if value is None or not value.isdigit():
         raise ReadError(f"{path}: a Parquet file, but no part of a Darkroom manifest; move it elsewhere")
-    return int(value[2 : 2 + value[1]])
+    return int(value)
 
 
-def _footer(path: Path) -> bytes:
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 8))
-        length, magic = file.read(4), file.read(4)
-        start = size - 8 - int.from_bytes(length, "little")
-        if magic != _MAGIC or start < len(_MAGIC):
-            raise ReadError(f"{path}: not a complete Parquet file; move it elsewhere, then run darkroom reindex")
-        file.seek(start)
-        return file.read(size - 8 - start)
+def incomplete(path: Path) -> ReadError:
+    """What to say of a file in `parts/` whose footer no library can read."""
+    return ReadError(f"{path}: not a complete Parquet file; move it elsewhere, then run darkroom reindex")
 
 
 def read_part(path: Path) -> pa.Table:

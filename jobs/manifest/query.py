@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from jobs.manifest import events
+from jobs.manifest.parts import VERSION_KEY, checked_version, incomplete
 from jobs.manifest.schema import Row, row_from_json
 from jobs.manifest.snapshot import Snapshot, reading_retried
+from pipeline.errors import ReadError
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -44,7 +46,7 @@ def query(output_dir: Path, run: Callable[[DuckDBPyConnection], T]) -> T:
             _raise_if_vanished(snapshot)
             raise
 
-    return reading_retried(output_dir, read)
+    return reading_retried(output_dir, read, _part_version)
 
 
 def open_connection(output_dir: Path) -> DuckDBPyConnection:
@@ -59,7 +61,25 @@ def open_connection(output_dir: Path) -> DuckDBPyConnection:
             _raise_if_vanished(snapshot)
             raise
 
-    return reading_retried(output_dir, read)
+    return reading_retried(output_dir, read, _part_version)
+
+
+def _part_version(path: Path) -> int:
+    """As `parts.part_version`, by the library that reads the rows here: importing the other one takes longer."""
+    import duckdb
+
+    try:
+        with duckdb.connect(":memory:") as connection:
+            found = connection.execute(
+                "SELECT value FROM parquet_kv_metadata(?) WHERE key = ?", [str(path), VERSION_KEY]
+            ).fetchone()
+    except duckdb.IOException as error:
+        if not path.exists():
+            raise FileNotFoundError(path) from None
+        raise ReadError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
+    except duckdb.Error:
+        raise incomplete(path) from None
+    return checked_version(path, found[0] if found else None)
 
 
 def _raise_if_vanished(snapshot: Snapshot) -> None:

@@ -36,21 +36,27 @@ class Snapshot:
     refused: tuple[str, ...] = ()
 
 
-def reading_retried(output_dir: Path, read: Callable[[Snapshot], T]) -> T:
+def reading_retried(
+    output_dir: Path, read: Callable[[Snapshot], T], version: Callable[[Path], int] = part_version
+) -> T:
     """`read` a snapshot from the start, again on a new one when a file vanished under it.
 
-    `read` lets FileNotFoundError through. Raises ReadError when the manifest does not hold still.
+    `read` lets FileNotFoundError through; `version` is as in `take_snapshot`. Raises ReadError when the manifest does
+    not hold still.
     """
     for _ in range(_RETRIES):
         try:
-            return read(take_snapshot(output_dir))
+            return read(take_snapshot(output_dir, version))
         except FileNotFoundError:
             time.sleep(_PAUSE_S)
     raise ReadError(f"{Layout(output_dir).root}: files vanish faster than they can be read; try again")
 
 
-def take_snapshot(output_dir: Path) -> Snapshot:
-    """What counts now; unreadable and foreign files in `parts/` are warned about once each and left out."""
+def take_snapshot(output_dir: Path, version: Callable[[Path], int] = part_version) -> Snapshot:
+    """What counts now; unreadable and foreign files in `parts/` are warned about once each and left out.
+
+    `version` reads a part's footer, raising what `part_version` does.
+    """
     layout = Layout(output_dir)
     journal_stems, parts = _stable_listing(layout)
     part_stems = {Path(name).stem for name in parts}
@@ -58,7 +64,7 @@ def take_snapshot(output_dir: Path) -> Snapshot:
     readable, refused = [], []
     for name in sorted(parts):
         try:
-            part_version(layout.parts / name)
+            version(layout.parts / name)
         except ReadError as error:
             refused.append(str(error))
         else:

@@ -16,6 +16,7 @@ from jobs.manifest.finished import FinishedSince, part_names
 from jobs.manifest.journal import Journal
 from jobs.manifest.layout import Layout
 from jobs.manifest.parts import part_version, table_from_rows
+from jobs.manifest.query import query
 from jobs.manifest.reading import JobState, MeasuredSeconds, job_key, measured_seconds, read_states
 from jobs.manifest.schema import FAILED, INTERRUPTED, arrow_schema
 from jobs.manifest.snapshot import reading_retried, take_snapshot
@@ -135,6 +136,18 @@ def test_the_version_is_read_from_the_footer(version: int, tmp_path: Path) -> No
     path = tmp_path / "a.parquet"
     pq.write_table(table_from_rows([done_of(1)]).replace_schema_metadata(schema.metadata), path)
     assert part_version(path) == version
+
+
+@pytest.mark.parametrize("text", ["darkroom.schema_version of a house", "darkroom.schema_version\x18\x019"])
+def test_what_a_prompt_says_hides_no_part(text: str, tmp_path: Path) -> None:
+    """A column's smallest and largest text stand in the footer, before the part's own metadata."""
+    row = done_of(1, prompt=text, negative_prompt=text, tags=[text], name=text)
+    put_image(tmp_path, row)
+    part = write_part(tmp_path, "a", [row])
+    assert text.encode() in part.read_bytes()[-20_000:]
+    assert part_version(part) == 1
+    assert read_states(tmp_path).done == {job_key(job_id(1))}
+    assert query(tmp_path, lambda images: images.sql("SELECT prompt FROM images").fetchall()) == [(text,)]
 
 
 def test_measured_seconds_are_medians(tmp_path: Path) -> None:
