@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from jobs.engines.messages import Assignment
 from jobs.manifest.crashpoints import reached
 from jobs.manifest.journal import Journal
-from jobs.manifest.schema import INTERRUPTED, Row, attempt_row
+from jobs.manifest.schema import INTERRUPTED, Row, Status, attempt_row
 from pipeline.memory.estimate import Stage
 from pipeline.metadata.leaks import scrub
 
@@ -75,7 +75,7 @@ class AtWork:
         return self._rows[one.job.id]
 
 
-def scrubbed_row(one: Assignment, run_id: str, status: str) -> Row:
+def scrubbed_row(one: Assignment, run_id: str, status: Status) -> Row:
     """The row of an attempt without an image, its texts without keys and paths."""
     row = attempt_row(one.job, run_id, one.attempt, status, datetime.now(UTC))
     row["prompt"], row["negative_prompt"] = scrub(row["prompt"]), scrub(row["negative_prompt"])

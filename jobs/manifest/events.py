@@ -13,12 +13,16 @@ counted, skipped, never a reason to lose the other lines.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs.manifest.schema import Row, row_to_json
+from jobs.manifest.schema import Row, row_from_json, row_to_json
+
+_log = logging.getLogger("darkroom.manifest")
+_warned: set[Path] = set()
 
 RowValues = dict[str, Any]
 """A row as it stands in a journal (`schema.row_to_json`)."""
@@ -68,22 +72,22 @@ class Replay:
         for line in content[:complete].splitlines():
             try:
                 self._apply(json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 self.damaged_lines += 1
         self.offset += complete
 
     def _apply(self, event: dict[str, Any]) -> None:
         match event["event"]:
             case "started":
-                self.started[event["row"]["job_id"]] = event["row"]
+                self.started[event["row"]["job_id"]] = _checked(event["row"])
             case "saving":
-                self.saving[event["row"]["image_id"]] = event["row"]
+                self.saving[_checked_image(event["row"])["image_id"]] = event["row"]
             case "done":
                 row = self.saving.pop(event["image_id"])
                 self.started.pop(row["job_id"], None)
                 self.finished.append(row)
             case "failed":
-                self._forget(event["row"]["job_id"])
+                self._forget(_checked(event["row"])["job_id"])
                 self.finished.append(event["row"])
             case "released":
                 for job_id in event["job_ids"]:
@@ -104,7 +108,23 @@ class Replay:
 
 
 def replay(path: Path) -> Replay:
-    """Read a whole journal. Raises FileNotFoundError if it was sealed meanwhile."""
+    """Read a whole journal; damaged lines are told once. Raises FileNotFoundError if it was sealed meanwhile."""
     result = Replay()
     result.feed(path.read_bytes())
+    if result.damaged_lines and path not in _warned:
+        _warned.add(path)
+        _log.warning("%s: %d damaged lines, left out; all others count", path, result.damaged_lines)
     return result
+
+
+def _checked(row: RowValues) -> RowValues:
+    """A row that is one. Raises ValueError."""
+    row_from_json(row)
+    return row
+
+
+def _checked_image(row: RowValues) -> RowValues:
+    """The row of an image, which says where it is. Raises ValueError."""
+    if not all(isinstance(_checked(row).get(name), str) for name in ("image_id", "path", "file_sha256")):
+        raise ValueError("the row of an image without its id, path or hash")
+    return row

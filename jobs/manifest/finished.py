@@ -37,7 +37,7 @@ class FinishedSince:
         """Take in what was appended to journals and sealed into parts meanwhile."""
         # Journals first: one that is sealed in between is then found among the parts.
         for path in self._layout.journals.glob("*.jsonl"):
-            if journal_order(path):
+            if journal_order(path) and path.is_file():
                 self._follow(path)
         for path in self._layout.parts.glob("*.parquet"):
             if path.name not in self._parts_seen:

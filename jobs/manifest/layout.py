@@ -10,6 +10,19 @@ from pathlib import Path
 
 _STEM = re.compile(r"(\d{8}_\d{6}_[0-9a-f]{12})-(\d{4,})")
 
+_PART_FILE = re.compile(r"\.?[0-9A-Za-z_-]{1,100}\.parquet(\.[0-9A-Za-z]{1,64}\.tmp)?")
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path is one that rows have: relative, with `/`, without `..`; links are another matter."""
+    parts = path.split("/")
+    return not {"", ".", ".."} & {*parts} and not {"\0", "\\"} & {*path} and ":" not in parts[0]
+
+
+def is_part_file(name: str) -> bool:
+    """Whether a name is that of a part or of one that is being written: a bare name, nothing of a path."""
+    return _PART_FILE.fullmatch(name) is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -44,6 +57,16 @@ class Layout:
     @property
     def compaction_lock(self) -> Path:
         return self.root / "compaction.lock"
+
+    def image(self, path: str) -> Path | None:
+        """Where a row's `path` is; None where it would lead out of the output folder, which no row of ours does.
+
+        Output folders come from strangers too, and what a manifest names may be deleted or served.
+        """
+        if not is_inside(path):
+            return None
+        place = self.output_dir / path
+        return place if place.resolve().is_relative_to(self.output_dir.resolve()) else None
 
     def journal(self, stem: str) -> Path:
         return self.journals / f"{stem}.jsonl"

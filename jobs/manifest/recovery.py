@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from jobs.manifest.locks import exclusive, taken_from_the_dead
 from jobs.manifest.replacement import finish_replacements
 from jobs.manifest.schema import QUARANTINED
 from jobs.manifest.sealing import remove_journal, seal, settle
+
+_log = logging.getLogger("darkroom.manifest")
 
 ABANDONED_AFTER_S = 3600.0
 """A temporary file untouched for this long has no writer any more."""
@@ -44,7 +47,9 @@ def recover(output_dir: Path) -> Recovery:
         with exclusive(layout.compaction_lock, wait=False) as nobody_compacts:
             if nobody_compacts:
                 finish_replacements(layout)
-        journals = sorted((order, path) for path in layout.journals.iterdir() if (order := journal_order(path)))
+        journals = sorted(
+            (order, path) for path in layout.journals.iterdir() if (order := journal_order(path)) and path.is_file()
+        )
         # A worker's older journal first: whether its jobs moved on is seen by the next one's being there.
         found = [_recover_journal(layout, path) for _, path in journals]
         for folder in (layout.journals, layout.parts, layout.log):
@@ -72,7 +77,9 @@ def _recover_journal(layout: Layout, path: Path) -> Recovery:
             content.saving.clear()
         settled = settle(content, layout.output_dir)
         if content.damaged_lines:
-            path.with_suffix(".damaged").write_bytes(path.read_bytes())
+            aside = path.with_suffix(".damaged")
+            aside.write_bytes(path.read_bytes())
+            _log.warning("%s: the whole journal is kept there; darkroom reindex takes in images without a row", aside)
         seal(layout, stem, content.finished + settled.adopted + settled.lost)
     lost = [(row["job_id"], row["status"] == QUARANTINED) for row in settled.lost]
     return Recovery(

@@ -9,14 +9,19 @@ then on.
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jobs.manifest.crashpoints import reached
 from jobs.manifest.durable import publish, sync_path, write_durably
-from jobs.manifest.layout import Layout
+from jobs.manifest.layout import Layout, is_part_file
+from pipeline.errors import ReadError
+
+_log = logging.getLogger("darkroom.manifest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +38,23 @@ class Replacement:
 
 
 def read_replacement(path: Path) -> Replacement:
-    """Parse a record. Raises FileNotFoundError if it was finished meanwhile."""
-    content = json.loads(path.read_bytes())
-    return Replacement(tuple(content["inputs"]), tuple(content["outputs"]), tuple(content["temporaries"]))
+    """Parse a record. Raises FileNotFoundError if it was finished meanwhile, `ReadError` if it is none of ours."""
+    content = path.read_bytes()
+    try:
+        lists = [_part_files(json.loads(content)[name]) for name in ("inputs", "outputs", "temporaries")]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ReadError(f"{path}: a damaged record of merged parts ({error}); it is left out") from error
+    if len(lists[1]) != len(lists[2]):
+        raise ReadError(f"{path}: a damaged record of merged parts (names are missing); it is left out")
+    return Replacement(*lists)
+
+
+def _part_files(names: Any) -> tuple[str, ...]:
+    """Names of files in `parts/`, which are replaced and deleted. Raises ValueError for anything else."""
+    for name in names:
+        if not isinstance(name, str) or not is_part_file(name):
+            raise ValueError(f"{name!r:.80} is no part's name")
+    return tuple(names)
 
 
 def replace_parts(layout: Layout, inputs: Sequence[Path], outputs: Sequence[tuple[Path, Path]]) -> None:
@@ -63,7 +82,11 @@ def replace_parts(layout: Layout, inputs: Sequence[Path], outputs: Sequence[tupl
 def finish_replacements(layout: Layout) -> None:
     """Complete every replacement that a dead process began. Hold the compaction lock."""
     for record in layout.log.glob("*.json"):
-        _finish(layout, record)
+        try:
+            _finish(layout, record)
+        except ReadError as error:
+            _log.warning("%s; kept as %s.damaged", error, record.stem)
+            record.rename(record.with_suffix(".damaged"))
 
 
 def _finish(layout: Layout, record: Path) -> None:

@@ -6,10 +6,14 @@ record, its relative path and its file hash, so `reindex` rebuilds the same rows
 
 from __future__ import annotations
 
+import functools
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypedDict, cast, get_type_hints
+
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from jobs.job import Job
+from jobs.manifest.layout import is_inside
 from pipeline.metadata.record import Record
 from pipeline.version import VERSION
 
@@ -18,43 +22,56 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 
-DONE = "done"
-FAILED = "failed"
-INTERRUPTED = "interrupted"
-QUARANTINED = "quarantined"
+DONE: Final = "done"
+FAILED: Final = "failed"
+INTERRUPTED: Final = "interrupted"
+QUARANTINED: Final = "quarantined"
 """`status`: `interrupted` is an attempt lost with its process, tried again; the other three are final."""
+
+
+def _checked_path(path: str) -> str:
+    if not is_inside(path):
+        raise ValueError("expected a path inside the output folder")
+    return path
+
+
+Int32 = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+JobId = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Status = Literal["done", "failed", "interrupted", "quarantined"]
+ImagePath = Annotated[str, AfterValidator(_checked_path)]
 
 
 class Row(TypedDict):
     """One manifest row; `created_at` is an aware UTC datetime, `path` is relative to the output folder, with `/`."""
 
-    schema_version: int
+    schema_version: Int32
     image_id: str | None
-    job_id: str
+    job_id: JobId
     run_id: str | None
     name: str | None
-    status: str
-    attempt: int
+    status: Status
+    attempt: Int32
     error_kind: str | None
     error_message: str | None
     created_at: datetime
-    path: str | None
+    path: ImagePath | None
     format: str | None
     file_sha256: str | None
     pixels_sha256: str | None
-    width: int
-    height: int
+    width: Int32
+    height: Int32
     prompt: str
     negative_prompt: str
     prompt_template: str | None
     prompt_set: str | None
-    prompt_index: int | None
+    prompt_index: Int64 | None
     tags: list[str]
-    seed: int
-    steps: int
+    seed: Int64
+    steps: Int32
     guidance_scale: float
     scheduler: str
-    clip_skip: int | None
+    clip_skip: Int32 | None
     architecture: str | None
     model: str
     model_sha256: str
@@ -72,13 +89,13 @@ class Row(TypedDict):
     dtype: str
     quantization: str | None
     techniques: list[str]
-    predicted_peak_bytes: int | None
+    predicted_peak_bytes: Int64 | None
     device: str | None
-    batch_size: int | None
-    batch_index: int | None
+    batch_size: Int32 | None
+    batch_index: Int32 | None
     seconds: float | None
-    peak_vram_bytes: int | None
-    peak_rss_bytes: int | None
+    peak_vram_bytes: Int64 | None
+    peak_rss_bytes: Int64 | None
     selection: str | None
     app_version: str
     record_json: str | None
@@ -179,7 +196,7 @@ def done_row(record: Record, path: str, file_sha256: str) -> Row:
     )
 
 
-def attempt_row(job: Job, run_id: str, attempt: int, status: str, created_at: datetime) -> Row:
+def attempt_row(job: Job, run_id: str, attempt: int, status: Status, created_at: datetime) -> Row:
     """The row of a job without an image: a failure, or what to record should the process die on it."""
     request = job.request
     return Row(
@@ -246,7 +263,25 @@ def row_to_json(row: Row) -> dict[str, Any]:
 
 
 def row_from_json(values: dict[str, Any]) -> Row:
-    """The inverse of `row_to_json`; columns that a newer version added are dropped, missing ones are None."""
-    row: dict[str, Any] = {name: values.get(name) for name in Row.__annotations__}
-    row["created_at"] = datetime.fromisoformat(values["created_at"])
-    return cast(Row, row)
+    """The inverse of `row_to_json`; columns that a newer version added are dropped, missing ones are None.
+
+    Raises ValueError for what is no row: a damaged line, or one that somebody else has written.
+    """
+    try:
+        given = {**values, "created_at": datetime.fromisoformat(values["created_at"])}
+        if given["created_at"].tzinfo is None:
+            raise ValueError("created_at: expected a time zone")
+        for name, column in _columns().items():
+            if name in given or name in _NEEDED:
+                column.validate_python(given[name], strict=True)
+    except (KeyError, TypeError, ValidationError) as error:
+        raise ValueError(f"no row: {error}") from error
+    return cast(Row, {name: given.get(name) for name in Row.__annotations__})
+
+
+_NEEDED = ("job_id", "status", "attempt")
+
+
+@functools.cache
+def _columns() -> dict[str, TypeAdapter[Any]]:
+    return {name: TypeAdapter(hint) for name, hint in get_type_hints(Row, include_extras=True).items()}

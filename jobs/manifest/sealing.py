@@ -32,9 +32,11 @@ def settle(journal: Replay, output_dir: Path) -> Settled:
     An image whose file stands under its final name with the announced hash is finished, whatever became of
     its `done` line. Any other job that was started has lost an attempt.
     """
-    settled = Settled()
+    settled, layout = Settled(), Layout(output_dir)
     for row in journal.saving.values():
-        path = output_dir / row["path"]
+        path = layout.image(row["path"])
+        if path is None:  # through a link: whatever is there is none of ours
+            continue
         _delete_half_written(path)
         if path.is_file() and file_sha256(path) == row["file_sha256"]:
             settled.adopted.append(row)

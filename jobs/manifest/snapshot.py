@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from jobs.manifest.layout import Layout, journal_order
 from jobs.manifest.parts import part_version
-from jobs.manifest.replacement import read_replacement
+from jobs.manifest.replacement import Replacement, read_replacement
 from pipeline.errors import ReadError
 
 T = TypeVar("T")
@@ -34,6 +34,13 @@ class Snapshot:
     parts: tuple[Path, ...]
     journals: tuple[Path, ...]
     refused: tuple[str, ...] = ()
+
+
+def warn_once(line: str) -> None:
+    """A fault of a file that is read again and again."""
+    if line not in _warned:
+        _warned.add(line)
+        _log.warning("%s", line)
 
 
 def reading_retried(
@@ -70,10 +77,16 @@ def take_snapshot(output_dir: Path, version: Callable[[Path], int] = part_versio
         else:
             readable.append(layout.parts / name)
     for line in refused:
-        if line not in _warned:
-            _warned.add(line)
-            _log.warning("%s", line)
+        warn_once(line)
     return Snapshot(tuple(readable), journals, tuple(refused))
+
+
+def _replacement(path: Path) -> Replacement | None:
+    try:
+        return read_replacement(path)
+    except ReadError as error:
+        warn_once(str(error))
+        return None
 
 
 def _stable_listing(layout: Layout) -> tuple[tuple[str, ...], frozenset[str]]:
@@ -85,10 +98,12 @@ def _stable_listing(layout: Layout) -> tuple[tuple[str, ...], frozenset[str]]:
     """
     previous = None
     for _ in range(_RETRIES):
-        journals = sorted(path.stem for path in layout.journals.glob("*.jsonl") if journal_order(path))
+        journals = sorted(
+            path.stem for path in layout.journals.glob("*.jsonl") if journal_order(path) and path.is_file()
+        )
         parts = {path.name for path in layout.parts.glob("*.parquet") if not path.name.startswith(".")}
         try:
-            records = [read_replacement(path) for path in layout.log.glob("*.json")]
+            records = [record for path in layout.log.glob("*.json") if (record := _replacement(path))]
         except FileNotFoundError:
             continue
         for record in records:
