@@ -65,6 +65,8 @@ def reindex(as_json: Json = False, output_dir: OutputDir = Path("outputs")) -> N
         return
     for line in result.unreadable:
         print_line(f"unreadable: {line}")
+    for line in result.set_aside:
+        print_line(f"set aside: {line}")
     print_line(
         f"{result.rebuilt} rows rebuilt from images ({result.added} new), "
         f"{result.kept} kept, {result.dropped} dropped because their image is gone"
@@ -87,4 +89,6 @@ def compact(as_json: Json = False, output_dir: OutputDir = Path("outputs")) -> N
     if as_json:
         print_json(asdict(result))
         return
+    for line in result.damaged:
+        print_line(f"left alone: {line}")
     print_line(f"{result.parts_before} parts became {result.parts_after}, {result.rows_moved} rows moved")

@@ -6,7 +6,7 @@ they are kept. A live run goes on undisturbed; its rows are left where they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,14 @@ from jobs.manifest.compaction import compacting, merged_name, replaceable_parts
 from jobs.manifest.durable import writing
 from jobs.manifest.image_files import file_sha256, is_image, iterate_files
 from jobs.manifest.layout import Layout
-from jobs.manifest.parts import read_part, table_from_rows, write_temporary_part
+from jobs.manifest.parts import TornPart, read_part, table_from_rows, write_temporary_part
 from jobs.manifest.reading import iterate_part
 from jobs.manifest.replacement import replace_parts
 from jobs.manifest.schema import DONE, Row, done_row
 from jobs.manifest.snapshot import Snapshot, reading_retried
 from pipeline.errors import ReadError
-from pipeline.metadata.reading import NoRecordError, read_record
+from pipeline.metadata.reading import NoRecordError, read_pixels, read_record
+from pipeline.metadata.record import Record, pixel_hash
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,8 +35,9 @@ PART_ROWS = 10_000
 class Reindexing:
     """What became of the rows. `added`: images that had no row. `dropped`: rows whose image is gone.
 
-    `unreadable`: images whose record is damaged, one line each; the row of such an image is kept if there is
-    one.
+    `unreadable`: images whose record is damaged, or whose pixels are not those that were made, one line each; the row
+    of such an image is kept if there is one, so that it stays known as changed. `set_aside`: parts that could not be
+    read; their files stay, under a name that no reader takes for a part.
     """
 
     rebuilt: int = 0
@@ -43,15 +45,21 @@ class Reindexing:
     kept: int = 0
     dropped: int = 0
     unreadable: list[str] = field(default_factory=list)
+    set_aside: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class _Before:
-    """The manifest as it is: the parts to replace, the path of each of their images, and what others hold."""
+    """The manifest as it is: the parts to replace, the path and hash of each of their images, and what others hold.
+
+    `torn` are files in the parts' folder that are none.
+    """
 
     parts: list[Path]
     paths: dict[str, str]
+    hashes: dict[str, str]
     elsewhere: set[str]
+    torn: list[Path]
 
 
 def reindex(output_dir: Path) -> Reindexing:
@@ -76,6 +84,7 @@ def reindex(output_dir: Path) -> Reindexing:
                 output = merged_name(layout)
                 outputs.append((write_temporary_part(output, [table]), output))
             replace_parts(layout, before.parts, outputs)
+            _set_aside(before.torn, result)
         except BaseException:
             for temporary, _ in outputs:
                 temporary.unlink(missing_ok=True)
@@ -84,13 +93,15 @@ def reindex(output_dir: Path) -> Reindexing:
 
 
 def _read(layout: Layout, snapshot: Snapshot) -> _Before:
-    before = _Before(replaceable_parts(layout, snapshot), {}, set())
+    torn = [path for path, error in snapshot.refused if isinstance(error, TornPart)]
+    before = _Before(replaceable_parts(layout, snapshot), {}, {}, set(), torn)
     for part in snapshot.parts:
-        for image_id, path, status in iterate_part(part, ("image_id", "path", "status")):
+        for image_id, path, status, digest in iterate_part(part, ("image_id", "path", "status", "file_sha256")):
             if status != DONE:
                 continue
             if part in before.parts:
                 before.paths[image_id] = path
+                before.hashes[image_id] = digest
             else:
                 before.elsewhere.add(image_id)
     for journal in snapshot.journals:
@@ -118,8 +129,14 @@ def _new_tables(output_dir: Path, images: list[Path], before: _Before, result: R
     if rows:
         yield _sorted(table_from_rows(rows))
     hashes = {path.relative_to(output_dir).as_posix(): file_sha256(path) for path in unrecorded}
-    for part in before.parts:
-        kept = _kept(output_dir, read_part(part), rebuilt, hashes, result)
+    for part in list(before.parts):
+        try:
+            table = read_part(part)
+        except ReadError:
+            before.parts.remove(part)
+            before.torn.append(part)
+            continue
+        kept = _kept(output_dir, table, rebuilt, hashes, result)
         if kept.num_rows:
             yield kept
 
@@ -143,6 +160,9 @@ def _rebuilt_rows(
             continue
         if record.id in before.elsewhere:
             continue
+        if digest != before.hashes.get(record.id) and (fault := _fault(path, record, before.hashes)):
+            result.unreadable.append(fault)
+            continue
         if before.paths.get(record.id, relative) == relative:
             yield done_row(record, relative, digest)
         else:
@@ -150,6 +170,30 @@ def _rebuilt_rows(
     # An image that is not where it was: renamed, or a copy of one that the caller has seen already.
     for path, relative in copies:
         yield done_row(read_record(path), relative, file_sha256(path))
+
+
+def _fault(path: Path, record: Record, hashes: Mapping[str, str]) -> str | None:
+    """What is wrong with an image whose file is not the one that was saved, if it is more than its metadata.
+
+    Where pixels were kept without loss, they decide; else only the file's own hash can, if there is a row with it.
+    """
+    lossless = record.output.format == "png" or (record.output.format == "webp" and record.output.quality is None)
+    if not lossless:
+        return f"{path}: not the file that was saved; its row stays as it is" if record.id in hashes else None
+    try:
+        pixels = read_pixels(path)
+    except ReadError as error:
+        return str(error)
+    if pixel_hash(record.width, record.height, pixels.tobytes()) == record.pixels_sha256:
+        return None
+    return f"{path}: its pixels are not those that were made; darkroom reproduce makes it again"
+
+
+def _set_aside(torn: list[Path], result: Reindexing) -> None:
+    for path in torn:
+        aside = path.with_suffix(".damaged")
+        path.rename(aside)
+        result.set_aside.append(f"{path}: could not be read, its rows come from the images now; kept as {aside.name}")
 
 
 def _kept(output_dir: Path, part: pa.Table, rebuilt: set[str], hashes: dict[str, str], result: Reindexing) -> pa.Table:

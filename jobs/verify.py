@@ -10,6 +10,7 @@ from typing import NamedTuple
 from jobs.manifest import events
 from jobs.manifest.image_files import file_sha256, is_image, iterate_files
 from jobs.manifest.layout import Layout
+from jobs.manifest.parts import read_part
 from jobs.manifest.reading import iterate_rows
 from jobs.manifest.schema import DONE
 from jobs.manifest.snapshot import Snapshot, reading_retried
@@ -87,7 +88,13 @@ def _read(snapshot: Snapshot) -> _Known:
     columns = ("path", "file_sha256", "job_id", "status")
     images = [_Image(*row[:3]) for row in iterate_rows(snapshot, columns) if row[3] == DONE]
     being_saved = {row["path"] for path in snapshot.journals for row in events.replay(path).saving.values()}
-    return _Known(images, being_saved, snapshot.refused)
+    refused = [str(error) for _, error in snapshot.refused]
+    for part in snapshot.parts:
+        try:
+            read_part(part)  # every page of it
+        except ReadError as error:
+            refused.append(str(error))
+    return _Known(images, being_saved, tuple(refused))
 
 
 def _hash(path: Path) -> str | None:

@@ -30,11 +30,12 @@ TARGET_BYTES = 128 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """How many parts there were and are, and how many rows were moved."""
+    """How many parts there were and are, how many rows were moved, and what is wrong with those that were left."""
 
     parts_before: int
     parts_after: int
     rows_moved: int
+    damaged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +67,22 @@ def compact(output_dir: Path, target_rows: int = TARGET_ROWS) -> Compaction:
     """
     with compacting(output_dir) as layout:
         parts = replaceable_parts(layout, take_snapshot(output_dir))
-        moved = merged = 0
-        groups = _groups([_measure(path) for path in parts], target_rows)
-        for group in groups:
-            output = merged_name(layout)
-            table = _merge(group)
+        moved = merged = made = 0
+        damaged: list[str] = []
+        for group in _groups([_measure(path) for path in parts], target_rows):
+            tables: dict[Path, pa.Table] = {}
+            for part in group:
+                try:
+                    tables[part.path] = read_part(part.path)
+                except ReadError as error:  # it stays where it is
+                    damaged.append(str(error))
+            if len(tables) < 2:
+                continue
+            output, table = merged_name(layout), _merged(list(tables.values()))
             temporary = write_temporary_part(output, [table])
-            replace_parts(layout, [part.path for part in group], [(temporary, output)])
-            moved += table.num_rows
-            merged += len(group)
-    return Compaction(len(parts), len(parts) - merged + len(groups), moved)
+            replace_parts(layout, list(tables), [(temporary, output)])
+            moved, merged, made = moved + table.num_rows, merged + len(tables), made + 1
+    return Compaction(len(parts), len(parts) - merged + made, moved, tuple(damaged))
 
 
 def replaceable_parts(layout: Layout, snapshot: Snapshot) -> list[Path]:
@@ -116,8 +123,7 @@ def _groups(parts: list[_Part], target_rows: int) -> list[list[_Part]]:
     return [group for group in groups if len(group) > 1]
 
 
-def _merge(group: list[_Part]) -> pa.Table:
+def _merged(tables: list[pa.Table]) -> pa.Table:
     import pyarrow as pa
 
-    table = pa.concat_tables([read_part(part.path) for part in group])
-    return table.sort_by([("created_at", "ascending"), ("image_id", "ascending")])
+    return pa.concat_tables(tables).sort_by([("created_at", "ascending"), ("image_id", "ascending")])

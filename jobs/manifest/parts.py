@@ -89,21 +89,38 @@ def checked_version(path: Path, value: bytes | None) -> int:
     return int(value)
 
 
-def incomplete(path: Path) -> ReadError:
-    """What to say of a file in `parts/` whose footer no library can read."""
-    return ReadError(f"{path}: not a complete Parquet file; move it elsewhere, then run darkroom reindex")
+class TornPart(ReadError):
+    """A file in `parts/` whose footer no library can read: it was cut off, or something else has its name."""
+
+
+def incomplete(path: Path) -> TornPart:
+    """What to say of such a file."""
+    return TornPart(f"{path}: not a complete Parquet file; move it elsewhere, then run darkroom reindex")
 
 
 def read_part(path: Path) -> pa.Table:
-    """A whole part as the current schema: columns that an older version lacked are null."""
+    """A whole part as the current schema: columns that an older version lacked are null.
+
+    Raises ReadError where a page is damaged, FileNotFoundError where the part is gone.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.ParquetFile(path).read()
-    columns = [
-        table.column(field.name).cast(field.type)
-        if field.name in table.column_names
-        else pa.nulls(table.num_rows, field.type)
-        for field in arrow_schema()
-    ]
-    return pa.Table.from_arrays(columns, schema=arrow_schema())
+    try:
+        table = pq.ParquetFile(path).read()
+        columns = [
+            table.column(field.name).cast(field.type)
+            if field.name in table.column_names
+            else pa.nulls(table.num_rows, field.type)
+            for field in arrow_schema()
+        ]
+        return pa.Table.from_arrays(columns, schema=arrow_schema())
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> ReadError:
+    """What to say of a part of which a page cannot be read."""
+    return ReadError(f"{path}: damaged ({str(error).splitlines()[0]}); darkroom reindex rebuilds its rows")

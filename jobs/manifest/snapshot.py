@@ -25,15 +25,15 @@ _PAUSE_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The parts and journals that count; every row stands in exactly one of them. `refused` says what was
-    left out.
+    """The parts and journals that count; every row stands in exactly one of them. `refused` are files that were left
+    out, with the reason.
 
     Files can vanish later, when their rows move on: read through `reading_retried`.
     """
 
     parts: tuple[Path, ...]
     journals: tuple[Path, ...]
-    refused: tuple[str, ...] = ()
+    refused: tuple[tuple[Path, ReadError], ...] = ()
 
 
 def warn_once(line: str) -> None:
@@ -73,11 +73,11 @@ def take_snapshot(output_dir: Path, version: Callable[[Path], int] = part_versio
         try:
             version(layout.parts / name)
         except ReadError as error:
-            refused.append(str(error))
+            refused.append((layout.parts / name, error))
         else:
             readable.append(layout.parts / name)
-    for line in refused:
-        warn_once(line)
+    for _, reason in refused:
+        warn_once(str(reason))
     return Snapshot(tuple(readable), journals, tuple(refused))
 
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from manifest_rows import attempt_of
+from PIL import Image
 from recorded_images import save_image
 
+from jobs.manifest.compaction import compact
 from jobs.manifest.journal import Journal
 from jobs.manifest.layout import Layout
 from jobs.manifest.locks import exclusive
@@ -49,6 +55,77 @@ def mixed_run(tmp_path: Path) -> Path:
         journal.fail(attempt_of(30, status=FAILED, error_kind="bad_pixels", error_message="all black"))
         journal.start([attempt_of(31)])
     return tmp_path
+
+
+def damage(part: Path) -> None:
+    """Its pages, not its footer."""
+    content = bytearray(part.read_bytes())
+    content[4 : len(content) // 4] = b"\xff" * (len(content) // 4 - 4)
+    part.write_bytes(content)
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_damaged_part_is_found_set_aside_and_its_rows_come_from_the_images(mixed_run: Path, torn: bool) -> None:
+    recover(mixed_run)
+    before = table(mixed_run)
+    part = sorted(Layout(mixed_run).parts.glob("*.parquet"))[0]  # three rows of images that carry their record
+    if torn:
+        part.write_bytes(part.read_bytes()[:-9])
+    else:
+        damage(part)
+    assert [str(part) in line for line in verify(mixed_run).unreadable_parts] == [True]
+    merged = compact(mixed_run)
+    assert merged.parts_after < merged.parts_before and part.exists()
+    assert merged.damaged == () if torn else str(part) in merged.damaged[0]
+
+    result = reindex(mixed_run)
+    assert result.added == 3
+    assert [str(part) in line for line in result.set_aside] == [True]
+    assert part.with_suffix(".damaged").exists() and not part.exists()
+    assert table(mixed_run) == before
+    assert verify(mixed_run).sound
+
+
+@pytest.mark.parametrize("image_format", ["png", "jpeg"])
+def test_a_damaged_picture_stays_known_as_damaged(image_format: str, tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        row = save_image(journal, tmp_path, 1, image_format=image_format)
+        save_image(journal, tmp_path, 2)
+    path = tmp_path / str(row["path"])
+    with Image.open(path) as picture:
+        other = Image.fromarray(255 - np.asarray(picture))
+    chunks, _, end = path.read_bytes().partition(b"IDAT" if image_format == "png" else b"\xff\xdb")
+    if image_format == "png":
+        recoded = io.BytesIO()
+        other.save(recoded, "png")
+        path.write_bytes(chunks[:-4] + _after(recoded.getvalue(), b"IDAT"))
+    else:
+        path.write_bytes(chunks + b"\xff\xdb" + end[:-40] + bytes(byte ^ 1 for byte in end[-40:-20]) + end[-20:])
+    assert verify(tmp_path).changed == (row["path"],)
+    for _ in range(2):
+        result = reindex(tmp_path)
+        assert [row["path"] in line for line in result.unreadable] == [True]
+        assert verify(tmp_path).changed == (row["path"],)
+
+
+def test_other_metadata_in_a_sound_picture_is_taken_in(tmp_path: Path) -> None:
+    """What a program for photographs writes into a file makes it no damaged one: the pixels decide."""
+    with Journal(tmp_path) as journal:
+        row = save_image(journal, tmp_path, 1)
+    path = tmp_path / str(row["path"])
+    content = path.read_bytes()
+    note = b"tEXtComment\0a note"
+    chunk = struct.pack(">I", len(note) - 4) + note + struct.pack(">I", zlib.crc32(note))
+    place = content.index(b"IDAT") - 4
+    path.write_bytes(content[:place] + chunk + content[place:])
+    assert verify(tmp_path).changed == (row["path"],)
+    assert reindex(tmp_path).unreadable == []
+    assert verify(tmp_path).sound
+
+
+def _after(content: bytes, chunk: bytes) -> bytes:
+    """From the length of a PNG's chunk on."""
+    return content[content.index(chunk) - 4 :]
 
 
 def test_the_rebuilt_manifest_equals_the_old_one(mixed_run: Path) -> None:
