@@ -100,6 +100,8 @@ def program(name: str, *arguments: str | Path, cwd: Path, folder: Path, env: Map
 
 def _become(name: str, arguments: list[str], cwd: str, env: dict[str, str], out: str, err: str) -> None:
     """In the forked process: be the program."""
+    # The server may have been started with these blocked, for the workers that it forks (`processes.py`).
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     os.setsid()
     os.chdir(cwd)
     os.environ.clear()

@@ -50,7 +50,7 @@ def benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_quick_run_has_every_row_in_the_table_the_json_and_the_markdown(tmp_path: Path) -> None:
     done = benchmarks("--quick", "--json", str(tmp_path / "b.json"), "--markdown", str(tmp_path / "b.md"))
     assert done.returncode == 0, done.stderr
@@ -65,6 +65,16 @@ def test_quick_run_has_every_row_in_the_table_the_json_and_the_markdown(tmp_path
     assert {"cpu", "cores", "ram_bytes", "gpu", "versions"} <= set(document["machine"])
     assert str(Path.home()) not in json.dumps(document) and str(ROOT) not in json.dumps(document)
     assert not list((ROOT / "outputs" / "benchmarks").glob(".work-*"))
+
+
+@pytest.mark.slow
+def test_some_are_quickly_measured_and_written_as_json(tmp_path: Path) -> None:
+    """Of every kind one; `make campaign` runs all."""
+    done = benchmarks("startup", "journal", "--quick", "--json", str(tmp_path / "b.json"))
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "b.json").read_text(encoding="utf-8"))["rows"]
+    assert {row["key"] for row in rows} == {key for key in KEYS if key.startswith(("startup.", "journal."))}
+    assert all(row["measured"] > 0 for row in rows)
 
 
 def test_an_unknown_name_is_refused_with_the_names_there_are() -> None:
@@ -110,7 +120,7 @@ SMALL = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize("family", SMALL)
 def test_a_model_drawn_into_shards_makes_pictures(family: str, tmp_path: Path) -> None:
     plan = blueprint(family)

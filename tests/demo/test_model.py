@@ -131,7 +131,7 @@ def test_two_dozen_held_out_captions(pipeline: Any) -> None:
         assert shares[name] >= wanted, f"{name}: {shares[name]:.0%}"
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_200_held_out_captions(pipeline: Any) -> None:
     shares, _ = measure(pipeline, count=200)
     assert {name: share for name, share in shares.items() if share < TARGETS[name]} == {}

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from families import a_few
 
 from pipeline.errors import Interrupted, JobFailure
 from pipeline.generate import generate_batch, generate_bundle
@@ -24,6 +25,7 @@ from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
 PROMPTS = ("a red house", "a blue boat in sea")
 NO_NEGATIVE_PROMPT = ("flux", "flux2_klein")
 EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
+A_FEW_FAMILIES = pytest.mark.parametrize("family", a_few(FAMILIES))
 
 Tiny = Callable[[str], Path]
 
@@ -190,7 +192,7 @@ def test_noise_is_recorded_and_of_each_seed(tiny: Tiny, family: str) -> None:
     assert one.noise_shape[0] == 1 and not np.array_equal(one.pixels, two.pixels)
 
 
-@EVERY_FAMILY
+@A_FEW_FAMILIES
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.slow
 def test_half_precision_makes_the_same_picture(tiny: Tiny, family: str, dtype: str) -> None:
@@ -202,7 +204,7 @@ def test_half_precision_makes_the_same_picture(tiny: Tiny, family: str, dtype: s
     assert all(part is not None for name, part in half.pipe.components.items() if name.startswith("text_encoder"))
 
 
-@EVERY_FAMILY
+@A_FEW_FAMILIES
 def test_interrupted_between_steps(tiny: Tiny, family: str) -> None:
     model = loaded(tiny(family))
     steps: list[int] = []
@@ -216,7 +218,7 @@ def test_interrupted_between_steps(tiny: Tiny, family: str) -> None:
     assert 4 <= len(steps) <= 6
 
 
-@EVERY_FAMILY
+@A_FEW_FAMILIES
 @pytest.mark.slow
 def test_what_a_prompt_was_cut_to_is_recorded(tiny: Tiny, family: str) -> None:
     model = loaded(tiny(family))

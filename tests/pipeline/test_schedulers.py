@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from families import a_few
 from test_families import Tiny, request_for
 
 from pipeline.generate import generate_batch
@@ -193,7 +194,7 @@ EXACT_SOLVERS = ("DPM++ 2M", "UniPC", "DEIS", "FlowMatch Heun")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FLOW_FAMILIES)
+@pytest.mark.parametrize("family", a_few(FLOW_FAMILIES, ["flux"]))
 def test_every_solver_that_fits_follows_the_flow_to_the_same_picture(tiny: Tiny, family: str) -> None:
     model = load(identify(str(tiny(family)))[0], MemorySettings(), "cpu")
     pixels = {}

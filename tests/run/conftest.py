@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from forked import ensure_server
 from running import Batch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def server() -> None:
+    """First of all, since the server that a run within this process would start has less imported."""
+    ensure_server()
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from adapter_files import write_controlnet, write_picture, write_transformer_controlnet
 from direct_calls import pictures
+from families import a_few
 
 from pipeline.adapters import apply, check_adapters, identify_controlnet, used_while_denoising, view
 from pipeline.adapters.control_images import control_image
@@ -131,7 +132,7 @@ def test_a_view_follows_components_that_were_loaded_again(sd: LoadedModel, edges
     np.testing.assert_array_equal(pictures(sd, adapters), before)
 
 
-@pytest.mark.parametrize("family", ["sdxl", "sd3", "flux", "qwen_image", pytest.param("sana", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("family", a_few(["sdxl", "sd3", "flux", "qwen_image", "sana"], ["sdxl", "flux"]))
 def test_other_families_have_theirs(
     load_tiny: Callable[..., LoadedModel], family: str, tmp_path: Path, picture: Path
 ) -> None:

@@ -93,7 +93,7 @@ SLOWER = [("staged",), ("model_offload",), ("drop_encoders", "resident_blocks")]
     [
         ("staged", "drop_encoders"),
         ("leaf_offload", "disk_offload"),
-        *(pytest.param(techniques, marks=pytest.mark.slow) for techniques in SLOWER),
+        *(pytest.param(techniques, marks=pytest.mark.campaign) for techniques in SLOWER),
     ],
 )
 def test_exact_memory_techniques_change_nothing(

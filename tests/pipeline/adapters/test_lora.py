@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from adapter_files import layers_of, write_lora, write_tensors
 from direct_calls import pictures, with_loras
+from families import a_few
 
 from pipeline.adapters import apply, identify_lora, take_off, text_encoder_key
 from pipeline.adapters.lora_layers import MAX_LOADED
@@ -268,7 +269,7 @@ def test_a_float16_lora_works_in_the_precision_of_the_model(sd: LoadedModel, lor
     np.testing.assert_array_equal(pictures(sd, with_loras(sd, (tmp_path / "same.safetensors", 1.0))), half)
 
 
-@pytest.mark.parametrize("techniques", HELD)
+@pytest.mark.parametrize("techniques", a_few(HELD, HELD[:2]))
 @pytest.mark.slow
 def test_a_lora_on_a_model_that_is_held_otherwise(
     load_tiny: Callable[..., LoadedModel], tmp_path: Path, techniques: tuple[str, ...]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from families import a_few
 
 from pipeline.memory.block_streaming import BlockStreaming, blocks_of
 from pipeline.memory.quantization import quantize, true_bytes
@@ -76,7 +77,7 @@ def streamed() -> Iterator[Callable[..., BlockStreaming]]:
         streaming.remove()
 
 
-@pytest.mark.parametrize("family", DENOISERS)
+@pytest.mark.parametrize("family", a_few(DENOISERS))
 @pytest.mark.slow
 def test_every_family_makes_the_same_bits(
     family: str, pipes: Callable[[str], Any], streamed: Callable[..., BlockStreaming]

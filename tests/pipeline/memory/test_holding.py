@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from families import a_few
 from held_models import Load, held_by, images, pictures, requests_for
 
 from pipeline.errors import ModelError
@@ -101,7 +102,7 @@ def test_exact_techniques_change_no_bit_and_leave_nothing(family: str, loaded: L
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("memory", EXACT.values(), ids=EXACT)
+@pytest.mark.parametrize("memory", a_few(EXACT.values(), [*EXACT.values()][::5]), ids=EXACT)
 def test_a_model_may_be_loaded_so(memory: MemorySettings, loaded: Load) -> None:
     np.testing.assert_array_equal(pictures(loaded("sd15", memory)), pictures(loaded("sd15")))
 
@@ -262,7 +263,7 @@ def test_hooks_put_on_twice_are_refused() -> None:
         ("block_offload", "disk_offload"),
     ],
 )
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_an_exception_in_the_middle_is_recovered_from(techniques: tuple[str, ...], loaded: Load) -> None:
     model = loaded("flux")
     before = pictures(model)
@@ -310,7 +311,7 @@ def test_lifting_what_carries_nothing_does_nothing(loaded: Load) -> None:
 LET_GO = [PLAIN, held_by("fp8_storage"), held_by("denoiser_int8")]
 
 
-@pytest.mark.parametrize("memory", [*LET_GO, *(pytest.param(one, marks=pytest.mark.slow) for one in EXACT.values())])
+@pytest.mark.parametrize("memory", [*LET_GO, *a_few(EXACT.values(), [])])
 def test_a_model_let_go_is_free_or_fit_for_the_next(memory: MemorySettings, loaded: Load) -> None:
     pool = Pool()
     model = loaded("sd15", memory, pool)

@@ -25,7 +25,7 @@ def resident_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     ("memory", "host_bytes"),
     [(MemorySettings(), 0), (MemorySettings(), None), (held_by("leaf_offload", "drop_encoders"), 0)],
@@ -50,7 +50,7 @@ def test_twenty_switches_leave_host_memory_flat(memory: MemorySettings, host_byt
         assert pool.bytes_on_host == 0
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_twenty_changes_of_techniques_leave_host_memory_flat(loaded: Load) -> None:
     model = loaded("flux")
     names = [
@@ -65,7 +65,7 @@ def test_twenty_changes_of_techniques_leave_host_memory_flat(loaded: Load) -> No
     assert seen[2] - seen[1] < 8 * 2**20, [size // 2**20 for size in seen]
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_what_waits_on_disk_is_not_in_memory(tmp_path: Path) -> None:
     """A model of 300 MB, one layer of it at a time; measured in a process of its own, while it runs."""
     program = tmp_path / "measure.py"

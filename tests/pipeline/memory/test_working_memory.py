@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from families import a_few
 
 from pipeline.memory.block_streaming import blocks_of
 from pipeline.memory.quantization import _layers
@@ -119,7 +120,7 @@ def peak_elements(model: Any, arguments: dict[str, Any]) -> float:
     return alive.peak / 2
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+@pytest.fixture(scope="module", params=a_few(CONFIGS, ["sdxl", "flux"]))
 def denoiser(request: pytest.FixtureRequest) -> tuple[str, Any]:
     import diffusers
     import torch

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from families import a_few
 from published_weights import RENAMED, diffusers_shapes, original_shapes, renamed_by, write_header
 from safetensors.torch import load_file, save_file
 from tiny_checkpoints import write_checkpoint
@@ -119,9 +120,9 @@ def draw(model: LoadedModel) -> Any:
     ("label", "prefix"),
     [
         ("FLUX.1 dev", ""),
-        ("FLUX.1 schnell", "model.diffusion_model."),
-        ("Chroma", ""),
-        ("Chroma", "model.diffusion_model."),
+        *a_few(
+            [("FLUX.1 schnell", "model.diffusion_model."), ("Chroma", ""), ("Chroma", "model.diffusion_model.")], []
+        ),
     ],
 )
 def test_the_authors_file_becomes_the_transformer_tensor_by_tensor(
@@ -143,6 +144,7 @@ def test_the_authors_file_becomes_the_transformer_tensor_by_tensor(
     assert draw(model).std() > 0.01
 
 
+@pytest.mark.campaign
 def test_a_whole_checkpoint_in_float8_brings_its_encoders_and_vae(
     folder_of: Callable[[str], Path], tiny: Tiny, tmp_path: Path, file: Path
 ) -> None:
