@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from families import a_few
 from published_weights import RENAMED, diffusers_shapes, original_shapes, renamed_by, write_header
 from safetensors.torch import load_file, save_file
 from tiny_checkpoints import write_checkpoint
@@ -120,9 +119,9 @@ def draw(model: LoadedModel) -> Any:
     ("label", "prefix"),
     [
         ("FLUX.1 dev", ""),
-        *a_few(
-            [("FLUX.1 schnell", "model.diffusion_model."), ("Chroma", ""), ("Chroma", "model.diffusion_model.")], []
-        ),
+        pytest.param("FLUX.1 schnell", "model.diffusion_model.", marks=pytest.mark.campaign),
+        pytest.param("Chroma", "", marks=pytest.mark.campaign),
+        pytest.param("Chroma", "model.diffusion_model.", marks=pytest.mark.campaign),
     ],
 )
 def test_the_authors_file_becomes_the_transformer_tensor_by_tensor(
