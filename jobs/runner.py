@@ -39,7 +39,10 @@ IN_FLIGHT_BUNDLES = 2
 """One being generated and one waiting, so that the worker never idles and little is lost with it."""
 
 MAX_FAILURES_ALIKE = 5
-"""As many different jobs failing alike in a row stop the run: the cause is then not the jobs."""
+"""Failures alike in a row over as many different prompts or models stop the run: the cause is then not the jobs."""
+
+OF_THE_PROMPT = ("leak",)
+"""Kinds of failure whose cause lies in the job's own texts, however many seeds it has: they stop nothing else."""
 
 MAX_DEATHS = 10
 """As many workers lost without one image in between stop the run; a single bad job is set aside long before."""
@@ -93,7 +96,7 @@ class Runner:
         self._outstanding: dict[str, Assignment] = {}
         self._bundles: list[tuple[Bundle, set[str]]] = []
         self._finished = FinishedSince(output_dir, known_parts)
-        self._alike: tuple[str, int] = ("", 0)
+        self._alike: tuple[str, set[tuple[str, str]]] = ("", set())
         self._deaths_in_a_row = self._device_losses = 0
         self._signal: signal.Signals | None = None
         self._stop_at: float | None = None
@@ -162,7 +165,7 @@ class Runner:
             case Made():
                 self._settle(message.job_id)
                 self.result.made += 1
-                self._alike = ("", 0)
+                self._alike = ("", set())
                 self._deaths_in_a_row = self._device_losses = 0
                 if self._stop_at is not None:  # what was denoised before the stop is still being decoded
                     self._stop_at = time.monotonic() + STOP_WITHIN_S
@@ -195,14 +198,19 @@ class Runner:
         if len(self.result.failures) < 100:
             self.result.failures.append((failure.job_id, failure.kind, failure.message))
         self._progress.failed(failure, job)
-        kind, count = self._alike
-        self._alike = (failure.kind, count + 1 if kind == failure.kind else 1)
         if self._stop_on_error:
             self.stop("stopped at the first failure, as on_error=stop asks")
-        elif self._alike[1] >= MAX_FAILURES_ALIKE:
+        if failure.kind in OF_THE_PROMPT:
+            return
+        kind, seen = self._alike
+        self._alike = (
+            failure.kind,
+            {*(seen if kind == failure.kind else ()), (job.request.prompt, job.request.model.sha256)},
+        )
+        if len(self._alike[1]) >= MAX_FAILURES_ALIKE:
             self.stop(
-                f"{MAX_FAILURES_ALIKE} different jobs in a row failed alike ({failure.kind}: {failure.message}); "
-                "mend the cause first"
+                f"images of {MAX_FAILURES_ALIKE} different prompts or models in a row failed alike "
+                f"({failure.kind}: {failure.message}); mend the cause first"
             )
             self.result.way_on = "the same command with retry_failed=true makes the rest"
 

@@ -142,13 +142,26 @@ def check_texts(texts: Iterable[str]) -> None:
     """The same for a user's own texts before anything is made of them. Raises `LeakFound`."""
     identity = Identity.of_this_process()
     for text in texts:
-        if found := _find(text, identity, (text,)):
+        if found := _find_escaped(text, identity):
             raise LeakFound(f"the image would carry {found}; take it out of the prompt, the tags or the names")
 
 
 def scrub(text: str) -> str:
-    """The text with keys, folders of users, the working folder and names replaced by harmless marks."""
+    """The text with keys, folders of users, the working folder and names replaced by harmless marks.
+
+    What is refused behind escapes is removed behind them too: the text is then written without its escapes. Where even
+    that leaves something, nothing of the text is kept.
+    """
     identity = Identity.of_this_process()
+    clean = _scrubbed(text, identity)
+    if not _find_escaped(clean, identity):
+        return clean
+    *_, plain = _unescaped(clean)
+    clean = _scrubbed(_with_plain_slashes(plain), identity)
+    return "[refused text]" if _find_escaped(clean, identity) else clean
+
+
+def _scrubbed(text: str, identity: Identity) -> str:
     text = _KEYS.sub("[key]", text)
     for folder, mark in ((identity.working_folder, "."), (identity.home, "~")):
         if len(folder) > 2:
@@ -169,6 +182,12 @@ def _refuse(what: str, part: Part) -> None:
     )
 
 
+def _find_escaped(text: str, identity: Identity) -> str | None:
+    """What kind of leak a user's own text holds, as it stands or behind escapes."""
+    forms = _unescaped(text)
+    return next((found for form in forms if (found := _find(form, identity, (form,)))), None)
+
+
 def _find(text: str, identity: Identity, own_texts: tuple[str, ...]) -> str | None:
     """What kind of leak `text` holds; None where it holds none.
 
@@ -178,7 +197,7 @@ def _find(text: str, identity: Identity, own_texts: tuple[str, ...]) -> str | No
     if any(mark in text for mark in _KEY_MARKS) and (key := _KEYS.search(text)):
         kind = str(key.lastgroup).replace("_", " ")
         return f"a {kind}"
-    path_text = re.sub(r"[\\/]+", "/", text)
+    path_text = _with_plain_slashes(text)
     lower = path_text.lower()
     for what, folder in (("the home folder", identity.home), ("the working folder", identity.working_folder)):
         path = _plain_path(folder)
@@ -203,19 +222,27 @@ def _readings(payload: bytes) -> Iterator[str]:
     if b"\x00" in payload:  # ASCII in UTF-16 always holds zeros; a string may start at an odd place
         encodings += [("utf-16-be", 0), ("utf-16-be", 1), ("utf-16-le", 0), ("utf-16-le", 1)]
     for encoding, start in encodings:
-        text = payload[start:].decode(encoding, errors="replace")
+        yield from _unescaped(payload[start:].decode(encoding, errors="replace"))
+
+
+def _unescaped(text: str) -> Iterator[str]:
+    """The text, followed by what its escapes stand for, if there are any."""
+    yield text
+    for _ in range(_MAX_ESCAPES):
+        plain = html.unescape(unquote(_UNICODE_ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)))
+        if plain == text:
+            break
+        text = plain
         yield text
-        for _ in range(_MAX_ESCAPES):
-            plain = html.unescape(unquote(_UNICODE_ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)))
-            if plain == text:
-                break
-            text = plain
-            yield text
+
+
+def _with_plain_slashes(text: str) -> str:
+    return re.sub(r"[\\/]+", "/", text)
 
 
 def _plain_path(folder: str) -> str:
     """With single forward slashes; empty for `/`, `C:` and the like, which are in every text."""
-    path = re.sub(r"[\\/]+", "/", folder).rstrip("/")
+    path = _with_plain_slashes(folder).rstrip("/")
     return path if len(path) > 2 else ""
 
 

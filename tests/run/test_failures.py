@@ -49,15 +49,24 @@ def test_first_failure_can_end_the_run(make_batch: Callable[..., Batch]) -> None
 
 @pytest.mark.slow
 def test_five_failures_alike_stop_the_run(make_batch: Callable[..., Batch], tiny_models: Path) -> None:
-    batch = make_batch(["a red house"], "seeds={start: 0, count: 30}", "batch_size=2", model=tiny_models / "sd_nan")
+    lines = [f"a red house, {n}" for n in range(30)]
+    batch = make_batch(lines, "batch_size=2", model=tiny_models / "sd_nan")
     run = batch.run()
     assert run.code == 4
-    assert "5 different jobs in a row failed alike (bad_pixels: the model returned NaN" in run.out
+    assert "5 different prompts or models in a row failed alike (bad_pixels: the model returned NaN" in run.out
     failed = batch.rows()
     assert 5 <= len(failed) < 15  # those that were in work when the fifth failed
     assert {(row["status"], row["error_kind"]) for row in failed} == {("failed", "bad_pixels")}
     assert batch.images() == set() and batch.journals() == []
     assert "Traceback" not in run.err
+
+
+def test_a_refused_prompt_with_many_seeds_stops_nothing_else(make_batch: Callable[..., Batch]) -> None:
+    batch = make_batch([f"my key is {KEY}", "a red house"], "seeds={start: 0, count: 7}")
+    run = batch.run()
+    assert run.code == 3, run.err
+    assert "14 requested: 7 made, 7 failed (7 leak)" in run.out
+    assert batch.run("retry_failed=true").code == 3
 
 
 @pytest.mark.slow

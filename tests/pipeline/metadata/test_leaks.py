@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.errors import JobFailure, LeakFound
 from pipeline.metadata.exif import user_comment
-from pipeline.metadata.leaks import Identity, own_words, scan
+from pipeline.metadata.leaks import Identity, check_texts, own_words, scan, scrub
 from pipeline.metadata.png import chunk, insert_chunks, international_text_chunk, text_chunk
 
 ANNA = Identity(home="/home/annak", working_folder="/srv/jobs/blue", user="annak", host="falcon-7")
@@ -191,3 +191,32 @@ def test_text_that_only_looks_like_escapes_is_harmless(sample: Callable[..., Any
     check(sample("100% \\u00zz \\ud83d &notanentity; %zz \\"))
     noise = international_text_chunk("note", "\ufffe\uffff" + "\\u0000" * 50)
     scan(insert_chunks(sample().encode().data, [noise]), own_words=(), identity=ANNA)
+
+
+HIDDEN = {
+    "windows": r"a house, C:\Users\bob\x.png",
+    "url": "a house, %2Fhome%2Fbob%2Fx",
+    "url twice": "a house, %252Fhome%252Fbob%252Fx",
+    "xml": "a house, &#47;home&#47;bob",
+    "json": "a house, \\u002fhome\\u002fbob",
+    "slashes": "a house, //home//bob",
+    "key": "a house, hf%5F" + "aB3" * 11,
+}
+
+
+@pytest.mark.parametrize("text", HIDDEN.values(), ids=HIDDEN.keys())
+def test_what_is_refused_is_nowhere_kept_in_any_form(text: str) -> None:
+    """The same forms are removed from rows and reports as are searched for before an image is made."""
+    with pytest.raises(LeakFound):
+        check_texts([text])
+    clean = scrub(text)
+    assert clean.startswith("a house, ") and "bob" not in clean and "aB3aB3" not in clean
+    check_texts([clean])
+
+
+@pytest.mark.parametrize(
+    "text", ["a house, 50% off, &amp; a boat", r"a \(red\) house", "see example.org/home/page", ""]
+)
+def test_other_texts_are_kept_as_they_stand(text: str) -> None:
+    check_texts([text])
+    assert scrub(text) == text
