@@ -49,6 +49,7 @@ def measure(scale: Scale) -> Iterator[Row]:
 
 def _one_image(folder: Path, rounds: int) -> Row:
     """One picture, from starting `python` to the end of the process."""
+    folder.mkdir()
     given = prompt_file(folder / "prompts.txt", 1)
     seconds: dict[str, list[float]] = {"ours": [], "plain": []}
     for number in range(rounds):

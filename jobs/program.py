@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from jobs.engines.processes import WorkerProcesses
 from pipeline.errors import DarkroomError
+
+if TYPE_CHECKING:
+    from jobs.engines.processes import WorkerProcesses
 
 Compose = Callable[[], tuple[list[dict[str, Any]], list[Path]]]
 
@@ -24,17 +26,24 @@ def program(arguments: list[str], conf: Path, compose: Compose) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # until a run takes both signals over, they end it alike
     gc.disable()  # importing makes no garbage, and looking for it would take a third of the time
-    workers = WorkerProcesses()
+    workers = _prepared() if makes_images(arguments) else None
     try:
-        if makes_images(arguments):
-            workers.prepare()
         return _compose_and_run(arguments, conf, compose, workers)
     except DarkroomError as error:
         print(error, file=sys.stderr)
         return 2
     finally:
-        workers.close()
+        if workers is not None:
+            workers.close()
         gc.enable()
+
+
+def _prepared() -> WorkerProcesses:
+    from jobs.engines.processes import WorkerProcesses  # not for --help and the like
+
+    workers = WorkerProcesses()
+    workers.prepare()
+    return workers
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -48,7 +57,7 @@ def makes_images(arguments: Sequence[str]) -> bool:
     return not dry and all(flag in ("-m", "--multirun", "-cd", "--config-dir") for flag in flags)
 
 
-def _compose_and_run(arguments: list[str], conf: Path, compose: Compose, workers: WorkerProcesses) -> int:
+def _compose_and_run(arguments: list[str], conf: Path, compose: Compose, workers: WorkerProcesses | None) -> int:
     from jobs.composition import known_overrides, user_folders
     from jobs.trust import check_trust
 

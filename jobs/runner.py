@@ -98,6 +98,7 @@ class Runner:
         self._finished = FinishedSince(output_dir, known_parts)
         self._alike: tuple[str, set[tuple[str, str]]] = ("", set())
         self._deaths_in_a_row = self._device_losses = 0
+        self._busy_at = -ELSEWHERE_POLL_S
         self._signal: signal.Signals | None = None
         self._stop_at: float | None = None
         self._ending = False
@@ -152,7 +153,8 @@ class Runner:
             self._progress.skipped()
         if not self._elsewhere:
             return None
-        time.sleep(ELSEWHERE_POLL_S)
+        # Others are still at them as long as the last answer was that; what they have left needs no waiting.
+        time.sleep(max(0.0, self._busy_at + ELSEWHERE_POLL_S - time.monotonic()))
         one, bundle = self._elsewhere.pop(0)
         return bundle.alone(one)
 
@@ -177,6 +179,7 @@ class Runner:
                 self.result.made_elsewhere += 1
                 self._progress.skipped()
             case Busy():
+                self._busy_at = time.monotonic()
                 bundle = self._bundle_of(message.job_id)
                 self._elsewhere.append((self._settle(message.job_id), bundle))
             case Ended():

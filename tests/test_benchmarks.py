@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from families import a_few
 
 from benchmarks import gpu
 from benchmarks.gpu_ways import Work
@@ -68,12 +69,12 @@ def test_quick_run_has_every_row_in_the_table_the_json_and_the_markdown(tmp_path
 
 
 @pytest.mark.slow
-def test_some_are_quickly_measured_and_written_as_json(tmp_path: Path) -> None:
-    """Of every kind one; `make campaign` runs all."""
-    done = benchmarks("startup", "journal", "--quick", "--json", str(tmp_path / "b.json"))
+def test_one_is_quickly_measured_and_written_as_json(tmp_path: Path) -> None:
+    """The parts that break are those that all share; `make campaign` runs all of them."""
+    done = benchmarks("journal", "--quick", "--json", str(tmp_path / "b.json"))
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "b.json").read_text(encoding="utf-8"))["rows"]
-    assert {row["key"] for row in rows} == {key for key in KEYS if key.startswith(("startup.", "journal."))}
+    assert {row["key"] for row in rows} == {key for key in KEYS if key.startswith("journal.")}
     assert all(row["measured"] > 0 for row in rows)
 
 
@@ -137,7 +138,7 @@ def test_a_model_drawn_into_shards_makes_pictures(family: str, tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["exact", "resident", "model_offload", "leaf"])
+@pytest.mark.parametrize("way", a_few(["exact", "resident", "model_offload", "leaf"], ["resident"]))
 def test_ways_of_the_gpu_benchmark_make_every_image(way: str, tiny: Callable[[str], Path], tmp_path: Path) -> None:
     found = gpu.done(way, Work(str(tiny("sd15")), str(tmp_path / "images"), 8, 2, 2, 5.0, 32))
     assert found.get("images") == 2, found

@@ -148,7 +148,7 @@ def test_the_extras_are_those_of_the_package() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for extra, (package, _) in EXTRAS.items():
         assert any(requirement.startswith(package) for requirement in declared[extra])
-    assert set(declared) == {*EXTRAS, "dev"}
+    assert set(declared) == {*EXTRAS, "all", "dev"}
 
 
 def test_levels_keep_the_order_of_their_classes_and_their_own_choices(without_gpu: Diagnosis) -> None:

@@ -138,7 +138,7 @@ def test_writers_beside_a_compactor_and_a_reader(tmp_path: Path) -> None:
     assert_sound(tmp_path, promised, jobs=60)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_random_kills(tmp_path: Path) -> None:
     """At least 30 rounds of two workers and a compactor, each killed at a random moment."""
     chance = random.Random(7)

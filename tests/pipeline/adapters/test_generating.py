@@ -85,13 +85,12 @@ def test_each_kind_makes_another_picture_and_none_is_as_before(
         assert difference.max() <= 1, name  # alone or in a batch
 
 
-SLOWER = [("staged",), ("model_offload",), ("drop_encoders", "resident_blocks")]
+SLOWER = [("staged", "drop_encoders"), ("staged",), ("model_offload",), ("drop_encoders", "resident_blocks")]
 
 
 @pytest.mark.parametrize(
     "techniques",
     [
-        ("staged", "drop_encoders"),
         ("leaf_offload", "disk_offload"),
         *(pytest.param(techniques, marks=pytest.mark.campaign) for techniques in SLOWER),
     ],

@@ -29,7 +29,7 @@ from pipeline.memory.techniques import TECHNIQUES
 from pipeline.models.loading import LoadedModel
 from pipeline.request import MemorySettings
 
-FAMILIES = (pytest.param("sd15", marks=pytest.mark.slow), pytest.param("sdxl", marks=pytest.mark.slow), "flux")
+FAMILIES = a_few(("sd15", "sdxl", "flux"), ["flux"])
 PLAIN = MemorySettings()
 EXACT: dict[str, MemorySettings] = {
     "staged": held_by("staged"),
