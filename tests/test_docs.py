@@ -550,7 +550,7 @@ def test_numbers_in_the_text_are_those_of_the_code() -> None:
     pages = ("docs/resuming-and-failures.md", "docs/manifest-and-search.md")
     failures, manifest = (" ".join(text_of(page).split()) for page in pages)
     assert f"lost {numerals[sealing.MAX_ATTEMPTS]} attempts is set aside" in failures
-    assert f"- {numerals[runner.MAX_FAILURES_ALIKE]} different jobs in a row fail alike" in failures
+    assert f"- images of {numerals[runner.MAX_FAILURES_ALIKE]} different prompts or models fail alike" in failures
     assert f"- {numerals[runner.MAX_DEATHS]} workers in a row" in failures
     assert f"a device is lost {numerals[runner.MAX_DEVICE_LOSSES]} in a row" in failures
     assert f"within {runner.STOP_WITHIN_S:.0f} seconds" in failures
