@@ -64,7 +64,6 @@ class WorkerProcesses:
     def prepare(self) -> None:
         """Begin to import what a worker needs; returns at once."""
         self._prepared = True
-        _spin_briefly()
         # Both start it if need be, and it unblocks the signals in its own way.
         resource_tracker.ensure_running()
         if self._method == "forkserver":
@@ -125,17 +124,6 @@ def _main(connection: Connection[Any, Any], stop: Event, environment: Mapping[st
 def _server_pid() -> int | None:
     """The one server that Python keeps for this process, which may be another's."""
     return getattr(forkserver._forkserver, "_forkserver_pid", None)
-
-
-def _spin_briefly() -> None:
-    """How long OpenMP's threads wait actively for each other, unless the user has said so.
-
-    By default (about 300,000 turns in libgomp) two programs that compute on the same cores spend most of their time
-    waiting for threads that do not run; passive waiting costs more than half of the speed on a quiet machine
-    (`python -m benchmarks spinning`).
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 
 def _context(method: StartMethod) -> ForkServerContext | SpawnContext:
