@@ -28,6 +28,7 @@ def faults(capfd: pytest.CaptureFixture[str], out: Path, source: Any, **changes:
         "output": {"dir": str(out)},
         **changes,
     }
+    capfd.readouterr()  # what libraries say when a test itself is the first to import them
     assert main([config], []) == 2
     assert not out.exists() or not list(out.iterdir())
     lines: list[str] = capfd.readouterr().err.splitlines()
