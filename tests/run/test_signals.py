@@ -12,6 +12,10 @@ import psutil
 import pytest
 from running import Batch, Run
 
+LINES = ["a red house", "a blue boat"]
+LONG = ("seeds={start: 0, count: 200}", "sampling.steps=200")
+"""So that no machine is through before it is interrupted."""
+
 WITHIN_S = 20.0
 """5 s are promised on an idle machine; tests share theirs."""
 
@@ -56,7 +60,7 @@ def test_stopped_by_signals_and_resumed(make_batch: Callable[..., Batch]) -> Non
 
 
 def test_second_signal_ends_at_once(make_batch: Callable[..., Batch]) -> None:
-    batch = make_batch()
+    batch = make_batch(LINES, *LONG)
     run = batch.start()
     child = run.new_child()
     child.suspend()  # a worker that does not answer
@@ -72,7 +76,7 @@ def test_second_signal_ends_at_once(make_batch: Callable[..., Batch]) -> None:
 def test_interrupted_while_it_starts(make_batch: Callable[..., Batch], moment: int) -> None:
     """From the first tenth of a second on: while it imports, composes, plans, waits for its worker."""
     chance = random.Random(moment)
-    batch = make_batch()
+    batch = make_batch(LINES, *LONG)
     run = batch.start(fresh=True)
     # Before that Python is still finding its own modules, and nobody else is asked.
     run.until(lambda: psutil.Process(run.process.pid).cpu_times().user > 0.15)
@@ -97,7 +101,7 @@ def _group(process: psutil.Process) -> int | None:
 
 def test_interrupted_before_anything_is_made(make_batch: Callable[..., Batch]) -> None:
     """Ctrl-C in a terminal reaches the worker too, even while Python is still starting in it."""
-    batch = make_batch()
+    batch = make_batch(LINES, *LONG)
     run = batch.start()
     child = run.new_child()
     run.until(lambda: child.cpu_times().user > 0.1)
