@@ -44,7 +44,7 @@ test: lint
 	$(PYTEST) -m "not campaign"
 
 campaign: install-tests
-	$(PYTEST) -m campaign --hypothesis-profile=campaign
+	$(PYTEST) -m "campaign or hypothesis" --hypothesis-profile=campaign
 
 coverage: install-tests
 	$(BIN)/python -m coverage erase

@@ -23,8 +23,9 @@ Compose = Callable[[], tuple[list[dict[str, Any]], list[Path]]]
 
 def program(arguments: list[str], conf: Path, compose: Compose) -> int:
     """From the command line to the exit code; `compose` reads `sys.argv` and the options in `conf` with Hydra."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)  # until a run takes both signals over, they end it alike
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    # Until a run takes both signals over, they end it alike.
+    before = signal.signal(signal.SIGTERM, _interrupt) if in_main_thread else None
     gc.disable()  # importing makes no garbage, and looking for it would take a third of the time
     workers = _prepared() if makes_images(arguments) else None
     try:
@@ -35,6 +36,8 @@ def program(arguments: list[str], conf: Path, compose: Compose) -> int:
     finally:
         if workers is not None:
             workers.close()
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, before)
         gc.enable()
 
 
