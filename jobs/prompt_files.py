@@ -5,8 +5,9 @@
              is unset; cells in quotes may span lines; separated by commas, semicolons or tabs; tags by ; or ,
     .jsonl   a text or a mapping per line, in JSON
 
-A file is read once from end to end and every fault reported with its line. What is kept is where each prompt
-begins, so 100,000 prompts take 2 MB; the prompts are read again when they are wanted.
+A file is read once from end to end and every fault reported with its line. What is kept is a copy of the file, on disk
+where it is large, and where each prompt begins, so 100,000 prompts take 2 MB of memory; the prompts are read again
+from the copy when they are wanted. Editing or deleting the file while a run goes on changes nothing about the run.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from __future__ import annotations
 import csv
 import difflib
 import json
+import shutil
+import tempfile
+import weakref
 from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias, overload
+from typing import Any, BinaryIO, TypeAlias, cast, overload
 
 from jobs.faults import first_faults
 from jobs.prompt_line import PromptLine, PromptSource, keys_fault, read_line
@@ -26,6 +30,9 @@ from pipeline.errors import ConfigError, PromptFileError
 
 MAX_LINE_BYTES = 1 << 20
 """A longer line is no prompt, but a file of another kind."""
+
+MAX_COPY_IN_MEMORY_BYTES = 2 << 20
+"""A copy that is larger lies in the folder for temporary files, without a name."""
 
 _WHOLE_NUMBERS = {"steps", "width", "height", "clip_skip"}
 _BOM = b"\xef\xbb\xbf"
@@ -62,25 +69,27 @@ class _PromptFile(Sequence[PromptLine]):
     """Prompts that stay in their file; a format says how its records are found."""
 
     def __init__(self, path: Path, label: str) -> None:
-        self._path, self._label = path, label
+        self._label = label
         self._starts, self._lines = array("Q"), array("Q")
+        copy = tempfile.SpooledTemporaryFile(MAX_COPY_IN_MEMORY_BYTES)  # noqa: SIM115 it lives as long as the prompts
+        self._file = cast(BinaryIO, copy)
+        weakref.finalize(self, self._file.close)
         faults: list[str] = []
         try:
-            with path.open("rb") as file:
-                status = path.stat()
-                self._version = (status.st_size, status.st_mtime_ns)
-                self._begin(file)
-                for start, line, item in self._records(file, *self._first):
-                    self._starts.append(start)
-                    self._lines.append(line)
-                    try:
-                        self._read(line, item)
-                    except ConfigError as error:
-                        faults.extend(error.faults)
+            with path.open("rb") as original:
+                shutil.copyfileobj(original, self._file)
+            self._begin()
+            for start, line, item in self._records(*self._first):
+                self._starts.append(start)
+                self._lines.append(line)
+                try:
+                    self._read(line, item)
+                except ConfigError as error:
+                    faults.extend(error.faults)
         except PromptFileError as error:  # nothing after this can be read
             faults.extend(error.faults)
         except OSError as error:
-            faults.append(f"{label}: cannot be read ({error.strerror})")
+            faults.append(f"{label}: cannot be read, or copied to {tempfile.gettempdir()} ({error.strerror})")
         if faults:
             raise PromptFileError(first_faults(faults))
         if not self._starts:
@@ -90,9 +99,8 @@ class _PromptFile(Sequence[PromptLine]):
         return len(self._starts)
 
     def __iter__(self) -> Iterator[PromptLine]:
-        with self._reopened(self._starts[0]) as file:
-            for _, line, item in self._records(file, self._starts[0], self._lines[0]):
-                yield self._read(line, item)
+        for _, line, item in self._records(self._starts[0], self._lines[0]):
+            yield self._read(line, item)
 
     @overload
     def __getitem__(self, index: int) -> PromptLine: ...
@@ -102,43 +110,31 @@ class _PromptFile(Sequence[PromptLine]):
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
         start, line = self._starts[index], self._lines[index]
-        with self._reopened(start) as file:
-            return self._read(line, next(self._records(file, start, line))[2])
+        return self._read(line, next(self._records(start, line))[2])
 
     @abstractmethod
-    def _records(self, file: BinaryIO, start: int, line: int) -> Iterator[_Record]:
-        """The items from the file's current position on: byte `start`, in line `line` (counted from 1)."""
+    def _records(self, start: int, line: int) -> Iterator[_Record]:
+        """The items from byte `start` on, which is in line `line` (counted from 1)."""
 
-    def _begin(self, file: BinaryIO) -> None:
+    def _begin(self) -> None:
         """Step over what comes before the first record."""
-        head = file.read(3)
+        self._file.seek(0)
+        head = self._file.read(3)
         if not head:
             raise PromptFileError(f"{self._label}: is empty; write at least one prompt")
         if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise PromptFileError(f"{self._label}: is UTF-16; save it as UTF-8")
         self._first = (3, 1) if head == _BOM else (0, 1)
-        file.seek(self._first[0])
+        self._file.seek(self._first[0])
 
     def _read(self, line: int, item: object | PromptFileError) -> PromptLine:
         if isinstance(item, PromptFileError):
             raise item
         return read_line(item, f"{self._label}:{line}")
 
-    def _reopened(self, start: int) -> BinaryIO:
-        try:
-            file = self._path.open("rb")
-            status = self._path.stat()
-        except OSError as error:
-            raise PromptFileError(f"{self._label}: cannot be read any more ({error.strerror})") from None
-        if (status.st_size, status.st_mtime_ns) != self._version:
-            file.close()
-            raise PromptFileError(f"{self._label}: was changed while it was in use; start again")
-        file.seek(start)
-        return file
-
-    def _text_lines(self, file: BinaryIO, start: int, line: int) -> Iterator[tuple[int, int, str | PromptFileError]]:
+    def _text_lines(self, start: int, line: int) -> Iterator[tuple[int, int, str | PromptFileError]]:
         """First byte, number and text of each line, its end included."""
-        while raw := file.readline(MAX_LINE_BYTES + 1):
+        while raw := self._line_at(start):
             if len(raw) > MAX_LINE_BYTES:
                 raise PromptFileError(
                     f"{self._label}:{line}: is longer than {MAX_LINE_BYTES:,} bytes; is it a prompt file?"
@@ -157,10 +153,14 @@ class _PromptFile(Sequence[PromptLine]):
             start += len(raw)
             line += 1
 
+    def _line_at(self, start: int) -> bytes:
+        self._file.seek(start)  # others may have read elsewhere in the meantime
+        return self._file.readline(MAX_LINE_BYTES + 1)
+
 
 class _TextFile(_PromptFile):
-    def _records(self, file: BinaryIO, start: int, line: int) -> Iterator[_Record]:
-        for begin, number, text in self._text_lines(file, start, line):
+    def _records(self, start: int, line: int) -> Iterator[_Record]:
+        for begin, number, text in self._text_lines(start, line):
             if isinstance(text, PromptFileError):
                 yield begin, number, text
             elif (prompt := text.strip()) and not prompt.startswith("#"):
@@ -168,8 +168,8 @@ class _TextFile(_PromptFile):
 
 
 class _JsonLinesFile(_PromptFile):
-    def _records(self, file: BinaryIO, start: int, line: int) -> Iterator[_Record]:
-        for begin, number, text in self._text_lines(file, start, line):
+    def _records(self, start: int, line: int) -> Iterator[_Record]:
+        for begin, number, text in self._text_lines(start, line):
             if isinstance(text, PromptFileError):
                 yield begin, number, text
             elif text.strip():
@@ -184,10 +184,10 @@ class _JsonLinesFile(_PromptFile):
 
 
 class _CsvFile(_PromptFile):
-    def _begin(self, file: BinaryIO) -> None:
-        super()._begin(file)
+    def _begin(self) -> None:
+        super()._begin()
         self._delimiter = ","
-        header = file.readline(MAX_LINE_BYTES).decode(errors="replace")
+        header = self._file.readline(MAX_LINE_BYTES).decode(errors="replace")
         for delimiter in ",;\t":
             columns = next(csv.reader([header.rstrip("\r\n")], delimiter=delimiter), [])
             self._columns = [column.strip().lower() for column in columns]
@@ -201,13 +201,13 @@ class _CsvFile(_PromptFile):
             )
         if fault := keys_fault(self._columns):
             raise PromptFileError(f"{self._label}:1: column {fault}")
-        self._first = (file.tell(), 2)
+        self._first = (self._file.tell(), 2)
 
-    def _records(self, file: BinaryIO, start: int, line: int) -> Iterator[_Record]:
+    def _records(self, start: int, line: int) -> Iterator[_Record]:
         lines: list[tuple[int, int]] = []  # where the lines of the present row begin
 
         def texts() -> Iterator[str]:
-            for begin, number, text in self._text_lines(file, start, line):
+            for begin, number, text in self._text_lines(start, line):
                 if isinstance(text, PromptFileError):
                     raise text
                 lines.append((begin, number))

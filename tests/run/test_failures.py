@@ -69,6 +69,18 @@ def test_refused_prompts_with_many_seeds_stop_nothing_else(make_batch: Callable[
     assert "49 requested: 7 made, 42 failed (42 leak)" in run.out
 
 
+def test_prompt_file_may_be_deleted_while_a_run_goes_on(make_batch: Callable[..., Batch]) -> None:
+    batch = make_batch({"name": "mine", "file": "mine.txt"}, "batch_size=4", "bundle_images=4")
+    prompts = batch.folder / "conf" / "prompts" / "mine.txt"
+    prompts.write_text("".join(f"a red house number {number}\n" for number in range(24)))
+    run = batch.start()
+    batch.wait_for_images(run, 1)
+    prompts.unlink()
+    ended = run.wait()
+    assert ended.code == 0, ended.err
+    batch.assert_whole(24)
+
+
 @pytest.mark.slow
 def test_job_that_kills_its_process_is_set_aside(make_batch: Callable[..., Batch]) -> None:
     batch = make_batch(["a red house", "a blue boat", "a green poison tree"])
