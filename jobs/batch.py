@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,13 @@ from jobs.memory_report import memory_lines
 from jobs.needs import Needed, NotHere
 from jobs.plan import Plan
 from jobs.progress import Progress
+from jobs.refused import MAX_TOLD, record_refused, refused_lines, refused_prompts
 from jobs.report import disk_warning, plan_as_json, print_plan, print_result, reader_may_leave, write_run_report
-from jobs.runner import Result, Runner
+from jobs.runner import STOPPED_ON_ERROR, Result, Runner
 from jobs.suitability import notes, too_small, unsuitable
 from jobs.validation import Batch, validate
 from jobs.what_fits import on_a_card
-from pipeline.errors import ConfigError, DarkroomError, RunStopped
+from pipeline.errors import ConfigError, DarkroomError, LeakFound, RunStopped
 
 EXIT_OK, EXIT_INPUT, EXIT_FAILURES, EXIT_STOPPED = 0, 2, 3, 4
 
@@ -131,6 +133,7 @@ def run(batch: Batch, workers: WorkerProcesses | None = None) -> int:
                 print(plan_as_json(plan, timings, values(missing), verbose=config.verbose))
             else:
                 print_plan(plan, timings, output_dir, verbose=config.verbose)
+                print_lines(refused_lines(plan))
                 print_lines(memory_lines(plan, f"on this machine ({batch.device.kind})"))
                 if batch.device.kind != "cuda" and (card := on_a_card(batch)):
                     print_lines(
@@ -144,16 +147,17 @@ def run(batch: Batch, workers: WorkerProcesses | None = None) -> int:
             print(warning, file=sys.stderr)
     started = datetime.now(UTC)
     run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
-    if plan.to_make == 0:
-        result = Result()
-    else:
+    result = Result()
+    if plan.refused:
+        _refuse(plan, config, output_dir, run_id, result)
+    if plan.to_make and not result.stopped:
         progress = Progress(plan.to_make, quiet=config.quiet)
         settings = _worker_settings(batch, output_dir, run_id, known_parts)
         engine = LocalEngine(settings, workers or WorkerProcesses())
         stop_on_error = config.on_error == "stop"
-        runner = Runner(plan, engine, progress, output_dir, known_parts, stop_on_error=stop_on_error)
+        runner = Runner(plan, engine, progress, output_dir, known_parts, result, stop_on_error=stop_on_error)
         try:
-            result = runner.run()
+            runner.run()
         finally:
             progress.close()
     code = _exit_code(plan, result)
@@ -164,6 +168,18 @@ def run(batch: Batch, workers: WorkerProcesses | None = None) -> int:
     elif result.stopped:
         print(result.stopped, file=sys.stderr)
     return code
+
+
+def _refuse(plan: Plan, config: BatchConfig, output_dir: Path, run_id: str, result: Result) -> None:
+    """Record and tell the prompts of which no image may be made."""
+    record_refused(plan, output_dir, run_id)
+    result.failed[LeakFound.kind] = plan.refused
+    result.failures += [(one.job.id, LeakFound.kind, one.reason) for one in islice(refused_prompts(plan), MAX_TOLD)]
+    if config.on_error == "stop":
+        result.stopped = STOPPED_ON_ERROR
+    if not config.quiet:
+        for line in refused_lines(plan):
+            print(line, file=sys.stderr)
 
 
 def print_lines(lines: Iterable[str]) -> None:

@@ -22,6 +22,7 @@ from jobs.values import MAX_GRID
 from jobs.variants import VariantTexts
 from jobs.wildcards import Wildcards
 from pipeline.errors import ConfigError
+from pipeline.metadata.leaks import refusal
 from pipeline.request import NO_ADAPTERS, Adapters, ImageRequest, MemorySettings, ModelSettings
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Expansion:
         self._model, self._memory = model, memory
         self._hash_prompt = lru_cache(maxsize=64)(partial(hash_prompt, hash_model(model, memory)))
         self._base = config.sampling.over(config.model.sampling).over(fallback).model_dump()
+        self._set_name = config.prompts.name or config.title
         self._negative_prompt = clean(config.prompts.negative_prompt)
         faults: list[str] = []
         try:
@@ -107,12 +109,14 @@ class Expansion:
             for seed in row.seeds:
                 yield self._job(row, seed)
 
-    def iter_keys(self) -> Iterator[tuple[bytes, Likeness, Adapters]]:
-        """The id (32 bytes), the sampling and the adapters of every job, in order, without making the jobs."""
+    def iter_keys(self) -> Iterator[tuple[bytes, Likeness, Adapters, str | None]]:
+        """Of every job, in order, and without making the jobs: the id (32 bytes), the sampling, the adapters, and why
+        no image may carry its texts (None if one may).
+        """
         for row in self._rows():
-            row_hash, likeness, adapters = row.hash, row.likeness, row.adapters
+            row_hash, likeness, adapters, refused = row.hash, row.likeness, row.adapters, self._refusal(row)
             for seed in row.seeds:
-                yield hash_seed(row_hash, seed), likeness, adapters
+                yield hash_seed(row_hash, seed), likeness, adapters, refused
 
     def job(self, index: int) -> Job:
         """The job with this number, counted from 0. Raises IndexError for others."""
@@ -175,17 +179,24 @@ class Expansion:
             adapters=row.adapters,
             **row.likeness._asdict(),
         )
-        set_tags = self._config.prompts.tags if row.tags is None else row.tags
         return Job(
             id=hash_seed(row.hash, seed).hex(),
             request=request,
             config_index=self._config_index,
             name=line.name or self._config.title,
-            prompt_set=self._config.prompts.name or self._config.title,
+            prompt_set=self._set_name,
             prompt_index=row.prompt_index,
             prompt_template=row.template,
-            tags=tuple(dict.fromkeys((*set_tags, *line.tags))),
+            tags=self._tags(row),
         )
+
+    def _refusal(self, row: _Row) -> str | None:
+        names = (row.line.name or self._config.title, self._set_name, self._model.name, *row.adapters.names())
+        return refusal((row.prompt, row.negative_prompt, row.template or "", *names, *self._tags(row)))
+
+    def _tags(self, row: _Row) -> tuple[str, ...]:
+        set_tags = self._config.prompts.tags if row.tags is None else row.tags
+        return tuple(dict.fromkeys((*set_tags, *row.line.tags)))
 
     def _likeness(self, own: Sampling, combination: Combination) -> Likeness:
         """The sampling of a prompt at one point of the grid."""

@@ -38,7 +38,7 @@ class PlanSettings:
 
 
 class Plan:
-    """The jobs to make, in order. `requested = duplicates + done + failed_before + to_make`."""
+    """The jobs to make, in order. `requested = duplicates + done + failed_before + refused + to_make`."""
 
     def __init__(self, expansions: Sequence[Expansion], states: JobStates, settings: Sequence[PlanSettings]) -> None:
         """`expansions` and `settings` are one per configuration; `states` is what the manifest already has."""
@@ -49,7 +49,7 @@ class Plan:
         self._states = states
         keys, group_numbers, self._groups = self._collect(settings)
         self.requested = self._starts[-1]
-        pending = self._pending(keys, settings)
+        pending = self._without_refused(self._pending(keys, settings))
         self._order, self._order_groups = self._arrange(pending, group_numbers)
         self._alike: Counter[Hashable] = Counter()
         for group, count in self.groups():
@@ -60,6 +60,17 @@ class Plan:
     def to_make(self) -> int:
         """Number of images that will be made."""
         return len(self._order)
+
+    @property
+    def refused(self) -> int:
+        """Number of images that may not be made, since they would carry what no image may."""
+        return len(self._refused)
+
+    def refusals(self) -> Iterator[tuple[Assignment, str]]:
+        """The jobs that may not be made, in the order of their prompts, each with the reason."""
+        reasons = list(self._reasons)
+        for index in self._refused.tolist():
+            yield self._assignment(self._job(index)), reasons[self._reason_of[index] - 1]
 
     @property
     def minimum_loads(self) -> int:
@@ -111,20 +122,23 @@ class Plan:
         batch: list[Assignment] = []
         present: Group | None = None
         for place, (index, number) in enumerate(zip(self._order, self._order_groups, strict=True)):
-            job = self._job(int(index))
-            state = self._states.others.get(job_key(job.id))
-            attempt = state.attempt + 1 if state else 1
+            one = self._assignment(self._job(int(index)))
+            state = self._states.others.get(job_key(one.job.id))
             group = self._group_at(place, int(number))
             if batch and present and (group is not present or len(batch) >= present.fit.batch_size):
                 yield present, tuple(batch)
                 batch = []
             present = group
             if state and state.status == INTERRUPTED:
-                yield group, (Assignment(job, attempt),)
+                yield group, (one,)
             else:
-                batch.append(Assignment(job, attempt))
+                batch.append(one)
         if batch and present:
             yield present, tuple(batch)
+
+    def _assignment(self, job: Job) -> Assignment:
+        state = self._states.others.get(job_key(job.id))
+        return Assignment(job, state.attempt + 1 if state else 1)
 
     def _group_at(self, place: int, number: int) -> Group:
         trial = self._trials.get(number)
@@ -159,10 +173,13 @@ class Plan:
     def _collect(self, settings: Sequence[PlanSettings]) -> tuple[bytearray, array[int], list[Group]]:
         keys, numbers = bytearray(), array("I")
         known: dict[Group, int] = {}
+        self._reasons: dict[str, int] = {}
+        self._reason_of = bytearray()
         for expansion, one in zip(self._expansions, settings, strict=True):
             here: dict[tuple[Likeness, Adapters], int] = {}
-            for key, likeness, adapters in expansion.iter_keys():
+            for key, likeness, adapters, refusal in expansion.iter_keys():
                 keys += key[:JOB_KEY_BYTES]
+                self._reason_of.append(self._reasons.setdefault(refusal, len(self._reasons) + 1) if refusal else 0)
                 number = here.get((likeness, adapters))
                 if number is None:
                     fit = one.fit(likeness, adapters)
@@ -198,6 +215,13 @@ class Plan:
                 self.failed_before += 1
                 keep[position] = False
         return unique[keep]
+
+    def _without_refused(self, pending: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        import numpy as np
+
+        refused = np.frombuffer(self._reason_of, dtype=np.uint8)[pending] > 0
+        self._refused = pending[refused]
+        return pending[~refused]
 
     def _arrange(
         self, pending: npt.NDArray[np.int64], group_numbers: array[int]

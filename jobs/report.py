@@ -22,6 +22,7 @@ from jobs.job import Job
 from jobs.manifest.durable import write_durably
 from jobs.manifest.reading import MeasuredSeconds
 from jobs.memory_report import memory_values
+from jobs.refused import refused_prompts
 from jobs.terminal import duration_text
 from pipeline.metadata.leaks import scrub
 from pipeline.version import VERSION
@@ -81,6 +82,8 @@ def print_plan(plan: Plan, timings: Sequence[MeasuredSeconds], output_dir: Path,
     print(f"already done  {plan.done:,}")
     if plan.failed_before:
         print(f"failed before {plan.failed_before:,} (retry_failed=true tries them again)")
+    if plan.refused:
+        print(f"refused       {plan.refused:,} (their prompts are named below)")
     print(f"to make       {plan.to_make:,}")
     print(f"model loads   {plan.loads} (minimum {plan.minimum_loads})")
     print(f"time          {_time_text(seconds, covered, plan.to_make)}")
@@ -110,6 +113,16 @@ def _plan_values(plan: Plan, timings: Sequence[MeasuredSeconds], *, verbose: boo
         "duplicates": plan.duplicates,
         "already_done": plan.done,
         "failed_before": plan.failed_before,
+        "refused": plan.refused,
+        "refused_prompts": [
+            {
+                "prompt_set": one.job.prompt_set,
+                "prompt_index": one.job.prompt_index,
+                "images": one.images,
+                "why": one.reason,
+            }
+            for one in refused_prompts(plan)
+        ],
         "to_make": plan.to_make,
         "model_loads": plan.loads,
         "model_loads_minimum": plan.minimum_loads,

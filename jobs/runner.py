@@ -41,8 +41,7 @@ IN_FLIGHT_BUNDLES = 2
 MAX_FAILURES_ALIKE = 5
 """Failures alike in a row over as many different prompts or models stop the run: the cause is then not the jobs."""
 
-OF_THE_PROMPT = ("leak",)
-"""Kinds of failure whose cause lies in the job's own texts, however many seeds it has: they stop nothing else."""
+STOPPED_ON_ERROR = "stopped at the first failure, as on_error=stop asks"
 
 MAX_DEATHS = 10
 """As many workers lost without one image in between stop the run; a single bad job is set aside long before."""
@@ -77,7 +76,7 @@ class Result:
 
 
 class Runner:
-    """Runs one plan to its end, or to where it can be resumed."""
+    """Runs one plan to its end, or to where it can be resumed, and counts in `result`."""
 
     def __init__(
         self,
@@ -86,6 +85,8 @@ class Runner:
         progress: Progress,
         output_dir: Path,
         known_parts: frozenset[str],
+        result: Result,
+        *,
         stop_on_error: bool,
     ) -> None:
         self._engine, self._progress, self._output_dir = engine, progress, output_dir
@@ -102,10 +103,10 @@ class Runner:
         self._signal: signal.Signals | None = None
         self._stop_at: float | None = None
         self._ending = False
-        self.result = Result()
+        self.result = result
 
-    def run(self) -> Result:
-        """Make everything that can be made; a failed job never stops the others."""
+    def run(self) -> None:
+        """Make everything that can be made; a failed job never stops the others. What came of it is in `result`."""
         with self._signals():
             self._engine.start()
             try:
@@ -121,7 +122,6 @@ class Runner:
                         self._engine.kill()
             finally:
                 self._engine.kill()
-        return self.result
 
     def stop(self, reason: str) -> None:
         """Stop as soon as possible, with everything finished kept; the same command goes on later."""
@@ -202,9 +202,7 @@ class Runner:
             self.result.failures.append((failure.job_id, failure.kind, failure.message))
         self._progress.failed(failure, job)
         if self._stop_on_error:
-            self.stop("stopped at the first failure, as on_error=stop asks")
-        if failure.kind in OF_THE_PROMPT:
-            return
+            self.stop(STOPPED_ON_ERROR)
         kind, seen = self._alike
         self._alike = (
             failure.kind,

@@ -142,6 +142,16 @@ class Adapters:
     def __bool__(self) -> bool:
         return self != NO_ADAPTERS
 
+    def names(self) -> tuple[str, ...]:
+        """Every name and token of theirs that the record of an image carries."""
+        return (
+            *(one.name for one in self.loras),
+            *(text for one in self.embeddings for text in (one.name, one.token)),
+            *(text for one in self.controlnets for text in (one.name, one.image.name)),
+            *(text for one in self.ip_adapters for text in (one.name, one.image.name)),
+            *([self.init.image.name] if self.init else []),
+        )
+
 
 NO_ADAPTERS = Adapters()
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from jobs.engines.messages import Assignment
+from jobs.manifest.attempts import interrupted_row
 from jobs.manifest.crashpoints import reached
 from jobs.manifest.journal import Journal
-from jobs.manifest.schema import INTERRUPTED, Row, Status, attempt_row
+from jobs.manifest.schema import Row
 from pipeline.memory.estimate import Stage
-from pipeline.metadata.leaks import scrub
 
 
 class AtWork:
@@ -71,14 +70,5 @@ class AtWork:
 
     def _row(self, one: Assignment) -> Row:
         if one.job.id not in self._rows:
-            self._rows[one.job.id] = scrubbed_row(one, self._run_id, INTERRUPTED)
+            self._rows[one.job.id] = interrupted_row(one.job, one.attempt, self._run_id)
         return self._rows[one.job.id]
-
-
-def scrubbed_row(one: Assignment, run_id: str, status: Status) -> Row:
-    """The row of an attempt without an image, its texts without keys and paths."""
-    row = attempt_row(one.job, run_id, one.attempt, status, datetime.now(UTC))
-    row["prompt"], row["negative_prompt"] = scrub(row["prompt"]), scrub(row["negative_prompt"])
-    row["name"], row["tags"] = scrub(row["name"] or ""), [scrub(tag) for tag in row["tags"]]
-    row["prompt_template"] = scrub(row["prompt_template"]) if row["prompt_template"] else None
-    return row

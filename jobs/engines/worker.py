@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from jobs.engines.at_work import AtWork, scrubbed_row
+from jobs.engines.at_work import AtWork
 from jobs.engines.disk_reserve import DiskReserve
 from jobs.engines.messages import (
     RECYCLE,
@@ -33,17 +33,16 @@ from jobs.engines.recycling import Recycling
 from jobs.engines.saving import Saving
 from jobs.engines.stage_peaks import StagePeaks, measured
 from jobs.images import ImageSaver
+from jobs.manifest.attempts import failed_row
 from jobs.manifest.claims import Claims
 from jobs.manifest.finished import FinishedSince
 from jobs.manifest.journal import Journal
-from jobs.manifest.schema import FAILED
 from pipeline.at_hand import ModelAtHand
-from pipeline.errors import DarkroomError, DeviceLost, Interrupted, JobFailure, LeakFound, RunStopped
+from pipeline.errors import DarkroomError, DeviceLost, Interrupted, JobFailure, RunStopped
 from pipeline.failures import classify
 from pipeline.generate import PhaseSeconds, generate_bundle
 from pipeline.memory.pool import Pool
 from pipeline.memory.prospects import Prospects
-from pipeline.metadata.leaks import check_texts, scrub
 from pipeline.models.loading import LoadedModel
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
 from pipeline.system.device import host_memory
@@ -136,7 +135,7 @@ class Worker:
         return stop
 
     def _make(self, bundle: Bundle) -> None:
-        batches = [batch for one in bundle.batches if (batch := self._presentable(self._take(one)))]
+        batches = [batch for one in bundle.batches if (batch := self._take(one))]
         places = [one for batch in batches for one in batch]
         waiting = dict(enumerate(places))
         if not waiting:
@@ -210,19 +209,6 @@ class Worker:
                 taken.append(one)
         return taken
 
-    def _presentable(self, bundle: Sequence[Assignment]) -> list[Assignment]:
-        """Those whose texts may be written; a key in a prompt is found before the time for the image is spent."""
-        fit = []
-        for one in bundle:
-            job = one.job
-            try:
-                check_texts((job.request.prompt, job.request.negative_prompt, job.name, *job.tags))
-            except LeakFound as error:
-                self._fail(one, error.kind, error)
-            else:
-                fit.append(one)
-        return fit
-
     def _model_for(self, request: ImageRequest, held: MemorySettings) -> LoadedModel:
         loads = self._at_hand.loads
         model = self._at_hand.get(request.model, request.memory, held)
@@ -242,9 +228,7 @@ class Worker:
 
     def _fail(self, one: Assignment, kind: str, error: Exception) -> None:
         _log.debug("job %s failed", one.job.id, exc_info=error)
-        row = scrubbed_row(one, self._settings.run_id, FAILED)
-        row["error_kind"], row["error_message"] = kind, scrub(str(error))[:2000]
-        self._journal.fail(row)
+        self._journal.fail([failed_row(one.job, one.attempt, self._settings.run_id, kind, str(error))])
         self._settle(one)
         self._send(Failed(one.job.id, kind, str(error)))
 

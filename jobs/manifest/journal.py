@@ -72,9 +72,9 @@ class Journal:
         del self._jobs_being_saved[image_id]
         reached("after_commit")
 
-    def fail(self, row: Row) -> None:
-        """Record a failed or quarantined attempt."""
-        self._append(events.failed_line(row), finished=1)
+    def fail(self, rows: Sequence[Row]) -> None:
+        """Record failed or quarantined attempts, made durable together."""
+        self._append(b"".join(events.failed_line(row) for row in rows), finished=len(rows))
 
     def release(self, job_ids: Iterable[str]) -> None:
         """Give started jobs back at a clean stop: no attempt counts."""

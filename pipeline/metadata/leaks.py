@@ -43,6 +43,8 @@ _KEYS = re.compile(
     re.VERBOSE | re.ASCII,
 )
 _KEY_MARKS = ("hf_", "sk-", "AKIA", "gh", "AIza", "eyJ", "earer ", "PRIVATE KEY")
+_MARKS = ("/", "\\", "%", "&", *_KEY_MARKS)
+"""One of these is in every text of a user's own that is refused: in a path, in its escapes, in a key."""
 # On text whose slashes have been made alike. A word before the slash makes it part of a URL:
 # `example.org/home/page`.
 _HOME_FOLDERS = re.compile(
@@ -138,12 +140,19 @@ def scan(data: bytes, *, own_words: Iterable[str], identity: Identity | None = N
                 _refuse(found, part)
 
 
-def check_texts(texts: Iterable[str]) -> None:
-    """The same for a user's own texts before anything is made of them. Raises `LeakFound`."""
-    identity = Identity.of_this_process()
-    for text in texts:
-        if found := _find_escaped(text, identity):
-            raise LeakFound(f"the image would carry {found}; take it out of the prompt, the tags or the names")
+def refusal(texts: Iterable[str]) -> str | None:
+    """The same for a user's own texts before anything is made of them: why no image may carry them, None if one may."""
+    all_texts = "\n".join(texts)
+    # Most prompts hold none of these; a million of them are to be planned within seconds.
+    if not any(map(all_texts.__contains__, _MARKS)):
+        return None
+    found = _find_in_own(all_texts, Identity.of_this_process())
+    return found and f"the image would carry {found}; take it out of the prompt, the tags or the names"
+
+
+@lru_cache(maxsize=4096)
+def _find_in_own(text: str, identity: Identity) -> str | None:
+    return _find_escaped(text, identity)
 
 
 def scrub(text: str) -> str:

@@ -196,7 +196,7 @@ def test_length_iteration_keys_and_random_access_agree(batch: dict[str, Any]) ->
     jobs = list(expansion)
     assert len(expansion) == len(jobs)
     assert [expansion.job(index) for index in reversed(range(len(jobs)))] == jobs[::-1]
-    assert [(job_id.hex(), *likeness, adapters) for job_id, likeness, adapters in expansion.iter_keys()] == [
+    assert [(job_id.hex(), *likeness, adapters) for job_id, likeness, adapters, _ in expansion.iter_keys()] == [
         (job.id, *(getattr(job.request, key) for key in Likeness._fields), job.request.adapters) for job in jobs
     ]
     for index in (-1, len(jobs)):

@@ -46,7 +46,7 @@ def peaks(tiny_sd: Path, tmp_path: Path) -> Callable[..., dict[tuple[str, ...], 
         batch = validate([{**common, **config} for config in configs], [])
         found = {}
         for expansion, plan in zip(batch.expansions, batch.plans, strict=True):
-            for _, likeness, adapters in expansion.iter_keys():
+            for _, likeness, adapters, _ in expansion.iter_keys():
                 names = tuple(sorted(lora.name for lora in adapters.loras))
                 found[names] = dict(plan.fit(likeness, adapters).stage_bytes)["denoise"]
         return found

@@ -52,7 +52,7 @@ def mixed_run(tmp_path: Path) -> Path:
             save_image(journal, tmp_path, n, image_format=image_format, profile="private", folder="secret")
         save_image(journal, tmp_path, 20, profile="minimal")
         journal.seal_if_due()
-        journal.fail(attempt_of(30, status=FAILED, error_kind="bad_pixels", error_message="all black"))
+        journal.fail([attempt_of(30, status=FAILED, error_kind="bad_pixels", error_message="all black")])
         journal.start([attempt_of(31)])
     return tmp_path
 

@@ -21,7 +21,7 @@ def test_failed_job_does_not_stop_the_others(make_batch: Callable[..., Batch]) -
     batch = make_batch(["a red house", f"my key is {KEY}", "a blue boat"])
     run = batch.run()
     assert run.code == 3
-    assert "2 made, 1 failed (1 leak)" in run.out and "failed (leak): prompt 2 of " in run.err
+    assert "2 made, 1 failed (1 leak)" in run.out and "refused: prompt 2 of mine, 1 image: the image would" in run.err
     assert """darkroom search --where "status <> 'done'" """.strip() in run.out
     done, failed = ([row for row in batch.rows() if row["status"] == status] for status in ("done", "failed"))
     assert len(done) == 2 and batch.images() == {row["path"] for row in done}
@@ -64,9 +64,27 @@ def test_five_failures_alike_stop_the_run(make_batch: Callable[..., Batch], tiny
 def test_refused_prompts_with_many_seeds_stop_nothing_else(make_batch: Callable[..., Batch]) -> None:
     refused = [f"my key is {KEY}, {n}" for n in range(6)]
     batch = make_batch([*refused, "a red house"], "seeds={start: 0, count: 7}")
+    planned = batch.run("dry_run=true")
+    assert "refused       42" in planned.out and "to make       7" in planned.out
     run = batch.run()
     assert run.code == 3, run.err
     assert "49 requested: 7 made, 42 failed (42 leak)" in run.out
+    for ended in (planned.out, run.err):  # once a prompt, not once a picture
+        assert [line.split(": ")[1] for line in ended.splitlines() if line.startswith("refused: ")] == [
+            f"prompt {number} of mine, 7 images" for number in range(1, 7)
+        ]
+    assert KEY not in run.out + run.err
+    assert Counter(row["status"] for row in batch.rows()) == {"failed": 42, "done": 7}
+
+
+def test_prompts_that_are_all_refused_need_no_model(make_batch: Callable[..., Batch]) -> None:
+    batch = make_batch([f"my key is {KEY}", {"text": "a boat", "name": "/home/bob/boats"}])
+    run = batch.run()
+    assert run.code == 3 and "2 requested: 0 made, 2 failed (2 leak); model loads: 0" in run.out
+    kept = everything_below(batch.output_dir)
+    assert KEY.encode() not in kept and b"/home/bob" not in kept
+    again = batch.run()
+    assert again.code == 3 and "2 failed before" in again.out and "refused" not in again.err
 
 
 def test_prompt_file_may_be_deleted_while_a_run_goes_on(make_batch: Callable[..., Batch]) -> None:

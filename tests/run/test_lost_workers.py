@@ -14,7 +14,7 @@ from jobs.engines.messages import Bundle, Died, Ended, Made, Message, WorkerSett
 from jobs.manifest.reading import JobStates, read_states
 from jobs.plan import Plan
 from jobs.progress import Progress
-from jobs.runner import Runner
+from jobs.runner import Result, Runner
 from pipeline import at_hand
 from pipeline.errors import DeviceLost
 
@@ -79,8 +79,9 @@ class ScriptedEngine:
 @pytest.mark.parametrize(("losses", "starts", "made"), [(1, 2, 6), (9, 2, 0)])
 def test_fresh_worker_is_tried_once(plan: Plan, tmp_path: Path, losses: int, starts: int, made: int) -> None:
     engine = ScriptedEngine(losses, Ended())
-    runner = Runner(plan, engine, Progress(6, quiet=True), tmp_path, frozenset(), stop_on_error=False)  # type: ignore[arg-type]
-    result = runner.run()
+    result = Result()
+    runner = Runner(plan, engine, Progress(6, quiet=True), tmp_path, frozenset(), result, stop_on_error=False)  # type: ignore[arg-type]
+    runner.run()
     assert (engine.starts, result.made, result.failed.total()) == (starts, made, 0)
     if made:
         assert result.stopped is None and engine.attempts == {1: 4, 2: 2}  # only those in work lost an attempt
@@ -90,8 +91,9 @@ def test_fresh_worker_is_tried_once(plan: Plan, tmp_path: Path, losses: int, sta
 
 def test_worker_that_dies_after_its_last_image_is_not_waited_for(plan: Plan, tmp_path: Path) -> None:
     engine = ScriptedEngine(0, Died("killed by SIGKILL"))
-    runner = Runner(plan, engine, Progress(6, quiet=True), tmp_path, frozenset(), stop_on_error=False)  # type: ignore[arg-type]
-    result = runner.run()
+    result = Result()
+    runner = Runner(plan, engine, Progress(6, quiet=True), tmp_path, frozenset(), result, stop_on_error=False)  # type: ignore[arg-type]
+    runner.run()
     assert (engine.starts, result.made, result.deaths, result.stopped) == (1, 6, 1, None)
 
 

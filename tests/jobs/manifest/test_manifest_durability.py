@@ -65,7 +65,7 @@ def test_each_line_is_flushed_before_the_call_returns(tmp_path: Path, monkeypatc
     assert disk.take() == one_line
     journal.commit(str(row["image_id"]))
     assert disk.take() == one_line
-    journal.fail(attempt_of(2, status=FAILED))
+    journal.fail([attempt_of(2, status=FAILED)])
     assert disk.take() == one_line
     monkeypatch.undo()
     journal.close()
@@ -139,7 +139,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(
         "start": lambda: journal.start([attempt_of(2)]),
         "intend": lambda: journal.intend(row),
         "commit": lambda: journal.commit(str(row["image_id"])),
-        "fail": lambda: journal.fail(attempt_of(3, status=FAILED)),
+        "fail": lambda: journal.fail([attempt_of(3, status=FAILED)]),
     }
     for name, call in calls.items():
         if name == step:

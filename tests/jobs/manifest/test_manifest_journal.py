@@ -54,7 +54,7 @@ def test_closing_twice_is_closing_once(tmp_path: Path) -> None:
 def test_failures_are_rows_and_released_jobs_are_not(tmp_path: Path) -> None:
     with Journal(tmp_path) as journal:
         journal.start([attempt_of(1), attempt_of(2), attempt_of(3)])
-        journal.fail(attempt_of(1, status=FAILED, error_kind="bad_pixels", error_message="all black"))
+        journal.fail([attempt_of(1, status=FAILED, error_kind="bad_pixels", error_message="all black")])
         journal.release([job_id(2), job_id(3)])
     (row,) = part_rows(tmp_path)
     assert (row["job_id"], row["status"], row["error_kind"]) == (job_id(1), FAILED, "bad_pixels")
@@ -75,7 +75,7 @@ def test_an_image_that_has_its_name_counts_though_its_job_was_released(tmp_path:
 
 def test_an_error_message_that_is_no_utf8_does_not_block_the_seal(tmp_path: Path) -> None:
     with Journal(tmp_path) as journal:
-        journal.fail(attempt_of(1, status=FAILED, error_message="caf\udce9", tags=["\ud800"]))
+        journal.fail([attempt_of(1, status=FAILED, error_message="caf\udce9", tags=["\ud800"])])
     (row,) = part_rows(tmp_path)
     assert row["error_message"] == "caf?"
 

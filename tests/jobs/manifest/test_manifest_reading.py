@@ -202,7 +202,7 @@ def test_finished_since_sees_each_commit_at_once(tmp_path: Path) -> None:
             journal.seal_if_due()
             finished.refresh()
             assert job_id(n) in finished
-        journal.fail(attempt_of(9, status=FAILED))
+        journal.fail([attempt_of(9, status=FAILED)])
         finished.refresh()
         assert job_id(9) not in finished
     finished.refresh()
