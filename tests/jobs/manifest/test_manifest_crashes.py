@@ -142,12 +142,13 @@ def test_writers_beside_a_compactor_and_a_reader(tmp_path: Path) -> None:
     assert_sound(tmp_path, promised, jobs=60)
 
 
-@pytest.mark.campaign
-def test_random_kills(tmp_path: Path) -> None:
-    """At least 30 rounds of two workers and a compactor, each killed at a random moment."""
+@pytest.mark.parametrize("rounds", [3, pytest.param(30, marks=pytest.mark.campaign)])
+@pytest.mark.slow
+def test_random_kills(rounds: int, tmp_path: Path) -> None:
+    """Two workers and a compactor, each killed at a random moment, again and again."""
     chance = random.Random(7)
     promised: set[int] = set()
-    kills = 0
+    kills, enough = 0, rounds * 4 // 3
     for round_number in range(1, 200):
         jobs = 20 * round_number
         workers = [start_worker(tmp_path, jobs=jobs, compacting=True) for _ in range(2)]
@@ -157,7 +158,7 @@ def test_random_kills(tmp_path: Path) -> None:
             promised |= acknowledged(worker)
             kills += worker.returncode == -signal.SIGKILL
         assert_sound(tmp_path, promised, jobs)
-        if round_number >= 30 and kills >= 40:
+        if round_number >= rounds and kills >= enough:
             break
     last = start_worker(tmp_path, jobs=jobs, compacting=True)
     promised |= acknowledged(last)
@@ -165,4 +166,4 @@ def test_random_kills(tmp_path: Path) -> None:
     assert_sound(tmp_path, promised, jobs)
     states = read_states(tmp_path)
     assert all(state.status != DONE for state in states.others.values())
-    assert kills >= 40
+    assert kills >= enough
