@@ -9,6 +9,7 @@ composed.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,9 @@ WAY_OUT = "prompts from strangers belong in a .txt, .csv or .jsonl file (prompts
 
 GLOBAL_FOLDERS = ("experiment", "local")
 """Groups whose options may set keys of the whole batch, with the header `# @package _global_`."""
+
+MAX_ALIASED = 10_000
+"""So many values may a file have through aliases and merges. Hydra writes each out; nine lines can ask for billions."""
 
 _HEADER = re.compile(r"\s*#\s*@package\s+(.*)")
 _DEFAULT = re.compile(r"(?:(?:optional|override) )*/?(?!hydra\b)[A-Za-z_][\w-]*(?:/[\w-]+)*|_self_")
@@ -102,8 +106,24 @@ def _faults(path: Path, option: Path) -> Iterator[_Fault]:
         yield 1, "is an option of Hydra's own groups"
     yield from _header_faults(text, option)
     if root is not None:
+        sizes: dict[int, float] = {}
+        if _written_out(root, sizes) - len(sizes) > MAX_ALIASED:
+            yield 1, f"has aliases (`*name`, `<<`) that stand for more than {MAX_ALIASED:,} further values"
         yield from _node_faults(root, set())
         yield from _top_faults(root)
+
+
+def _written_out(node: yaml.Node, sizes: dict[int, float]) -> float:
+    """How many nodes this one is without aliases; infinitely many if it has one of itself. `sizes` are those known."""
+    if id(node) not in sizes:
+        sizes[id(node)] = math.inf
+        inner: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            inner = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            inner = node.value
+        sizes[id(node)] = 1 + sum(_written_out(part, sizes) for part in inner)
+    return sizes[id(node)]
 
 
 def _header_faults(text: str, option: Path) -> Iterator[_Fault]:

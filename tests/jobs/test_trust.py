@@ -215,3 +215,22 @@ def test_references_in_a_circle_end() -> None:
 
 def test_other_settings_may_use_the_environment() -> None:
     check_interpolations(prompts_of("a", model={"source": "${oc.env:HOME}/weights"}, output={"dir": "${oc.env:OUT}"}))
+
+
+LEVELS = "".join(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 10)}]\n" for n in range(1, 10))
+BOMBS = {
+    "lists": f"x0: &x0 [a]\n{LEVELS}",
+    "merges": "a: &a {k: 1}\n" + "".join(f"b{n}: {{<<: [{', '.join(['*a'] * 999)}]}}\n" for n in range(20)),
+    "itself": "x: &x [*x]\n",
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_aliases_may_not_stand_for_billions_of_values(folder: Path, name: str) -> None:
+    assert fault_of(folder, BOMBS[name]).startswith("prompts/evil.yaml:1: has aliases")
+
+
+def test_aliases_may_save_writing(folder: Path) -> None:
+    lines = "- {text: a, <<: *style}\n" * 1000
+    (folder / "prompts" / "mine.yaml").write_text(f"style: &style {{negative_prompt: blurry}}\nlines:\n{lines}")
+    check(folder)
