@@ -22,7 +22,6 @@ def collect_configs() -> tuple[list[dict[str, Any]], list[Path]]:
     import hydra
     from hydra._internal.hydra import Hydra
     from hydra.core.hydra_config import HydraConfig
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -54,7 +53,7 @@ def collect_configs() -> tuple[list[dict[str, Any]], list[Path]]:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # raise what cannot be composed: we say it in one line
         try:
             collect()
-        except (HydraException, OmegaConfBaseException) as error:
+        except Exception as error:  # of many kinds, where a value is of a kind that Hydra does not expect
             raise ConfigError(explain(str(error))) from error
     if faults:
         raise ConfigError(list(faults))

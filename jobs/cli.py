@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from jobs import images_cli, machine_cli, manifest_cli, models_cli
-from jobs.program import leave
+from jobs.program import VERSION_LINE, leave
 from pipeline.errors import ConfigError, DarkroomError
 
 EXIT_BAD_INPUT = 2
@@ -21,7 +21,6 @@ EXIT_BAD_INPUT = 2
 app = typer.Typer(
     name="darkroom",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
@@ -34,10 +33,19 @@ class _Options:
     verbose: bool = False
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(VERSION_LINE)
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     context: typer.Context,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show tracebacks of errors.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version and exit.")
+    ] = False,
 ) -> None:
     """Find, explain, remake and check the images that `run.py` has made."""
     context.obj.verbose = verbose

@@ -25,7 +25,7 @@ def fault_lines(error: ValidationError, model: type[BaseModel], where: str = "")
         key = where + ".".join(str(part) for part in location)
         value = fault["input"]
         if fault["type"] == "extra_forbidden":
-            yield f"{key}: unknown key{nearest(str(location[-1]), keys_at(model, location[:-1]))}"
+            yield f"{key}: {unknown_key(model, location)}"
         elif fault["type"] == "missing":
             yield f"{key}: is missing"
         else:
@@ -48,6 +48,32 @@ def keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
             return []
         model = field.annotation
     return list(model.model_fields)
+
+
+def unknown_key(model: type[BaseModel], location: Sequence[int | str]) -> str:
+    """What is wrong with a key that a configuration does not have, and the nearest one that it has.
+
+    A key of this very name may stand elsewhere (`steps` is `sampling.steps`); else it was misspelt, or that one was.
+    """
+    *parents, last = map(str, location)
+    siblings = keys_at(model, parents)
+    others = {key: key.rpartition(".")[2] for key in _all_keys(model) if key.rpartition(".")[2] not in siblings}
+    meant = [key for key, name in others.items() if name == last]
+    if not meant and not difflib.get_close_matches(last, siblings, n=1, cutoff=0.7):
+        close = difflib.get_close_matches(last, others.values(), n=1, cutoff=0.7)
+        meant = [key for key, name in others.items() if name in close]
+    if not meant:
+        return f"unknown key{nearest(last, siblings)}"
+    least = min(key.count(".") for key in meant)
+    return f"unknown key; did you mean {' or '.join(repr(key) for key in meant if key.count('.') == least)}?"
+
+
+def _all_keys(model: type[BaseModel], section: str = "") -> Iterator[str]:
+    """Every key of a configuration, with those of its sections."""
+    for name in keys_at(model, section.split(".") if section else []):
+        key = f"{section}.{name}" if section else name
+        yield key
+        yield from _all_keys(model, key)
 
 
 def nearest(word: str, choices: Sequence[str]) -> str:

@@ -14,15 +14,21 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pipeline.errors import DarkroomError
+from pipeline.version import VERSION
 
 if TYPE_CHECKING:
     from jobs.engines.processes import WorkerProcesses
+
+VERSION_LINE = f"darkroom {VERSION}"
 
 Compose = Callable[[], tuple[list[dict[str, Any]], list[Path]]]
 
 
 def program(arguments: list[str], conf: Path, compose: Compose) -> int:
     """From the command line to the exit code; `compose` reads `sys.argv` and the options in `conf` with Hydra."""
+    if "--version" in arguments:
+        print(VERSION_LINE)
+        return 0
     in_main_thread = threading.current_thread() is threading.main_thread()
     # Until a run takes both signals over, they end it alike.
     before = signal.signal(signal.SIGTERM, _interrupt) if in_main_thread else None
@@ -65,7 +71,7 @@ def _compose_and_run(arguments: list[str], conf: Path, compose: Compose, workers
     from jobs.trust import check_trust
 
     sys.argv[1:] = known_overrides(arguments)
-    check_trust([conf, *user_folders(arguments)], conf / "config.yaml")
+    check_trust([conf, *user_folders(sys.argv[1:])], conf / "config.yaml")
     configs, folders = compose()
     if not configs:
         return 0

@@ -17,6 +17,7 @@ from recorded_images import save_image
 from jobs import cli
 from jobs.manifest.journal import Journal
 from jobs.manifest.schema import FAILED
+from pipeline.version import VERSION
 
 ROOT = Path(__file__).parents[2]
 
@@ -130,6 +131,14 @@ def test_a_folder_without_manifest(command: str, tmp_path: Path, run) -> None:  
     assert code == 2
     assert "no manifest here" in err
     assert err.count("\n") == 1
+
+
+def test_version_and_completion_are_offered(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    assert run("--version") == (0, f"darkroom {VERSION}\n", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("shellingham.detect_shell", lambda *_: ("bash", "/bin/bash"))
+    assert run("--install-completion")[0] == 0
+    assert "darkroom" in (tmp_path / ".bashrc").read_text()
 
 
 def test_an_unknown_option_exits_2(run) -> None:  # type: ignore[no-untyped-def]

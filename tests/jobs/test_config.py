@@ -196,16 +196,17 @@ def test_keys_of_a_mapping_are_the_users_choice() -> None:
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        ("grid={init.image: glob(a/*.png)}", 'grid={init.image: "glob(a/*.png)"}'),
-        ("+grid={seed: range(0, 4), init.image: glob(**/*)}", '+grid={seed: "range(0, 4)", init.image: "glob(**/*)"}'),
+        ("grid={init.image: glob(a/*.png)}", '++grid={init.image: "glob(a/*.png)"}'),
+        ("+grid={seed: range(0, 4), init.image: glob(**/*)}", '++grid={seed: "range(0, 4)", init.image: "glob(**/*)"}'),
         ("grid.init.image=glob(a b/*.png)", '++grid.init.image="glob(a b/*.png)"'),
-        ('grid={init.image: glob("a b")}', "grid={init.image: 'glob(\"a b\")'}"),
-        ("grid={init.image: 'glob(a)', seed: \"range(0, 2)\"}", None),
-        ("grid={prompts.prefix: ['it\\'s range(1, 2)']}", None),
+        ('grid={init.image: glob("a b")}', "++grid={init.image: 'glob(\"a b\")'}"),
+        ("++grid={init.image: 'glob(a)', seed: \"range(0, 2)\"}", None),
+        ("++grid={prompts.prefix: ['it\\'s range(1, 2)']}", None),
+        ("seeds=range(0,4)", 'seeds="range(0,4)"'),
         ("sampling.steps=range(10,40,10)", "++sampling.steps=range(10,40,10)"),  # Hydra's own, for -m
     ],
 )
-def test_functions_of_a_grid_need_no_quotes(word: str, expected: str | None) -> None:
+def test_functions_of_a_grid_and_of_seeds_need_no_quotes(word: str, expected: str | None) -> None:
     assert known_overrides([word]) == [expected or word]
 
 
@@ -223,14 +224,42 @@ def test_a_grid_of_files_composes_as_it_is_typed(tmp_path: Path) -> None:
 
 def test_options_may_stand_between_overrides() -> None:
     arguments = ["dry_run=true", "--config-dir", "mine", "model=demo", "+name=x", "-m"]
-    assert known_overrides(arguments) == ["--config-dir", "mine", "-m", "dry_run=true", "model=demo", "+name=x"]
+    assert known_overrides(arguments) == ["--config-dir", "mine", "-m", "dry_run=true", "model=demo", "name=x"]
+
+
+def test_the_value_of_an_option_is_not_taken_for_an_override() -> None:
+    """Or another folder would be read than the one that is checked."""
+    with pytest.raises(ConfigError, match="/evil"):
+        known_overrides(["--config-dir", "name=x", "/evil", "experiment=y"])
+    arguments = known_overrides(["seeds=1", "--config-dir", "name=x", "experiment=y"])
+    assert arguments == ["--config-dir", "name=x", "seeds=1", "experiment=y"]
+    assert user_folders(arguments) == [Path("name=x")]
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("+experiment=seed_study", "experiment=seed_study"),
+        ("++seeds=3", "seeds=3"),
+        ("experiment=null", "~experiment"),
+        ("prompts=2024", 'prompts="2024"'),
+        ("model=demo,null", 'model=demo,"null"'),
+        ("prompts={lines: [a]}", "++prompts={lines: [a]}"),
+        ("~prompts.lines", "~prompts.lines"),
+    ],
+)
+def test_an_override_means_what_its_user_means(word: str, expected: str) -> None:
+    assert known_overrides([word]) == [expected]
 
 
 def test_every_misspelt_key_of_a_command_line_is_named() -> None:
     with pytest.raises(ConfigError) as caught:
-        known_overrides(["naming.foldr=x", "promts=1", "experiment=x", "sampling.steps=3", "smapling.steps=3"])
+        known_overrides(
+            ["naming.foldr=x", "promts=1", "experiment=x", "sampling.steps=3", "smapling.steps=3", "stepz=7"]
+        )
     assert list(caught.value.faults) == [
         "naming.foldr: unknown key; did you mean 'folder'?",
         "promts: unknown key; did you mean 'prompts'?",
-        "smapling.steps: unknown key",
+        "smapling.steps: unknown key; did you mean 'sampling.steps'?",
+        "stepz: unknown key; did you mean 'sampling.steps'?",
     ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,8 @@ from types import ModuleType
 import pytest
 from forked import Ended, ensure_server
 from running import REPO
+
+from pipeline.version import VERSION
 
 Command = Callable[..., Ended]
 MAX_SEED = 2**53 - 1
@@ -68,9 +72,23 @@ def refused(finished: Ended, *words: str, lines: int | None = None) -> None:
 SETTINGS = [
     (["prompts=nosuch"], ["prompts", "nosuch", "batch1"]),
     (["memory=agressive"], ["memory", "agressive", "aggressive"]),
+    (["prompts=null"], ["prompts=null: no such option", "batch1", "prompts.lines=[...]"]),
+    (["model=null"], ["model=null: no such option", "sdxl"]),
+    (["-m", "sampling=draft,null"], ["sampling=null: no such option", "draft"]),
+    (["memory="], ["memory=: no such option", "balanced"]),
+    (["model=1"], ["model=1: no such option"]),
+    (["prompts=[demo,1]"], ["prompts=1: no such option"]),
+    (["prompts={stepz: 1}"], ["prompts.stepz: unknown key"]),
+    (["a red boat"], ["'a red boat': is not key=value", "'prompts.lines=[\"a red boat\"]'", "prompts=NAME"]),
+    (["a", "red", "boat"], ["'a red boat': is not key=value"]),
+    (["steps=7"], ["steps: unknown key; did you mean 'sampling.steps'?"]),
+    (["dtype=float16"], ["'model.dtype' or 'memory.dtype'"]),
+    (["seeds=1,2"], ["seeds: several values (1,2)", "-m or 'seeds=[1,2]'"]),
+    (["sampling.steps=4,8"], ["sampling.steps: several values (4,8)", "-m or 'grid={sampling.steps: [4,8]}'"]),
+    (["-m", "--cfg=job"], ["--multirun", "--cfg"]),
     (["sampling.stepz=3"], ["sampling.stepz"]),
     (["+sampling.stepz=3"], ["sampling.stepz", "did you mean 'steps'?"]),
-    (["+promts.lines=[a]"], ["promts", "did you mean 'prompts'?"]),
+    (["+promts.lines=[a]"], ["promts.lines", "did you mean 'prompts.lines'?"]),
     (["sampling.steps=many"], ["sampling.steps", "'many'", "whole number"]),
     (["sampling.steps=7.5"], ["sampling.steps", "7.5"]),
     (["sampling.steps=0"], ["sampling.steps", "(got 0)"]),
@@ -208,6 +226,26 @@ def test_help_and_configuration_are_shown(command: Command) -> None:
     assert "memory: aggressive, auto, balanced, none, ultra" in shown.out
     composed = command("--cfg=job")
     assert composed.code == 0 and "guidance_scale" in composed.out and not Path("out").exists()
+
+
+def test_version_is_the_product_s(command: Command) -> None:
+    shown = command("--version")
+    assert (shown.code, shown.out) == (0, f"darkroom {VERSION}\n")
+
+
+def test_a_shell_completes_keys_and_options(tmp_path: Path) -> None:
+    """As bash does on Tab, with the script that it is given."""
+    script = """
+        eval "$(python run.py -sc install=bash)" || exit 1
+        COMP_LINE="python run.py memory=au" COMP_POINT=23 COMP_CWORD=2
+        hydra_bash_completion
+        echo "${COMPREPLY[@]}"
+    """
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=REPO, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "memory=auto", "")
 
 
 def test_damaged_manifest_is_worked_around(command: Command, tmp_path: Path) -> None:
