@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pipeline.models.unchanged import was_written_over
 from pipeline.recovery import could_hold, load_giving_way
 from pipeline.request import MemorySettings, ModelSettings
 
@@ -41,13 +42,14 @@ class ModelAtHand:
         """
         model = self.model
         same = model and (model.settings, model.memory.dtype) == (settings, planned.dtype)
+        written_over = model is not None and was_written_over(model.read)
         # As planned it is held so, or with what was needed besides when memory ran out. Where there is no room to hold
         # it otherwise, loading it again gives way.
-        if model and same and (planned == self._planned or could_hold(model, planned)):
+        if model and same and not written_over and (planned == self._planned or could_hold(model, planned)):
             self._planned = planned
             return model
         del model
-        self.let_go()  # before the next one comes, so that both never stand on the device
+        self.let_go(keep=not written_over)  # before the next one comes, so that both never stand on the device
         self._planned = planned
         self.model = load_giving_way(
             settings, asked, planned, self._device, self._cpu_threads, self._pool, self._speed, self._prospects

@@ -21,6 +21,7 @@ from pipeline.memory.estimate import Stage
 from pipeline.memory.prospects import Prospects
 from pipeline.memory.techniques import ordered
 from pipeline.models.families import FAMILIES
+from pipeline.models.loading import check_mapped
 from pipeline.recovery import attempted, exhausted
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
 from pipeline.stopwatch import Lap, Stopwatch
@@ -220,6 +221,7 @@ class Bundle:
                 decoded = decode(self._model.pipe, result.rows(span[0], span[-1] + 1), self._model.device)
         else:
             decoded = developed(torch.from_numpy(result[span[0] : span[-1] + 1]))
+        check_mapped(self._model)
         seconds = (time.perf_counter() - started) / len(span)
         peaks = {name: dict(peaks) for name, peaks in self._model.stage_peaks.items() if name == "decode"}
         conditions = piece.conditions.decoded(self._model.memory, seconds, peaks)

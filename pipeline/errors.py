@@ -5,6 +5,7 @@
       |   - UntrustedConfig       a configuration file that steers Hydra or names code
       |   - PromptFileError       a prompt file that cannot be read as prompts
       + ModelError                weights that are missing, damaged or of a refused kind
+      |   - WeightsChanged        they are no longer those that were planned with
       |   - DownloadError         a hub gave no file, or none that may be used
       |       - Unreachable       no connection, or one that broke or stood still; later it may work
       |       - UnsafeAnswer      an answer that leads to a forbidden place or is not what was asked for
@@ -49,6 +50,10 @@ class PromptFileError(ConfigError):
 
 class ModelError(DarkroomError):
     """Weights are missing, damaged, or of a kind that is refused."""
+
+
+class WeightsChanged(ModelError):
+    """Files of weights are no longer those that were planned with; a new plan names what is there now."""
 
 
 class DownloadError(ModelError):

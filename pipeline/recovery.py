@@ -8,7 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from pipeline.errors import DarkroomError, Interrupted, JobFailure, ModelError, OutOfHostMemory, OutOfMemory, RunStopped
+from pipeline.errors import (
+    DarkroomError,
+    Interrupted,
+    JobFailure,
+    ModelError,
+    OutOfHostMemory,
+    OutOfMemory,
+    RunStopped,
+    WeightsChanged,
+)
 from pipeline.failures import classify
 from pipeline.memory.escalation import Where, climb
 from pipeline.memory.experience import Experience, Situation, Worked
@@ -102,6 +111,8 @@ def load_giving_way(
         except OutOfMemory as error:
             latest = type(error)(*error.args)  # without its traceback, which would keep tensors
             failure = failure or latest
+        except WeightsChanged:
+            raise  # however it is held
         except ModelError:
             latest = None
             if what:

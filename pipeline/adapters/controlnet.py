@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.adapters.finding import check_family, family_label, find, hash_of, public_name
+from pipeline.adapters.finding import check_family, deciding_files, family_label, find, hash_of, public_name
 from pipeline.adapters.reference_images import identify_image
 from pipeline.errors import ModelError
 from pipeline.models.families import FAMILIES
-from pipeline.models.inspection import ModelFiles, component_weights
+from pipeline.models.inspection import ModelFiles
 from pipeline.request import ControlNetSettings
 
 CONTROLNET_CLASSES = {
@@ -75,12 +75,6 @@ def identify_controlnet(
         start=start,
         end=end,
     )
-
-
-def deciding_files(folder: Path) -> tuple[tuple[Path, ...], str | None]:
-    """The files of a component's folder that decide what it computes, and their variant (`fp16` or None)."""
-    weights, variant = component_weights(folder, folder.name)
-    return (folder / "config.json", *weights), variant
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.errors import JobFailure, ModelError
 from pipeline.models.families import FAMILIES, Family
 from pipeline.models.identity import file_hashes, folder_hash, remember_place
-from pipeline.models.inspection import FileFacts, ModelFiles, inspect_file
+from pipeline.models.inspection import FileFacts, ModelFiles, component_weights, inspect_file
 from pipeline.models.references import called, name_of, resolve
 
 
@@ -58,6 +58,12 @@ def public_name(name: str | None, source: str, path: Path) -> str:
     return re.sub(r"[^\w.+-]+", "-", text, flags=re.ASCII).strip("-.") or "adapter"
 
 
+def deciding_files(folder: Path) -> tuple[tuple[Path, ...], str | None]:
+    """The files of a component's folder that decide what it computes, and their variant (`fp16` or None)."""
+    weights, variant = component_weights(folder, folder.name)
+    return (folder / "config.json", *weights), variant
+
+
 def hash_of(path: Path, files: tuple[Path, ...]) -> str:
     """SHA-256 of a file; of a folder the Merkle hash over those of its files that decide pictures.
 
@@ -78,6 +84,19 @@ def file_now(source: str, sha256: str, noun: str, name: str) -> Path:
     if not same:
         raise JobFailure(f"{noun} {name}: {path.name} has changed since this was planned; run the command again")
     return path
+
+
+def folder_now(source: str, sha256: str, noun: str, name: str) -> tuple[tuple[Path, ...], str | None]:
+    """The files of a folder that was planned with, and their variant. Raises `JobFailure` as `file_now` does."""
+    folder = Path(source)
+    try:
+        files, variant = deciding_files(folder)
+        same = folder_hash(folder, files) == sha256
+    except (OSError, ModelError):
+        raise JobFailure(f"{noun} {name}: {folder.name} is gone; put it back and run the same command again") from None
+    if not same:
+        raise JobFailure(f"{noun} {name}: {folder.name} has changed since this was planned; run the command again")
+    return files, variant
 
 
 def _a(kind: str) -> str:

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.adapters.controlnet import deciding_files
-from pipeline.adapters.finding import check_family, family_label, find, hash_of, public_name
+from pipeline.adapters.finding import check_family, deciding_files, family_label, find, hash_of, public_name
 from pipeline.adapters.reference_images import identify_image
 from pipeline.errors import ModelError
 from pipeline.models.families import FAMILIES

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.adapters.finding import file_now
+from pipeline.adapters.finding import file_now, folder_now
 from pipeline.adapters.reference_images import opened
 from pipeline.errors import JobFailure
 from pipeline.models.component_loading import first_line, load_weights
@@ -159,8 +159,8 @@ def _encoder(model: LoadedModel, one: IpAdapterSettings) -> tuple[Any, Any, Any]
     folder = Path(one.encoder_source or "")
     siglip = model.files.family == "sd3"
     class_name = "SiglipVisionModel" if siglip else "CLIPVisionModelWithProjection"
-    weights = tuple(sorted(folder.glob("*.safetensors")))
-    part = Part("image_encoder", "transformers", class_name, folder, weights)
+    (_, *weights), variant = folder_now(str(folder), one.encoder_sha256 or "", "image encoder of", one.name)
+    part = Part("image_encoder", "transformers", class_name, folder, tuple(weights), variant)
     key = ("image_encoder", one.encoder_sha256, str(model.dtype))
     file_bytes = sum(file.stat().st_size for file in weights)
     encoder = model.pool.get(key, lambda: load_weights(part, model.dtype, one.name), file_bytes)

@@ -6,14 +6,13 @@ import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.adapters.controlnet import CONTROLNET_CLASSES, deciding_files
-from pipeline.errors import JobFailure, ModelError
+from pipeline.adapters.controlnet import CONTROLNET_CLASSES
+from pipeline.adapters.finding import folder_now
+from pipeline.errors import JobFailure
 from pipeline.models.component_loading import first_line
 from pipeline.models.families import ENCODES_CONTROL_IMAGES, Family, family_of
-from pipeline.models.identity import folder_hash
 from pipeline.request import Adapters, ControlNetSettings
 
 if TYPE_CHECKING:
@@ -95,20 +94,13 @@ def load_controlnet(model: LoadedModel, one: ControlNetSettings) -> Any:
     """A ControlNet on the CPU, frozen, in the model's precision. Raises `JobFailure` if it is gone or damaged."""
     import diffusers
 
-    folder = Path(one.source)
-    try:
-        files, variant = deciding_files(folder)
-        same = folder_hash(folder, files) == one.sha256
-    except (OSError, ModelError):
-        raise JobFailure(f"controlnet {one.name}: {folder.name} is gone; put it back and run it again") from None
-    if not same:
-        raise JobFailure(f"controlnet {one.name}: {folder.name} has changed since this was planned; run it again")
+    _, variant = folder_now(one.source, one.sha256, "controlnet", one.name)
     controlnet_class = getattr(diffusers, CONTROLNET_CLASSES[_family(model).name])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # FLUX.1's builds a class that is on its way out
             module = controlnet_class.from_pretrained(
-                folder, dtype=model.dtype, variant=variant, use_safetensors=True, local_files_only=True
+                one.source, dtype=model.dtype, variant=variant, use_safetensors=True, local_files_only=True
             )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise JobFailure(f"controlnet {one.name}: cannot be loaded: {first_line(error)}") from error

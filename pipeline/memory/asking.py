@@ -10,7 +10,7 @@ from pipeline.errors import ConfigError
 from pipeline.memory.techniques import conflicts, ordered
 from pipeline.memory.working_memory import GIB
 from pipeline.models.file_inspection import inspect_file
-from pipeline.models.identity import folder_hash, remember_place
+from pipeline.models.identity import content_hash, remember_place
 from pipeline.models.references import resolve
 from pipeline.models.vae_fit import check_vae
 from pipeline.request import DType, MemorySettings
@@ -58,6 +58,6 @@ def _with_tiny_vae(asked: MemorySettings, tiny_vae: str, files: ModelFiles | Non
         raise ConfigError(f"memory.tiny_vae: {folder.name} is {facts.label}; expected the folder of an AutoencoderTiny")
     if files is not None:
         check_vae(folder, files)
-    sha256 = folder_hash(folder, [folder / "config.json", *facts.files])
+    sha256 = content_hash(folder, facts.files)
     remember_place(sha256, folder)
     return replace(asked, tiny_vae_source=str(folder), tiny_vae_sha256=sha256)

@@ -21,6 +21,11 @@ _HASHED_AT_ONCE = 4
 _COLUMNS = "(path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, inode INTEGER, sha256 TEXT)"
 
 
+def content_hash(place: Path, files: Iterable[Path]) -> str:
+    """Hash (hex) of a file, or of a folder over those of its files that decide pictures."""
+    return file_hash(place) if place.is_file() else folder_hash(place, files)
+
+
 def folder_hash(root: Path, files: Iterable[Path]) -> str:
     """Merkle hash (hex) of a model folder: SHA-256 over sorted `<sha256>  <relative path>` lines of its files.
 

@@ -18,6 +18,7 @@ from pipeline.models.offline import import_libraries, without_deprecations
 from pipeline.models.precision import component_dtype
 from pipeline.models.references import resolve
 from pipeline.models.requirements import requirement_faults
+from pipeline.models.unchanged import FileStates, check_untouched, planned_files, was_written_over
 from pipeline.request import NO_ADAPTERS, Adapters, LoraMatch, MemorySettings, ModelSettings
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class LoadedModel:
     over the same components; `dropped` names encoders that were freed. `stage_peaks` are bytes per stage. `adapters`
     is what `pipeline.adapters` remembers of what it put on. `gave_way`: how the model was planned to be held, and how
     it is since memory ran out; where `memory` is not the latter, it is held by another plan. `warm`: kinds and sizes of
-    batches that were made on it, of which further ones take their usual time.
+    batches that were made on it, of which further ones take their usual time. `read`: files that it was loaded from.
     """
 
     pipe: Any
@@ -61,6 +62,7 @@ class LoadedModel:
     adapters: Any = None
     gave_way: tuple[MemorySettings, MemorySettings] | None = None
     warm: set[Hashable] = field(default_factory=set)
+    read: FileStates = field(default_factory=dict)
 
 
 def load(
@@ -107,6 +109,7 @@ def load(
         pool=pool if pool is not None else Pool(),
         embeddings=EmbeddingCache(),
         speed=speed or SpeedSettings(),
+        read=planned_files(settings, memory, files),
     )
     components: dict[str, Any] = {}
     try:
@@ -114,6 +117,7 @@ def load(
             components[name] = _load_part(model, part)
         model.pipe = _put_together(pipeline_class, components, settings, index_of(files)[1])
         model.own_scheduler = model.pipe.scheduler
+        check_untouched(model.read, settings.name)
         hold(model, memory)
     except Exception:
         if model.pipe is not None:
@@ -130,7 +134,17 @@ def load(
 def load_component(model: LoadedModel, name: str) -> Any:
     """One component as `model.memory` wants it, through the pool; nothing is put into the pipeline."""
     _check_requirements(model.files, model.settings, model.memory)
+    model.read = planned_files(model.settings, model.memory, model.files)
     return _load_part(model, parts_of(model.files, model.settings, model.memory)[name])
+
+
+def check_mapped(model: LoadedModel) -> None:
+    """Raises `WeightsChanged` if files that a model was loaded from hold something else now and are the same files.
+
+    On the host weights may be mapped rather than read, so what is written over them is computed with.
+    """
+    if was_written_over(model.read):
+        model.read = planned_files(model.settings, model.memory, model.files)
 
 
 def scheduler_config(files: ModelFiles, settings: ModelSettings) -> dict[str, Any]:
@@ -179,6 +193,7 @@ def _load_part(model: LoadedModel, part: Part) -> Any:
             convert(module, getattr(torch, dtype), disk)
             if kind:
                 quantize(module, kind, model.device)
+            check_untouched(model.read, name)  # before the pool keeps under a hash what was not it
         except DarkroomError:
             raise
         except Exception as error:

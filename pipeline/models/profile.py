@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.errors import ModelError
 from pipeline.models.families import FAMILIES
 from pipeline.models.file_inspection import inspect_file
-from pipeline.models.identity import file_hash, folder_hash, remember_place
+from pipeline.models.identity import content_hash, remember_place
 from pipeline.models.inspection import ModelFiles, inspect_model
 from pipeline.models.references import EMBEDDED, called, name_of, resolve
 from pipeline.models.vae_fit import check_vae
@@ -50,17 +50,17 @@ def identify(
     vae_path, vae_sha256 = resolve(vae, "vae") if vae else None, None
     if vae and vae_path:
         with called(vae, vae_path):
-            vae_sha256 = _vae_hash(vae_path, files)
+            vae_sha256 = content_hash(vae_path, check_vae(vae_path, files).files)
     settings = ModelSettings(
         name=name or public_name(name_of(source, path)),
         source=source if source in EMBEDDED else str(path),
-        sha256=_model_hash(files),
+        sha256=content_hash(path, files.files),
         architecture=files.pipeline_class,
         vae=public_name(name_of(vae, vae_path)) if vae and vae_path else None,
         vae_sha256=vae_sha256,
         vae_source=str(vae_path) if vae_path else None,
         config_source=str(config_folder) if config_folder else None,
-        config_sha256=folder_hash(config_folder, files.files[1:]) if config_folder else None,
+        config_sha256=content_hash(config_folder, files.files[1:]) if config_folder else None,
         prediction_type=prediction_type,
         max_sequence_length=max_sequence_length,
         safety_checker=safety_checker,
@@ -89,13 +89,3 @@ def public_name(source: str) -> str:
     path = Path(source)
     name = path.stem if path.suffix.lower() in WEIGHTS else path.name
     return re.sub(r"[^\w.+-]+", "-", name, flags=re.ASCII).strip("-.") or "model"
-
-
-def _model_hash(files: ModelFiles) -> str:
-    """The file's SHA-256 for a single file, a Merkle hash for a folder."""
-    return folder_hash(files.path, files.files) if files.layout == "folder" else file_hash(files.path)
-
-
-def _vae_hash(path: Path, files: ModelFiles) -> str:
-    facts = check_vae(path, files)
-    return folder_hash(path, facts.files) if path.is_dir() else file_hash(path)

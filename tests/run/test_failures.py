@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -97,6 +98,33 @@ def test_prompt_file_may_be_deleted_while_a_run_goes_on(make_batch: Callable[...
     ended = run.wait()
     assert ended.code == 0, ended.err
     batch.assert_whole(24)
+
+
+def test_weights_replaced_after_the_plan_fail_their_jobs_and_no_others(
+    make_batch: Callable[..., Batch], tiny_sd: Path, tmp_path: Path
+) -> None:
+    second = Path(shutil.copytree(tiny_sd, tmp_path / "second"))
+    weights = second / "unet" / "diffusion_pytorch_model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-4] + bytes(4))
+    batch = make_batch(["a red house"], "seeds={start: 0, count: 12}", "bundle_images=2")
+    run = batch.start("-m", f"model.source={tiny_sd},{second}")
+    batch.wait_for_images(run, 1)
+    weights.with_name("new").write_bytes(content[:-4] + b"\1" * 4)
+    weights.with_name("new").rename(weights)
+    ended = run.wait()
+    assert ended.code == 3, ended.err
+    assert "has changed since this was planned; run the same command again" in ended.err
+    rows = batch.rows()
+    assert {(row["model"], row["status"], row["error_kind"]) for row in rows} == {
+        ("sd", "done", None),
+        ("second", "failed", "model"),
+    }
+
+    planned_anew = batch.run("-m", f"model.source={tiny_sd},{second}")
+    assert planned_anew.code == 0, planned_anew.err
+    done = [row for row in batch.rows() if row["model"] == "second" and row["status"] == "done"]
+    assert len(done) == 12 and {row["model_sha256"] for row in done}.isdisjoint(row["model_sha256"] for row in rows)
 
 
 @pytest.mark.slow

@@ -55,6 +55,15 @@ def test_a_picture_steers_by_its_scale_and_leaves_no_trace(
     assert sd.pipe.image_encoder is None and sd.pipe.feature_extractor is None
 
 
+def test_an_image_encoder_that_changed_since_the_plan_is_refused(sd: LoadedModel, adapter: Path, face: Path) -> None:
+    planned = one(sd, adapter, face)
+    weights = Path(planned.encoder_source or "") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + bytes(4))
+    with pytest.raises(JobFailure, match="image encoder of ip0: image_encoder has changed since this was planned"):
+        pictures(sd, Adapters(ip_adapters=(planned,)))
+    sd.pool.clear()
+
+
 @pytest.mark.parametrize("plus", [False, True])
 def test_the_same_picture_as_plain_diffusers(
     sd: LoadedModel, load_tiny: Callable[..., LoadedModel], tmp_path: Path, face: Path, plus: bool

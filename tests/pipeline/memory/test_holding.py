@@ -18,6 +18,7 @@ from held_models import Load, held_by, images, pictures, requests_for
 from pipeline.errors import ModelError
 from pipeline.generate import generate_batch
 from pipeline.memory.applying import TECHNIQUES_APPLIED
+from pipeline.memory.asking import asked_memory
 from pipeline.memory.block_streaming import BlockStreaming
 from pipeline.memory.held_components import components, is_placed_by_hooks
 from pipeline.memory.holding import hold, let_go, lifted, reapply, recover
@@ -232,7 +233,7 @@ def tiny_vae(tmp_path: Path) -> Path:
 def test_the_tiny_vae_comes_and_goes(tiny_vae: Path, loaded: Load) -> None:
     model = loaded("sd15")
     before, own = pictures(model), type(model.pipe.vae)
-    tiny = held_by("tiny_vae", tiny_vae_source=str(tiny_vae), tiny_vae_sha256="ab")
+    tiny = asked_memory("none", "float32", {"tiny_vae": True}, "cpu", tiny_vae=str(tiny_vae))
     hold(model, tiny)
     assert type(model.pipe.vae).__name__ == "AutoencoderTiny"
     assert not np.array_equal(pictures(model), before)

@@ -16,24 +16,22 @@ import torch
 from tiny_models import write_tiny_sd
 
 from pipeline.errors import ModelError, OutOfMemory
+from pipeline.memory.asking import asked_memory
 from pipeline.memory.pool import Pool
 from pipeline.memory.quantization import quantized_as
 from pipeline.models.families import FAMILIES
 from pipeline.models.loading import LoadedModel, load, load_component
 from pipeline.models.precision import component_dtype
-from pipeline.request import MemorySettings, ModelSettings
+from pipeline.models.profile import identify
+from pipeline.request import MemorySettings
 
 Tiny = Callable[[str], Path]
-
-
-def settings(source: Path, **options: Any) -> ModelSettings:
-    return ModelSettings(name=source.name, source=str(source), sha256="0" * 64, architecture="", **options)
 
 
 def load_tiny(
     source: Path, memory: MemorySettings | None = None, pool: Pool | None = None, **options: Any
 ) -> LoadedModel:
-    return load(settings(source, **options), memory or MemorySettings(), "cpu", pool=pool)
+    return load(identify(str(source), **options)[0], memory or MemorySettings(), "cpu", pool=pool)
 
 
 def modules(pipe: Any) -> dict[str, torch.nn.Module]:
@@ -152,7 +150,7 @@ def test_the_tiny_vae_takes_the_place_of_the_own_one(tiny: Tiny, tmp_path: Path)
     AutoencoderTiny(encoder_block_out_channels=(8, 8, 8, 8), decoder_block_out_channels=(8, 8, 8, 8)).save_pretrained(
         tmp_path / "taesd"
     )
-    memory = MemorySettings(techniques=("tiny_vae",), tiny_vae_source=str(tmp_path / "taesd"))
+    memory = asked_memory("none", "float32", {"tiny_vae": True}, "cpu", tiny_vae=str(tmp_path / "taesd"))
     model = load_tiny(tiny("sd15"), memory)
     assert type(model.pipe.vae) is AutoencoderTiny
     model.memory = MemorySettings()
@@ -161,14 +159,14 @@ def test_the_tiny_vae_takes_the_place_of_the_own_one(tiny: Tiny, tmp_path: Path)
 
 def test_another_vae_is_loaded_instead_of_the_own_one(tiny: Tiny, tmp_path: Path) -> None:
     other = write_tiny_sd(tmp_path / "other", seed=5)
-    model = load_tiny(tiny("sd15"), vae="other", vae_source=str(other / "vae"))
+    model = load_tiny(tiny("sd15"), vae=str(other / "vae"))
     wanted = load_tiny(other).pipe.vae.state_dict()
     assert all(torch.equal(wanted[name], tensor) for name, tensor in model.pipe.vae.state_dict().items())
 
 
 def test_a_vae_that_is_none_is_refused(tiny: Tiny) -> None:
-    with pytest.raises(ModelError, match="names 'UNet2DConditionModel'; expected one of diffusers' autoencoders"):
-        load_tiny(tiny("sd15"), vae="unet", vae_source=str(tiny("sd15") / "unet"))
+    with pytest.raises(ModelError, match="vae unet: is no VAE, but Stable Diffusion"):
+        load_tiny(tiny("sd15"), vae=str(tiny("sd15") / "unet"))
 
 
 @pytest.fixture
@@ -289,9 +287,10 @@ def test_a_folder_with_zero_snr_keeps_its_own_spacing(tiny: Tiny, tmp_path: Path
 SILENT = """
 import sys
 from pipeline.models.loading import load
-from pipeline.request import MemorySettings, ModelSettings
+from pipeline.models.profile import identify
+from pipeline.request import MemorySettings
 for source in sys.argv[1:]:
-    load(ModelSettings("m", source, "", ""), MemorySettings(techniques=("denoiser_int8",)), "cpu")
+    load(identify(source)[0], MemorySettings(techniques=("denoiser_int8",)), "cpu")
 """
 
 

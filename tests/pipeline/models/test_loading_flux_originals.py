@@ -22,7 +22,8 @@ from pipeline.memory.quantization import true_bytes
 from pipeline.memory.sizes import Sizes
 from pipeline.models.inspection import inspect_file, inspect_model
 from pipeline.models.loading import LoadedModel, load
-from pipeline.request import MemorySettings, ModelSettings
+from pipeline.models.profile import identify
+from pipeline.request import MemorySettings
 
 Tiny = Callable[[str], Path]
 Tensors = dict[str, torch.Tensor]
@@ -96,10 +97,7 @@ def originals(tensors: Tensors, class_name: str) -> Tensors:
 
 
 def load_wide(file: Path, folder: Path) -> LoadedModel:
-    settings = ModelSettings(
-        name=file.name, source=str(file), sha256="0" * 64, architecture="", config_source=str(folder)
-    )
-    return load(settings, MemorySettings(dtype="bfloat16"), "cpu")
+    return load(identify(str(file), config=str(folder))[0], MemorySettings(dtype="bfloat16"), "cpu")
 
 
 def draw(model: LoadedModel) -> Any:

@@ -20,8 +20,9 @@ from pipeline.memory.pool import Pool
 from pipeline.memory.quantization import quantized_as, true_bytes
 from pipeline.models.families import FAMILIES
 from pipeline.models.loading import LoadedModel, load
+from pipeline.models.profile import identify
 from pipeline.models.shipped import SHIPPED
-from pipeline.request import MemorySettings, ModelSettings
+from pipeline.request import MemorySettings
 
 Tiny = Callable[[str], Path]
 CHECKPOINTS = ("sd15", "sdxl", "sd3", "flux", "chroma", "z_image")
@@ -34,9 +35,7 @@ def load_tiny(
     pool: Pool | None = None,
     **options: Any,
 ) -> LoadedModel:
-    if config:
-        options["config_source"] = str(config)
-    settings = ModelSettings(name=source.name, source=str(source), sha256="0" * 64, architecture="", **options)
+    settings, _ = identify(str(source), config=str(config) if config else None, **options)
     return load(settings, memory or MemorySettings(), "cpu", pool=pool)
 
 
@@ -186,7 +185,7 @@ def test_a_lone_vae_of_one_file_is_taken(tiny: Tiny, tmp_path: Path) -> None:
     file = folder / "vae" / "diffusion_pytorch_model.safetensors"
     save_file({name: tensor * 0.5 for name, tensor in load_file(file).items()}, file, metadata={"format": "pt"})
     vae = write_vae(folder, tmp_path / "half.vae.safetensors")
-    assert_same_weights(load_tiny(tiny("sdxl"), vae="half", vae_source=str(vae)), load_tiny(folder))
+    assert_same_weights(load_tiny(tiny("sdxl"), vae=str(vae)), load_tiny(folder))
 
 
 def test_a_file_that_lacks_tensors_is_refused(tiny: Tiny, tmp_path: Path) -> None:
@@ -272,6 +271,6 @@ def test_a_checkpoint_without_its_vae_takes_the_one_given(shipped_tiny: tuple[Pa
     with pytest.raises(ModelError, match=r"no_vae\.safetensors: .*model\.vae=PATH"):
         load_tiny(file)
     whole = load_tiny(folder)
-    assert_same_weights(load_tiny(file, vae="own", vae_source=str(folder / "vae")), whole)
+    assert_same_weights(load_tiny(file, vae=str(folder / "vae")), whole)
     lone = write_vae(folder, tmp_path / "lone.safetensors")
-    assert_same_weights(load_tiny(file, vae="lone", vae_source=str(lone)), whole)
+    assert_same_weights(load_tiny(file, vae=str(lone)), whole)
