@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.terminal import Json, OutputDir, print_json, print_line, print_table
+from jobs.terminal import Json, OutputDir, print_json, print_line, print_lines, print_table
 
 app = typer.Typer()
 
@@ -81,29 +81,68 @@ def search(
             typer.echo("nothing found", err=True)
 
 
+class ShowFormat(StrEnum):
+    """What `show` prints."""
+
+    TEXT = "text"
+    JSON = "json"
+    CSV = "csv"
+
+
 @app.command()
 def show(
-    image: Annotated[Path, typer.Argument(help="An image of ours, or of A1111, ComfyUI, InvokeAI, Fooocus.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IMAGE...",
+            help="Images, folders of them, patterns such as `'more/**/*.png'`: ours, or those of A1111, ComfyUI, "
+            "InvokeAI, Fooocus, NovelAI, SwarmUI, Easy Diffusion, Draw Things.",
+        ),
+    ],
     as_json: Json = False,
+    format: Annotated[
+        ShowFormat, typer.Option(help="How to print; JSON of more than one named image is a list.")
+    ] = ShowFormat.TEXT,
     output_dir: OutputDir = Path("outputs"),
 ) -> None:
-    """Print how an image was made. A private image is looked up in the manifest of `--output-dir`.
+    """Print how images were made. A private image is looked up in the manifest of `--output-dir`.
+
+    Images that say nothing are named on standard error; the others are printed, and it ends with 2.
 
     Examples:
 
         darkroom show outputs/demo/20250111_143022_a3f2e9d4.png
 
         darkroom show picture.png --json | jq .prompt
-    """
-    from jobs import show as showing
-    from jobs.found_formats import printable
 
-    description = showing.describe(image, output_dir)
-    if as_json:
-        print_json(showing.as_json(description))
-        return
-    for name, value in showing.as_lines(description):
-        print_line(f"{name + ':':<17}{printable(value)}")
+        darkroom show ~/Downloads other/*.webp --format csv > prompts.csv
+    """
+    from jobs import found_formats
+    from jobs import show as showing
+    from jobs.faults import first_faults
+    from pipeline.errors import ConfigError
+
+    format = ShowFormat.JSON if as_json else format
+    single = len(images) == 1 and images[0].is_file()
+    faults: list[str] = []
+    descriptions = showing.describe_all(images, output_dir, faults)
+    match format:
+        case ShowFormat.JSON if single:
+            for _, description in descriptions:
+                print_json(showing.as_json(description))
+        case ShowFormat.JSON:
+            print_json([{"path": str(image)} | showing.as_json(one) for image, one in descriptions])
+        case ShowFormat.CSV:
+            rows = [showing.as_row(image, one) for image, one in descriptions]
+            print_line(found_formats.as_csv(showing.CSV_COLUMNS, rows))
+        case ShowFormat.TEXT:
+            for count, (image, description) in enumerate(descriptions):
+                head = [] if single else [("file", str(image))]
+                if count:
+                    print_line("")
+                print_lines([*head, *showing.as_lines(description)])
+    if faults:
+        raise ConfigError(first_faults(faults))
 
 
 @app.command()

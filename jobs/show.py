@@ -1,15 +1,55 @@
-"""What an image says about its making; for a private image, what the manifest says."""
+"""What images say about their making; for a private image, what the manifest says."""
 
 from __future__ import annotations
 
+import glob
+import json
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ReadError
 
 if TYPE_CHECKING:
-    from pipeline.metadata.reading import ImageDescription
+    from pipeline.metadata.foreign import ImageDescription
     from pipeline.metadata.record import Lora, Record
+
+CSV_COLUMNS = (
+    "path", "origin", "prompt", "negative_prompt", "model", "seed", "steps", "guidance_scale", "scheduler", "size",
+    "created", "id", "other",
+)  # fmt: skip
+"""`other` is JSON of what else another program says; all of ours is in the JSON of an image."""
+
+_OTHERS_NAMES = {"cfg_scale": "guidance_scale", "sampler": "scheduler", "Size": "size"}
+"""Columns by the names that other programs' settings have."""
+
+
+def describe_all(named: Sequence[Path], output_dir: Path, faults: list[str]) -> Iterator[tuple[Path, ImageDescription]]:
+    """Every image that paths, folders and patterns mean, described as by `describe`.
+
+    What cannot be is a line in `faults`, and the others go on.
+    """
+    for path in named:
+        images = _images_at(path)
+        if not images:
+            what = "holds no image" if path.is_dir() else "means no file"
+            faults.append(f"{path}: {what}; images are .png, .jpg, .jpeg and .webp files")
+        for image in images:
+            try:
+                yield image, describe(image, output_dir)
+            except ReadError as error:
+                faults.append(str(error))
+
+
+def _images_at(path: Path) -> list[Path]:
+    """The path itself; of a folder the images below it, of a pattern those of all that it means, by their names."""
+    from jobs.manifest.image_files import is_image, iterate_files
+
+    if not os.path.lexists(path) and glob.has_magic(str(path)):
+        places = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  (it may be absolute)
+        return list(dict.fromkeys(image for place in places for image in _images_at(Path(place))))
+    return list(filter(is_image, iterate_files(path))) if path.is_dir() else [path]
 
 
 def describe(image: Path, output_dir: Path) -> ImageDescription:
@@ -18,7 +58,7 @@ def describe(image: Path, output_dir: Path) -> ImageDescription:
     A private image holds only its id: its record is looked up in the manifest of `output_dir`. Raises ReadError
     for what is no image, or says nothing.
     """
-    from pipeline.metadata.reading import ImageDescription, NoRecordError, parse_record, read_any, read_id
+    from pipeline.metadata.reading import NoRecordError, describe_record, parse_record, read_any, read_id
 
     try:
         return read_any(image)
@@ -27,8 +67,7 @@ def describe(image: Path, output_dir: Path) -> ImageDescription:
         record_json = _record_in_manifest(image_id, output_dir) if image_id else None
         if record_json is None:
             raise
-        record = parse_record(record_json)
-        return ImageDescription("Darkroom", record.prompt, record.negative_prompt, record=record)
+        return describe_record(parse_record(record_json))
 
 
 def _record_in_manifest(image_id: str, output_dir: Path) -> str | None:
@@ -54,6 +93,19 @@ def as_json(description: ImageDescription) -> dict[str, Any]:
         "negative_prompt": description.negative_prompt,
         "fields": description.fields,
     }
+
+
+def as_row(image: Path, description: ImageDescription) -> dict[str, str]:
+    """A row of `CSV_COLUMNS`."""
+    row = {"path": str(image), "origin": description.origin, "prompt": description.prompt}
+    row["negative_prompt"] = description.negative_prompt
+    others: dict[str, str] = {}
+    for name, value in description.fields.items():
+        name = _OTHERS_NAMES.get(name, name) if description.record is None else name
+        (row if name in CSV_COLUMNS[:-1] and name not in row else others)[name] = value
+    if others:
+        row["other"] = json.dumps(others, ensure_ascii=False)
+    return row
 
 
 def as_lines(description: ImageDescription) -> list[tuple[str, str]]:

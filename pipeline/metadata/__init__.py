@@ -7,7 +7,7 @@
     exif, xmp   the two standard blocks; png: text chunks
     encoding    pixels and record -> the bytes of a finished file
     containers  the chunks and segments of a finished file
-    reading     file -> record, or what another program wrote; verifying: the same, before a row is written
+    reading     file -> record; foreign: what another program wrote; verifying: the same, before a row is written
     leaks       refuses bytes that name a person, a machine or a key
     naming      settings and record -> relative path; safe_names: what every file system accepts
     files       temporary name, fsync, rename without ever overwriting; saving: all of it in one call

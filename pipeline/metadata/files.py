@@ -1,10 +1,12 @@
-"""Finished bytes onto the disk: a temporary name, fsync, and a final name that never replaces anything."""
+"""Finished bytes onto the disk: a temporary name, fsync, and a final name that never replaces anything; and back."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
@@ -14,6 +16,16 @@ from pipeline.errors import DiskFull
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 _COUNTED_NAMES = 999
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file to read its bytes; a pipe or a device, at which one would wait for ever, is refused.
+
+    Raises `OSError`.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return path.open("rb")
 
 
 def write_temporary(directory: Path, name: str, data: bytes) -> Path:

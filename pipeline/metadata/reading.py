@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from pipeline.errors import ReadError
 from pipeline.metadata.containers import MAX_PART_BYTES, Container, read_container
+from pipeline.metadata.files import open_regular
+from pipeline.metadata.foreign import ImageDescription, describe_foreign
 from pipeline.metadata.record import SCHEMA, Record
 from pipeline.metadata.settings import Profile
 from pipeline.metadata.xmp import read_property
@@ -124,7 +125,7 @@ def _find_id(container: Container) -> str | None:
 
 def _open(path: Path) -> Container:
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             return read_container(stream)
     except OSError as error:
         raise ReadError(f"{path}: cannot be opened ({error.strerror or error})") from error
@@ -136,12 +137,11 @@ def _sidecar_record(path: Path, container: Container) -> Record | None:
     """The record in `<stem>.json`, if that file is one and belongs to this image."""
     sidecar = path.with_suffix(".json")
     try:
-        if sidecar.stat().st_size > MAX_PART_BYTES:
-            return None
-        text = sidecar.read_bytes().strip()
+        with open_regular(sidecar) as stream:
+            text = stream.read(MAX_PART_BYTES + 1).strip()
     except OSError:
         return None
-    if SCHEMA.partition("/")[0].encode() not in text:
+    if len(text) > MAX_PART_BYTES or SCHEMA.partition("/")[0].encode() not in text:
         return None
     record = parse_record(text)
     image_id = _find_id(container)
@@ -155,22 +155,8 @@ def _sidecar_record(path: Path, container: Container) -> Record | None:
     return record
 
 
-@dataclass(frozen=True, slots=True)
-class ImageDescription:
-    """What an image says about its making. `origin` names the program; `record` is there only for our own.
-
-    `fields` are the program's settings as text, by the names that sd-parsers or the record gives them.
-    """
-
-    origin: str
-    prompt: str
-    negative_prompt: str
-    fields: dict[str, str] = field(default_factory=dict)
-    record: Record | None = None
-
-
 def read_any(path: Path) -> ImageDescription:
-    """Describe an image of ours or of A1111, ComfyUI, InvokeAI, Fooocus and their kin (through sd-parsers).
+    """Describe an image of ours or of another program's that `foreign` knows.
 
     Raises `ReadError` where the file is no image or says nothing.
     """
@@ -178,14 +164,15 @@ def read_any(path: Path) -> ImageDescription:
         record = read_record(path)
     except NoRecordError as missing:
         # The A1111 view in one of ours is shortened where the record itself did not fit: not to be taken for the whole.
-        foreign = None if read_id(path) else _describe_foreign(path)
+        foreign = None if read_id(path) else describe_foreign(path, _open(path))
         if foreign is None:
             raise missing
         return foreign
-    return ImageDescription("Darkroom", record.prompt, record.negative_prompt, _record_fields(record), record)
+    return describe_record(record)
 
 
-def _record_fields(record: Record) -> dict[str, str]:
+def describe_record(record: Record) -> ImageDescription:
+    """What a record of ours says, in the form in which other programs' images are described."""
     fields = {
         "seed": record.seed,
         "steps": record.steps,
@@ -196,47 +183,5 @@ def _record_fields(record: Record) -> dict[str, str]:
         "created": record.created.isoformat(),
         "id": record.id,
     }
-    return {name: str(value) for name, value in fields.items()}
-
-
-def _describe_foreign(path: Path) -> ImageDescription | None:
-    from sd_parsers.exceptions import ParserError
-    from sd_parsers.parsers import MANAGED_PARSERS
-
-    texts = _foreign_texts(path)
-    parsers: list[Any] = MANAGED_PARSERS  # declared as a list of the abstract base
-    for parser in parsers:
-        try:
-            info = parser().parse(texts)
-        except (ParserError, ValueError, TypeError, KeyError, AttributeError):
-            continue  # the usual answer of a parser to another program's text
-        fields: dict[str, str] = {}
-        for sampler in info.samplers:
-            fields |= {"sampler": sampler.name} | {key: str(value) for key, value in sampler.parameters.items()}
-            if sampler.model is not None:
-                fields["model"] = str(sampler.model)
-        fields |= {str(key): str(value) for key, value in info.metadata.items()}
-        return ImageDescription(info.generator.value, info.full_prompt, info.full_negative_prompt, fields)
-    return None
-
-
-def _foreign_texts(path: Path) -> dict[str, str]:
-    """What other programs write: PNG text chunks, or UserComment in JPEG and WebP, under the PNG keyword.
-
-    sd-parsers' own reader is not used: for JPEG it caches the last text under the image object's `id()`,
-    which Python gives to another object as soon as the first is freed.
-    """
-    from PIL import ExifTags, Image
-
-    try:
-        with Image.open(path) as image:
-            if image.format == "PNG":
-                image.load()  # reads the chunks after the pixels too
-                return {str(key): value for key, value in image.info.items() if isinstance(value, str)}
-            comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment, b"")
-    except Exception as error:  # Pillow's plug-ins raise half a dozen types on damaged files
-        raise ReadError(f"{path}: its metadata cannot be read ({error})") from error
-    if not isinstance(comment, bytes) or len(comment) <= 8:
-        return {}
-    encoding = "utf-16-be" if comment.startswith(b"UNICODE") else "utf-8"
-    return {"parameters": comment[8:].decode(encoding, errors="replace")}
+    texts = {name: str(value) for name, value in fields.items()}
+    return ImageDescription("Darkroom", record.prompt, record.negative_prompt, texts, record)

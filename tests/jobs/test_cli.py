@@ -6,10 +6,13 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import PIL.Image
 import pytest
 from manifest_rows import attempt_of, done_of, put_image, write_part
 from recorded_images import save_image
@@ -219,6 +222,80 @@ def test_show_of_something_else_is_one_line(content: bytes, tmp_path: Path, run)
     code, out, err = run("show", tmp_path / "x.png", "--output-dir", tmp_path)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "x.png" in err
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Path:
+    """A folder with an image of ours, one of another program, one that says nothing, and a note."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    with Journal(tmp_path / "all") as journal:
+        save_image(journal, tmp_path / "all", 7, folder="a")
+    texts = PngInfo()
+    settings = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42, Size: 512x512, Model hash: 31e3, Model: dream"
+    texts.add_text("parameters", f"a castle\nNegative prompt: blurry\n{settings}")
+    (tmp_path / "all/b").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "all/b/1.png", pnginfo=texts)
+    Image.new("RGB", (8, 8)).save(tmp_path / "all/b/2.png")
+    (tmp_path / "all/notes.txt").write_text("mine")
+    return tmp_path / "all"
+
+
+def test_show_takes_folders_and_patterns(several: Path, run) -> None:  # type: ignore[no-untyped-def]
+    code, out, err = run("show", several, several / "none")
+    assert (code, out.count("file:"), out.count("\n\n")) == (2, 2, 1)
+    assert "number 7" in out and "a castle" in out
+    silent, missing = err.splitlines()
+    assert "2.png: no Darkroom record" in silent and "none: cannot be opened" in missing
+    code, out, err = run("show", several / "**/1.*", several / "*.gif", "--json")
+    (found,) = json.loads(out)
+    assert (found["path"], found["prompt"]) == (str(several / "b/1.png"), "a castle")
+    assert (code, err.count("\n")) == (2, 1) and "*.gif: means no file" in err
+
+
+def test_show_as_csv_has_every_setting(several: Path, run) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = run("show", several / "a", several / "b/1.png", "--format", "csv")
+    ours, theirs = csv.DictReader(io.StringIO(out))
+    assert code == 0
+    assert (ours["origin"], ours["seed"], ours["scheduler"], ours["size"]) == ("Darkroom", "7", "DPM++ 2M", "16x16")
+    assert (theirs["origin"], theirs["scheduler"], theirs["guidance_scale"]) == ("AUTOMATIC1111", "Euler a", "7")
+    assert json.loads(theirs["other"]) == {"model_hash": "31e3"}
+
+
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """Whatever waits for ever fails after ten seconds."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(10)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_pipe_called_like_an_image_stops_nothing(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+    with Journal(tmp_path) as journal:
+        images = [tmp_path / str(save_image(journal, tmp_path, n)["path"]) for n in (1, 2)]
+    images[0].unlink()
+    pipe = tmp_path / "study/x.png"
+    for path in (images[0], pipe, images[1].with_suffix(".json")):
+        os.mkfifo(path)
+    for command in ("show", "reproduce"):
+        for path in (pipe, "/dev/zero"):
+            code, out, err = run(command, path, "--output-dir", tmp_path)
+            assert (code, out) == (2, "") and err.endswith("cannot be opened (it is no regular file)\n")
+    _, out, _ = run("verify", "--output-dir", tmp_path)
+    assert "changed: study/0001.png\n" in out and "2 images: 0 missing, 1 changed\n" in out
+    code, out, _ = run("reindex", "--output-dir", tmp_path)
+    assert code == 0 and out.count("it is no regular file") == 2 and "1 rows rebuilt" in out
+    PIL.Image.new("RGB", (8, 8)).save(pipe.with_name("stripped.png"))
+    os.mkfifo(pipe.with_name("stripped.json"))
+    assert run("show", pipe.with_name("stripped.png"))[0] == 2
 
 
 def test_a_reader_that_stops_early_is_no_error(outputs: Path) -> None:
