@@ -21,6 +21,7 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from hub_protocols import Samples
     from hub_server import HubServer
+    from small_disk import SmallDisk
 
 # Two test processes share the cores; torch's threads would wait for each other more than they compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -58,6 +59,15 @@ def hub(samples: Samples) -> Iterator[HubServer]:
     with HubServer() as server:
         add_hubs(server, samples)
         yield server
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """A disk of 4 MiB, empty."""
+    from small_disk import mounted
+
+    with mounted(tmp_path / "disk") as disk:
+        yield disk
 
 
 @pytest.fixture(scope="session")

@@ -1,45 +1,12 @@
-"""A disk that is really full: a small file system of its own, in a mount namespace so that nothing is left mounted."""
+"""Runs whose pictures go to a disk that is really full."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from running import Batch
-
-SIZE = 4 * 2**20
-
-
-@dataclass
-class SmallDisk:
-    """`inside` is its path for processes started with `prefix`, `outside` for everybody else."""
-
-    inside: Path
-    outside: Path
-    prefix: list[str]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    if not sys.platform.startswith("linux") or not (shutil.which("unshare") and shutil.which("nsenter")):
-        pytest.skip("needs Linux with unshare and nsenter")
-    inside = tmp_path / "disk"
-    inside.mkdir()
-    script = f"mount -t tmpfs -o size={SIZE} none '{inside}' && echo mounted && read -r _"
-    holder = subprocess.Popen(
-        ["unshare", "-Urm", "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert holder.stdout and holder.stderr and holder.stdin
-    if holder.stdout.readline() != b"mounted\n":
-        pytest.skip(f"no mount in a user namespace here: {holder.stderr.read().decode().strip()}")
-    prefix = ["nsenter", "-t", str(holder.pid), "-U", "-m", f"--wd={tmp_path}", "--preserve-credentials"]
-    yield SmallDisk(inside, Path(f"/proc/{holder.pid}/root{inside}"), prefix)
-    holder.communicate(b"\n")
+from small_disk import SIZE, SmallDisk
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -22,23 +23,29 @@ BUSY_S = 10.0
 _READ_ONLY = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _NOT_OURS = (errno.EROFS, errno.EACCES, errno.EPERM)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class RegistryError(ModelError):
     """The registry cannot be opened, read or written; the message says why and what to do."""
 
 
+class RegistryNotWritable(RegistryError):
+    """The registry can be read at most: its disk is read-only or full."""
+
+
 class Registry:
     """The registry, open. A context manager, for one thread; other threads and processes open it too.
 
-    Where its disk is read-only, what is there can be read (`read_only` is then true), and a write raises.
+    Where its disk is read-only, what is there can be read, and a write raises `RegistryNotWritable`. On a full disk it
+    can be read as well, and written once what is done in the same transaction has made room.
     """
 
     def __init__(self, path: Path | None = None, *, busy_s: float = BUSY_S) -> None:
         """Opens the file at `path`, by default the user's, and makes it if need be. Raises `RegistryError`."""
         self.path = path or registry_file()
-        self.read_only = False
         self._busy_s = busy_s
+        self._not_writable: str | None = None
         self._connection = self._opened()
 
     def __enter__(self) -> Registry:
@@ -68,8 +75,8 @@ class Registry:
             if self._connection.in_transaction:
                 yield self._connection
                 return
-            if self.read_only:
-                raise RegistryError(self._says(_CANNOT_BE_WRITTEN))
+            if self._not_writable:
+                raise RegistryNotWritable(self._says(self._not_writable))
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -87,30 +94,56 @@ class Registry:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            if error.errno in _NOT_OURS:
-                return self._opened_to_read()
+            if error.errno in (*_NOT_OURS, *_FULL):
+                return self._opened_to_read(_IS_FULL if error.errno in _FULL else _CANNOT_BE_WRITTEN)
             raise RegistryError(self._says(f"its folder cannot be made ({error.strerror}); {_ELSEWHERE}")) from None
         connection: sqlite3.Connection | None = None
         try:
             connection = sqlite3.connect(self.path, timeout=self._busy_s, isolation_level=None)
             self._prepared(connection)
-            self.read_only = not os.access(self.path, os.W_OK)
+            if not os.access(self.path, os.W_OK):
+                self._not_writable = _CANNOT_BE_WRITTEN
             return connection
         except sqlite3.Error as error:
             if connection:
                 connection.close()
+            if self._is_full(error):
+                return self._opened_on_full_disk()
             if _code(error) in _READ_ONLY and not self.path.is_dir():
-                return self._opened_to_read()
+                return self._opened_to_read(_CANNOT_BE_WRITTEN)
             raise self._in_words(error) from None
         except RegistryError:
             if connection:
                 connection.close()
             raise
 
-    def _opened_to_read(self) -> sqlite3.Connection:
-        """As it is on a read-only disk: with what other processes have not yet merged if possible, else without."""
-        self.read_only = True
-        if not self.path.exists():
+    def _opened_on_full_disk(self) -> sqlite3.Connection:
+        """Without the file of shared memory, for which there is no room: this process alone has it open meanwhile.
+
+        SQLite keeps that memory to itself where the lock is exclusive (sqlite.org/wal.html, section 8), and writes
+        nothing before a transaction ends; what removes files in it has made the room by then.
+        """
+        if not self.path.stat().st_size:  # there was no room for its tables
+            return self._opened_to_read(_IS_FULL)
+        connection = sqlite3.connect(self.path, timeout=self._busy_s, isolation_level=None)
+        try:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._prepared(connection)
+            return connection
+        except sqlite3.Error as error:
+            connection.close()
+            raise self._in_words(error) from None
+        except RegistryError:
+            connection.close()
+            raise
+
+    def _opened_to_read(self, why: str) -> sqlite3.Connection:
+        """As it is on a read-only disk: with what other processes have not yet merged if possible, else without.
+
+        `why` is what is said of writing.
+        """
+        self._not_writable = why
+        if not self.path.exists() or not self.path.stat().st_size:
             connection = sqlite3.connect(":memory:", isolation_level=None)
             self._prepared(connection)
             return connection
@@ -176,13 +209,18 @@ class Registry:
                 f"is damaged ({error}); move it away, and `darkroom models scan FOLDER` takes your folders in again "
                 f"and `darkroom models scan {self.path.parent / 'models'}` what was fetched: no model is lost"
             )
-        elif code in _READ_ONLY:
-            said = _CANNOT_BE_WRITTEN
-        elif code == sqlite3.SQLITE_FULL:
-            said = "cannot be written: no space left on its disk"
+        elif code in _READ_ONLY or self._is_full(error):
+            return RegistryNotWritable(self._says(_IS_FULL if self._is_full(error) else _CANNOT_BE_WRITTEN))
         else:
             said = f"cannot be used ({error})"
         return RegistryError(self._says(said))
+
+    def _is_full(self, error: sqlite3.Error) -> bool:
+        """Whether there is no room on its disk: SQLite says so of some writes, and of others only that they failed."""
+        code = _code(error)
+        if code != sqlite3.SQLITE_IOERR:
+            return code == sqlite3.SQLITE_FULL
+        return shutil.disk_usage(self.path.parent).free < _LEAST_FREE_BYTES
 
     def _says(self, said: str) -> str:
         return f"registry {self.path}: {said}"
@@ -190,6 +228,12 @@ class Registry:
 
 _ELSEWHERE = "let DARKROOM_HOME name a folder on a disk of this machine"
 _CANNOT_BE_WRITTEN = "cannot be written; make it writable, or let DARKROOM_HOME name another folder"
+_IS_FULL = (
+    "cannot be written: no space left on its disk; make room there, of what was fetched with: darkroom models prune "
+    "--max-gb N"
+)
+_LEAST_FREE_BYTES = 64 * 2**10
+"""The file of shared memory takes half of it."""
 
 
 def _write_ahead(connection: sqlite3.Connection, busy_s: float) -> None:

@@ -45,8 +45,10 @@ def identify_file(registry: Registry, path: Path) -> Identified:
         length = path.stat().st_size
     except OSError as error:
         raise ModelError(f"identify {path}: cannot be read ({error.strerror})") from None
-    _hash_those_of_length(registry, length)
-    same = _models_of(registry, files_by_hash(registry, sha256))
+    hashed_now = _hashed_of_length(registry, length)
+    same = _models_of(
+        registry, [*files_by_hash(registry, sha256), *(file for file in hashed_now if file.sha256 == sha256)]
+    )
     alike = _models_of(registry, files_by_tensors(registry, tensors)) if tensors else []
     claimed = _models_of(registry, files_by_hash(registry, sha256, claimed=True))
     return Identified(
@@ -58,14 +60,15 @@ def identify_file(registry: Registry, path: Path) -> Identified:
     )
 
 
-def _hash_those_of_length(registry: Registry, length: int) -> None:
-    """Give hashes to the files that could be the same; no other needs to be read."""
-    if registry.read_only:
-        return
+def _hashed_of_length(registry: Registry, length: int) -> list[StoredFile]:
+    """The files that could be the same and had no hash yet, with theirs; no other needs to be read."""
+    files = []
     for row in registry.rows("SELECT * FROM files WHERE bytes = ? AND sha256 IS NULL", (length,)):
         file = file_of(row)
         with suppress(OSError):  # gone since the scan
-            note_hashes(registry, replace(file.now(), sha256=file_hash(file.path)))
+            files.append(replace(file.now(), sha256=file_hash(file.path)))
+            note_hashes(registry, files[-1])
+    return files
 
 
 def _models_of(registry: Registry, files: Iterable[StoredFile]) -> list[StoredModel]:

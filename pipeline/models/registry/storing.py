@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.models.registry.database import Registry
+from pipeline.models.registry.database import Registry, RegistryNotWritable
 from pipeline.models.registry.notes import write_note
 from pipeline.models.registry.records import StoredFile, StoredModel, now
 
@@ -79,8 +79,11 @@ def forget_at(registry: Registry, path: Path, keep: str | None = None) -> None:
 
 
 def note_hashes(registry: Registry, file: StoredFile) -> None:
-    """Keep the hashes of a file that is known, and the state in which it has them. Raises `RegistryError`."""
-    with registry.changing() as connection:
+    """Keep the hashes of a file that is known, and the state in which it has them. Raises `RegistryError`.
+
+    On a read-only or full disk they are computed again when they are needed again.
+    """
+    with suppress(RegistryNotWritable), registry.changing() as connection:
         connection.execute(
             "UPDATE files SET sha256 = ?, tensor_hash = ?, bytes = ?, mtime_ns = ?, inode = ? "
             "WHERE model = ? AND path = ?",

@@ -58,8 +58,7 @@ def hashed(registry: Registry, model: StoredModel) -> list[StoredFile]:
                 sha256=file.sha256 if file.owned else file_hash(file.path),
                 tensor_hash=tensor_hash(file.path) if alone else None,
             )
-            if not registry.read_only:
-                note_hashes(registry, file)
+            note_hashes(registry, file)
         files.append(file)
     return files
 
@@ -188,7 +187,7 @@ def _checked(registry: Registry, model: StoredModel, file: StoredFile) -> Checke
         return Checked(model, file, "unreadable")
     if file.sha256 not in (None, found):
         return Checked(model, file, "changed", found)
-    if noted != file and not registry.read_only:
+    if noted != file:
         note_hashes(registry, noted)
     return Checked(model, noted, "ok" if file.sha256 else "noted", found)
 
