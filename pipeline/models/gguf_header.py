@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from pipeline.errors import ModelError
 from pipeline.models.file_signatures import what_it_is
-from pipeline.models.weights_header import TensorInfo, WeightsHeader
+from pipeline.models.weights_header import HeaderCutOff, TensorInfo, WeightsHeader, fault_of_layout
 
 MAX_HEADER_BYTES = 64 * 2**20
 """Larger headers are refused. Those of denoisers stay under 1 MB; a text encoder's holds its vocabulary, some 10 MB."""
@@ -48,15 +48,20 @@ _STRING, _ARRAY = 8, 9
 _ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
 
 
-def read_gguf(path: Path) -> WeightsHeader:
-    """Check and read the header; shapes are turned into torch's order. Raises `ModelError` for an unsound file."""
-    size = path.stat().st_size
+def read_gguf(path: Path, *, partial: bool = False, whole_bytes: int | None = None) -> WeightsHeader:
+    """Check and read the header; shapes are turned into torch's order. Raises `ModelError` for an unsound file.
+
+    `partial`: only the beginning is here yet, of a file of `whole_bytes` if that is known. Tensors must follow on each
+    other, each padded to the alignment, as ggml's own reader demands (`gguf_init_from_file`).
+    """
+    here = path.stat().st_size
+    size = whole_bytes if partial else here
     with path.open("rb") as file:
         start = file.read(32)
         if start[:4] != b"GGUF":
             raise ModelError(f"{path.name}: is {what_it_is(start) or 'no GGUF file'}")
         file.seek(4)
-        reader = _Reader(file, path.name, size)
+        reader = _Reader(file, path.name, here)
         version = reader.number("<I")
         if version not in (2, 3):
             raise ModelError(f"{path.name}: is GGUF of version {version}; versions 2 and 3 (little-endian) are read")
@@ -68,19 +73,22 @@ def read_gguf(path: Path) -> WeightsHeader:
             name = reader.string()
             metadata[name] = reader.value(reader.number("<I"))
         tensors: dict[str, TensorInfo] = {}
-        end = 0
+        spans: list[tuple[int, int, str]] = []
         for _ in range(count):
             name, tensor, last = reader.tensor()
+            spans.append((last - tensor.bytes, last, name))
             shape = metadata.get(_ORIGINAL_SHAPE + name)
             if isinstance(shape, list) and prod(shape) == prod(tensor.shape):
                 tensor = tensor._replace(shape=tuple(shape))
             tensors[name] = tensor
-            end = max(end, last)
         alignment = metadata.get("general.alignment", 32)
         if type(alignment) is not int or alignment < 1:
             raise ModelError(f"{path.name}: the GGUF header is damaged (alignment {alignment!r}); fetch the file again")
+        if fault := fault_of_layout(spans, alignment):
+            raise ModelError(f"{path.name}: the GGUF header is damaged: {fault}; fetch the file again")
         data_start = -(-file.tell() // alignment) * alignment
-    if data_start + end > size:
+    end = max((last for _, last, _ in spans), default=0)
+    if size is not None and data_start + end > size:
         raise ModelError(
             f"{path.name}: holds {size:,} bytes where its header says {data_start + end:,}; fetch the file again"
         )
@@ -116,7 +124,9 @@ class _Reader:
             raise ModelError(f"{self._name}: has a GGUF header of more than {MAX_HEADER_BYTES:,} bytes; made to harm")
         data = self._file.read(count)
         if len(data) < count:
-            raise ModelError(f"{self._name}: the GGUF header is cut off at {self._size:,} bytes; fetch the file again")
+            raise HeaderCutOff(
+                f"{self._name}: the GGUF header is cut off at {self._size:,} bytes; fetch the file again"
+            )
         return data
 
     def number(self, form: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.errors import ModelError
 from pipeline.models.file_signatures import what_it_is
-from pipeline.models.weights_header import TensorInfo, WeightsHeader
+from pipeline.models.weights_header import HeaderCutOff, TensorInfo, WeightsHeader, fault_of_layout
 
 MAX_HEADER_BYTES = 16 * 2**20
 """Larger headers are refused: real ones stay under 2 MB, and parsing a huge one is an attack on memory."""
@@ -24,28 +24,32 @@ _DTYPES: dict[str, tuple[str, float]] = {
 }  # fmt: skip
 
 
-def read_safetensors(path: Path) -> WeightsHeader:
+def read_safetensors(path: Path, *, partial: bool = False, whole_bytes: int | None = None) -> WeightsHeader:
     """Check and read the header. Raises `ModelError` if the file is not whole and sound, saying what it is instead.
 
-    The layout is that of the safetensors specification: u64 little-endian header length, JSON header, tensor bytes.
+    `partial`: only the beginning is here yet, of a file of `whole_bytes` if that is known. The layout is that of the
+    safetensors specification: u64 little-endian header length, JSON header, tensor bytes without overlaps and holes.
     """
-    size = path.stat().st_size
+    here = path.stat().st_size
+    size = whole_bytes if partial else here
     with path.open("rb") as file:
         start = file.read(32)
         length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
         # The length's own bytes may spell anything, so other kinds are looked for only where this one is out of place.
-        sound = 0 < length <= MAX_HEADER_BYTES and 8 + length <= size and start[8:9] == b"{"
+        sound = 0 < length <= MAX_HEADER_BYTES and 8 + length <= here and start[8:9] == b"{"
         if not sound and (disguise := what_it_is(start)):
             raise ModelError(f"{path.name}: is {disguise}")
         if len(start) < 8:
-            raise ModelError(f"{path.name}: is {size} bytes long, too short for a safetensors file; fetch it again")
+            raise HeaderCutOff(f"{path.name}: is {here} bytes long, too short for a safetensors file; fetch it again")
         if length > MAX_HEADER_BYTES:
             raise ModelError(
                 f"{path.name}: announces a header of {length:,} bytes, more than {MAX_HEADER_BYTES:,}; "
                 "this is no safetensors file, or one made to harm"
             )
-        if 8 + length > size:
-            raise ModelError(f"{path.name}: the safetensors header is cut off at {size:,} bytes; fetch the file again")
+        if 8 + length > here:
+            raise HeaderCutOff(
+                f"{path.name}: the safetensors header is cut off at {here:,} bytes; fetch the file again"
+            )
         file.seek(8)
         text = file.read(length)
     try:
@@ -56,14 +60,17 @@ def read_safetensors(path: Path) -> WeightsHeader:
         raise ModelError(f"{path.name}: the safetensors header is no JSON object; fetch the file again")
     metadata = header.pop("__metadata__", None)
     tensors: dict[str, TensorInfo] = {}
-    end = 0
+    spans: list[tuple[int, int, str]] = []
     for name, entry in header.items():
         tensor, last = _tensor(entry)
         if tensor is None:
             raise ModelError(f"{path.name}: the safetensors header is damaged at tensor {name[:80]!r}; fetch it again")
         tensors[name] = tensor
-        end = max(end, last)
-    if 8 + length + end != size:
+        spans.append((last - tensor.bytes, last, name))
+    if fault := fault_of_layout(spans):
+        raise ModelError(f"{path.name}: the safetensors header is damaged: {fault}; fetch the file again")
+    end = max((last for _, last, _ in spans), default=0)
+    if size is not None and 8 + length + end != size:
         raise ModelError(
             f"{path.name}: holds {size:,} bytes where its header says {8 + length + end:,}; fetch the file again"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -19,6 +19,10 @@ WEIGHTS = (".safetensors", ".gguf")
 
 _NO_WEIGHT = frozenset({"int16", "int32", "int64", "uint16", "uint32", "uint64", "bool"})
 _NOT_LEARNED = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", ".SCB", ".weight_format", "pos_embed")
+
+
+class HeaderCutOff(ModelError):
+    """The file ends before its header does; of a download, more of it is still to come."""
 
 
 class TensorInfo(NamedTuple):
@@ -37,6 +41,21 @@ class WeightsHeader:
     tensors: Mapping[str, TensorInfo]
     metadata: Mapping[str, str] = field(default_factory=dict)
     data_start: int = 0
+
+
+def fault_of_layout(spans: Iterable[tuple[int, int, str]], alignment: int = 1) -> str | None:
+    """What is wrong with where tensors lie; None where each begins with the first aligned byte behind the one before.
+
+    `spans` are the first byte of each, the byte behind its last, and its name, counted from the first tensor byte.
+    """
+    end = 0
+    for first, last, name in sorted(spans):
+        expected = -(-end // alignment) * alignment
+        if first != expected:
+            what = "overlaps the one before it" if first < end else "leaves a hole before it"
+            return f"tensor {name[:80]!r} {what} (it begins at byte {first:,}, expected {expected:,})"
+        end = last
+    return None
 
 
 def read_weights(path: Path) -> WeightsHeader:

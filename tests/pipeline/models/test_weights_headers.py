@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import struct
@@ -113,6 +114,12 @@ def text(value: bytes) -> bytes:
     return struct.pack("<Q", len(value)) + value
 
 
+def two_gguf_tensors(second_at: int) -> bytes:
+    """Two of 8 bytes each, so that the second belongs to byte 32, the first that is aligned."""
+    first, second = (text(name) + struct.pack("<IQIQ", 1, 2, 0, at) for name, at in ((b"a", 0), (b"b", second_at)))
+    return gguf_bytes(tensors=2, rest=(first + second).ljust(200, b"\0"))
+
+
 DAMAGED_GGUF = {
     "cut off in the header": (gguf_bytes(tensors=3), "cut off"),
     "first version": (gguf_bytes(version=1), "version 1"),
@@ -126,6 +133,8 @@ DAMAGED_GGUF = {
     "part of a block": (gguf_bytes(tensors=1, rest=text(b"a") + struct.pack("<IQIQ", 1, 7, 12, 0)), "tensor 'a'"),
     "body missing": (gguf_bytes(tensors=1, rest=text(b"a") + struct.pack("<IQIQ", 1, 256, 12, 0)), "holds"),
     "another kind": (b"<!DOCTYPE html><html></html>" + bytes(100), "web page"),
+    "overlap": (two_gguf_tensors(second_at=0), "tensor 'b' overlaps the one before it"),
+    "hole": (two_gguf_tensors(second_at=64), "tensor 'b' leaves a hole before it"),
 }  # fmt: skip
 
 
@@ -142,6 +151,15 @@ def test_damaged_gguf_is_refused_in_one_line(case: str, tmp_path: Path) -> None:
 def write_zip(path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps({"a": 1}))
+
+
+def write_two_tensors(path: Path, first: tuple[int, int] = (0, 16), second: tuple[int, int] = (16, 32)) -> None:
+    """Two of 16 bytes each, where their offsets say; the file is as long as these make it."""
+    entries = {
+        name: {"dtype": "F32", "shape": [4], "data_offsets": span} for name, span in (("a", first), ("b", second))
+    }
+    header = json.dumps(entries).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(second[1]))
 
 
 DISGUISES: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -165,6 +183,9 @@ DISGUISES: dict[str, tuple[Callable[[Path], object], str]] = {
         ),
         "damaged at tensor 'a'",
     ),
+    "overlap": (lambda path: write_two_tensors(path, second=(8, 24)), "tensor 'b' overlaps the one before it"),
+    "hole": (lambda path: write_two_tensors(path, second=(24, 40)), "tensor 'b' leaves a hole before it"),
+    "hole at the start": (lambda path: write_two_tensors(path, (16, 32), (32, 48)), "tensor 'a' leaves a hole"),
     "cut off": (
         lambda path: os.truncate(write_header(path, {"a": (100, 100)}), 500), "fetch the file again",
     ),
