@@ -61,8 +61,9 @@ def list_(
 
         darkroom models list --format paths
     """
-    from jobs.stored_models import known_family
+    from jobs.stored_models import known_family, left_over_text
     from pipeline.models.registry.database import Registry
+    from pipeline.models.registry.leftovers import leftovers
     from pipeline.models.registry.queries import list_models
 
     with Registry() as registry:
@@ -74,7 +75,10 @@ def list_(
             sort=sort.value,
             limit=most_of(limit, format),
         )
+        left = leftovers(registry) if format is Format.TABLE else []
     _print(models, format, limit)
+    if left:
+        typer.echo(f"left over: {left_over_text(len(left), sum(one.bytes for one in left))}", err=True)
 
 
 @app.command()

@@ -117,6 +117,8 @@ def prune(
 ) -> None:
     """Delete what Darkroom fetched and was not used for longest, until the rest fits. What was scanned in stays.
 
+    What is left over of downloads goes first: if it is older than a day in any case, else if the rest does not fit.
+
     Examples:
 
         darkroom models prune --max-gb 100
@@ -126,9 +128,10 @@ def prune(
 
     with Registry() as registry:
         try:
-            gone, freed = prune(registry, int(max_gb * 2**30))
+            pruned = prune(registry, int(max_gb * 2**30))
         except OSError as error:
             raise ModelError(f"prune: not all could be removed ({error})") from None
-    for model in gone:
+    for model in pruned.models:
         print_line(f"removed: {model.name} ({model.reference})")
-    print_line(f"{len(gone)} models removed, {size_text(freed)} freed")
+    left = f" and {len(pruned.leftovers)} files left over of downloads" if pruned.leftovers else ""
+    print_line(f"{len(pruned.models)} models{left} removed, {size_text(pruned.freed_bytes)} freed")

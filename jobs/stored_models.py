@@ -93,7 +93,17 @@ def stats_lines(stats: Stats) -> list[tuple[str, str]]:
         *((name, _counted(values.items())) for name, values in counts if values),
         ("size", f"{stats.bytes:,} bytes ({size_text(stats.bytes)})"),
         ("fetched", f"{stats.downloaded:,}, {size_text(stats.downloaded_bytes)}"),
+        ("left over", left_over_text(stats.left_over, stats.left_over_bytes)),
     ]
+
+
+def left_over_text(files: int, size: int) -> str:
+    """What no model has of the store, and the way out; for people."""
+    if not files:
+        return "nothing"
+    return (
+        f"{files:,} of downloads that were broken off or refused, {size_text(size)}; darkroom models prune --max-gb N"
+    )
 
 
 def _counted(counts: Iterable[tuple[str, int]]) -> str:

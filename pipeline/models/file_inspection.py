@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import ModelError
 from pipeline.models.adapter_detection import Adapter, detect_adapter, is_ip_adapter
@@ -25,10 +26,22 @@ def inspect_file(path: Path) -> FileFacts:
     """
     if path.is_dir():
         return _component_folder(path)
-    header = read_weights(path)
+    return inspect_header(path, read_weights(path))
+
+
+def inspect_header(
+    path: Path, header: WeightsHeader, configuration: Mapping[str, Any] | None = None, files: tuple[Path, ...] = ()
+) -> FileFacts:
+    """Tell what weights with this header are: a file, or with a configuration a component. Raises `ModelError`.
+
+    What `path` and `files` name need not be here yet.
+    """
     if not header.tensors:
         raise ModelError(f"{path.name}: holds no tensors")
-    return _facts(path, (path,), header, None, _quantization(header))
+    if configuration is None:
+        return _facts(path, (path,), header, None, _quantization(header))
+    said = configuration.get("_class_name") or next(iter(configuration.get("architectures") or ()), None)
+    return _facts(path, files, header, str(said) if said else None, quantization_of(configuration))
 
 
 def _component_folder(path: Path) -> FileFacts:
@@ -37,13 +50,11 @@ def _component_folder(path: Path) -> FileFacts:
             raise ModelError(f"{path.name}: is a whole model; name the component meant, such as {path.name}/vae")
         raise ModelError(f"{path.name}: has no config.json; expected the folder of one component, or a file of weights")
     configuration = read_json(path / "config.json", "no configuration")
-    said = configuration.get("_class_name") or next(iter(configuration.get("architectures") or ()), None)
     weights, _ = component_weights(path, path.name)
     headers = [read_weights(file) for file in weights]
     tensors = {name: tensor for header in headers for name, tensor in header.tensors.items()}
     header = WeightsHeader("safetensors", tensors, headers[0].metadata)
-    files = (path / "config.json", *weights)
-    return _facts(path, files, header, str(said) if said else None, quantization_of(configuration))
+    return inspect_header(path, header, configuration, (path / "config.json", *weights))
 
 
 def _facts(

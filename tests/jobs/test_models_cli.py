@@ -18,8 +18,17 @@ import pytest
 REGISTRY_TESTS = Path(__file__).parents[1] / "pipeline" / "models" / "registry"
 sys.path[:0] = [str(REGISTRY_TESTS), str(REGISTRY_TESTS.parent)]  # small_weights, published_weights
 
-from small_weights import fetched, write_demo, write_embedding, write_hub_cache, write_lora, write_sidecar  # noqa: E402
+from small_weights import (  # noqa: E402
+    fetched,
+    into_store,
+    write_demo,
+    write_embedding,
+    write_hub_cache,
+    write_lora,
+    write_sidecar,
+)  # fmt: skip
 
+from jobs.terminal import size_text  # noqa: E402
 from pipeline.models.registry.database import Registry  # noqa: E402
 from pipeline.models.registry.folders import registry_file  # noqa: E402
 
@@ -49,6 +58,11 @@ def listed(run: Run, *arguments: object) -> list[dict[str, Any]]:
     code, out, _ = run("list", "--format", "json", *arguments)
     assert code == 0
     return list(json.loads(out))
+
+
+def values_of(out: str) -> dict[str, str]:
+    """The lines `name:   value`."""
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in out.splitlines())}
 
 
 def test_scan_counts_and_says_what_it_refused(run: Run, mine: Path) -> None:
@@ -184,6 +198,20 @@ def test_what_was_fetched_is_deleted(run: Run, tmp_path: Path) -> None:
     assert code == 0 and out.startswith("one: removed, ") and not one.path.exists()
     code, out, _ = run("prune", "--max-gb", "0")
     assert code == 0 and out.startswith("removed: two (civitai:2)\n1 models removed, ") and not two.path.exists()
+
+
+def test_what_downloads_left_is_shown_and_pruned(run: Run, tmp_path: Path) -> None:
+    assert values_of(run("stats")[1])["left over"] == "nothing"
+    stray = into_store(write_lora(tmp_path / "stray.safetensors"))
+    partial = stray.path.with_name(f"{'ab' * 32}.gguf.partial")
+    partial.write_bytes(bytes(2**20))
+    size = size_text(stray.bytes + 2**20)
+    for said in (values_of(run("stats")[1])["left over"], run("list")[2]):
+        assert f"2 of downloads that were broken off or refused, {size}; darkroom models prune --max-gb N" in said
+    assert json.loads(run("stats", "--json")[1])["left_over"] == 2
+    code, out, _ = run("prune", "--max-gb", "0")
+    assert (code, out) == (0, f"0 models and 2 files left over of downloads removed, {size} freed\n")
+    assert not stray.path.exists() and not partial.exists()
 
 
 def test_stats_count_by_kind_family_and_source(run: Run, mine: Path) -> None:

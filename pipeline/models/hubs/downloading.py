@@ -7,19 +7,20 @@ one goes on with; a file under the target's name has the content that its name s
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import DownloadError, Unreachable, UnsafeAnswer
+from pipeline.errors import DownloadError, ModelError, Unreachable, UnsafeAnswer
 from pipeline.models.hubs.file_sources import FileSource, HubRefused, Refusal
 from pipeline.models.hubs.partial_file import START_BYTES, PartialFile, held_partial
 from pipeline.models.hubs.patience import Patience, retry_after_s
 from pipeline.models.hubs.progress_bars import Progress
 from pipeline.models.hubs.transport import Response, Transport
-from pipeline.models.hubs.weights_faults import fault_of_start, fault_of_weights
+from pipeline.models.hubs.weights_faults import Front, fault_of_start, fault_of_weights
 from pipeline.models.registry.names import plain
+from pipeline.models.weights_header import WeightsHeader
 
 MOST_BYTES = 2**40
 """A file of weights whose size no hub tells is not followed any further."""
@@ -33,12 +34,23 @@ _GAIN_BYTES = 2**20
 _MISSING_TRIES = 3
 """CivitAI answers 404 also while its storage is out of reach (reliability.md 3.2, trap 4)."""
 
+Judge = Callable[[WeightsHeader], None]
+"""Takes the header of weights that are being fetched, and raises `ModelError` if they are not wanted."""
+
 _WEB_TYPES = ("text/html", "application/xhtml+xml", "application/json", "application/problem+json")
 _MOST_REFUSAL_BYTES = 64 * 2**10
 
 
 class _Damaged(Exception):
     """What came is not what was promised; once more from the first byte may help."""
+
+
+class _Unwanted(_Damaged):
+    """By its header it is nothing that is wanted, as `error` says; unless the header is damaged, it never will be."""
+
+    def __init__(self, error: ModelError) -> None:
+        self.error = error
+        super().__init__(str(error))
 
 
 class _Unusable(Exception):
@@ -63,15 +75,18 @@ def download(
     name: str,
     progress: Progress | None = None,
     patience: Patience | None = None,
+    judge: Judge | None = None,
 ) -> Path:
     """Fetch the file with this SHA-256 (64 small hex digits) to `target`, from the first source that has it.
 
     `target` ends in `.safetensors` or `.gguf`; if it exists nothing is asked. `size_bytes` is what the hub promises.
-    `name` is for messages only. Two processes fetch a file once: the second waits for the first. Raises `HubRefused`
-    where every source has refused, `DownloadError` for all else; what has come is kept, and the same call goes on.
+    `name` is for messages only. `judge` is given the header as soon as it is here, and may refuse the file by a
+    `ModelError`, which is raised once a second look has shown the same; little has come by then, and nothing is kept.
+    Two processes fetch a file once: the second waits for the first. Raises `HubRefused` where every source has refused,
+    `DownloadError` for all else; what has come is kept, and the same call goes on.
     """
     one = _Download(
-        target, sha256, size_bytes, transport, plain(name, 80) or "a file", progress, patience or Patience()
+        target, sha256, size_bytes, transport, plain(name, 80) or "a file", progress, patience or Patience(), judge
     )
     with one.plain_disk_faults(), held_partial(target, one.say_waiting) as partial:
         if partial is None:
@@ -85,6 +100,8 @@ def download(
                 one.fetch(source, partial)
                 partial.becomes(target)
                 return target
+            except _Unwanted as error:
+                raise error.error from None
             except _Refused as error:
                 refusals.append(error.refusal)
                 failures.append(f"{source.label} {error}")
@@ -106,6 +123,7 @@ class _Download:
     name: str
     progress: Progress | None
     patience: Patience
+    judge: Judge | None
 
     def say_waiting(self) -> None:
         self.transport.say(f"{self.name}: another process is fetching it; waiting for that")
@@ -183,6 +201,7 @@ class _Download:
                 partial.restart()
             self._check_announced(answer, partial.size)
             self._tell(partial)
+            front = Front(partial.path, self.target.suffix, self.size_bytes)
             looked = partial.size > 0
             for chunk in answer.body:
                 if partial.size + len(chunk) > most:
@@ -194,8 +213,21 @@ class _Download:
                     if fault := fault_of_start(partial.start, self.target.suffix):
                         partial.restart()
                         raise _Unusable(f"sends {fault}")
+                self._check_header(front, partial)
         if self.size_bytes is not None and partial.size < self.size_bytes:
             raise Unreachable(f"the connection ended after {partial.size:,} of {self.size_bytes:,} bytes")
+
+    def _check_header(self, front: Front, partial: PartialFile) -> None:
+        """Decide by the header before the rest is fetched."""
+        try:
+            header = front.header(partial.size)
+        except ModelError as error:
+            raise _Damaged(_refused_as(str(error).removeprefix(f"{partial.path.name}: "))) from None
+        if header and self.judge:
+            try:
+                self.judge(header)
+            except ModelError as error:
+                raise _Unwanted(error) from None
 
     def _check_announced(self, answer: Response, start: int) -> None:
         """What the headers say of the body's place in the file, and of its length."""
@@ -214,11 +246,15 @@ class _Download:
             raise _Damaged(f"what came has the SHA-256 {found}, expected {self.sha256}")
         if fault := fault_of_weights(partial.path, self.target.suffix):
             partial.restart()
-            raise _Unusable(f"has it, but it is refused: {fault}")
+            raise _Unusable(_refused_as(fault))
 
     def _tell(self, partial: PartialFile) -> None:
         if self.progress:
             self.progress(self.name, partial.size, self.size_bytes)
+
+
+def _refused_as(fault: str) -> str:
+    return f"has it, but it is refused: {fault}"
 
 
 def _refuse_pages(answer: Response) -> None:

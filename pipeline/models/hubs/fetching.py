@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from pipeline.errors import DownloadError, ModelError
 from pipeline.models.hubs import huggingface, repositories, versions
@@ -20,13 +23,17 @@ from pipeline.models.hubs.results import NotFound, Ok, Outcome, Refused
 from pipeline.models.hubs.small_files import fetch_small
 from pipeline.models.hubs.transport import Transport
 from pipeline.models.references import CONFIGURATION, Reference, parse
-from pipeline.models.registry.content import blob_path, snapshot, suffix_of
+from pipeline.models.registry.content import blob_path, provisional, snapshot, suffix_of
 from pipeline.models.registry.database import Registry
 from pipeline.models.registry.folders import store_folder
-from pipeline.models.registry.looking import look_at
+from pipeline.models.registry.leftovers import leftovers, remove_leftovers
+from pipeline.models.registry.looking import look_at, look_at_header
 from pipeline.models.registry.records import StoredFile, StoredModel, now
 from pipeline.models.registry.storing import add
-from pipeline.models.weights_header import WEIGHTS
+from pipeline.models.weights_header import WEIGHTS, WeightsHeader
+
+if TYPE_CHECKING:
+    from pipeline.models.hubs.downloading import Judge
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +104,21 @@ def fetch(
 def _fetched(
     model: RemoteModel, registry: Registry, transport: Transport, progress: Progress | None
 ) -> Outcome[StoredModel]:
+    small = [file for file in model.files if not _is_weights(file)]
+    weights = sorted(filter(_is_weights, model.files), key=lambda one: one.bytes or 0)
     known: dict[str, str] = {}
-    for file in sorted(model.files, key=lambda one: one.bytes or 0):  # what is refused shows before much is fetched
-        if PurePosixPath(file.name).suffix.lower() in WEIGHTS:
-            said = _fetch_weights(file, model, transport, progress)
-        else:
-            said = fetch_small(transport, file, model.reference)
+    for file in small:
+        said = fetch_small(transport, file, model.reference)
+        if not isinstance(said, Ok):
+            return said
+        known[file.name] = said.value
+    if weights and CONFIGURATION in known:  # what is refused for its configuration shows before much is fetched
+        with provisional(known) as folder, _refused_by_name(model, folder):
+            look_at(folder, configuration=True)
+    one = weights[0] if len(weights) == 1 and CONFIGURATION not in known else None
+    judge = _judge(model, one, known.get("config.json")) if one else None
+    for file in weights:
+        said = _fetch_weights(file, model, transport, progress, judge)
         if not isinstance(said, Ok):
             return said
         known[file.name] = said.value
@@ -115,10 +131,12 @@ def _fetched(
         places = {name: path}
     files = [StoredFile.at(place, name, sha256=known[name], owned=True) for name, place in places.items()]
     try:
-        look = look_at(path, configuration=parse(model.reference).file == CONFIGURATION)
-    except ModelError as error:
-        # What the store calls it says nothing to the user.
-        raise ModelError(f"{model.reference}: cannot be used: {str(error).replace(path.name, model.name)}") from None
+        with _refused_by_name(model, path):
+            look = look_at(path, configuration=parse(model.reference).file == CONFIGURATION)
+    except ModelError:
+        of_weights = {blob_path(known[file.name], suffix_of(file.name)) for file in weights}
+        remove_leftovers(registry, [one for one in leftovers(registry) if one.path in {path, *of_weights}])
+        raise
     stored = StoredModel(
         name=model.name,
         source=model.hub,
@@ -140,8 +158,36 @@ def _fetched(
     return Ok(add(registry, stored, files), now())
 
 
+@contextmanager
+def _refused_by_name(model: RemoteModel, path: Path) -> Iterator[None]:
+    """Let what is refused be called as the user called it; what the store calls it says nothing."""
+    try:
+        yield
+    except ModelError as error:
+        fault = str(error).removeprefix("model ").removeprefix(f"{path.name}: ").replace(path.name, model.name)
+        raise ModelError(f"{model.reference}: cannot be used: {fault}") from None
+
+
+def _judge(model: RemoteModel, file: RemoteFile, configuration: str | None) -> Judge:
+    """Refuses the only weights of a model by their header and its configuration (by its SHA-256), if it has one."""
+    from pipeline.models.folder_inspection import read_json  # with it comes all that detects families
+
+    path = Path(file.name)
+
+    def judge(header: WeightsHeader) -> None:
+        values = read_json(blob_path(configuration, ".json"), "no configuration") if configuration else None
+        with _refused_by_name(model, path):
+            look_at_header(path, header, values)
+
+    return judge
+
+
+def _is_weights(file: RemoteFile) -> bool:
+    return PurePosixPath(file.name).suffix.lower() in WEIGHTS
+
+
 def _fetch_weights(
-    file: RemoteFile, model: RemoteModel, transport: Transport, progress: Progress | None
+    file: RemoteFile, model: RemoteModel, transport: Transport, progress: Progress | None, judge: Judge | None
 ) -> Outcome[str]:
     """One file of weights into the store, from wherever hubs have offered it; returns its SHA-256."""
     if file.sha256 is None:
@@ -166,6 +212,7 @@ def _fetch_weights(
             transport=transport,
             name=file.name,
             progress=speedometer,
+            judge=judge,
         )
     except HubRefused as refused:
         said = refused.refusals[0]

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.models.hubs.waiting import lock
+from pipeline.models.registry.leftovers import PARTIAL
 
 START_BYTES = 32
 """So much of the beginning is kept at hand: enough to tell what a file is."""
@@ -63,7 +64,7 @@ class PartialFile:
 
 def partial_path(target: Path) -> Path:
     """Where what is to become the target grows."""
-    return target.with_name(f"{target.name}.partial")
+    return target.with_name(f"{target.name}{PARTIAL}")
 
 
 @contextmanager

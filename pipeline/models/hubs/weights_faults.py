@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from math import inf
 from pathlib import Path
 
 from pipeline.errors import ModelError
 from pipeline.models.file_signatures import what_it_is
 from pipeline.models.gguf_header import read_gguf
 from pipeline.models.safetensors_header import MAX_HEADER_BYTES, read_safetensors
+from pipeline.models.weights_header import HeaderCutOff, WeightsHeader
+
+_FIRST_LOOK_BYTES = 32 * 2**10
 
 
 def fault_of_start(start: bytes, suffix: str) -> str | None:
@@ -27,7 +32,34 @@ def fault_of_start(start: bytes, suffix: str) -> str | None:
 def fault_of_weights(path: Path, suffix: str) -> str | None:
     """What is wrong with a whole file of this kind, whatever its name; None for a sound one."""
     try:
-        read_gguf(path) if suffix == ".gguf" else read_safetensors(path)
+        _reader(suffix)(path)
     except ModelError as error:
         return str(error).removeprefix(f"{path.name}: ")
     return None
+
+
+class Front:
+    """Reads the header of a file of weights that is still coming, which stands at its front, as soon as it is here.
+
+    `whole_bytes` is how long the file will be, if that is known.
+    """
+
+    def __init__(self, path: Path, suffix: str, whole_bytes: int | None) -> None:
+        self._path, self._suffix, self._whole_bytes = path, suffix, whole_bytes
+        self._look_at_bytes = 0.0
+
+    def header(self, here_bytes: int) -> WeightsHeader | None:
+        """The header, once, when the bytes that are here hold it; raises `ModelError` if it is unsound."""
+        if here_bytes < self._look_at_bytes:
+            return None
+        try:
+            header = _reader(self._suffix)(self._path, partial=True, whole_bytes=self._whole_bytes)
+        except HeaderCutOff:
+            self._look_at_bytes = 2 * max(here_bytes, _FIRST_LOOK_BYTES)
+            return None
+        self._look_at_bytes = inf
+        return header
+
+
+def _reader(suffix: str) -> Callable[..., WeightsHeader]:
+    return read_gguf if suffix == ".gguf" else read_safetensors

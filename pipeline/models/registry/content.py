@@ -13,8 +13,8 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from pipeline.errors import ModelError
@@ -56,19 +56,26 @@ def snapshot(files: Mapping[str, str]) -> Path:
     folder = store_folder() / "snapshots" / hashlib.sha256("".join(lines).encode()).hexdigest()
     if folder.is_dir():
         return folder
-    aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
+    with provisional(files) as aside, suppress(OSError):  # another process was faster; what it made is the same
+        aside.rename(folder)
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: cannot be made; is the disk writable?")
+    return folder
+
+
+@contextmanager
+def provisional(files: Mapping[str, str]) -> Iterator[Path]:
+    """Such a folder under a name for the block alone, unless it is renamed in it. Raises as `snapshot` does."""
+    _check_names(files)
+    aside = store_folder() / "snapshots" / f".{uuid.uuid4().hex}.tmp"
     try:
         for name, sha256 in files.items():
             target = aside / name
             target.parent.mkdir(parents=True, exist_ok=True)
             _link(blob_path(sha256, suffix_of(name)), target, name)
-        with suppress(OSError):  # another process was faster; what it made is the same
-            aside.rename(folder)
+        yield aside
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    if not folder.is_dir():
-        raise ModelError(f"{folder}: cannot be made; is the disk writable?")
-    return folder
 
 
 def is_owned(path: Path) -> bool:

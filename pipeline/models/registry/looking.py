@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ModelError
 from pipeline.models.registry.records import KINDS, StoredKind
+
+if TYPE_CHECKING:
+    from pipeline.models.model_files import FileFacts
+    from pipeline.models.weights_header import WeightsHeader
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +42,26 @@ def look_at(path: Path, *, configuration: bool = False) -> Look:
         denoiser = model.component(model.denoiser)
         precision = model.quantization or (denoiser.dtype if denoiser else None)
         return Look("checkpoint", model.family, precision, model.files)
-    facts = inspect_file(path)
+    return _as_stored(inspect_file(path))
+
+
+def look_at_header(path: Path, header: WeightsHeader, configuration: Mapping[str, Any] | None = None) -> Look:
+    """The same of weights of which only the header is here; those of a component have a configuration beside them.
+
+    Raises `ModelError`, which calls them by the `path` at which they will lie.
+    """
+    from pipeline.models.file_inspection import inspect_header
+
+    return _as_stored(inspect_header(path, header, configuration))
+
+
+def _as_stored(facts: FileFacts) -> Look:
     kind = "checkpoint" if facts.kind == "denoiser" else facts.kind
     if kind == "text_encoder" and "Vision" in (facts.class_name or ""):
         kind = "ip_adapter"  # the image encoder that goes with some
     known = next((one for one in KINDS if one == kind), None)
     if known is None:
-        raise ModelError(f"{path.name}: is {facts.label}, a {kind.replace('_', ' ')}, which is not used by itself")
+        raise ModelError(
+            f"{facts.path.name}: is {facts.label}, a {kind.replace('_', ' ')}, which is not used by itself"
+        )
     return Look(known, facts.family, facts.quantization or facts.dtype, facts.files)

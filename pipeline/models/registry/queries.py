@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pipeline.errors import ModelError
 from pipeline.models.references import Reference, parse
 from pipeline.models.registry.database import Registry
+from pipeline.models.registry.leftovers import leftovers
 from pipeline.models.registry.records import Source, StoredFile, StoredKind, StoredModel
 from pipeline.models.registry.storing import MODEL_COLUMNS, file_of, key_of, model_of
 from pipeline.models.weights_header import WEIGHTS
@@ -30,7 +31,10 @@ _ORDERS: dict[Sort, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Counts of models and sums of bytes. What several models share is counted once among `downloaded_bytes`."""
+    """Counts of models and sums of bytes. What several models share is counted once among `downloaded_bytes`.
+
+    `left_over` are files in the store that no model has: of downloads that were broken off, mostly.
+    """
 
     models: int
     by_source: dict[str, int]
@@ -39,6 +43,8 @@ class Stats:
     bytes: int
     downloaded: int
     downloaded_bytes: int
+    left_over: int
+    left_over_bytes: int
 
 
 def list_models(
@@ -133,6 +139,7 @@ def stats(registry: Registry) -> Stats:
 
     (total,) = registry.rows("SELECT count(*) AS n, coalesce(sum(bytes), 0) AS bytes FROM models")
     (fetched,) = registry.rows(f"SELECT count(*) AS n FROM models WHERE {_DOWNLOADED}")
+    left = leftovers(registry)
     return Stats(
         models=total["n"],
         by_source=counts("source"),
@@ -141,6 +148,8 @@ def stats(registry: Registry) -> Stats:
         bytes=total["bytes"],
         downloaded=fetched["n"],
         downloaded_bytes=downloaded_bytes(registry),
+        left_over=len(left),
+        left_over_bytes=sum(one.bytes for one in left),
     )
 
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Literal
 
 from pipeline.models.identity import file_hash, tensor_hash
-from pipeline.models.registry.content import SUFFIXES, blob_path, is_owned
+from pipeline.models.registry.content import blob_path, is_owned
 from pipeline.models.registry.database import Registry
-from pipeline.models.registry.folders import store_folder
+from pipeline.models.registry.leftovers import PARTIAL, Leftover, is_fetching, leftovers, remove_leftovers
 from pipeline.models.registry.notes import remove_note
-from pipeline.models.registry.queries import list_models
+from pipeline.models.registry.queries import downloaded_bytes, list_models
 from pipeline.models.registry.records import StoredFile, StoredModel, now
 from pipeline.models.registry.storing import files_of, note_hashes
 
@@ -27,9 +25,6 @@ Progress = Callable[[StoredFile], None]
 
 TOUCHED_ANEW_S = 3_600
 """A use is noted once an hour at most: what it is for, the order of removal, needs no more."""
-
-STRAY_S = 86_400
-"""Files of the store that no model has are removed when they are older; younger ones may be about to get theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,38 +134,35 @@ def least_used(registry: Registry, max_bytes: int) -> list[StoredModel]:
     return going
 
 
-def prune(registry: Registry, max_bytes: int) -> tuple[list[StoredModel], int]:
-    """Remove what `least_used` names, and files of the store that no model has; returned with the bytes freed.
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What was removed from the store, and the bytes that became free."""
 
-    Nothing that was scanned in is ever removed. Raises `RegistryError`, `OSError`.
+    models: list[StoredModel]
+    leftovers: list[Leftover]
+    freed_bytes: int
+
+
+def prune(registry: Registry, max_bytes: int) -> Pruned:
+    """Make the store no larger than this: what is left over of downloads goes first, then what `least_used` names.
+
+    Of what is left over the old goes in any case, and nothing that a process is fetching. Nothing that was scanned in
+    is ever removed. Raises `RegistryError`, `OSError`.
     """
-    going = least_used(registry, max_bytes)
-    freed = sum(remove(registry, model) for model in going)
-    return going, freed + _remove_strays(registry)
-
-
-def _remove_strays(registry: Registry) -> int:
-    """Old blobs and snapshots of which the registry knows nothing, as a process leaves them that was killed."""
-    freed = 0
-    with registry.changing():  # nobody adds a model meanwhile
-        hashes = {row["sha256"] for row in registry.rows("SELECT DISTINCT sha256 FROM files WHERE owned")}
-        folders = {row["path"] for row in registry.rows("SELECT path FROM models")}
-        for folder in (store_folder() / "snapshots").glob("*"):
-            if str(folder) not in folders and _is_old(folder):
-                shutil.rmtree(folder, ignore_errors=True)
-        for blob in (store_folder() / "blobs").glob("??/*"):
-            if blob.suffix in SUFFIXES and blob.stem not in hashes and _is_old(blob):
-                freed += blob.stat().st_size
-                blob.unlink(missing_ok=True)
-    return freed
-
-
-def _is_old(path: Path) -> bool:
-    try:
-        stat = path.stat()
-    except OSError:  # gone by now
-        return False
-    return time.time() - max(stat.st_mtime, stat.st_ctime) > STRAY_S
+    found = leftovers(registry)
+    too_many = downloaded_bytes(registry) + sum(one.bytes for one in found if not one.is_old) - max_bytes
+    chosen = []
+    busy = is_fetching()
+    for one in found:
+        is_used = busy and not one.path.name.endswith(PARTIAL)
+        if one.is_old or (too_many > 0 and not is_used):
+            chosen.append(one)
+            too_many -= 0 if one.is_old else one.bytes
+    gone = remove_leftovers(registry, chosen)
+    left = sum(one.bytes for one in found) - sum(one.bytes for one in gone)
+    models = least_used(registry, max(0, max_bytes - left))
+    freed = sum(remove(registry, model) for model in models)
+    return Pruned(models, gone, freed + sum(one.bytes for one in gone))
 
 
 def _checked(registry: Registry, model: StoredModel, file: StoredFile) -> Checked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from hub_civitai import File, Model, Version
 from hub_huggingface import Repository
 from hub_protocols import Samples, below, pipeline_repository
-from hub_server import HubServer, cut, flip, instead, json_reply
+from hub_server import HubServer, cut, flip, instead, json_reply, stall
 
 from pipeline.adapters.finding import find as find_adapter
 from pipeline.errors import DownloadError, ModelError
@@ -24,6 +25,7 @@ from pipeline.models.profile import identify
 from pipeline.models.references import EMBEDDED, EMBEDDED_DEFAULTS, parse, resolve
 from pipeline.models.registry.database import Registry
 from pipeline.models.registry.folders import store_folder
+from pipeline.models.registry.leftovers import leftovers
 from pipeline.models.registry.queries import find, list_models
 from pipeline.models.registry.storing import files_of
 from pipeline.models.registry.upkeep import verify
@@ -191,16 +193,57 @@ def test_two_models_with_the_same_content_share_one_copy(
     assert not [path for path in hub.paths() if path.startswith("/storage")]
 
 
-def test_weights_of_no_known_kind_are_said_and_not_entered(
-    samples: Samples, tmp_path: Path, transport: Transport, registry: Registry
+LARGE = 2**20
+"""More than the header of any of these, and more than the tests let a hub send."""
+
+
+def test_weights_of_no_known_kind_are_refused_by_their_header_and_leave_nothing(
+    samples: Samples, tmp_path: Path, hub: HubServer, transport: Transport, registry: Registry
 ) -> None:
     from published_weights import write_header
 
-    strange = write_header(tmp_path / "strange.safetensors", {"some.thing": (4, 4), "else": (2,)}).read_bytes()
+    strange = write_header(tmp_path / "strange.safetensors", {"some.thing": (4, LARGE), "else": (2,)}).read_bytes()
     samples.models.append(Model(5, "Strange", [Version(50, [File(1, strange)], base_model="New 9")]))
-    with pytest.raises(ModelError, match=r"civitai:50: cannot be used: Strange v1\.0\S* is of no family"):
+    hub.fault("/storage/.*", stall(LARGE))
+    with pytest.raises(ModelError, match=r"^civitai:50: cannot be used: is of no family"):
         ensure_downloaded("civitai:50", registry, transport)
-    assert list_models(registry) == []
+    assert list_models(registry) == [] and leftovers(registry) == []
+    assert len([path for path in hub.paths() if path.startswith("/storage")]) == 2, "once more: it may be damaged"
+
+
+def test_damage_in_a_header_is_fetched_once_more(
+    lora: Repository, hub: HubServer, weights: bytes, transport: Transport, registry: Registry
+) -> None:
+    name = weights.index(b"lora_unet")
+    hub.fault("/cdn/.*", flip(name), times=1)
+    assert ensure_downloaded("hf:org/ink-lora", registry, transport).read_bytes() == weights
+
+
+def test_components_that_are_nothing_by_themselves_are_refused_by_their_header(
+    samples: Samples, tmp_path: Path, hub: HubServer, transport: Transport, registry: Registry
+) -> None:
+    from published_weights import write_header
+
+    encoder = {"shared.weight": (1024, 1024), "encoder.block.0.layer.0.SelfAttention.q.weight": (64, 1024)}
+    weights = write_header(tmp_path / "model.safetensors", encoder).read_bytes()
+    files = {"config.json": b'{"architectures": ["T5EncoderModel"]}', "model.safetensors": weights}
+    samples.repositories.append(Repository("org/t5", files, tags=()))
+    hub.fault("/cdn/.*", stall(LARGE))
+    with pytest.raises(ModelError, match=r"^hf:org/t5@\w+: cannot be used: .*not used by itself"):
+        ensure_downloaded("hf:org/t5", registry, transport)
+    assert not [one for one in leftovers(registry) if one.bytes >= LARGE]
+
+
+def test_folders_are_refused_by_their_configuration(
+    demo: Repository, hub: HubServer, transport: Transport, registry: Registry
+) -> None:
+    index = json.loads(demo.files["model_index.json"])
+    del index["scheduler"]
+    demo.replace(demo.files | {"model_index.json": json.dumps(index).encode()})
+    with pytest.raises(ModelError, match=r"^hf:org/demo@\w+: cannot be used: .* has no denoiser with a scheduler"):
+        ensure_downloaded("hf:org/demo", registry, transport)
+    assert not [path for path in hub.paths() if path.startswith("/cdn")]
+    assert [one.path.name for one in leftovers(registry) if not one.path.is_file()] == []
 
 
 def test_what_is_said_of_a_fetched_model_calls_it_as_the_user_did(

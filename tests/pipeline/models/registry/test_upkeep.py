@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 from small_weights import below, fetched, fetched_folder, into_store, write_demo, write_embedding, write_lora
 
+from pipeline.models.hubs.partial_file import held_partial
 from pipeline.models.registry.content import blob_path
 from pipeline.models.registry.database import Registry
 from pipeline.models.registry.folders import store_folder
-from pipeline.models.registry.queries import find, list_models
+from pipeline.models.registry.leftovers import STRAY_S
+from pipeline.models.registry.queries import downloaded_bytes, find, list_models, stats
 from pipeline.models.registry.records import StoredModel
 from pipeline.models.registry.scanning import scan
 from pipeline.models.registry.storing import files_of
-from pipeline.models.registry.upkeep import STRAY_S, hashed, least_used, prune, remove, touch, verify
+from pipeline.models.registry.upkeep import Pruned, hashed, least_used, prune, remove, touch, verify
 
 COMMIT, OLDER = "a1" * 20, "b2" * 20
 
@@ -143,8 +145,8 @@ def test_pruning_takes_the_longest_unused_and_never_what_was_scanned_in(registry
     sizes = [model.bytes for model in models]
     assert [model.name for model in least_used(registry, sizes[0] + sizes[3])] == ["l1", "l2"]
     assert least_used(registry, sum(sizes)) == []
-    gone, freed = prune(registry, sizes[0] + sizes[3])
-    assert [model.name for model in gone] == ["l1", "l2"] and freed == sizes[1] + sizes[2]
+    pruned = prune(registry, sizes[0] + sizes[3])
+    assert [model.name for model in pruned.models] == ["l1", "l2"] and pruned.freed_bytes == sizes[1] + sizes[2]
     assert [model.name for model in list_models(registry)] == ["big", "l0", "l3"]
     prune(registry, 0)
     assert [model.name for model in list_models(registry)] == ["big"]
@@ -159,18 +161,43 @@ def test_content_that_others_share_frees_nothing_until_the_last_goes(registry: R
     assert [model.id for model in least_used(registry, 0)] == [one.id, two.id]
 
 
-def test_pruning_clears_away_what_a_killed_process_left(
-    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A blob without a model may be one that another process is about to note, as long as it is young."""
-    kept = fetched_folder(registry, write_demo(tmp_path / "demo"), "org/postcards", COMMIT)
-    stray = into_store(write_lora(tmp_path / "stray.safetensors"))
+def left_over(home: Path, tmp_path: Path) -> dict[str, Path]:
+    """A whole file without a model, the beginning of one, and a folder that was not finished."""
+    stray = into_store(write_lora(tmp_path / "stray.safetensors")).path
+    partial = stray.with_name(f"{'ab' * 32}.safetensors.partial")
+    partial.write_bytes(bytes(1000))
     half = store_folder() / "snapshots" / ".abc.tmp"
-    half.mkdir()
-    assert prune(registry, 10**12) == ([], 0) and stray.path.exists() and half.exists()
+    half.mkdir(parents=True)
+    return {"stray": stray, "partial": partial, "half": half}
+
+
+def test_what_downloads_left_is_counted_and_goes_when_it_is_old_or_the_rest_does_not_fit(
+    registry: Registry, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Young, it may be gone on with, or about to get its model."""
+    kept = fetched_folder(registry, write_demo(tmp_path / "demo"), "org/postcards", COMMIT)
+    left = left_over(home, tmp_path)
+    (store_folder() / "blobs" / "ab").mkdir(exist_ok=True)
+    (foreign := store_folder() / "blobs" / "ab" / "README.md").write_text("somebody's own")
+    size = left["stray"].stat().st_size + 1000
+    assert (stats(registry).left_over, stats(registry).left_over_bytes) == (3, size)
+    assert prune(registry, 10**12) == Pruned([], [], 0) and all(path.exists() for path in left.values())
+    pruned = prune(
+        registry, downloaded_bytes(registry) + size - 1
+    )  # one byte too many: the first that is found is enough
+    assert pruned.models == [] and pruned.leftovers and pruned.freed_bytes <= size
     now = time.time
-    monkeypatch.setattr("pipeline.models.registry.upkeep.time.time", lambda: now() + 2 * STRAY_S)
-    assert prune(registry, 10**12) == ([], stray.bytes)
-    assert not stray.path.exists() and not half.exists()
+    monkeypatch.setattr("pipeline.models.registry.leftovers.time.time", lambda: now() + 2 * STRAY_S)
+    prune(registry, 10**12)
+    assert not any(path.exists() for path in left.values()) and foreign.exists()
+    assert stats(registry).left_over == 0
     assert all(file.path.is_file() and file.sha256 for file in files_of(registry, kept))
     assert blob_path(files_of(registry, kept)[0].sha256 or "", files_of(registry, kept)[0].path.suffix).is_file()
+
+
+def test_what_a_process_is_fetching_stays(registry: Registry, home: Path, tmp_path: Path) -> None:
+    left = left_over(home, tmp_path)
+    with held_partial(left["partial"].with_suffix(""), lambda: None):
+        assert [one.path for one in prune(registry, 0).leftovers] == []
+    pruned = prune(registry, 0)
+    assert {one.path for one in pruned.leftovers} == {*left.values()} and not left["partial"].exists()
