@@ -78,9 +78,9 @@ def part_version(path: Path) -> int:
     except pa.ArrowException:
         raise incomplete(path) from None
     except OSError as error:
-        if error.errno is None:  # what Arrow makes of bytes that are no footer
+        if error.errno is None and path.is_file():  # what Arrow makes of bytes that are no footer
             raise incomplete(path) from None
-        raise ReadError(f"{path}: cannot be read ({error.strerror})") from error
+        raise ReadError(f"{path}: cannot be read ({error.strerror or error})") from error
     return checked_version(path, (metadata or {}).get(VERSION_KEY))
 
 

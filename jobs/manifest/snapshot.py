@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +19,9 @@ T = TypeVar("T")
 _log = logging.getLogger("darkroom.manifest")
 _warned: set[str] = set()
 
-_RETRIES = 50
+_PATIENCE_S = 10.0
+"""So long is a manifest looked at again whose files come and go; a busy machine may see none of its states twice."""
+
 _PAUSE_S = 0.02
 
 
@@ -51,12 +53,18 @@ def reading_retried(
     `read` lets FileNotFoundError through; `version` is as in `take_snapshot`. Raises ReadError when the manifest does
     not hold still.
     """
-    for _ in range(_RETRIES):
+    for _ in _while_patient():
         try:
             return read(take_snapshot(output_dir, version))
         except FileNotFoundError:
             time.sleep(_PAUSE_S)
     raise ReadError(f"{Layout(output_dir).root}: files vanish faster than they can be read; try again")
+
+
+def _while_patient() -> Iterator[None]:
+    give_up_at = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < give_up_at:
+        yield
 
 
 def take_snapshot(output_dir: Path, version: Callable[[Path], int] = part_version) -> Snapshot:
@@ -97,7 +105,7 @@ def _stable_listing(layout: Layout) -> tuple[tuple[str, ...], frozenset[str]]:
     them (a finished replacement's inputs are then gone).
     """
     previous = None
-    for _ in range(_RETRIES):
+    for _ in _while_patient():
         journals = sorted(
             path.stem for path in layout.journals.glob("*.jsonl") if journal_order(path) and path.is_file()
         )

@@ -174,7 +174,7 @@ def test_a_vanished_file_means_reading_again(tmp_path: Path) -> None:
 
 
 def test_a_manifest_that_never_holds_still_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot_module, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(snapshot_module, "_PATIENCE_S", 0.1)
 
     def read(snapshot: object) -> int:
         raise FileNotFoundError
