@@ -464,7 +464,8 @@ def click_command() -> Any:
 def test_every_darkroom_command_parses(page: str, line: str) -> None:
     words = shlex.split(line.partition(" | ")[0])[1:]
     command = click_command()
-    if words[0] in ("-v", "--help"):
+    if words[0].startswith("-"):
+        assert words[0] in {"--help", *(name for option in command.params for name in option.opts)}, f"{page}: {line}"
         words = words[1:]
     if not words or words[0] == "COMMAND":
         return
