@@ -15,7 +15,6 @@ from pipeline.embedding_cache import Embedding
 from pipeline.guidance import is_guided, negative_text
 from pipeline.long_prompts import (
     is_of_other_length,
-    needs_weighing,
     padded_alike,
     parse_weights,
     plain_text,
@@ -180,7 +179,9 @@ def _encode(
         values = dict(zip(interface.returned, returned, strict=True))
         if positive and interface.separate:
             values = {f"negative_{name}": value for name, value in values.items()}
-        if takes_weights(pipe) and needs_weighing(pipe, fragments):
+        # The pipeline's own way has lost something: a weight, or tokens at the end.
+        lossy = any(weight != 1.0 for _, weight in fragments) or any(one.truncated for one in tokens)
+        if lossy and takes_weights(pipe):
             name = "negative_prompt_embeds" if positive else "prompt_embeds"
             # The pipelines do not skip layers for negative prompts.
             values[name] = weighed_embeddings(pipe, fragments, None if positive else request.clip_skip, model.device)

@@ -74,17 +74,6 @@ def plain_text(fragments: Fragments) -> str:
     return "".join(piece for piece, _ in fragments)
 
 
-def needs_weighing(pipe: Any, fragments: Fragments) -> bool:
-    """Whether the pipeline's own way of encoding would lose something: a weight, or tokens at the end."""
-    if any(weight != 1.0 for _, weight in fragments):
-        return True
-    text = plain_text(fragments)
-    return any(
-        len(tokenizer(_expanded(pipe, text, tokenizer), verbose=False).input_ids) > tokenizer.model_max_length
-        for tokenizer in tokenizers_of(pipe).values()
-    )
-
-
 def weighed_embeddings(pipe: Any, fragments: Fragments, clip_skip: int | None, device: torch.device) -> Any:
     """Token embeddings (1, n x length of CLIP's input, width) for all n chunks of a prompt."""
     import torch

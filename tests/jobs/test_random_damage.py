@@ -104,7 +104,7 @@ def test_damage_in_one_file_costs_no_other(damaged: str, tmp_path: Path) -> None
 
 
 @pytest.mark.campaign
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("damaged", [*PARTS, *JOURNALS, *IMAGES])
 def test_damage_in_any_file_costs_no_other(damaged: str, seed: int, tmp_path: Path) -> None:
     output_dir = shutil.copytree(KEPT, tmp_path / "outputs")
