@@ -1,12 +1,12 @@
 """Read the command line with Hydra, hand all composed configurations to `jobs`, return the exit code.
 
-Packages are imported within functions: a worker's process imports this file too, and Ctrl-C may come at any time.
-"""
+Packages are imported within functions: a worker's process imports this file too, and Ctrl-C may come at any time."""
 
 from __future__ import annotations
 
 import os
 import sys
+from copy import copy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -15,11 +15,10 @@ CONF = Path(__file__).resolve().parent / "conf"
 
 
 def collect_configs() -> tuple[list[dict[str, Any]], list[Path]]:
-    """Every configuration that the command line composes, as plain data, and the folders they came from.
-
-    Nothing has been composed after `--help`, `--cfg` and the like: the list is then empty. Raises `ConfigError`.
-    """
+    """Every configuration that the command line composes, as plain data, and the folders they came from: none after
+    `--help`, `--cfg` and the like. Raises `ConfigError`."""
     import hydra
+    from hydra._internal.config_repository import ConfigRepository
     from hydra._internal.hydra import Hydra
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
@@ -45,10 +44,12 @@ def collect_configs() -> tuple[list[dict[str, Any]], list[Path]]:
         sources = HydraConfig.get().runtime.config_sources
         folders.update((Path(source.path), None) for source in sources if source.schema == "file")
 
-    # Hydra would compose everything twice, to learn whether `hydra.mode` is set, which nothing of ours can do.
+    # Hydra would compose everything twice, to learn whether `hydra.mode` is set, which nothing of ours can do. It also
+    # copies all that it knows whenever it lists options, a hundred times for `--help`: a shallow copy does as well.
     Hydra.get_mode = lambda *_arguments, **_options: None  # type: ignore[method-assign]
+    ConfigRepository.__deepcopy__ = lambda repository, _memo: copy(repository)  # type: ignore[attr-defined]
     with TemporaryDirectory(prefix="darkroom-") as scratch:
-        # A sweep leaves a multirun.yaml with paths and overrides; ours goes where it is removed at once.
+        # Here goes the multirun.yaml of a sweep, with its paths and overrides.
         OmegaConf.register_new_resolver("scratch", lambda: scratch, replace=True)
         os.environ["HYDRA_FULL_ERROR"] = "1"  # raise what cannot be composed: we say it in one line
         try:
