@@ -26,6 +26,7 @@ from jobs.sections import (
 )
 from jobs.values import Seeds, Text, whole
 from pipeline.errors import ConfigError
+from pipeline.ranges import BATCH_SIZE
 
 
 def _dry_run(value: object) -> object:
@@ -37,8 +38,8 @@ def _dry_run(value: object) -> object:
 def _batch_size(value: object) -> object:
     if value == "auto":
         return value
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 256:
-        raise ValueError("must be auto or a whole number from 1 to 256")
+    if fault := BATCH_SIZE.fault(value):
+        raise ValueError(fault.replace("must be", "must be auto or"))
     return value
 
 
@@ -60,7 +61,7 @@ class BatchConfig(Settings):
     seeds: Seeds = Field(default=[0])
     grid: dict[Text, Any] | None = None
     batch_size: Annotated[Literal["auto"] | int, BeforeValidator(_batch_size)] = "auto"
-    bundle_images: Annotated[int, BeforeValidator(whole), Field(ge=1, le=256)] = 32
+    bundle_images: Annotated[int, BeforeValidator(whole), BATCH_SIZE.limits] = 32
     dry_run: Annotated[Literal["json"] | bool, BeforeValidator(_dry_run)] = False
     resume: bool = True
     retry_failed: bool = False

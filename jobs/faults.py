@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
 UNSHOWN = "unshown"
-"""The type of a `PydanticCustomError` whose value is not repeated, since it may hold a password."""
+"""The type of a `PydanticCustomError` whose value is not repeated, since it may hold a password or break a line."""
 
 MAX_FAULTS = 20
 """As many faults are shown; of a file with a wrong column, nobody wants to read 100,000."""

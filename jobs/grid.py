@@ -21,7 +21,6 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from jobs.adapter_axes import ADAPTER_KEYS, adapter_value, is_adapter_key, matching_files
 from jobs.faults import fault_lines, first_faults, nearest
-from jobs.prompt_line import refused_character
 from jobs.sections import Sampling
 from jobs.values import MAX_GRID, Seed, Seeds, Text, parse_range
 from pipeline.errors import ConfigError
@@ -228,9 +227,6 @@ def _value(key: str, value: Any) -> Any:
     if key == "seed":
         return _SEED.validate_python(value)
     checked = getattr(_PromptKeys.model_validate({name: value}), name)
-    for text in [checked] if isinstance(checked, str) else checked:
-        if fault := refused_character(text):
-            raise ValueError(fault)
     return checked if isinstance(checked, str) else tuple(checked)
 
 

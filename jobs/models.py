@@ -53,6 +53,11 @@ def known_model(profile: Model, *, dry_run: bool) -> KnownModel:
         max_sequence_length=profile.max_sequence_length,
         safety_checker=profile.safety_checker,
     )
+    return identified(profile, settings, files)
+
+
+def identified(profile: Model, settings: ModelSettings, files: ModelFiles) -> KnownModel:
+    """The same for a model that was found already. Raises `ModelError` where the profile is for another family."""
     family = family_of(files.pipeline_class)
     if profile.family and family and family.name != profile.family:
         raise ModelError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,14 +14,11 @@ from jobs.faults import fault_lines, nearest
 from jobs.sections import Sampling
 from jobs.values import Seeds, Text
 from pipeline.errors import ConfigError
+from pipeline.ranges import text_fault
 
 _SAMPLING_KEYS = tuple(Sampling.model_fields)
 UNSET = Sampling()
 """The sampling of a prompt that overrides nothing."""
-
-# Control characters break terminals, XML and PNG text; half a surrogate pair cannot be written as UTF-8 at
-# all. Tabs, line breaks, emoji and right-to-left marks are ordinary text.
-_REFUSED = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +58,9 @@ ALIASES = {"prompt": "text", "seed": "seeds"}
 def read_line(item: object, where: str) -> PromptLine:
     """A prompt from a text or a mapping. Raises `ConfigError` with its faults, each after `where`."""
     if isinstance(item, str):
-        if faults := _text_faults({"text": item}, where):
-            raise ConfigError(faults)
+        fault = text_fault(item) or _empty_fault(item)
+        if fault:
+            raise ConfigError(f"{where}: text: {fault}")
         return PromptLine(clean(item), where)
     if not isinstance(item, Mapping):
         raise ConfigError(f"{where}: must be a text in quotes, or a mapping with a text (got {item!r})")
@@ -74,7 +71,8 @@ def read_line(item: object, where: str) -> PromptLine:
         if key in values:
             faults.append(f"{where}: {key}: is given twice, under two names")
         values[key] = value
-    faults += _text_faults(values, where)
+    if fault := _empty_fault(values.get("text")):
+        faults.append(f"{where}: text: {fault}")
     if not faults:
         try:
             return _line(_Line.model_validate(values), where)
@@ -116,29 +114,8 @@ def split_tags(tags: object) -> object:
     return parts
 
 
-def refused_character(text: str) -> str | None:
-    """What is wrong with a text that holds a control character or half a surrogate pair; else None."""
-    match = _REFUSED.search(text)
-    if not match:
-        return None
-    code = ord(match[0])
-    kind = "half a surrogate pair" if unicodedata.category(match[0]) == "Cs" else "a control character"
-    name = "U+0000 (NUL)" if code == 0 else f"U+{code:04X}"
-    return f"holds {name}, {kind}, as character {match.start() + 1:,}; remove it"
-
-
-def _text_faults(values: Mapping[str, object], where: str) -> list[str]:
-    """What pydantic would not say well: an empty prompt, and characters that no file may hold."""
-    faults = []
-    for key, value in values.items():
-        texts = value if isinstance(value, list) else [value]
-        for text in texts:
-            if isinstance(text, str) and (fault := refused_character(text)):
-                faults.append(f"{where}: {key}: {fault}")
-    text = values.get("text")
-    if isinstance(text, str) and not text.strip():
-        faults.append(f"{where}: text: is empty; write a prompt or remove the line")
-    return faults
+def _empty_fault(text: object) -> str | None:
+    return "is empty; write a prompt or remove the line" if isinstance(text, str) and not text.strip() else None
 
 
 def keys_fault(keys: Sequence[str]) -> str | None:

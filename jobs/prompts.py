@@ -6,12 +6,12 @@ used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.faults import first_faults
 from jobs.prompt_files import find_prompt_file, open_prompt_file
-from jobs.prompt_line import PromptLine, PromptSource, read_line, refused_character
+from jobs.prompt_line import PromptLine, PromptSource, read_line
 from jobs.sections import Prompts
 from pipeline.errors import ConfigError
 
@@ -22,11 +22,9 @@ def open_prompts(settings: Prompts, search: Sequence[Path] = ()) -> PromptSource
     A relative `file` is looked for in the `search` folders (where the YAML stands), then in the working
     folder. Raises `ConfigError` or `PromptFileError` with all faults (of a set with many, the first 20).
     """
-    faults = [*_set_faults(settings)]
     if settings.file is not None:
-        if faults:
-            raise ConfigError(faults)
         return open_prompt_file(find_prompt_file(settings.file, search), settings.file)
+    faults: list[str] = []
     lines: list[PromptLine] = []
     for index, item in enumerate(settings.lines or ()):
         where = f"prompts.lines[{index}]"
@@ -39,12 +37,3 @@ def open_prompts(settings: Prompts, search: Sequence[Path] = ()) -> PromptSource
     if faults:
         raise ConfigError(first_faults(faults))
     return lines
-
-
-def _set_faults(settings: Prompts) -> Iterator[str]:
-    for key in ("name", "negative_prompt", "prefix", "suffix"):
-        if fault := refused_character(getattr(settings, key) or ""):
-            yield f"prompts.{key}: {fault}"
-    for index, tag in enumerate(settings.tags):
-        if fault := refused_character(tag):
-            yield f"prompts.tags[{index}]: {fault}"

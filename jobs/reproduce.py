@@ -7,11 +7,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.models import identified
 from jobs.remaking import find_adapters, find_model, find_tiny_vae
+from jobs.sections import Model
 from jobs.show import describe
+from jobs.suitability import sampling_faults
 from pipeline.errors import ConfigError, JobFailure, ReadError
 from pipeline.metadata.record import Record, pixel_hash
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
+from pipeline.request_id import likeness_of
 
 if TYPE_CHECKING:
     from pipeline.metadata.settings import Profile
@@ -42,7 +46,10 @@ def reproduce(image: Path, *, check: bool, output_dir: Path, model: str | None, 
     record = describe(image, output_dir).record
     if record is None:
         raise ReadError(f"{image}: was not made by Darkroom; only images with a Darkroom record can be made again")
-    remade = remake(record, model, files)
+    try:
+        remade = remake(record, model, files)
+    except ReadError as error:
+        raise ReadError(f"{image}: {error}") from error
     if not check:
         from pipeline.metadata.reading import read_profile
 
@@ -62,12 +69,14 @@ def remake(record: Record, model: str | None = None, folder: Path | None = None)
 
     Batch size changes rounding, so the rest of the batch is filled with the same request; images of a batch do not see
     each other. `folder` is searched for adapters and pictures that are not where they were used last. Raises
-    `ModelError`, `JobFailure`.
+    `ReadError` for names that this version does not know, `ConfigError` for what the weights cannot do, `ModelError`,
+    `JobFailure`.
     """
     from pipeline.generate import generate_batch
     from pipeline.models.loading import load
     from pipeline.speed import SpeedSettings
 
+    _check_names(record)
     device = _device(record)
     settings, files = find_model(record, model)
     memory = record.memory
@@ -99,6 +108,9 @@ def remake(record: Record, model: str | None = None, folder: Path | None = None)
         step_cache=record.step_cache,
         adapters=find_adapters(record, files, folder),
     )
+    known = identified(Model(source=settings.source), settings, files)
+    if faults := list(sampling_faults(likeness_of(request), request.adapters, held, known)):
+        raise ConfigError([f"its record asks for what {settings.name} cannot do: {fault}" for fault in faults])
     threads = record.runtime.cpu_threads if device.kind == "cpu" else None
     speed = SpeedSettings(
         attention=record.runtime.attention_backend,
@@ -110,6 +122,22 @@ def remake(record: Record, model: str | None = None, folder: Path | None = None)
     if isinstance(outcome, JobFailure):
         raise outcome
     return outcome
+
+
+def _check_names(record: Record) -> None:
+    """Raises `ReadError` for names in a record that nothing of this version has; they come from a file."""
+    from pipeline.memory.techniques import TECHNIQUES
+    from pipeline.speed import ATTENTION_BACKENDS, STEP_CACHES
+
+    memory = record.memory
+    for place, names, known in (
+        ("memory", (*memory.techniques, *memory.asked, *memory.off), TECHNIQUES),
+        ("runtime.attention_backend", (record.runtime.attention_backend,), ATTENTION_BACKENDS),
+        ("step_cache", (record.step_cache,) if record.step_cache else (), STEP_CACHES),
+    ):
+        for name in names:
+            if name not in known:
+                raise ReadError(f"its record names {name[:80]!r} under {place}; known are {', '.join(known)}")
 
 
 def compare(record: Record, remade: GeneratedImage, image: Path) -> Comparison:

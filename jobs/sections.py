@@ -11,6 +11,7 @@ from jobs.values import (
     ClipSkip,
     Gigabytes,
     Guidance,
+    InitStrength,
     SchedulerName,
     SchedulerOptions,
     Seed,
@@ -25,7 +26,8 @@ from jobs.values import (
 )
 from pipeline.memory.techniques import TECHNIQUES
 from pipeline.models.families import FAMILIES
-from pipeline.request import DEFAULT_GUIDANCE, DEFAULT_STEPS
+from pipeline.ranges import BATCH_SIZE, CPU_THREADS, QUALITY, SEQUENCE_LENGTH
+from pipeline.request import DEFAULT_GUIDANCE, DEFAULT_STEPS, PredictionType
 from pipeline.speed import ATTENTION_BACKENDS, STEP_CACHES
 
 
@@ -128,8 +130,8 @@ class Model(Settings):
     licence: Text | None = None
     distilled: bool = False
     safety_checker: bool = False
-    prediction_type: Literal["epsilon", "v_prediction", "sample"] | None = None
-    max_sequence_length: Annotated[int, BeforeValidator(whole), Field(ge=16, le=4096)] | None = None
+    prediction_type: PredictionType | None = None
+    max_sequence_length: Annotated[int, BeforeValidator(whole), SEQUENCE_LENGTH.limits] | None = None
     sampling: Sampling = Sampling()
 
 
@@ -155,7 +157,7 @@ class Memory(Settings):
     quality: Literal["any", "exact"] = "any"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     tiny_vae: Text | None = None
-    max_batch_size: Annotated[int, BeforeValidator(whole), Field(ge=1, le=256)] = 8
+    max_batch_size: Annotated[int, BeforeValidator(whole), BATCH_SIZE.limits] = 8
     max_batch_pixels: Annotated[int, BeforeValidator(whole), Field(ge=1)] = 8 * 512 * 512
     techniques: Techniques = Techniques()  # type: ignore[valid-type]
 
@@ -217,7 +219,7 @@ class Init(Settings):
     """The picture to start from; `strength` 1 leaves nothing of it."""
 
     image: Text | None = None
-    strength: Annotated[float, Field(gt=0, le=1)] = 0.6
+    strength: InitStrength = 0.6
 
 
 class Naming(Settings):
@@ -237,7 +239,7 @@ class Metadata(Settings):
     profile: Literal["full", "minimal", "private"] = "full"
     sidecar: bool = False
     exif_bmp_only: bool = False
-    quality: Annotated[int, BeforeValidator(whole), Field(ge=1, le=100)] = 95
+    quality: Annotated[int, BeforeValidator(whole), QUALITY.limits] = 95
     lossless: bool = False
 
 
@@ -250,7 +252,7 @@ class Engine(Settings):
 
     kind: Literal["local"] = "local"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    cpu_threads: Annotated[int, BeforeValidator(whole), Field(ge=1, le=1024)] | None = None
+    cpu_threads: Annotated[int, BeforeValidator(whole), CPU_THREADS.limits] | None = None
     attention: Annotated[str, BeforeValidator(_attention)] = "native"
     compile: Literal["auto", "on", "off"] = "auto"
     channels_last: bool = True

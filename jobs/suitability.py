@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from jobs.groups import Group
 from jobs.models import KnownModel
 from jobs.plan import Plan
 from pipeline.adapters import check_adapters
 from pipeline.memory.choice import shortage
 from pipeline.models.requirements import requirement_faults
-from pipeline.request import ModelSettings
-from pipeline.schedulers import fits, scheduler_faults
+from pipeline.request import Adapters, MemorySettings, ModelSettings
+from pipeline.request_id import Likeness
+from pipeline.schedulers import fits, is_scheduler, scheduler_faults
 from pipeline.speed import STEP_CACHES
 
 
@@ -19,7 +19,8 @@ def unsuitable(plan: Plan, models: Mapping[ModelSettings, KnownModel]) -> list[s
     """One line per fault, each once."""
     faults: dict[str, None] = {}
     for group, _ in plan.groups():
-        faults.update(dict.fromkeys(_faults(group, models[group.model])))
+        found = sampling_faults(group.likeness, group.adapters, group.fit.held, models[group.model])
+        faults.update(dict.fromkeys(found))
     return list(faults)
 
 
@@ -45,8 +46,11 @@ def notes(plan: Plan, models: Mapping[ModelSettings, KnownModel]) -> list[str]:
     return list(lines)
 
 
-def _faults(group: Group, known: KnownModel) -> Iterator[str]:
-    like, name, family = group.likeness, group.model.name, known.family
+def sampling_faults(like: Likeness, adapters: Adapters, held: MemorySettings, known: KnownModel) -> Iterator[str]:
+    """What of a picture's sampling and adapters these weights, held so, cannot do."""
+    name, family = known.settings.name, known.family
+    if not is_scheduler(like.scheduler) and like.scheduler != known.fallback.scheduler:
+        yield f"sampling.scheduler: {like.scheduler!r} is no scheduler of this version of diffusers"
     if like.clip_skip and known.text_layers and like.clip_skip > known.text_layers:
         yield (
             f"sampling.clip_skip: must be at most {known.text_layers} for {name}, whose text encoder has that many "
@@ -64,12 +68,12 @@ def _faults(group: Group, known: KnownModel) -> Iterator[str]:
             f"{like.guidance_scale:g}); leave it out, or set model.distilled=false if these weights are not"
         )
     if known.files is not None:
-        yield from requirement_faults(known.files, group.model, group.fit.held)
-        for fault in check_adapters(group.adapters, known.files, like.steps):
+        yield from requirement_faults(known.files, known.settings, held)
+        for fault in check_adapters(adapters, known.files, like.steps):
             yield f"adapters: {fault}"
     cached = STEP_CACHES[like.step_cache] if like.step_cache else None
     if cached is not None and (family is None or family.name not in cached):
-        label = family.label if family else group.model.architecture
+        label = family.label if family else known.settings.architecture
         yield (
             f"sampling.step_cache: {like.step_cache} is not there for {label}; diffusers has it for "
             f"{', '.join(sorted(cached))}"

@@ -6,9 +6,25 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
 
-from pipeline.checks import MAX_GIGABYTES, MAX_GUIDANCE, MAX_SIDE, MAX_STEPS, MAX_STRENGTH, MAX_WEIGHT, MIN_SIDE
+from jobs.faults import UNSHOWN
+from pipeline.ranges import (
+    CLIP_SKIP,
+    GIGABYTES,
+    GUIDANCE,
+    INIT_STRENGTH,
+    SEED,
+    SHARE,
+    SIDE,
+    STEPS,
+    STRENGTH,
+    WEIGHT,
+    option_fault,
+    side_fault,
+    text_fault,
+)
 from pipeline.request import MAX_SEED
 from pipeline.schedulers import scheduler_name
 
@@ -19,9 +35,8 @@ _RANGE = re.compile(r"^\s*range\(\s*(.+?)\s*\)\s*$")
 
 
 def _side(value: object) -> object:
-    if isinstance(value, int) and not isinstance(value, bool) and value % 8:
-        below = max(MIN_SIDE, value // 8 * 8)
-        raise ValueError(f"must be a multiple of 8 pixels, for instance {below} or {below + 8}")
+    if SIDE.fault(value) is None and (fault := side_fault(value)):
+        raise ValueError(fault)  # pydantic says what is out of range, or no number
     return value
 
 
@@ -45,6 +60,8 @@ def text(value: object) -> object:
     """YAML reads `no`, `1` and `1:30` as something else; say so instead of guessing."""
     if value is not None and not isinstance(value, str):
         raise ValueError("must be text; put it in quotes")
+    if value is not None and (fault := text_fault(value)):
+        raise PydanticCustomError(UNSHOWN, "{fault}", {"fault": fault})
     return value
 
 
@@ -52,8 +69,8 @@ def _options(value: object) -> object:
     if not isinstance(value, Mapping):
         raise ValueError("must be a mapping of scheduler arguments, as in {timestep_spacing: trailing}")
     for name, option in value.items():
-        if not isinstance(option, bool | int | float | str):
-            raise ValueError(f"{name}: must be a number, a text, true or false")
+        if fault := option_fault(option):
+            raise ValueError(f"{name}: {fault}")
     return dict(value)
 
 
@@ -63,20 +80,21 @@ def folder_name(value: object) -> object:
     return value
 
 
-Side = Annotated[int, BeforeValidator(_side), BeforeValidator(whole), Field(ge=MIN_SIDE, le=MAX_SIDE)]
-Steps = Annotated[int, BeforeValidator(whole), Field(ge=1, le=MAX_STEPS)]
-Guidance = Annotated[float, BeforeValidator(_number), Field(ge=0, le=MAX_GUIDANCE)]
-ClipSkip = Annotated[int, BeforeValidator(whole), Field(ge=1, le=12)]
+Side = Annotated[int, BeforeValidator(_side), BeforeValidator(whole), SIDE.limits]
+Steps = Annotated[int, BeforeValidator(whole), STEPS.limits]
+Guidance = Annotated[float, BeforeValidator(_number), GUIDANCE.limits]
+ClipSkip = Annotated[int, BeforeValidator(whole), CLIP_SKIP.limits]
 SchedulerOptions = Annotated[dict[str, bool | int | float | str], BeforeValidator(_options)]
 """Arguments of the diffusers scheduler class, by their names there."""
 
 SchedulerName = Annotated[str, BeforeValidator(_scheduler)]
-Seed = Annotated[int, BeforeValidator(whole), Field(ge=0, le=MAX_SEED)]
+Seed = Annotated[int, BeforeValidator(whole), SEED.limits]
 Text = Annotated[str, BeforeValidator(text)]
-Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
-Strength = Annotated[float, Field(ge=0, le=MAX_STRENGTH)]
-Weight = Annotated[float, BeforeValidator(_number), Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)]
-Gigabytes = Annotated[float, BeforeValidator(_number), Field(gt=0, le=MAX_GIGABYTES)]
+Share = Annotated[float, BeforeValidator(_number), SHARE.limits]
+Strength = Annotated[float, STRENGTH.limits]
+InitStrength = Annotated[float, INIT_STRENGTH.limits]
+Weight = Annotated[float, BeforeValidator(_number), WEIGHT.limits]
+Gigabytes = Annotated[float, BeforeValidator(_number), GIGABYTES.limits]
 
 
 def parse_range(text: str) -> Sequence[int | float] | None:

@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from jobs.prompt_line import refused_character
 from jobs.variants import Choice, Node, Parts
 from pipeline.errors import PromptFileError
+from pipeline.ranges import text_fault
 
 MAX_DEPTH = 32
 """How deep braces and wildcards may be nested."""
@@ -91,7 +91,7 @@ class Wildcards:
             if not value or value.startswith("#"):
                 continue
             try:
-                if fault := refused_character(value):
+                if fault := text_fault(value):
                     raise ValueError(fault)
                 weight, value = _weighed(value)
                 options.append(self.parse(value, (*within, name)))

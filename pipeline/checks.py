@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pipeline.errors import ConfigError
 from pipeline.memory.choice import CLASSES
 from pipeline.memory.techniques import TECHNIQUES
-from pipeline.request import MAX_SEED, DType
+from pipeline.ranges import (
+    CLIP_SKIP,
+    GIGABYTES,
+    GUIDANCE,
+    INIT_STRENGTH,
+    SEED,
+    SHARE,
+    STEPS,
+    STRENGTH,
+    WEIGHT,
+    side_fault,
+    text_fault,
+)
+from pipeline.request import DType
 
 if TYPE_CHECKING:
     from pipeline.adapters.asked import AskedAdapters
 
-MIN_SIDE, MAX_SIDE = 16, 4096
-MAX_STEPS = 1000
-MAX_GUIDANCE = 100.0
-MAX_WEIGHT = 10.0
-MAX_STRENGTH = 2.0
-MAX_GIGABYTES = 4096.0
-
 Asked = TypeVar("Asked")
-
-_REFUSED = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def check_request(
@@ -44,14 +48,15 @@ def check_request(
     faults = [
         *_text_faults("prompt", prompt),
         *_text_faults("negative_prompt", negative_prompt),
-        *_number_faults("seed", seed, 0, MAX_SEED),
-        *_number_faults("steps", steps, 1, MAX_STEPS),
-        *_side_faults("width", width),
-        *_side_faults("height", height),
+        *_faults("seed", seed, SEED.fault),
+        *_faults("steps", steps, STEPS.fault),
+        *_faults("width", width, side_fault),
+        *_faults("height", height, side_fault),
+        *_faults("guidance_scale", guidance_scale, GUIDANCE.fault),
     ]
-    faults += _range_faults("guidance_scale", guidance_scale, 0, MAX_GUIDANCE)
     if clip_skip is not None:
-        faults += _number_faults("clip_skip", clip_skip, 1, text_layers or 12)
+        layers = min(text_layers or CLIP_SKIP.most, CLIP_SKIP.most)
+        faults += _faults("clip_skip", clip_skip, replace(CLIP_SKIP, most=layers).fault)
     faults += _adapter_faults(adapters)
     if faults:
         raise ConfigError(faults)
@@ -64,8 +69,8 @@ def check_memory(*, dtype: Any, memory: Any, budget_gb: Any, quality: Any, techn
         *_choice_faults("memory", memory, ("auto", *CLASSES)),
         *_choice_faults("quality", quality, ("any", "exact")),
     ]
-    if budget_gb is not None and (_is_no_number(budget_gb) or not 0 < budget_gb <= MAX_GIGABYTES):
-        faults.append(f"budget_gb: must be a number above 0, up to {MAX_GIGABYTES:g} (got {budget_gb!r})")
+    if budget_gb is not None:
+        faults += _faults("budget_gb", budget_gb, GIGABYTES.fault)
     if techniques is not None:
         if not isinstance(techniques, Mapping):
             faults.append(
@@ -99,7 +104,7 @@ def asked_each(key: str, kind: type[Asked], entries: Any) -> tuple[Asked, ...]:
 def _adapter_faults(asked: AskedAdapters) -> Iterator[str]:
     for place, lora in enumerate(asked.loras):
         yield from _path_faults(f"loras[{place}]", lora.source)
-        yield from _range_faults(f"loras[{place}]: weight", lora.weight, -MAX_WEIGHT, MAX_WEIGHT)
+        yield from _faults(f"loras[{place}]: weight", lora.weight, WEIGHT.fault)
     for place, embedding in enumerate(asked.embeddings):
         yield from _path_faults(f"embeddings[{place}]", embedding.source)
     for place, controlnet in enumerate(asked.controlnets):
@@ -107,20 +112,19 @@ def _adapter_faults(asked: AskedAdapters) -> Iterator[str]:
         yield from _path_faults(where, controlnet.source)
         yield from _path_faults(f"{where}: image", controlnet.image)
         yield from _choice_faults(f"{where}: preprocess", controlnet.preprocess, ("none", "canny"))
-        yield from _range_faults(f"{where}: strength", controlnet.strength, 0, MAX_STRENGTH)
-        shares = [*_range_faults(f"{where}: start", controlnet.start, 0, 1)]
-        shares += _range_faults(f"{where}: end", controlnet.end, 0, 1)
+        yield from _faults(f"{where}: strength", controlnet.strength, STRENGTH.fault)
+        shares = [*_faults(f"{where}: start", controlnet.start, SHARE.fault)]
+        shares += _faults(f"{where}: end", controlnet.end, SHARE.fault)
         yield from shares
         if not shares and controlnet.start >= controlnet.end:
             yield f"{where}: start must lie before end (got {controlnet.start:g} and {controlnet.end:g})"
     for place, ip_adapter in enumerate(asked.ip_adapters):
         yield from _path_faults(f"ip_adapters[{place}]", ip_adapter.source)
         yield from _path_faults(f"ip_adapters[{place}]: image", ip_adapter.image)
-        yield from _range_faults(f"ip_adapters[{place}]: scale", ip_adapter.scale, 0, MAX_STRENGTH)
+        yield from _faults(f"ip_adapters[{place}]: scale", ip_adapter.scale, STRENGTH.fault)
     if asked.init is not None:
         yield from _path_faults("init_image", asked.init.image)
-        if _is_no_number(asked.init.strength) or not 0 < asked.init.strength <= 1:
-            yield f"strength: must be a number above 0, up to 1 (got {asked.init.strength!r})"
+        yield from _faults("strength", asked.init.strength, INIT_STRENGTH.fault)
 
 
 def _path_faults(key: str, value: Any) -> Iterator[str]:
@@ -133,33 +137,17 @@ def _choice_faults(key: str, value: Any, choices: Sequence[str]) -> Iterator[str
         yield f"{key}: must be one of {', '.join(choices)} (got {value!r})"
 
 
-def _range_faults(key: str, value: Any, least: float, most: float) -> Iterator[str]:
-    if _is_no_number(value) or not least <= value <= most:
-        yield f"{key}: must be a number from {least:g} to {most:g} (got {value!r})"
+def _faults(key: str, value: Any, fault_of: Callable[[Any], str | None]) -> Iterator[str]:
+    if fault := fault_of(value):
+        yield f"{key}: {fault} (got {value!r})"
 
 
 def _text_faults(key: str, value: Any) -> Iterator[str]:
     if not isinstance(value, str):
         yield f"{key}: must be text (got {value!r})"
-    elif found := _REFUSED.search(value):
-        yield f"{key}: holds the character U+{ord(found[0]):04X} at {found.start()}, which no prompt can have"
-
-
-def _number_faults(key: str, value: Any, least: int, most: int) -> Iterator[str]:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        yield f"{key}: must be a whole number from {least} to {most} (got {value!r})"
-
-
-def _side_faults(key: str, value: Any) -> Iterator[str]:
-    faults = list(_number_faults(key, value, MIN_SIDE, MAX_SIDE))
-    yield from faults
-    if not faults and value % 8:
-        yield f"{key}: must be a multiple of 8 pixels (got {value})"
+    elif fault := text_fault(value):
+        yield f"{key}: {fault}"
 
 
 def _a(name: str) -> str:
     return f"an {name}" if name[0] in "EI" else f"a {name}"
-
-
-def _is_no_number(value: Any) -> bool:
-    return isinstance(value, bool) or not isinstance(value, int | float)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 DType = Literal["float32", "float16", "bfloat16"]
+PredictionType = Literal["epsilon", "v_prediction", "sample"]
 
 MAX_SEED = 2**53 - 1
 """Largest seed that survives every JSON reader (IEEE 754 double precision)."""
@@ -37,7 +38,7 @@ class ModelSettings:
     vae_source: str | None = None
     config_source: str | None = None
     config_sha256: str | None = None
-    prediction_type: str | None = None
+    prediction_type: PredictionType | None = None
     max_sequence_length: int | None = None
     safety_checker: bool = False
 

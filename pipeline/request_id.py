@@ -34,7 +34,13 @@ class Likeness(NamedTuple):
 
 def request_id(request: ImageRequest) -> str:
     """SHA-256 (hex) of all that changes the picture; file names, folders and order do not count."""
-    likeness = Likeness(
+    prompt = hash_prompt(hash_model(request.model, request.memory), request.prompt, request.negative_prompt)
+    return hash_seed(hash_sampling(prompt, likeness_of(request), request.adapters), request.seed).hex()
+
+
+def likeness_of(request: ImageRequest) -> Likeness:
+    """The sampling of a request."""
+    return Likeness(
         request.steps,
         request.guidance_scale,
         request.width,
@@ -44,8 +50,6 @@ def request_id(request: ImageRequest) -> str:
         request.scheduler_options,
         request.step_cache,
     )
-    prompt = hash_prompt(hash_model(request.model, request.memory), request.prompt, request.negative_prompt)
-    return hash_seed(hash_sampling(prompt, likeness, request.adapters), request.seed).hex()
 
 
 # A plan hashes millions of jobs that differ in little, so the content is hashed from what varies least to

@@ -130,6 +130,11 @@ def name_of_class(class_name: str, config: Mapping[str, Any] | None = None) -> s
     return class_name
 
 
+def is_scheduler(name: str) -> bool:
+    """Whether this is a sampler's name, or that of a scheduler class of the installed diffusers."""
+    return name in SAMPLERS or name in scheduler_classes()
+
+
 def fits(name: str, flow_matching: bool) -> bool:
     """Whether a sampler can drive a model that was trained on a flow, or one that was not."""
     sampler = SAMPLERS.get(name) or Sampler(name)
@@ -171,6 +176,8 @@ def make_scheduler(name: str, own: Any, options: Mapping[str, Any] | None = None
     own_class, options = type(own), dict(options or {})
     if name in (own_class.__name__, name_of_class(own_class.__name__, own.config)):
         return _lenient(own_class.from_config(own.config, **options))
+    if not is_scheduler(name):  # it may come from a file, and would name anything in the module
+        raise ValueError(f"{name!r} is no known scheduler")
     sampler = SAMPLERS.get(name) or Sampler(name)
     scheduler_class = getattr(diffusers, sampler.class_name)
     accepted = inspect.signature(scheduler_class.__init__).parameters

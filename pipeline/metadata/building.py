@@ -106,7 +106,7 @@ def build_record(
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(step) for step in first["loc"])
-        raise RecordInvalid(f"the record cannot hold {place}: {first['msg']}") from error
+        raise RecordInvalid(f"the record cannot hold {place}: {first['msg'].removeprefix('Value error, ')}") from error
     try:
         record.to_json().encode()
     except UnicodeEncodeError as error:

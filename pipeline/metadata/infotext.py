@@ -19,7 +19,6 @@ from pipeline.metadata.record import Lora, Record
 _READ_AS_SETTINGS = re.compile(
     r"(negative prompt|steps)(?=:)|(seed|size|width|sampler|cfg scale|pipeline)(?=:\s)", re.IGNORECASE
 )
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _NOT_IN_NAMES = re.compile(r'[,:"\s\x00-\x1f\x7f]+')
 _NOT_IN_TAGS = re.compile(r"[^A-Za-z0-9_.\-]+")
 _SCHEDULE_TYPES = (" Karras", " Exponential")
@@ -42,8 +41,8 @@ def to_infotext(record: Record, *, include_prompt: bool = True, prompt_limit: in
 
 
 def readable(text: str, limit: int | None = None) -> str:
-    """The text with LF line ends, without control characters, cut to `limit` characters with an ellipsis."""
-    plain = _CONTROLS.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
+    """The text with LF line ends, cut to `limit` characters with an ellipsis."""
+    plain = text.replace("\r\n", "\n").replace("\r", "\n")
     if limit is None or len(plain) <= limit:
         return plain
     return plain[: max(limit - 1, 0)] + "…"

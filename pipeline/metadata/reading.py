@@ -13,13 +13,17 @@ from pipeline.errors import ReadError
 from pipeline.metadata.containers import MAX_PART_BYTES, Container, read_container
 from pipeline.metadata.files import open_regular
 from pipeline.metadata.foreign import ImageDescription, describe_foreign
-from pipeline.metadata.record import SCHEMA, Record
+from pipeline.metadata.record import ID, SCHEMA, Record
 from pipeline.metadata.settings import Profile
 from pipeline.metadata.xmp import read_property
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+
+_QUOTED = 80
+"""Characters of what a stranger wrote that a message repeats."""
 
 
 class NoRecordError(ReadError):
@@ -111,16 +115,20 @@ def parse_record(text: str | bytes) -> Record:
         return Record.from_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(str(step) for step in first["loc"])
+        place = ".".join(str(step) for step in first["loc"])[:_QUOTED]
         if place == "schema":
-            written = first["input"] if isinstance(first["input"], str) else "no version"
+            written = first["input"][:_QUOTED] if isinstance(first["input"], str) else "no version"
             raise ReadError(f"its record is of schema {written!r}, this version reads {SCHEMA!r}") from error
-        reason = f"{place}: {first['msg']}" if place else first["msg"]
+        reason = first["msg"].removeprefix("Value error, ")
+        if place:
+            reason = f"{place if place.isprintable() else ascii(place)}: {reason}"
         raise ReadError(f"its record is not valid ({reason})") from error
 
 
 def _find_id(container: Container) -> str | None:
-    return find_text(container, "id")
+    """The image's id, if what stands there is one."""
+    text = find_text(container, "id")
+    return text if text and ID.fullmatch(text) else None
 
 
 def _open(path: Path) -> Container:

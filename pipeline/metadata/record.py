@@ -8,14 +8,45 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
 
-from pipeline.request import MAX_SEED
+from pipeline.ranges import (
+    BATCH_SIZE,
+    CLIP_SKIP,
+    COUNT,
+    CPU_THREADS,
+    GUIDANCE,
+    INIT_STRENGTH,
+    QUALITY,
+    SEED,
+    SEQUENCE_LENGTH,
+    SHARE,
+    STEPS,
+    STRENGTH,
+    WEIGHT,
+    option_fault,
+    side_fault,
+    text_fault,
+)
+from pipeline.request import PredictionType
 
 SCHEMA: Literal["darkroom.image/1"] = "darkroom.image/1"
+
+ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""The form of an image's id, a UUID."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -24,15 +55,54 @@ def _parse_utc(value: object) -> object:
     return datetime.fromisoformat(value) if isinstance(value, str) else value
 
 
+def _in_utc(value: datetime) -> datetime:
+    # In these years no time zone leads out of what a datetime can hold.
+    if value.tzinfo is None or not 1970 <= value.year < 9999:
+        raise ValueError("must be a time with its zone, from 1970 to 9998")
+    return value
+
+
+def _side(value: int) -> int:
+    if fault := side_fault(value):
+        raise ValueError(fault)
+    return value
+
+
+def _option(value: Any) -> Any:
+    if fault := option_fault(value):
+        raise ValueError(fault)
+    return value
+
+
 def _format_utc(value: datetime) -> str:
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{value.microsecond // 1000:03d}Z"
 
 
-UtcTime = Annotated[datetime, BeforeValidator(_parse_utc), PlainSerializer(_format_utc, return_type=str)]
+UtcTime = Annotated[
+    datetime, BeforeValidator(_parse_utc), AfterValidator(_in_utc), PlainSerializer(_format_utc, return_type=str)
+]
+Side = Annotated[int, AfterValidator(_side)]
+Option = Annotated[bool | int | float | str, AfterValidator(_option)]
+Count = Annotated[int, COUNT.limits]
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True, populate_by_name=True)
+
+    @field_validator("*")
+    @classmethod
+    def _check_texts(cls, value: Any) -> Any:
+        if fault := _texts_fault(value):
+            raise ValueError(fault)
+        return value
+
+
+def _texts_fault(value: Any) -> str | None:
+    """What is wrong with the first text that cannot be, in a value and all that it holds."""
+    if isinstance(value, str):
+        return text_fault(value)
+    inside = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next(filter(None, map(_texts_fault, inside)), None)
 
 
 class Generator(_Part):
@@ -47,15 +117,21 @@ class Noise(_Part):
 
     device: Literal["cpu"] = "cpu"
     dtype: Literal["float32"] = "float32"
-    shape: list[int]
+    shape: Annotated[list[Count], Field(max_length=8)]
     sha256: Sha256
 
 
 class Batch(_Part):
     """The bundle it was denoised in; needed for a bit-exact remake, since batch size changes rounding."""
 
-    size: Annotated[int, Field(ge=1)]
-    index: Annotated[int, Field(ge=0)]
+    size: Annotated[int, BATCH_SIZE.limits]
+    index: Count
+
+    @model_validator(mode="after")
+    def _check_place(self) -> Batch:
+        if self.index >= self.size:
+            raise ValueError(f"index {self.index} lies outside a batch of {self.size}; it begins with 0")
+        return self
 
 
 class Scheduler(_Part):
@@ -67,7 +143,7 @@ class Scheduler(_Part):
     name: str
     class_name: str
     config: dict[str, Any]
-    options: dict[str, bool | int | float | str] = {}
+    options: dict[str, Option] = {}
 
 
 class Weights(_Part):
@@ -85,8 +161,8 @@ class Model(Weights):
     """
 
     config_sha256: Sha256 | None = None
-    prediction_type: str | None = None
-    max_sequence_length: int | None = None
+    prediction_type: PredictionType | None = None
+    max_sequence_length: Annotated[int, SEQUENCE_LENGTH.limits] | None = None
     safety_checker: bool = False
 
 
@@ -95,9 +171,9 @@ class Lora(_Part):
 
     name: str
     sha256: Sha256
-    weight: float
-    matched: int | None = None
-    unmatched: int | None = None
+    weight: Annotated[float, WEIGHT.limits]
+    matched: Count | None = None
+    unmatched: Count | None = None
 
 
 class Embedding(_Part):
@@ -120,16 +196,16 @@ class ControlNet(Weights):
 
     image: Picture | None = None
     preprocess: Literal["none", "canny"] = "none"
-    strength: float = 1.0
-    start: float = 0.0
-    end: float = 1.0
+    strength: Annotated[float, STRENGTH.limits] = 1.0
+    start: Annotated[float, SHARE.limits] = 0.0
+    end: Annotated[float, SHARE.limits] = 1.0
 
 
 class IpAdapter(Weights):
     """An IP-Adapter, its picture, and the image encoder that it was used with."""
 
     image: Picture
-    scale: float
+    scale: Annotated[float, STRENGTH.limits]
     encoder_sha256: Sha256 | None = None
 
 
@@ -137,15 +213,15 @@ class Init(_Part):
     """The picture that denoising started from."""
 
     image: Picture
-    strength: float
+    strength: Annotated[float, INIT_STRENGTH.limits]
 
 
 class Tokens(_Part):
     """The prompt in one text encoder; the last `truncated` tokens had no effect."""
 
     encoder: str
-    tokens: int
-    truncated: int
+    tokens: Count
+    truncated: Count
 
 
 class Memory(_Part):
@@ -163,7 +239,7 @@ class Memory(_Part):
     asked: list[str] = []
     off: list[str] = []
     exact: bool = False
-    budget_bytes: int | None = None
+    budget_bytes: Count | None = None
     tiny_vae_sha256: Sha256 | None = None
 
 
@@ -176,7 +252,7 @@ class Runtime(_Part):
     device: Literal["cpu", "cuda", "mps"]
     gpu: str | None = None
     attention_backend: str
-    cpu_threads: int
+    cpu_threads: Annotated[int, CPU_THREADS.limits]
     deterministic: bool
     versions: dict[str, str]
     compile: str = "no"
@@ -190,33 +266,33 @@ class Origin(_Part):
     run_id: str | None = None
     name: str | None = None
     prompt_set: str | None = None
-    prompt_index: int | None = None
+    prompt_index: Count | None = None
     tags: list[str] = []
-    attempt: Annotated[int, Field(ge=1)] = 1
+    attempt: Annotated[int, Field(ge=1, lt=2**31)] = 1
 
 
 class Measured(_Part):
     """What making it cost. `seconds` is the image's share of its bundle, `stages` the peaks of its bundle, in bytes."""
 
-    seconds: float
-    peak_vram_bytes: int | None = None
-    peak_rss_bytes: int | None = None
-    predicted_peak_bytes: int | None = None
-    stages: dict[str, dict[str, int]] = {}
+    seconds: Annotated[float, Field(ge=0)]
+    peak_vram_bytes: Count | None = None
+    peak_rss_bytes: Count | None = None
+    predicted_peak_bytes: Count | None = None
+    stages: dict[str, dict[str, Count]] = {}
 
 
 class Output(_Part):
     """The file format; `quality` is the encoder's, for lossy formats."""
 
     format: Literal["png", "jpeg", "webp"]
-    quality: int | None = None
+    quality: Annotated[int, QUALITY.limits] | None = None
 
 
 class Record(_Part):
     """The complete recipe of one image. `pixels_sha256` is `pixel_hash` of the array before encoding."""
 
     schema_: Annotated[Literal["darkroom.image/1"], Field(alias="schema")] = SCHEMA
-    id: Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+    id: Annotated[str, Field(pattern=f"^{ID.pattern}$")]
     created: UtcTime
     generator: Generator
     task: Literal["txt2img", "img2img"] = "txt2img"
@@ -224,12 +300,12 @@ class Record(_Part):
     prompt: str
     negative_prompt: str
     prompt_template: str | None = None
-    width: Annotated[int, Field(ge=1)]
-    height: Annotated[int, Field(ge=1)]
-    steps: Annotated[int, Field(ge=1)]
-    guidance_scale: Annotated[float, Field(ge=0)]
-    clip_skip: int | None = None
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
+    width: Side
+    height: Side
+    steps: Annotated[int, STEPS.limits]
+    guidance_scale: Annotated[float, GUIDANCE.limits]
+    clip_skip: Annotated[int, CLIP_SKIP.limits] | None = None
+    seed: Annotated[int, SEED.limits]
     noise: Noise
     batch: Batch
     scheduler: Scheduler

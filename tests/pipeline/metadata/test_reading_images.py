@@ -160,6 +160,75 @@ def test_hand_edited_records(sample: Callable[..., Any], tmp_path: Path, change:
         one_line(caught.value, path)
 
 
+def merged(values: Any, change: Any) -> Any:
+    """`values` with what `change` sets, at any depth."""
+    if not isinstance(values, dict) or not isinstance(change, dict):
+        return change
+    return values | {key: merged(values.get(key), value) for key, value in change.items()}
+
+
+TAMPERED: list[dict[str, Any]] = [
+    {"batch": {"size": 10**6}},
+    {"batch": {"index": 99}},
+    {"batch": {"index": 4}},
+    {"prompt": "x" * 3_000_000},
+    {"prompt": "a\x1b[2J"},
+    {"negative_prompt": "\x00"},
+    {"prompt_template": "\x85"},
+    {"job": {"name": "a\x07"}},
+    {"job": {"tags": ["\x9b"]}},
+    {"job": {"prompt_index": -1}},
+    {"job": {"attempt": 2**31}},
+    {"scheduler": {"config": {"deep": [{"er": "\x1b"}]}}},
+    {"scheduler": {"options": {"num_train_timesteps": 10**9}}},
+    {"scheduler": {"options": {"shift": 10**400}}},
+    {"steps": 10**9},
+    {"steps": 0},
+    {"width": 33},
+    {"height": 10**6},
+    {"guidance_scale": 1e9},
+    {"clip_skip": 99},
+    {"clip_skip": 0},
+    {"runtime": {"cpu_threads": 10**5}},
+    {"runtime": {"cpu_threads": 0}},
+    {"model": {"prediction_type": "os.system"}},
+    {"model": {"max_sequence_length": 10**9}},
+    {"loras": [{"name": "a", "sha256": "0" * 64, "weight": 1e6}]},
+    {"init": {"image": {"name": "a", "sha256": "0" * 64}, "strength": 0}},
+    {"noise": {"shape": [1] * 100_000}},
+    {"measured": {"peak_rss_bytes": 10**30}},
+    {"memory": {"budget_bytes": -1}},
+    {"output": {"quality": 1000}},
+    {"created": "2025-01-11T14:30:22"},
+    {"created": "0001-01-01T00:00:00+14:00"},
+    {"created": "9999-12-31T23:59:59-14:00"},
+    {"x" * 100_000: 1},
+    {"a\nb": 1},
+    {"schema": "y" * 100_000},
+]
+
+
+@pytest.mark.parametrize("change", TAMPERED, ids=lambda change: str(change)[:40])
+def test_a_record_is_bounded_on_the_way_in(sample: Callable[..., Any], tmp_path: Path, change: dict[str, Any]) -> None:
+    content = merged(json.loads(sample().record.to_json()), change)
+    path = tmp_path / "tampered.png"
+    text = json.dumps(content)
+    path.write_bytes(insert_chunks(plain_bytes("png"), [text_chunk("darkroom:metadata", text)]))
+    for reader in (read_record, read_any):
+        with pytest.raises(ReadError, match="its record is") as caught:
+            reader(path)
+        assert one_line(caught.value, path).isprintable()
+
+
+def test_an_id_that_is_none_is_not_repeated(tmp_path: Path) -> None:
+    path = tmp_path / "private.png"
+    path.write_bytes(insert_chunks(plain_bytes("png"), [international_text_chunk("darkroom:id", "\x1b[2J" * 9_000)]))
+    assert read_id(path) is None
+    with pytest.raises(NoRecordError) as caught:
+        read_any(path)
+    assert one_line(caught.value, path).isprintable()
+
+
 @pytest.mark.parametrize("text", ["{", "", "[1]", "null", '{"schema": "darkroom.image/1"}', "\x07" * 9])
 def test_records_that_are_not_json(tmp_path: Path, text: str) -> None:
     path = tmp_path / "edited.png"

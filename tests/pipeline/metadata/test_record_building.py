@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from record_texts import texts
 
 from pipeline.errors import ConfigError, JobFailure
 from pipeline.metadata.building import RecordInvalid, build_record
@@ -103,14 +104,14 @@ def test_metadata_settings_report_every_fault() -> None:
 
 
 @given(
-    prompt=st.text(max_size=60),
-    tags=st.lists(st.text(max_size=10), max_size=4),
+    prompt=texts(60),
+    tags=st.lists(texts(10), max_size=4),
     seed=st.integers(0, 2**53 - 1),
-    guidance_scale=st.floats(0, 1e6, allow_nan=False),
+    guidance_scale=st.floats(0, 100, allow_nan=False),
     config=st.dictionaries(
-        st.text(max_size=8),
+        texts(8),
         st.recursive(
-            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+            st.none() | st.booleans() | st.integers() | st.floats() | texts(8),
             lambda inner: st.lists(inner, max_size=3) | st.tuples(inner),
             max_leaves=5,
         ),
