@@ -37,7 +37,8 @@ def search(
 ) -> None:
     """Find models here, on Hugging Face and on CivitAI by words; those that cannot be had come last.
 
-    The hubs are told the words and the kind. `--format paths` prints what is here and asks nobody.
+    The hubs are told the words and the kind. `--format paths` prints what is here and asks nobody. Exit code 4 says
+    that no hub could be reached.
 
     Examples:
 
@@ -56,16 +57,22 @@ def search(
     wanted: StoredKind | None = kind.value if kind else None
     most = most_of(limit, format)
     notes: Sequence[str] = ()
+    reached = True
     transport = transport_of_this_machine(settings)
     with Registry() as registry:
         if local or format is Format.PATHS:
             hits = searching.here(words, registry, wanted)[:most]
         else:
-            found = searching.search(words, registry, transport, kind=wanted, limit=most)
-            hits, notes = list(found.hits), found.notes
+            asked = None if limit == 0 else max(searching.ASKED, limit or 0)
+            found = searching.search(words, registry, transport, kind=wanted, limit=most, asked=asked)
+            hits, notes, reached = list(found.hits), found.notes, found.reached
     _print_hits(hits, format, limit)
     for note in notes:
         typer.echo(note, err=True)
+    if not reached:
+        from jobs.batch import EXIT_STOPPED
+
+        raise typer.Exit(EXIT_STOPPED)
 
 
 @app.command()
@@ -125,6 +132,9 @@ def download(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name, `hf:...`, `civitai:...` or `sha256:...`.")],
     settings: Settings = None,
     kind: OfKind = None,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Ask Hugging Face for a newer commit, though the model is here.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be fetched.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -134,6 +144,8 @@ def download(
 
         darkroom models download hf:org/name
 
+        darkroom models download hf:org/name --refresh
+
         darkroom models download ink --kind lora --dry-run
 
         darkroom models download civitai:102 hub.civitai_url=https://mirror.example
@@ -141,14 +153,12 @@ def download(
     from jobs.hub_models import attempt_lines, attempt_rows, plan_lines, plan_row
     from pipeline.models.hubs.finding import find_or_download, plan_by_name
     from pipeline.models.hubs.progress_bars import progress_bars
-    from pipeline.models.references import Reference
     from pipeline.models.registry.database import Registry
-    from pipeline.models.registry.queries import find
 
     transport = transport_of_this_machine(settings or ())
     wanted: StoredKind | None = kind.value if kind else None
     if dry_run:
-        planned = plan_by_name(name, transport, kind=wanted)
+        planned = plan_by_name(name, transport, kind=wanted, refresh=refresh)
         if as_json:
             here = {"path": str(planned.path) if planned.path else None, "tried": attempt_rows(planned.tried)}
             print_json(here | {"plan": plan_row(planned.plan) if planned.plan else None})
@@ -158,21 +168,19 @@ def download(
         return
     try:
         with Registry() as registry, progress_bars() as progress:
-            fetched = find_or_download(name, registry, transport, kind=wanted, progress=progress)
-            known = find(registry, Reference(str(fetched.path), "path"))
+            fetched = find_or_download(name, registry, transport, kind=wanted, refresh=refresh, progress=progress)
     except KeyboardInterrupt:
         from jobs.batch import EXIT_STOPPED
 
         typer.echo("darkroom: stopped; what has come is kept, and the same command goes on from there", err=True)
         raise typer.Exit(EXIT_STOPPED) from None
-    reference = known[0].reference if known else fetched.reference
     if as_json:
         print_json(
-            {"reference": reference, "path": str(fetched.path), "downloaded": fetched.downloaded}
+            {"reference": fetched.reference, "path": str(fetched.path), "downloaded": fetched.downloaded}
             | {"tried": attempt_rows(fetched.tried)}
         )
         return
-    print_lines([*attempt_lines(fetched.tried), ("reference", reference), ("path", str(fetched.path))])
+    print_lines([*attempt_lines(fetched.tried), ("reference", fetched.reference), ("path", str(fetched.path))])
 
 
 @app.command()

@@ -101,15 +101,18 @@ def add_civitai(server: HubServer, models: list[Model]) -> None:
             return json_reply({"error": "Cannot use page param with query search. Use cursor-based pagination."}, 400)
         if int(query.get("page", ["1"])[0]) * limit > 1000:
             return too_many_pages()
-        words = query.get("query", [""])[0].lower().replace("-", " ").split()
+        words = query.get("query", [""])[0].lower().split()  # "ink-wash" does not find "Ink Wash"
         types = query.get("types", [])
         found = [
             one
             for one in models
             if all(word in one.name.lower() for word in words) and (not types or one.type in types)
         ]
-        found = sorted((one for one in found if not one.poi), key=lambda one: -one.id)[:limit]
-        return json_reply({"items": [described_model(one) for one in found], "metadata": {}})
+        found = sorted((one for one in found if not one.poi), key=lambda one: -one.id)
+        first = int(query.get("cursor", ["0"])[0])
+        following = {"nextCursor": first + limit} if found[first + limit :] else {}
+        page = [described_model(one) for one in found[first : first + limit]]
+        return json_reply({"items": page, "metadata": following})
 
     def model(request: Request) -> Reply:
         found = next((one for one in models if str(one.id) == request.match["id"]), None)

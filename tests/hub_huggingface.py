@@ -82,8 +82,10 @@ def add_huggingface(server: HubServer, repositories: list[Repository]) -> None:
         for tag in query.get("filter", ()):
             found = [one for one in found if tag in one.tags]
         found.sort(key=lambda one: -one.downloads)
-        limit = int(query.get("limit", ["1000"])[0])
-        return json_reply([described(one, one.commit, blobs=False) for one in found[:limit]])
+        first, limit = (int(query.get(name, [default])[0]) for name, default in (("cursor", "0"), ("limit", "1000")))
+        page = json_reply([described(one, one.commit, blobs=False) for one in found[first : first + limit]])
+        following = f'<https://huggingface.co/api/models?limit={limit}&cursor={first + limit}>; rel="next"'
+        return page.with_headers(Link=following) if found[first + limit :] else page
 
     def resolved(request: Request) -> Reply:
         repository = called(request)
@@ -115,10 +117,10 @@ def add_huggingface(server: HubServer, repositories: list[Repository]) -> None:
                         return ranged(request, content)
         return json_reply({"error": "no such key"}, 404)
 
-    server.route("GET", r"/(?P<name>[\w.-]+/[\w.-]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)", resolved)
+    server.route("GET", r"/(?P<name>[\w.-]+(?:/[\w.-]+)?)/resolve/(?P<revision>[^/]+)/(?P<file>.+)", resolved)
     server.route("GET", r"/cdn/(?P<sha256>[0-9a-f]{64})", stored)
     server.route("GET", r"/api/models", listed)
-    server.route("GET", r"/api/models/(?P<name>[\w.-]+/[\w.-]+)(/revision/(?P<revision>[^/]+))?", info)
+    server.route("GET", r"/api/models/(?P<name>[\w.-]+(?:/[\w.-]+)?)(/revision/(?P<revision>[^/]+))?", info)
 
 
 def described(repository: Repository, commit: str, blobs: bool) -> dict[str, Any]:

@@ -29,8 +29,11 @@ CONFIGURATION = "model_index.json"
 """As the file of a reference: the configurations and vocabularies of a diffusers repository, without its weights."""
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+_WITHOUT_OWNER = re.compile(r"[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+"""Hugging Face's oldest repositories (`gpt2`)."""
+
 _HUGGINGFACE = re.compile(
-    r"(?P<repository>[^/@]+/[^/@]+)(?:@(?P<revision>refs/[a-z]+/\w+|[A-Za-z0-9][A-Za-z0-9_.+-]*))?(?:/(?P<file>.*))?"
+    r"(?P<repository>[^/@]+/[^/@]+|[^/@]+(?=@|$))(?:@(?P<revision>refs/[a-z]+/\w+|[A-Za-z0-9][A-Za-z0-9_.+-]*))?(?:/(?P<file>.*))?"
 )
 _HASH = re.compile(rf"[0-9a-f]{{{SHORTEST_HASH},64}}")
 _HASH_AS_NAME = re.compile(r"[0-9a-f]{40,64}(\.\w+)?")
@@ -43,7 +46,8 @@ SCHEMES = ("hf:", "civitai:", "sha256:")
 _EXPECTED = "expected hf:org/name, civitai:<id>, sha256:<hash>, the path of a file or folder, or a model's name"
 
 _HUGGINGFACE_PAGE = re.compile(
-    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<repository>[\w.-]+/[\w.-]+)"
+    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<repository>[\w.-]+/(?!(?:tree|blob|resolve)/)[\w.-]+"
+    r"|[\w.-]+(?=/(?:tree|blob|resolve)/))"
     r"(?:/(?:tree|blob|resolve)/(?P<revision>[\w.-]+)(?:/(?P<file>[^?#]+))?)?", re.ASCII
 )  # fmt: skip
 _CIVITAI_PAGE = re.compile(
@@ -56,9 +60,9 @@ _CIVITAI_PAGE = re.compile(
 class Reference:
     """A reference, taken apart. `text` is what was written.
 
-    Of `hf`: `repository` as `org/name`, and `revision` and `file` where they are given. Of `civitai`: `number`, the id
-    of a version or of a model. Of `sha256`: the digits, at least `SHORTEST_HASH` of them, in small letters. A `path`
-    need not exist, and what has the form of a plain `name` may also be a path.
+    Of `hf`: `repository` as `org/name`, or as `name` where it has no owner, and `revision` and `file` where they are
+    given. Of `civitai`: `number`, the id of a version or of a model. Of `sha256`: the digits, at least `SHORTEST_HASH`
+    of them, in small letters. A `path` need not exist, and what has the form of a plain `name` may also be a path.
     """
 
     text: str
@@ -226,8 +230,12 @@ def _not_here(reference: Reference, noun: str) -> ModelError:
 
 def _huggingface(text: str, rest: str) -> Reference:
     known = _HUGGINGFACE.fullmatch(rest)
-    if not known or not _REPOSITORY.fullmatch(known["repository"]) or ".." in known["repository"]:
-        raise ModelError(f"{_shown(text)}: expected hf:org/name, hf:org/name@revision or hf:org/name@revision/file")
+    name = known["repository"] if known else ""
+    if not known or ".." in name or not (_REPOSITORY.fullmatch(name) or _WITHOUT_OWNER.fullmatch(name)):
+        raise ModelError(
+            f"{_shown(text)}: expected hf:org/name, hf:org/name@revision or hf:org/name@revision/file (without org/ "
+            "where a repository has no owner)"
+        )
     if known["file"] is not None and (fault := fault_of_name(known["file"])):
         raise ModelError(f"{_shown(text)}: the file's name {fault}")
     return Reference(text, "hf", known["repository"], known["revision"], known["file"])

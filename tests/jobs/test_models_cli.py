@@ -113,7 +113,7 @@ def test_search_looks_in_names_and_trigger_words(run: Run, mine: Path) -> None:
     assert run("search", "inkw", "--format", "paths")[1].splitlines() == [
         str(mine / "loras" / "Ink Wash_v2.safetensors")
     ]
-    code, out, err = run("search", "inkw", "paper")
+    code, out, err = run("search", "inkw", "paper", "--local")
     assert (code, out) == (0, "") and "darkroom models scan FOLDER" in err
 
 
@@ -223,11 +223,12 @@ def test_stats_count_by_kind_family_and_source(run: Run, mine: Path) -> None:
     assert "by source:       local 4" in run("stats")[1].splitlines()
 
 
-def test_hub_cache_is_called_by_its_reference(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("repository", ["org/ink", "ink"])
+def test_hub_cache_is_called_by_its_reference(run: Run, tmp_path: Path, repository: str) -> None:
     lora = write_lora(tmp_path / "pytorch_lora_weights.safetensors")
-    write_hub_cache(tmp_path / "hub", "org/ink", "a" * 40, {lora.name: lora})
+    write_hub_cache(tmp_path / "hub", repository, "a" * 40, {lora.name: lora})
     run("scan", tmp_path / "hub")
-    code, out, _ = run("show", "hf:org/ink")
+    code, out, _ = run("show", f"hf:{repository}")
     assert code == 0 and out.startswith("name:            ink\n")
 
 

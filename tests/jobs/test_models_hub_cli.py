@@ -118,7 +118,7 @@ def test_local_search_and_paths_ask_nobody(run: Run, hub: HubServer, there: list
 def test_without_a_network_local_finds_are_printed_and_each_hub_has_one_line(run: Run, lora: Path) -> None:
     run("scan", lora.parent)
     code, out, err = run("search", "lora", f"hub.huggingface_url={NOBODY}", f"hub.civitai_url={NOBODY}")
-    assert code == 0 and str(lora) in out
+    assert code == 4 and str(lora) in out
     assert [line.partition(":")[0] for line in err.splitlines()] == ["Hugging Face", "CivitAI"]
 
 
@@ -168,7 +168,7 @@ def test_dry_run_fetches_nothing_and_says_how_much_there_is(run: Run, there: lis
         ("civitai:104", "early access until 2099-01-01"),
         ("nosuch", "Hugging Face: nothing is called so; CivitAI: nothing is called so"),
         ("in", "like it are hf:org/ink-gated"),
-        ("hf:org", "expected hf:org/name"),
+        ("hf:org/", "expected hf:org/name"),
         ("https://civitai.com/models/12", "write civitai:12"),
     ],
 )
@@ -256,9 +256,12 @@ def test_identify_asks_civitai_only_if_told_to_and_only_for_what_is_unknown(
 
 
 def fits(form: dict[str, Any], path: str, query: set[str]) -> bool:
-    """Whether a request is what `privacy` describes so: `<...>` is any one part of a path, `[...]` may be missing."""
+    """Whether a request is what `privacy` describes so: `<...>` is any part of a path, `[...]` may be missing."""
     described, _, asked = form["path"].replace("[", "").replace("]", "").partition("?")
-    parts = [".+" if part == "<file>" else "[^/]+" if "<" in part else re.escape(part) for part in described.split("/")]
+    parts = [
+        ".+" if part in ("<file>", "<repository>") else "[^/]+" if "<" in part else re.escape(part)
+        for part in described.split("/")
+    ]
     known = {part.partition("=")[0] for part in asked.split("&")} if asked else set()
     return bool(re.fullmatch("/".join(parts), path)) and query <= known
 

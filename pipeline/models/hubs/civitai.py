@@ -13,7 +13,8 @@ from urllib.parse import urlencode
 from pipeline.models.hubs.asking import FRESH_S, Answer, answered, ask
 from pipeline.models.hubs.cache import keep, kept
 from pipeline.models.hubs.civitai_answers import title, trimmed_model, trimmed_version
-from pipeline.models.hubs.json_fields import number, objects, parse_object
+from pipeline.models.hubs.json_fields import mapping, number, objects, parse_object
+from pipeline.models.hubs.paging import page, paged
 from pipeline.models.hubs.patience import retry_after_s
 from pipeline.models.hubs.remote_models import TOKENS, SearchHit
 from pipeline.models.hubs.results import (
@@ -57,28 +58,33 @@ def version_by_hash(transport: Transport, sha256: str) -> Outcome[Any]:
     return _object(transport, place, f"sha256:{sha256}", trimmed_version, fresh_s=None)
 
 
-def search(transport: Transport, query: str, kind: StoredKind | None, limit: int) -> Outcome[list[SearchHit]]:
-    """Models with these words, each by its newest version that can be had. An empty answer does not say there is none.
+def search(transport: Transport, query: str, kind: StoredKind | None, limit: int | None) -> Outcome[list[SearchHit]]:
+    """Models with these words, each by its newest version that can be had; all of them without a limit.
 
-    What is sent are the words and the kind. `page` is refused beside a query, and of flags even `false` counts as true.
+    An empty answer does not say there is none. What is sent are the words and the kind. `page` is refused beside a
+    query, and of flags even `false` counts as true.
     """
-    asked = [("query", query), ("limit", str(limit)), *(("types", one) for one in TYPES.get(kind or "checkpoint", ()))]
-    if kind is None:
-        asked = [("query", query), ("limit", str(limit))]
-    address = f"{_api(transport)}/models?{urlencode(asked)}"
+    types = [("types", one) for one in TYPES[kind]] if kind else []
 
-    def fetch() -> Outcome[Any]:
-        answer = ask(transport, "civitai.api", address, _HUB)
-        if not isinstance(answer, Answer):
-            return answer
-        if answer.status != 200:
-            return refusal(answer, _HUB)
-        raw = parse_object(answer.body)
-        if raw is None or not isinstance(raw.get("items"), list):
-            return Offline(_HUB, _NONSENSE)
-        return Ok([trimmed_model(one) for one in objects(raw["items"])], now())
+    def ask_page(count: int, cursor: str | None) -> Outcome[Any]:
+        asked = [("query", query), ("limit", str(count)), *types, *([("cursor", cursor)] if cursor else [])]
+        address = f"{_api(transport)}/models?{urlencode(asked)}"
 
-    said = answered(address, _HUB, fetch, FRESH_S)
+        def fetch() -> Outcome[Any]:
+            answer = ask(transport, "civitai.api", address, _HUB)
+            if not isinstance(answer, Answer):
+                return answer
+            if answer.status != 200:
+                return refusal(answer, _HUB)
+            raw = parse_object(answer.body)
+            if raw is None or not isinstance(raw.get("items"), list):
+                return Offline(_HUB, _NONSENSE)
+            following = mapping(raw.get("metadata")).get("nextCursor")
+            return Ok(page([trimmed_model(one) for one in objects(raw["items"])], following), now())
+
+        return answered(f"{address}#page", _HUB, fetch, FRESH_S)
+
+    said = paged(ask_page, limit, _HUB, transport.say)
     if not isinstance(said, Ok):
         return said
     return Ok([hit for one in said.value if (hit := _hit(transport, one))], said.at, said.stale)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import DownloadError, ModelError
 from pipeline.models.hubs import huggingface, repositories, versions
-from pipeline.models.hubs.asking import Answer
+from pipeline.models.hubs.asking import FRESH_S, Answer
 from pipeline.models.hubs.cache import keep_place, kept_places
 from pipeline.models.hubs.cards import card
 from pipeline.models.hubs.file_sources import FileSource, HubRefused
@@ -55,13 +55,14 @@ class DownloadPlan:
         return self.bytes <= self.free_bytes
 
 
-def find_remote(transport: Transport, reference: Reference) -> Outcome[RemoteModel]:
+def find_remote(transport: Transport, reference: Reference, *, fresh_s: float = FRESH_S) -> Outcome[RemoteModel]:
     """The model that a hub's reference or a whole SHA-256 means, with the files to fetch.
 
-    A hash is told to CivitAI, the only hub that finds by it.
+    A hash is told to CivitAI, the only hub that finds by it. Of Hugging Face what is kept for less than `fresh_s` s is
+    taken unasked.
     """
     if reference.scheme == "hf":
-        return repositories.repository(transport, reference)
+        return repositories.repository(transport, reference, fresh_s)
     if reference.scheme == "civitai" and reference.number:
         return versions.version(transport, reference.number)
     if reference.scheme == "sha256" and len(reference.sha256 or "") == 64:

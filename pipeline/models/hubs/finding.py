@@ -7,19 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import DownloadError, ModelError
+from pipeline.models.hubs.asking import FRESH_S
 from pipeline.models.hubs.fetching import DownloadPlan as DownloadPlan
 from pipeline.models.hubs.fetching import fetch, find_remote, plan
+from pipeline.models.hubs.huggingface import COMMIT
 from pipeline.models.hubs.identifying import Identity as Identity
 from pipeline.models.hubs.identifying import identify as identify
 from pipeline.models.hubs.progress_bars import Progress
 from pipeline.models.hubs.remote_models import LABELS, RemoteModel, SearchHit
-from pipeline.models.hubs.results import Ok, Outcome, Refused
-from pipeline.models.hubs.searching import ASKED, HUBS
+from pipeline.models.hubs.results import Offline, Ok, Outcome, Refused
+from pipeline.models.hubs.searching import HUBS, ask_hub
 from pipeline.models.hubs.searching import Found as Found
 from pipeline.models.hubs.searching import search as search
 from pipeline.models.hubs.transport import Transport
 from pipeline.models.references import EMBEDDED, Reference, asked_for, parse, resolve
 from pipeline.models.registry.database import Registry
+from pipeline.models.registry.queries import find
 from pipeline.models.registry.records import StoredKind, StoredModel, now
 from pipeline.models.registry.resolving import find_place, is_known
 from pipeline.models.registry.storing import key_of
@@ -87,20 +90,22 @@ def find_or_download(
     transport: Transport,
     *,
     kind: StoredKind | None = None,
+    refresh: bool = False,
     progress: Progress | None = None,
 ) -> Fetched:
     """The model that a reference or a plain name means: here, else on Hugging Face, else on CivitAI.
 
     By name only a model is taken that is called so; of several that could be had, none is. A hub that has it and cannot
-    give it leaves the word to the next. Raises `ModelError` with all that was tried, and candidates.
+    give it leaves the word to the next. With `refresh` Hugging Face is asked for what the branch holds now, also of a
+    model that is here. Raises `ModelError` with all that was tried, and candidates.
     """
     noun = _NOUNS[kind]
-    if place := _local(named, noun):
-        return Fetched(place, named, False, (Attempt("this machine", "found"),))
-    parsed, tried = _not_here(named, noun)
+    if not refresh and (place := _local(named, noun)):
+        return Fetched(place, _reference_at(registry, named, place), False, (Attempt("this machine", "found"),))
+    parsed, tried = _newer(registry, named, noun) if refresh else _not_here(named, noun)
     for where, reference in _offers(parsed, transport, kind, tried):
         try:
-            stored = _fetched(reference, registry, transport, noun, progress)
+            stored = _fetched(reference, registry, transport, noun, progress, refresh=refresh)
         except DownloadError as error:
             tried.append(Attempt(where, str(error)))
             continue
@@ -110,14 +115,18 @@ def find_or_download(
     raise _nowhere(named, noun, tried)
 
 
-def plan_by_name(named: str, transport: Transport, *, kind: StoredKind | None = None) -> Planned:
+def plan_by_name(named: str, transport: Transport, *, kind: StoredKind | None = None, refresh: bool = False) -> Planned:
     """What `find_or_download` would fetch, without fetching it. Raises as that does."""
     noun = _NOUNS[kind]
-    if place := _local(named, noun):
+    if not refresh and (place := _local(named, noun)):
         return Planned((Attempt("this machine", "found"),), path=place)
-    parsed, tried = _not_here(named, noun)
+    if refresh:
+        with Registry() as registry:
+            parsed, tried = _newer(registry, named, noun)
+    else:
+        parsed, tried = _not_here(named, noun)
     for where, reference in _offers(parsed, transport, kind, tried):
-        remote = _fitting(find_remote(transport, reference), noun)
+        remote = _remote(transport, reference, noun, refresh=refresh)
         tried.append(Attempt(where, remote.say()))
         if isinstance(remote, Ok):
             return Planned(tuple(tried), plan(remote.value))
@@ -131,7 +140,7 @@ def plan_download(reference: str, transport: Transport, *, noun: str = "model") 
     parsed = asked_for(parse(reference), noun)
     if parsed.scheme in ("path", "name"):
         return Ok(resolve(reference, noun), now())
-    remote = _fitting(find_remote(transport, parsed), noun)
+    remote = _remote(transport, parsed, noun)
     return Ok(plan(remote.value), remote.at, remote.stale) if isinstance(remote, Ok) else remote
 
 
@@ -143,16 +152,60 @@ def _not_here(named: str, noun: str) -> tuple[Reference, list[Attempt]]:
     return parsed, [Attempt("this machine", "not here")]
 
 
+def _newer(registry: Registry, named: str, noun: str) -> tuple[Reference, list[Attempt]]:
+    """The branch to be asked for, and the first entry of what was tried; what is not here is looked for as ever.
+
+    Raises `ModelError` for what has no branch: a commit, a version of CivitAI, a file of the user's own.
+    """
+    parsed = parse(named)
+    if parsed.scheme == "hf":
+        if COMMIT.fullmatch(parsed.revision or ""):
+            raise ModelError(f"{noun} {named!r}: is a commit, which stays as it is; leave out what stands behind the @")
+        return parsed, [Attempt("this machine", "not asked")]
+    known = find(registry, parsed)
+    if not known:
+        return _not_here(named, noun)
+    model = known[0]
+    if len(known) > 1 or model.source != "huggingface":
+        raise ModelError(
+            f"{noun} {named!r}: only what was fetched from Hugging Face is asked for anew; name it as hf:org/name"
+        )
+    of = parse(model.reference)
+    branch = next(iter(model.branches), "main")
+    text = f"hf:{of.repository}@{branch}" + (f"/{of.file}" if of.file else "")
+    return parse(text), [Attempt("this machine", f"found {model.reference}")]
+
+
+def _reference_at(registry: Registry, named: str, place: Path) -> str:
+    """By what reference the model that was named is known; of one content under several, the one that was named."""
+    known = [*find(registry, named), *find(registry, Reference(str(place), "path"))]
+    return next((model.reference for model in known if place.is_relative_to(model.path)), named)
+
+
 def _nowhere(named: str, noun: str, tried: list[Attempt]) -> ModelError:
     said = "; ".join(f"{attempt.where}: {attempt.said}" for attempt in tried)
     return ModelError(f"{noun} {named!r}: cannot be had. {said}")
 
 
 def _fetched(
-    reference: Reference, registry: Registry, transport: Transport, noun: str, progress: Progress | None
+    reference: Reference,
+    registry: Registry,
+    transport: Transport,
+    noun: str,
+    progress: Progress | None,
+    *,
+    refresh: bool = False,
 ) -> Outcome[StoredModel]:
-    remote = _fitting(find_remote(transport, reference), noun)
+    remote = _remote(transport, reference, noun, refresh=refresh)
     return fetch(remote.value, registry, transport, progress) if isinstance(remote, Ok) else remote
+
+
+def _remote(transport: Transport, reference: Reference, noun: str, *, refresh: bool = False) -> Outcome[RemoteModel]:
+    """What a hub has by a reference, if that is looked for; with `refresh` nothing that it said before counts."""
+    remote = find_remote(transport, reference, fresh_s=0.0 if refresh else FRESH_S)
+    if refresh and isinstance(remote, Ok) and remote.stale:
+        return Offline(reference.text, f"what is kept of it is {remote.say()}")
+    return _fitting(remote, noun)
 
 
 def _fitting(remote: Outcome[RemoteModel], noun: str) -> Outcome[RemoteModel]:
@@ -203,7 +256,7 @@ def _offers(
         yield LABELS["huggingface"], parse(f"hf:{parsed.text}")
     else:
         for label, ask in HUBS:
-            said = ask(transport, parsed.text, kind, ASKED)
+            said = ask_hub(ask, transport, parsed.text, kind)
             if not isinstance(said, Ok):
                 tried.append(Attempt(label, said.say().removeprefix(f"{label}: ")))
             elif hit := _called(parsed.text, label, said.value, kind, tried):

@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from pipeline.errors import ModelError
 from pipeline.models.families import family_of
 from pipeline.models.hubs.asking import FRESH_S, Answer, answered, ask
 from pipeline.models.hubs.cache import keep
 from pipeline.models.hubs.json_fields import mapping, number, objects, parse_list, parse_object, words
+from pipeline.models.hubs.paging import cursor_in, page, paged
 from pipeline.models.hubs.patience import retry_after_s
 from pipeline.models.hubs.remote_models import TOKENS, SearchHit
 from pipeline.models.hubs.repository_files import has_weights
@@ -29,6 +31,7 @@ from pipeline.models.hubs.results import (
     Refused,
 )
 from pipeline.models.hubs.transport import Transport
+from pipeline.models.references import parse
 from pipeline.models.registry.names import plain
 from pipeline.models.registry.records import StoredKind, now
 
@@ -76,27 +79,33 @@ def info(
     return answered(address, what, fetch, fresh_s)
 
 
-def search(transport: Transport, query: str, kind: StoredKind | None, limit: int) -> Outcome[list[SearchHit]]:
-    """Repositories whose names hold the words, the most downloaded first."""
-    asked: list[tuple[str, str]] = [("search", query), ("sort", "downloads"), ("limit", str(limit))]
+def search(transport: Transport, query: str, kind: StoredKind | None, limit: int | None) -> Outcome[list[SearchHit]]:
+    """Repositories whose names hold the words, the most downloaded first; all of them without a limit."""
     tag = next((tag for tag, of in KIND_TAGS.items() if of == kind), "diffusers" if kind == "vae" else None)
-    asked.append(("filter", tag) if tag else ("pipeline_tag", "text-to-image"))
-    asked += [("expand", name) for name in _EXPANDED]
-    address = f"{_api(transport)}?{urlencode(asked)}"
+    of_kind = ("filter", tag) if tag else ("pipeline_tag", "text-to-image")
 
-    def fetch() -> Outcome[Any]:
-        answer = ask(transport, "huggingface.api", address, _HUB)
-        if not isinstance(answer, Answer):
-            return answer
-        if answer.status != 200:
-            return refusal(answer, _HUB)
-        found = parse_list(answer.body)
-        return Offline(_HUB, _NONSENSE) if found is None else Ok([_trimmed(one) for one in objects(found)], now())
+    def ask_page(count: int, cursor: str | None) -> Outcome[Any]:
+        asked = [("search", query), ("sort", "downloads"), ("limit", str(count)), of_kind]
+        asked += [("expand", name) for name in _EXPANDED] + ([("cursor", cursor)] if cursor else [])
+        address = f"{_api(transport)}?{urlencode(asked)}"
 
-    said = answered(address, _HUB, fetch, FRESH_S)
+        def fetch() -> Outcome[Any]:
+            answer = ask(transport, "huggingface.api", address, _HUB)
+            if not isinstance(answer, Answer):
+                return answer
+            if answer.status != 200:
+                return refusal(answer, _HUB)
+            found = parse_list(answer.body)
+            if found is None:
+                return Offline(_HUB, _NONSENSE)
+            return Ok(page([_trimmed(one) for one in objects(found)], cursor_in(answer.headers.get("link", ""))), now())
+
+        return answered(f"{address}#page", _HUB, fetch, FRESH_S)
+
+    said = paged(ask_page, limit, _HUB, transport.say)
     if not isinstance(said, Ok):
         return said
-    hits = [_hit(transport, one) for one in said.value if re.fullmatch(r"[\w.-]+/[\w.-]+", one["id"], re.ASCII)]
+    hits = [_hit(transport, one) for one in said.value if _can_be_named(one["id"])]
     return Ok(hits, said.at, said.stale)
 
 
@@ -175,6 +184,13 @@ def kind(said: Mapping[str, Any]) -> StoredKind | None:
         return "checkpoint"
     tagged = next((of for tag, of in KIND_TAGS.items() if tag in said["tags"]), None)
     return tagged or ("lora" if "pytorch_lora_weights.safetensors" in names else None)
+
+
+def _can_be_named(repository: str) -> bool:
+    try:
+        return parse(f"hf:{repository}").repository == repository
+    except ModelError:
+        return False
 
 
 def _api(transport: Transport) -> str:

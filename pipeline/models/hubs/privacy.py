@@ -26,6 +26,8 @@ _HERE = "which model somebody at this address wants"
 class RequestForm:
     """A kind of request. In `path` a name in <> stands for a value, and [] for what is not always there.
 
+    <repository> is `organisation/name`, or the name alone of those that have no owner.
+
     `leads_on`: the answer sends on to where the hub's files lie, and the same is asked for there.
     """
 
@@ -41,24 +43,25 @@ class RequestForm:
 FORMS = (
     RequestForm(
         "search", "models search, models download NAME", "huggingface.api",
-        "/api/models?search=<words>&sort=downloads&limit=<number>[&pipeline_tag=<tag>][&filter=<tag>]&expand=<field>",
+        "/api/models?search=<words>&sort=downloads&limit=<number>[&pipeline_tag=<tag>][&filter=<tag>]&expand=<field>"
+        "[&cursor=<page>]",
         "the words that are searched for, and the kind of model",
     ),
     RequestForm(
         "what a repository holds", "models show, models download, runs with auto_download", "huggingface.api",
-        "/api/models/<organisation>/<name>/revision/<revision>?blobs=true", _HERE,
+        "/api/models/<repository>/revision/<revision>?blobs=true", _HERE,
     ),
     RequestForm(
         "its card and small files", "models show, models download, runs with auto_download", "huggingface.file",
-        "/<organisation>/<name>/resolve/<commit>/<file>", _HERE, leads_on=True,
+        "/<repository>/resolve/<commit>/<file>", _HERE, leads_on=True,
     ),
     RequestForm(
         "its weights", "models download, runs with auto_download", "huggingface.file",
-        "/<organisation>/<name>/resolve/<commit>/<file>", _HERE, ANYTHING, leads_on=True,
+        "/<repository>/resolve/<commit>/<file>", _HERE, ANYTHING, leads_on=True,
     ),
     RequestForm(
         "search", "models search, models download NAME", "civitai.api",
-        "/api/v1/models?query=<words>&limit=<number>[&types=<kind>]",
+        "/api/v1/models?query=<words>&limit=<number>[&types=<kind>][&cursor=<page>]",
         "the words that are searched for, and the kind of model",
     ),
     RequestForm(

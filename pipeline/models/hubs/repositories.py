@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pipeline.models.hubs import huggingface
-from pipeline.models.hubs.asking import Answer, answered, ask
+from pipeline.models.hubs.asking import FRESH_S, Answer, answered, ask
 from pipeline.models.hubs.json_fields import parse_object, words
 from pipeline.models.hubs.remote_models import RemoteFile, RemoteModel
 from pipeline.models.hubs.repository_files import (
@@ -29,10 +29,13 @@ _MOST_INDEX_BYTES = 2**20
 _MOST_TAGS = 20
 
 
-def repository(transport: Transport, reference: Reference) -> Outcome[RemoteModel]:
-    """The model that a reference means; nothing large is fetched for the answer."""
+def repository(transport: Transport, reference: Reference, fresh_s: float = FRESH_S) -> Outcome[RemoteModel]:
+    """The model that a reference means; nothing large is fetched for the answer.
+
+    The hub is asked if what it said is older than `fresh_s` seconds.
+    """
     name, revision, what = reference.repository or "", reference.revision or "main", reference.text
-    said = huggingface.info(transport, name, revision)
+    said = huggingface.info(transport, name, revision, fresh_s)
     if not isinstance(said, Ok):
         return said
     if obstacle := huggingface.obstacle(transport, said.value, what):

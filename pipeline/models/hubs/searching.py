@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,34 +21,46 @@ from pipeline.models.registry.storing import key_of
 ASKED = 40
 """So many finds are asked of each hub; CivitAI sorts them by age, so that a well-known one may come late."""
 
-_Search = Callable[[Transport, str, StoredKind | None, int], Outcome[list[SearchHit]]]
-HUBS: tuple[tuple[str, _Search], ...] = (("Hugging Face", huggingface.search), ("CivitAI", civitai.search))
+Search = Callable[[Transport, str, StoredKind | None, int | None], Outcome[list[SearchHit]]]
+HUBS: tuple[tuple[str, Search], ...] = (("Hugging Face", huggingface.search), ("CivitAI", civitai.search))
 """In the order in which they are preferred: the first pins what it gives by a commit and needs no login for most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The finds of a search, the best first, and sentences on what is missing from it."""
+    """The finds of a search, the best first, and sentences on what is missing from it.
+
+    `reached`: some hub could be asked now, or its answer was younger than an hour.
+    """
 
     hits: tuple[SearchHit, ...]
     notes: tuple[str, ...] = ()
+    reached: bool = True
 
 
 def search(
-    query: str, registry: Registry, transport: Transport, *, kind: StoredKind | None = None, limit: int | None = 20
+    query: str,
+    registry: Registry,
+    transport: Transport,
+    *,
+    kind: StoredKind | None = None,
+    limit: int | None = 20,
+    asked: int | None = ASKED,
 ) -> Found:
     """Models with these words. Those here come first, then what can be had, then what cannot, marked with the reason.
 
-    Sent to the hubs are the words and the kind. A hub that cannot be asked is noted, never raised. Raises
-    `RegistryError`.
+    Sent to the hubs are the words and the kind; `asked` is the number of finds that is asked of each, None for all. A
+    hub that cannot be asked is noted, never raised. Raises `RegistryError`.
     """
     words = plain(query, 100)
     local = here(words, registry, kind)
     fetched = {hit.reference.partition("@")[0] for hit in local}
     notes: list[str] = []
     remote: list[SearchHit] = []
+    reached = not words
     if words:
-        for said in _ask_hubs(transport, words, kind):
+        for said in _ask_hubs(transport, words, kind, asked):
+            reached |= said.kind != "offline" and not (isinstance(said, Ok) and said.stale)
             if isinstance(said, Ok):
                 remote += [
                     hit for hit in said.value if hit.reference not in fetched and hit.kind in (None, kind or hit.kind)
@@ -56,7 +69,7 @@ def search(
             else:
                 notes.append(said.say())
     remote.sort(key=lambda hit: _rank(hit, words))
-    return Found((*local, *remote)[:limit], tuple(dict.fromkeys(notes)))
+    return Found((*local, *remote)[:limit], tuple(dict.fromkeys(notes)), reached)
 
 
 def here(query: str, registry: Registry, kind: StoredKind | None = None) -> list[SearchHit]:
@@ -64,10 +77,30 @@ def here(query: str, registry: Registry, kind: StoredKind | None = None) -> list
     return [_local_hit(model) for model in search_local(registry, query) if kind in (None, model.kind)]
 
 
-def _ask_hubs(transport: Transport, words: str, kind: StoredKind | None) -> list[Outcome[list[SearchHit]]]:
+def ask_hub(
+    ask: Search, transport: Transport, words: str, kind: StoredKind | None, asked: int | None = ASKED
+) -> Outcome[list[SearchHit]]:
+    """The finds of one hub for the words as they are written and, where they hang together, for them apart as well.
+
+    Hubs compare words as they stand, and do not find "Ink Wash" by `ink-wash`.
+    """
+    said = ask(transport, words, kind, asked)
+    apart = " ".join(re.split(r"[\s_-]+", words)).strip()
+    if not isinstance(said, Ok) or apart in ("", words):
+        return said
+    more = ask(transport, apart, kind, asked)
+    if not isinstance(more, Ok):
+        return said
+    hits = {hit.reference: hit for hit in (*said.value, *more.value)}
+    return Ok([*hits.values()], said.at, said.stale or more.stale)
+
+
+def _ask_hubs(
+    transport: Transport, words: str, kind: StoredKind | None, asked: int | None
+) -> list[Outcome[list[SearchHit]]]:
     """The answers of all hubs, which are asked at the same time, in the order of `HUBS`."""
-    asked = [begun(partial(ask, transport, words, kind, ASKED)) for _, ask in HUBS]
-    return [answer.result() for answer in asked]
+    answers = [begun(partial(ask_hub, ask, transport, words, kind, asked)) for _, ask in HUBS]
+    return [answer.result() for answer in answers]
 
 
 def _rank(hit: SearchHit, words: str) -> tuple[bool, int, bool, int]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from pipeline.models.registry.names import fault_of_name
 from pipeline.models.registry.records import state_of
 
-_FOLDER = re.compile(r"models--([A-Za-z0-9][\w.-]*?)--([A-Za-z0-9][\w.-]*)", re.ASCII)
+_FOLDER = re.compile(r"models--(?:([A-Za-z0-9][\w.-]*?)--)?([A-Za-z0-9][\w.-]*)", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _BRANCH = re.compile(r"[A-Za-z0-9][\w.+-]{0,99}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -60,7 +60,8 @@ def cached_repository(path: Path) -> CachedRepository | None:
             inside = "/".join(parts[place + 3 :])
             if inside and fault_of_name(inside):
                 return None
-            return CachedRepository(Path(*parts[: place + 1]), f"{known[1]}/{known[2]}", parts[place + 2], inside)
+            name = f"{known[1]}/{known[2]}" if known[1] else known[2]  # the oldest have no owner
+            return CachedRepository(Path(*parts[: place + 1]), name, parts[place + 2], inside)
     return None
 
 

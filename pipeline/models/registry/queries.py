@@ -13,7 +13,7 @@ from pipeline.models.references import Reference, parse
 from pipeline.models.registry.database import Registry
 from pipeline.models.registry.leftovers import leftovers
 from pipeline.models.registry.records import Source, StoredFile, StoredKind, StoredModel
-from pipeline.models.registry.storing import MODEL_COLUMNS, file_of, key_of, model_of
+from pipeline.models.registry.storing import MODEL_COLUMNS, file_of, key_of, model_of, repository_of
 from pipeline.models.weights_header import WEIGHTS
 
 Sort = Literal["name", "bytes", "last_used", "added_at", "kind", "family"]
@@ -93,8 +93,8 @@ def find(registry: Registry, reference: str | Reference) -> list[StoredModel]:
 
     A hub's reference, a hash or a path means one model at most: of several copies a fetched one, of several commits the
     branch that was asked for, else the newest. A name means the model that is called so, else the only one whose name
-    begins so; where several are, all are returned, and it is ambiguous. Raises `RegistryError`, and `ModelError` for
-    what is no reference.
+    begins so, of several commits likewise; where several are, all are returned, and it is ambiguous. Raises
+    `RegistryError`, and `ModelError` for what is no reference.
     """
     parsed = parse(reference) if isinstance(reference, str) else reference
     match parsed.scheme:
@@ -179,10 +179,17 @@ def _of_repository(registry: Registry, reference: Reference) -> list[StoredModel
     only = next(iter(files)) if len(files) == 1 else ""
     wanted = only if reference.file is None else reference.file
     exact = [model for model in found if _inside(model) == wanted]
-    if not exact:
-        return []
-    fetched = _fetched(registry, exact)
-    return [max(exact, key=lambda model: ("main" in model.branches, model.id in fetched, model.added_at, model.id))]
+    return _newest(registry, exact)
+
+
+def _newest(registry: Registry, models: Sequence[StoredModel]) -> list[StoredModel]:
+    """Of each part of a repository, of which several commits are here, the one that is meant without a revision."""
+    fetched = _fetched(registry, models)
+    best: dict[tuple[str, str], StoredModel] = {}
+    for model in sorted(models, key=lambda one: ("main" in one.branches, one.id in fetched, one.added_at, one.id)):
+        is_commit = model.source == "huggingface"
+        best[(repository_of(model.reference), _inside(model)) if is_commit else ("", str(model.id))] = model
+    return [model for model in models if model in best.values()]
 
 
 def _inside(model: StoredModel) -> str:
@@ -197,13 +204,14 @@ _SHORTEST_COMMIT = 7
 def _called(registry: Registry, name: str) -> list[StoredModel]:
     bare = name[: -len(PurePosixPath(name).suffix)] if PurePosixPath(name).suffix.lower() in WEIGHTS else name
     key = key_of(bare)
-    if exact := _models(registry, "name_key = ? ORDER BY id", [key]):
+    if exact := _newest(registry, _models(registry, "name_key = ? ORDER BY id", [key])):
         return exact
     if "/" in name:
         with suppress(ModelError):  # not the form of a repository
             if repository := _of_repository(registry, parse(f"hf:{name}")):
                 return repository
-    return _models(registry, "name_key >= ? AND name_key < ? ORDER BY name_key, id", [key, f"{key}\U0010ffff"])
+    begin_so = "name_key >= ? AND name_key < ? ORDER BY name_key, id"
+    return _newest(registry, _models(registry, begin_so, [key, f"{key}\U0010ffff"]))
 
 
 def _best(registry: Registry, condition: str, values: Sequence[Any] = (), order: str = "1") -> list[StoredModel]:

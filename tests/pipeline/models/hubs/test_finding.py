@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,12 +11,20 @@ import pytest
 from hub_civitai import Version
 from hub_huggingface import Repository
 from hub_protocols import Samples
-from hub_server import HubServer
+from hub_server import HubServer, Reply, Request, instead, json_reply, redirect
 
 from pipeline.errors import ModelError
-from pipeline.models.hubs.finding import DownloadPlan, ensure_downloaded, find_or_download, plan_download, search
+from pipeline.models.hubs.finding import (
+    DownloadPlan,
+    ensure_downloaded,
+    find_or_download,
+    plan_by_name,
+    plan_download,
+    search,
+)
 from pipeline.models.hubs.results import NotFound, Ok
 from pipeline.models.hubs.transport import Transport
+from pipeline.models.references import resolve
 from pipeline.models.registry.database import Registry
 
 NOBODY = "http://127.0.0.1:9"
@@ -162,3 +172,73 @@ def test_without_a_network_everything_answers_with_what_is_here(
     with pytest.raises(ModelError, match=r"hf:org/ink: .*the connection failed"):
         ensure_downloaded("hf:org/ink", registry, alone)
     assert waits == [], "nobody waits for a hub that is not there"
+
+
+@pytest.mark.parametrize("named", ["hf:org/ink", "ink", "hf:org/ink@main"])
+def test_refresh_asks_for_the_newest_commit_of_what_is_here(
+    named: str, samples: Samples, weights: bytes, registry: Registry, hub: HubServer, transport: Transport
+) -> None:
+    repository = Repository("org/ink", {"ink.safetensors": weights}, tags=("lora",))
+    samples.repositories.append(repository)
+    first = find_or_download("hf:org/ink", registry, transport)
+    end = 8 + struct.unpack("<Q", weights[:8])[0]
+    header = json.dumps(json.loads(weights[8:end]) | {"__metadata__": {"remark": "newer"}}).encode()
+    newer = struct.pack("<Q", len(header)) + header + weights[end:]
+    commit = repository.replace({"ink.safetensors": newer})
+    asked = len(hub.requests)
+    assert find_or_download(named, registry, transport).path == first.path and len(hub.requests) == asked
+    planned = plan_by_name(named, transport, refresh=True)
+    assert planned.plan and planned.plan.model.revision == commit
+    second = find_or_download(named, registry, transport, refresh=True)
+    assert second.reference == f"hf:org/ink@{commit}/ink.safetensors" and second.path.read_bytes() == newer
+    assert resolve("hf:org/ink", "lora") == second.path, "from now on this is main"
+    assert resolve(first.reference, "lora") == first.path
+    again = find_or_download(named, registry, transport, refresh=True)
+    assert (again.path, again.reference) == (second.path, second.reference)
+
+
+def test_refresh_says_what_it_cannot_ask_for(
+    samples: Samples, ink: Version, weights: bytes, scanned: Path, registry: Registry, hub: HubServer,
+    transport: Transport,
+) -> None:  # fmt: skip
+    samples.repositories.append(Repository("org/lines", {"lines.safetensors": weights}, tags=("lora",)))
+    here = find_or_download("hf:org/lines", registry, transport)
+    find_or_download("civitai:102", registry, transport)
+    for named, said in (
+        (here.reference, "is a commit, which stays as it is"),
+        ("civitai:102", "only what was fetched from Hugging Face is asked for anew"),
+        ("house-style", "only what was fetched from Hugging Face is asked for anew"),
+    ):
+        with pytest.raises(ModelError, match=said):
+            find_or_download(named, registry, transport, refresh=True)
+    hub.fault(".*", instead(json_reply({}, 503)))
+    with pytest.raises(ModelError, match="the hub could not be asked now"):
+        find_or_download("hf:org/lines", registry, transport, refresh=True)
+
+
+def test_a_repository_without_owner_can_be_named(
+    samples: Samples, weights: bytes, registry: Registry, hub: HubServer, transport: Transport
+) -> None:
+    """As the public hub has them: they are now somebody's, and the old name leads there."""
+    samples.repositories.append(Repository("somebody/old-ink", {"ink.safetensors": weights}, tags=("lora",)))
+
+    def moved(request: Request) -> Reply:
+        return redirect(request.target.replace("/old-ink", "/somebody/old-ink"), 307)
+
+    hub.route("GET", "(/api/models)?/old-ink/.*", moved)
+    commit = samples.repositories[0].commit
+    found = find_or_download("hf:old-ink", registry, transport)
+    assert found.reference == f"hf:old-ink@{commit}/ink.safetensors"
+    for named in ("hf:old-ink", "hf:old-ink@main", f"hf:old-ink@{commit}/ink.safetensors", "old-ink"):
+        assert find_or_download(named, registry, transport).path == found.path
+
+
+def test_of_one_content_under_two_references_the_one_that_was_named_is_said(
+    samples: Samples, ink: Version, weights: bytes, registry: Registry, transport: Transport
+) -> None:
+    samples.repositories.append(Repository("org/lines", {"lines.safetensors": weights}, tags=("lora",)))
+    on_hugging_face = f"hf:org/lines@{samples.repositories[0].commit}/lines.safetensors"
+    for _ in range(2):  # fetched, then here
+        assert find_or_download("hf:org/lines", registry, transport).reference == on_hugging_face
+        assert find_or_download("civitai:102", registry, transport).reference == "civitai:102"
+        assert find_or_download("civitai:12", registry, transport).reference == "civitai:102"

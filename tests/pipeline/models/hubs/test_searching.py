@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from hub_civitai import File, Model, Version
+from hub_civitai import File, Model, Version, described_model
 from hub_huggingface import Repository
 from hub_protocols import PICKLE, Samples
-from hub_server import HubServer, instead, json_reply
+from hub_server import HubServer, Reply, instead, json_reply
 
-from pipeline.models.hubs import huggingface
-from pipeline.models.hubs.finding import ensure_downloaded, search
+from pipeline.models.hubs import civitai, huggingface
+from pipeline.models.hubs.finding import ensure_downloaded, find_or_download, search
 from pipeline.models.hubs.results import Gated, Ok, Refused
+from pipeline.models.hubs.searching import ASKED
 from pipeline.models.hubs.transport import Transport
 from pipeline.models.registry.database import Registry
 
@@ -90,7 +91,71 @@ def test_a_search_for_a_kind_filters_by_its_tag(samples: Samples, hub: HubServer
 
 
 def test_a_search_answered_with_nonsense_finds_nothing_bad(hub: HubServer, transport: Transport) -> None:
-    strange = [None, 3, {"id": "../../x"}, {"id": 7}, {"id": "no-slash"}, {"id": "a/b", "siblings": "x", "tags": 3}]
+    strange = [
+        None,
+        3,
+        {"id": "../../x"},
+        {"id": 7},
+        {"id": "a b"},
+        {"id": "a/b/c"},
+        {"id": "a/b", "siblings": "x", "tags": 3},
+    ]
     hub.fault("/api/models", instead(json_reply(strange)))
     said = huggingface.search(transport, "x", None, 20)
     assert isinstance(said, Ok) and [hit.reference for hit in said.value] == ["hf:a/b"]
+
+
+def test_words_that_hang_together_are_sent_apart_as_well(
+    samples: Samples, weights: bytes, registry: Registry, hub: HubServer, transport: Transport
+) -> None:
+    version = Version(7, [File(7, weights)], name="v2")
+    samples.models.append(Model(7, "Harbour Lights", [version], type="LORA"))
+    for written in ("harbour-lights", "harbour_lights", "Harbour lights"):
+        assert [hit.reference for hit in search(written, registry, transport).hits] == ["civitai:7"]
+        assert find_or_download(written, registry, transport).reference == "civitai:7"
+    asked = [request.query["query"][0] for request in hub.requests if request.path == "/api/v1/models"]
+    assert asked == ["harbour-lights", "harbour lights", "harbour_lights", "Harbour lights"]
+
+
+def test_all_pages_of_both_hubs_are_fetched_where_all_is_asked_for(
+    samples: Samples, weights: bytes, registry: Registry, hub: HubServer, transport: Transport
+) -> None:
+    """The link to Hugging Face's next page names its own address, and a mirror has another: it is not followed."""
+    for number in range(1, 251):
+        samples.repositories.append(Repository(f"org/style-{number}", {"a.safetensors": weights}))
+        samples.models.append(Model(number, f"Style {number}", [Version(number, [File(number, weights)])], "LORA"))
+    assert len({hit.reference for hit in search("style", registry, transport, limit=None, asked=None).hits}) == 500
+    pages = [request.query.get("cursor") for request in hub.requests]
+    assert sorted(pages, key=str) == [None, None, ["100"], ["100"], ["200"], ["200"]]
+    assert len(search("style", registry, transport, limit=None, asked=120).hits) == 240
+    assert len(search("style", registry, transport, limit=None).hits) == 2 * ASKED
+
+
+def test_pages_without_end_are_cut_and_that_is_said(
+    samples: Samples, weights: bytes, hub: HubServer, connect: Callable[..., Transport]
+) -> None:
+    told: list[str] = []
+    one = [{"id": "org/style", "siblings": [{"rfilename": "a.safetensors"}]}]
+    endless = json_reply(one).with_headers(Link='<https://huggingface.co/api/models?cursor=again>; rel="next"')
+    hub.route("GET", "/api/models", lambda request: endless)
+    transport = connect(hub.url)
+    transport.say = told.append
+    assert isinstance(huggingface.search(transport, "style", None, None), Ok)
+    assert len(hub.requests) == 2, "a page that was asked for is not asked for again"
+    assert told == ["Hugging Face: has more than 20; more words narrow it down"]
+
+
+def test_a_page_that_fails_leaves_those_before_it(
+    samples: Samples, weights: bytes, registry: Registry, hub: HubServer, transport: Transport
+) -> None:
+    samples.models += [
+        Model(number, f"Style {number}", [Version(number, [File(number, weights)])], "LORA") for number in range(1, 151)
+    ]
+    found = hub.requests
+    hub.route("GET", "/api/v1/models", lambda request: json_reply({}, 400) if "cursor" in request.query else page())
+
+    def page() -> Reply:
+        return json_reply({"items": [described_model(one) for one in samples.models], "metadata": {"nextCursor": "x"}})
+
+    said = civitai.search(transport, "style", None, None)
+    assert isinstance(said, Ok) and len(said.value) == 150 and len(found) == 2
