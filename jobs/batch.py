@@ -30,6 +30,7 @@ from jobs.refused import MAX_TOLD, record_refused, refused_lines, refused_prompt
 from jobs.report import disk_warning, plan_as_json, print_plan, print_result, reader_may_leave, write_run_report
 from jobs.runner import STOPPED_ON_ERROR, Result, Runner
 from jobs.suitability import notes, too_small, unsuitable
+from jobs.terminal import complain, print_line
 from jobs.validation import Batch, validate
 from jobs.what_fits import on_a_card
 from pipeline.errors import ConfigError, DarkroomError, LeakFound, RunStopped
@@ -107,7 +108,7 @@ def _tell(error: Exception, verbose: bool, code: int) -> int:
     if verbose:
         # Without the message, which follows as everybody else sees it.
         print("".join(traceback.format_exception(error)).removesuffix(f": {error}\n"), file=sys.stderr)
-    print(error, file=sys.stderr)
+    complain(str(error))
     return code
 
 
@@ -144,7 +145,7 @@ def run(batch: Batch, workers: WorkerProcesses | None = None) -> int:
         return EXIT_OK
     if not config.quiet:
         for warning in filter(None, (disk_warning(plan, output_dir), *too_small(plan))):
-            print(warning, file=sys.stderr)
+            complain(warning)
     started = datetime.now(UTC)
     run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
     result = Result()
@@ -166,7 +167,7 @@ def run(batch: Batch, workers: WorkerProcesses | None = None) -> int:
         with reader_may_leave():
             print_result(plan, result, output_dir)
     elif result.stopped:
-        print(result.stopped, file=sys.stderr)
+        complain(result.stopped)
     return code
 
 
@@ -179,13 +180,13 @@ def _refuse(plan: Plan, config: BatchConfig, output_dir: Path, run_id: str, resu
         result.stopped = STOPPED_ON_ERROR
     if not config.quiet:
         for line in refused_lines(plan):
-            print(line, file=sys.stderr)
+            complain(line)
 
 
 def print_lines(lines: Iterable[str]) -> None:
     """Each on a line of its own."""
     for line in lines:
-        print(line)
+        print_line(line)
 
 
 def _worker_settings(batch: Batch, output_dir: Path, run_id: str, known_parts: frozenset[str]) -> WorkerSettings:

@@ -5,7 +5,6 @@ Each command imports what it needs, so that `darkroom --help` and `darkroom sear
 
 from __future__ import annotations
 
-import sys
 import traceback
 from dataclasses import dataclass
 from typing import Annotated, NoReturn
@@ -14,6 +13,7 @@ import typer
 
 from jobs import images_cli, machine_cli, manifest_cli, models_cli
 from jobs.program import VERSION_LINE, leave
+from jobs.terminal import complain
 from pipeline.errors import ConfigError, DarkroomError
 
 EXIT_BAD_INPUT = 2
@@ -63,7 +63,7 @@ def main() -> int:
             traceback.print_exc()
         else:
             for line in error.faults if isinstance(error, ConfigError) else (str(error),):
-                print(f"darkroom: {line}", file=sys.stderr)
+                complain(f"darkroom: {line}")
         return EXIT_BAD_INPUT
     return 0
 

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.terminal import json_text, one_line
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -19,16 +21,9 @@ if TYPE_CHECKING:
 _FREE_TEXTS = frozenset({"prompt", "negative_prompt", "prompt_template", "tags", "error_message", "record_json"})
 
 
-def printable(text: str) -> str:
-    """Text safe to show on a terminal: what could move the cursor or reverse the line becomes U+FFFD."""
-    if text.isprintable():  # a hundred times faster, and nearly always so
-        return text
-    return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
-
-
 def as_json(rows: Sequence[Found]) -> str:
     """A JSON array of objects; times in RFC 3339, never NaN or Infinity."""
-    return json.dumps([_jsonable(row) for row in rows], ensure_ascii=False, allow_nan=False, indent=1)
+    return json_text([_jsonable(row) for row in rows])
 
 
 def as_csv(columns: Sequence[str], rows: Sequence[Found]) -> str:
@@ -72,7 +67,7 @@ def _cell(value: Any) -> str:
         return f"{value:g}"
     if isinstance(value, list):
         return ", ".join(_cell(item) for item in value)
-    return printable(str(value)).replace("\n", " ")
+    return one_line(str(value).replace("\n", " "))
 
 
 def _jsonable(row: Found) -> dict[str, Any]:

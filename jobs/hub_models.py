@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from jobs.found_formats import printable
 from jobs.terminal import aligned, size_text
 from pipeline.models.families import FAMILIES
 from pipeline.models.hubs.cards import Card
@@ -41,7 +40,7 @@ def hits_table(hits: Sequence[SearchHit]) -> list[str]:
         kind = hit.obstacle.kind if hit.obstacle else None
         obstacle = _OBSTACLES.get(kind, kind) if kind else ""
         rows.append((hit.name, hit.kind or "", hit.family or "", size, where, hit.reference, obstacle))
-    return [printable(line) for line in aligned(rows, _SIZE)]
+    return aligned(rows, _SIZE)
 
 
 def hit_row(hit: SearchHit) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.terminal import Json, OutputDir, print_json, print_line, print_lines, print_table
+from jobs.terminal import Json, OutputDir, one_line, print_json, print_line, print_lines, print_table
 
 app = typer.Typer()
 
@@ -72,7 +72,7 @@ def search(
             print_line(found_formats.as_csv(chosen, rows))
         case Format.PATHS:
             for path in found_formats.as_paths(output_dir, rows):
-                print_line(path)
+                print_line(one_line(path))
         case Format.TABLE if rows:
             print_table(found_formats.as_table(chosen, rows))
             if cut and len(rows) == TABLE_LIMIT:

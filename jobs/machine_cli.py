@@ -27,7 +27,6 @@ def inspect(
         darkroom inspect style.safetensors --hash
     """
     from jobs import inspect as inspecting
-    from jobs.found_formats import printable
 
     found = inspecting.inspect(weights)
     hashes = inspecting.hashes(found) if with_hash else {}
@@ -40,9 +39,9 @@ def inspect(
     if "tensors_sha256" in hashes:
         lines.append(("AutoV3", hashes["tensors_sha256"][: inspecting.AUTOV3_DIGITS]))
     for name, value in lines:
-        print_line(f"{name + ':':<17}{printable(value)}")
+        print_line(f"{name + ':':<17}{value}")
     for line in inspecting.component_lines(found.components):
-        print_line(printable(line))
+        print_line(line)
 
 
 @app.command()

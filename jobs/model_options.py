@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.images_cli import TABLE_LIMIT, Format
-from jobs.terminal import print_line
+from jobs.terminal import complain, one_line, print_line
 
 
 class Kind(StrEnum):
@@ -63,14 +63,14 @@ def print_found(
             print_line(found_formats.as_csv(columns, rows))
         case Format.PATHS:
             for path in paths:
-                print_line(str(path))
+                print_line(one_line(str(path)))
         case Format.TABLE if rows:
             for line in table:
                 print_line(line)
             if limit is None and len(rows) == TABLE_LIMIT:
-                typer.echo(f"the first {TABLE_LIMIT}; --limit 0 shows all", err=True)
+                complain(f"the first {TABLE_LIMIT}; --limit 0 shows all")
     if not rows and format in (Format.TABLE, Format.PATHS):
-        typer.echo("nothing found; darkroom models scan FOLDER takes models in", err=True)
+        complain("nothing found; darkroom models scan FOLDER takes models in")
 
 
 def words_and_settings(arguments: Sequence[str]) -> tuple[str, list[str]]:

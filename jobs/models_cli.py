@@ -13,7 +13,7 @@ from jobs import models_hub_cli, models_upkeep_cli
 from jobs.hubs import transport_of_this_machine
 from jobs.images_cli import Format
 from jobs.model_options import Formatted, Limit, OfKind, Settings, most_of, print_found
-from jobs.terminal import Json, print_json, print_line, print_lines
+from jobs.terminal import Json, complain, print_json, print_line, print_lines
 
 if TYPE_CHECKING:
     from pipeline.models.registry.records import StoredModel
@@ -78,7 +78,7 @@ def list_(
         left = leftovers(registry) if format is Format.TABLE else []
     _print(models, format, limit)
     if left:
-        typer.echo(f"left over: {left_over_text(len(left), sum(one.bytes for one in left))}", err=True)
+        complain(f"left over: {left_over_text(len(left), sum(one.bytes for one in left))}")
 
 
 @app.command()
@@ -124,11 +124,11 @@ def identify(
         print_line("on CivitAI:")
         print_lines(card_lines(known))
     elif said:
-        typer.echo(f"CivitAI: {said.say()}", err=True)
+        complain(f"CivitAI: {said.say()}")
     if not any(groups.values()):
-        typer.echo("no known model has this content", err=True)
+        complain("no known model has this content")
     if ask_civitai and said is None:
-        typer.echo("it is known here, so CivitAI was not asked", err=True)
+        complain("it is known here, so CivitAI was not asked")
 
 
 @app.command()

@@ -13,7 +13,7 @@ import typer
 from jobs.hubs import settings_of_this_machine, transport_of_this_machine
 from jobs.images_cli import Format
 from jobs.model_options import Formatted, Limit, Named, OfKind, Settings, most_of, print_found, words_and_settings
-from jobs.terminal import Json, print_json, print_line, print_lines
+from jobs.terminal import Json, complain, one_line, print_json, print_line, print_lines
 from pipeline.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def search(
             hits, notes, reached = list(found.hits), found.notes, found.reached
     _print_hits(hits, format, limit)
     for note in notes:
-        typer.echo(note, err=True)
+        complain(note)
     if not reached:
         from jobs.batch import EXIT_STOPPED
 
@@ -89,7 +89,6 @@ def show(name: Named, settings: Settings = None, local: Local = False, as_json: 
 
         darkroom models show civitai:102
     """
-    from jobs.found_formats import printable
     from jobs.hub_models import card_lines, card_row, text_lines
     from jobs.stored_models import as_lines, as_row, file_row, one_model
     from pipeline.models.hubs.cards import card, card_of, kept_card
@@ -113,7 +112,7 @@ def show(name: Named, settings: Settings = None, local: Local = False, as_json: 
             raise ModelError(said.say())
         found = said.value
         if said.stale:
-            typer.echo(said.say(), err=True)
+            complain(said.say())
     if as_json:
         about = as_row(model) if model else {"path": None}
         print_json(about | {"files": [file_row(file) for file in files], "card": card_row(found) if found else None})
@@ -121,10 +120,10 @@ def show(name: Named, settings: Settings = None, local: Local = False, as_json: 
     lines = as_lines(model, files) if model else []
     print_lines([*lines, *(line for line in card_lines(found) if line not in lines)] if found else lines)
     for line in text_lines(found) if found else []:
-        print_line(printable(line))
+        print_line(line)
     if not model and found:
         way_out = found.obstacle.say() if found.obstacle else f"darkroom models download {found.reference}"
-        typer.echo(f"not on this machine; {way_out}", err=True)
+        complain(f"not on this machine; {way_out}")
 
 
 @app.command()
@@ -172,7 +171,7 @@ def download(
     except KeyboardInterrupt:
         from jobs.batch import EXIT_STOPPED
 
-        typer.echo("darkroom: stopped; what has come is kept, and the same command goes on from there", err=True)
+        complain("darkroom: stopped; what has come is kept, and the same command goes on from there")
         raise typer.Exit(EXIT_STOPPED) from None
     if as_json:
         print_json(
@@ -180,7 +179,9 @@ def download(
             | {"tried": attempt_rows(fetched.tried)}
         )
         return
-    print_lines([*attempt_lines(fetched.tried), ("reference", fetched.reference), ("path", str(fetched.path))])
+    print_lines(
+        [*attempt_lines(fetched.tried), ("reference", fetched.reference), ("path", one_line(str(fetched.path)))]
+    )
 
 
 @app.command()

@@ -9,7 +9,7 @@ import typer
 
 from jobs.manifest_cli import EXIT_FAULTS_FOUND
 from jobs.model_options import Named
-from jobs.terminal import Json, print_json, print_line, size_text
+from jobs.terminal import Json, one_line, print_json, print_line, size_text
 from pipeline.errors import ModelError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def scan(
         print_json({**counts, "refused": [{"path": str(path), "why": why} for path, why in report.refused]})
         return
     for path, why in report.refused:
-        print_line(f"refused: {path}: {why.removeprefix(f'{path.name}: ')}")
+        print_line(one_line(f"refused: {path}: {why.removeprefix(f'{path.name}: ')}"))
     print_line(
         f"{report.found} models: {report.added} new, {report.changed} changed, {report.unchanged} as before; "
         f"{report.gone} gone, {len(report.refused)} refused"
@@ -81,7 +81,7 @@ def verify(
         print_json({"sound": not faults, "files": entries})
     else:
         for one in faults:
-            print_line(f"{one.state}: {one.model.name}: {one.file.path}")
+            print_line(one_line(f"{one.state}: {one.model.name}: {one.file.path}"))
         noted = sum(one.state == "noted" for one in checked)
         print_line(f"{len(checked)} files: {len(faults)} missing or changed, {noted} hashed for the first time")
     raise typer.Exit(EXIT_FAULTS_FOUND if faults else 0)

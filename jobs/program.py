@@ -37,7 +37,9 @@ def program(arguments: list[str], conf: Path, compose: Compose) -> int:
     try:
         return _compose_and_run(arguments, conf, compose, workers)
     except DarkroomError as error:
-        print(error, file=sys.stderr)
+        from jobs.terminal import complain
+
+        complain(str(error))
         return 2
     finally:
         if workers is not None:

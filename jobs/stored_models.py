@@ -7,8 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from jobs.found_formats import printable
-from jobs.terminal import aligned, size_text
+from jobs.terminal import aligned, one_line, size_text
 from pipeline.errors import ConfigError, ModelError
 from pipeline.models.families import FAMILIES
 from pipeline.models.registry.database import Registry
@@ -48,7 +47,7 @@ def as_table(models: Sequence[StoredModel]) -> list[str]:
     for model in models:
         size = size_text(model.bytes)
         rows.append((model.name, model.kind, model.family or "", model.precision or "", size, model.reference))
-    return [printable(line) for line in aligned(rows, _SIZE)]
+    return aligned(rows, _SIZE)
 
 
 def as_row(model: StoredModel) -> dict[str, Any]:
@@ -75,7 +74,7 @@ def as_lines(model: StoredModel, files: Sequence[StoredFile]) -> list[tuple[str,
         "licence": model.licence,
         "source": model.source,
         "reference": model.reference if model.reference != str(model.path) else None,
-        "path": str(model.path) + ("" if model.path.exists() else " (gone)"),
+        "path": one_line(str(model.path)) + ("" if model.path.exists() else " (gone)"),
         "size": f"{model.bytes:,} bytes ({size_text(model.bytes)})",
         "files": str(len(files)) if len(files) > 1 else None,
         "sha256": (files[0].sha256 or "not hashed yet") if len(files) == 1 else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
@@ -14,22 +15,47 @@ OutputDir = Annotated[Path, typer.Option("--output-dir", help="The folder with t
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+_DRIVING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufff9-\ufffb\ud800-\udfff]"
+)
+"""What moves a cursor, ends or reverses a line, or is no character: controls, directions of writing, surrogates."""
+
+
+def printable(text: str) -> str:
+    """Text safe to show on a terminal: what could drive it, but for tabs and line breaks, becomes U+FFFD."""
+    return text if text.isprintable() else _DRIVING.sub("\ufffd", text)  # nearly always so, and much faster
+
+
+def one_line(text: str) -> str:
+    """The same, where another line would be taken for another entry."""
+    return printable(text).replace("\n", "\ufffd")
+
+
+def json_text(value: Any) -> str:
+    """Any value of JSON over several lines, never NaN or Infinity; what could drive a terminal is escaped, not lost."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1)
+    return text if text.isprintable() else _DRIVING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def print_line(text: str) -> None:
-    """A line; what no text encoding has, half of a surrogate pair for instance, becomes a question mark."""
-    sys.stdout.write(text.encode("utf-8", "replace").decode("utf-8") + "\n")
+    """A line, or several; made `printable`, as all is that goes to standard output."""
+    sys.stdout.write(printable(text) + "\n")
+
+
+def complain(text: str) -> None:
+    """A line on standard error."""
+    sys.stderr.write(printable(text) + "\n")
 
 
 def print_lines(lines: Iterable[tuple[str, str]]) -> None:
     """Names and values, one below the other."""
-    from jobs.found_formats import printable
-
     for label, value in lines:
-        print_line(f"{label + ':':<17}{printable(value)}")
+        print_line(f"{label + ':':<17}{value}")
 
 
 def print_json(value: Any) -> None:
     """Any value of JSON, over several lines."""
-    print_line(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1))
+    print_line(json_text(value))
 
 
 def print_table(table: object) -> None:
@@ -52,7 +78,7 @@ def aligned(rows: Sequence[Sequence[str]], numeric: Container[int] = ()) -> list
             cell.rjust(width) if place in numeric else cell.ljust(width)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        lines.append("  ".join(cells).rstrip())
+        lines.append(one_line("  ".join(cells).rstrip()))
     return lines
 
 

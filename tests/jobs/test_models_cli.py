@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -221,6 +222,43 @@ def test_stats_count_by_kind_family_and_source(run: Run, mine: Path) -> None:
     assert said["models"] == 4 and said["by_kind"] == {"lora": 2, "checkpoint": 1, "embedding": 1}
     assert said["bytes"] == sum(one["bytes"] for one in listed(run)) and said["downloaded"] == 0
     assert "by source:       local 4" in run("stats")[1].splitlines()
+
+
+HOSTILE = "ink\r\u202egnp.\x1b[2J\nforged"
+"""In a file's name: back to the line's start, right to left, an empty screen, another line."""
+
+
+def drives(text: str) -> bool:
+    """Whether text does anything to a terminal but fill lines."""
+    return any(unicodedata.category(char) in ("Cc", "Cf", "Cs") and char != "\n" for char in text)
+
+
+@pytest.mark.parametrize("command", [["list"], ["search", "ink", "--local"]])
+def test_names_of_files_drive_no_terminal_and_json_has_them_as_they_are(
+    run: Run, tmp_path: Path, command: list[str]
+) -> None:
+    file = write_lora(tmp_path / "mine" / f"{HOSTILE}.safetensors")
+    assert run("scan", file.parent)[0] == 0
+    for format, lines in (("table", 2), ("csv", 2), ("paths", 1), ("json", None)):
+        code, out, _ = run(*command, "--format", format)
+        assert code == 0 and not drives(out), format
+        if format in ("table", "paths"):
+            assert len(out.splitlines()) == lines
+    (row,) = json.loads(out)
+    assert (row["path"], row["name"]) == (str(file), HOSTILE)
+    verified = run("verify", "--json")[1]
+    reference = f"sha256:{json.loads(verified)['files'][0]['sha256']}"
+    shown = run("show", reference, "--json")[1]
+    assert not drives(verified + shown) and json.loads(shown)["path"] == str(file)
+    assert values_of(run("show", reference)[1])["path"].endswith("forged.safetensors")
+    assert not drives(run("show", HOSTILE)[2])
+
+
+def test_refused_names_forge_no_lines(run: Run, tmp_path: Path) -> None:
+    (folder := tmp_path / "mine").mkdir()
+    (folder / f"{HOSTILE}.safetensors").write_text("<html>")
+    out = run("scan", folder)[1]
+    assert not drives(out) and len(out.splitlines()) == 2
 
 
 @pytest.mark.parametrize("repository", ["org/ink", "ink"])
