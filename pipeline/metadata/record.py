@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -91,18 +92,20 @@ class _Part(BaseModel):
 
     @field_validator("*")
     @classmethod
-    def _check_texts(cls, value: Any) -> Any:
-        if fault := _texts_fault(value):
+    def _check_inside(cls, value: Any) -> Any:
+        if fault := _fault_inside(value):
             raise ValueError(fault)
         return value
 
 
-def _texts_fault(value: Any) -> str | None:
-    """What is wrong with the first text that cannot be, in a value and all that it holds."""
+def _fault_inside(value: Any) -> str | None:
+    """What is wrong with the first text or number that cannot be, in a value and all that it holds."""
     if isinstance(value, str):
         return text_fault(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"must be a finite number, not {value}"
     inside = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return next(filter(None, map(_texts_fault, inside)), None)
+    return next(filter(None, map(_fault_inside, inside)), None)
 
 
 class Generator(_Part):
