@@ -2,14 +2,17 @@
 
 Packages are imported within functions: a worker's process imports this file too, and Ctrl-C may come at any time."""
 
-from __future__ import annotations
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until run() can answer, Ctrl-C ends this without a traceback
 
 import os
 import sys
 from copy import copy
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
 CONF = Path(__file__).resolve().parent / "conf"
 
@@ -28,15 +31,13 @@ def collect_configs() -> tuple[list[dict[str, Any]], list[Path]]:
     from jobs.trust import check_interpolations
     from pipeline.errors import ConfigError
 
-    configs: list[dict[str, Any]] = []
-    folders, faults = dict[Path, None](), dict[str, None]()
+    configs, folders, faults = list[dict[str, Any]](), dict[Path, None](), dict[str, None]()
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
     def collect(config: Any) -> None:
-        # Hydra would answer an exception with a traceback and its own exit code.
-        try:
-            check_interpolations(cast(dict[str, Any], OmegaConf.to_container(config, resolve=False)))
-            configs.append(cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True)))
+        try:  # Hydra would answer an exception with a traceback and its own exit code
+            check_interpolations(OmegaConf.to_container(config, resolve=False))  # type: ignore[arg-type]
+            configs.append(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
         except ConfigError as error:
             faults.update(dict.fromkeys(error.faults))
         except OmegaConfBaseException as error:
@@ -54,7 +55,7 @@ def collect_configs() -> tuple[list[dict[str, Any]], list[Path]]:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # raise what cannot be composed: we say it in one line
         try:
             collect()
-        except Exception as error:  # of many kinds, where a value is of a kind that Hydra does not expect
+        except Exception as error:  # of any kind, where Hydra meets a value that it does not expect
             raise ConfigError(explain(str(error))) from error
     if faults:
         raise ConfigError(list(faults))
@@ -64,6 +65,8 @@ def collect_configs() -> tuple[list[dict[str, Any]], list[Path]]:
 def run(arguments: list[str]) -> int:
     """The whole program; returns the exit code."""
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         from jobs.program import program
 
         return program(arguments, CONF, collect_configs)

@@ -27,7 +27,7 @@ from jobs.needs import Needed, NotHere
 from jobs.plan import Plan
 from jobs.progress import Progress
 from jobs.refused import MAX_TOLD, record_refused, refused_lines, refused_prompts
-from jobs.report import disk_warning, plan_as_json, print_plan, print_result, reader_may_leave, write_run_report
+from jobs.report import disk_warning, plan_as_json, print_plan, print_result, write_run_report
 from jobs.runner import STOPPED_ON_ERROR, Result, Runner
 from jobs.suitability import notes, too_small, unsuitable
 from jobs.terminal import complain, print_line
@@ -90,11 +90,10 @@ def _tell_missing(lacking: NotHere) -> int:
         found = _missing(lacking.needs, config)
     except DarkroomError as error:
         return _tell(error, config.verbose, EXIT_INPUT)
-    with reader_may_leave():
-        if config.dry_run == "json":
-            print(plan_as_json(None, [], values(found), verbose=config.verbose))
-        else:
-            print_lines([*lines(found), "the plan      is known once these are here"])
+    if config.dry_run == "json":
+        print(plan_as_json(None, [], values(found), verbose=config.verbose))
+    else:
+        print_lines([*lines(found), "the plan      is known once these are here"])
     return EXIT_OK
 
 
@@ -129,19 +128,17 @@ def run(batch: Batch, workers: WorkerProcesses | None = None) -> int:
     if config.dry_run:
         timings = measured_seconds(output_dir)
         missing = _missing(batch.missing, config)
-        with reader_may_leave():
-            if config.dry_run == "json":
-                print(plan_as_json(plan, timings, values(missing), verbose=config.verbose))
-            else:
-                print_plan(plan, timings, output_dir, verbose=config.verbose)
-                print_lines(refused_lines(plan))
-                print_lines(memory_lines(plan, f"on this machine ({batch.device.kind})"))
-                if batch.device.kind != "cuda" and (card := on_a_card(batch)):
-                    print_lines(
-                        memory_lines(Plan(batch.expansions, states, card), "on such a card (there is none here)")
-                    )
-                print_lines(notes(plan, batch.models))
-                print_lines(lines(missing))
+        if config.dry_run == "json":
+            print(plan_as_json(plan, timings, values(missing), verbose=config.verbose))
+        else:
+            print_plan(plan, timings, output_dir, verbose=config.verbose)
+            print_lines(refused_lines(plan))
+            print_lines(memory_lines(plan, f"on this machine ({batch.device.kind})"))
+            if batch.device.kind != "cuda" and (card := on_a_card(batch)):
+                print_lines(memory_lines(Plan(batch.expansions, states, card), "on such a card (there is none here)"))
+            print_lines(notes(plan, batch.models))
+            print_lines(lines(missing))
+        sys.stdout.flush()
         return EXIT_OK
     if not config.quiet:
         for warning in filter(None, (disk_warning(plan, output_dir), *too_small(plan))):
@@ -162,12 +159,19 @@ def run(batch: Batch, workers: WorkerProcesses | None = None) -> int:
         finally:
             progress.close()
     code = _exit_code(plan, result)
-    write_run_report(output_dir, run_id, batch.configs, plan, result, started, code)
-    if not config.quiet:
-        with reader_may_leave():
+    try:
+        write_run_report(output_dir, run_id, batch.configs, plan, result, started, code)
+        if not config.quiet:
             print_result(plan, result, output_dir)
-    elif result.stopped:
-        complain(result.stopped)
+            sys.stdout.flush()
+        elif result.stopped:
+            complain(result.stopped)
+    except SystemExit:  # nobody reads it; the code is that of the images
+        pass
+    except RunStopped as error:
+        complain(f"{error}; the report is in {output_dir / 'runs' / run_id}")
+    except KeyboardInterrupt:
+        complain(f"stopped while the report was written; {result.made:,} images were made, and all are kept")
     return code
 
 

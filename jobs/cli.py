@@ -13,10 +13,11 @@ import typer
 
 from jobs import images_cli, machine_cli, manifest_cli, models_cli
 from jobs.program import VERSION_LINE, leave
+from jobs.streams import lasting_streams
 from jobs.terminal import complain
-from pipeline.errors import ConfigError, DarkroomError
+from pipeline.errors import ConfigError, DarkroomError, RunStopped
 
-EXIT_BAD_INPUT = 2
+EXIT_BAD_INPUT, EXIT_STOPPED = 2, 4
 
 app = typer.Typer(
     name="darkroom",
@@ -55,9 +56,20 @@ def main() -> int:
     """Run the command line; returns the exit code. Errors meant for users are one line on standard error."""
     options = _Options()
     try:
+        with lasting_streams():
+            return _run(options)
+    except RunStopped as error:  # nothing can be printed
+        print(f"darkroom: {error}", file=sys.stderr)
+        return EXIT_STOPPED
+
+
+def _run(options: _Options) -> int:
+    try:
         app(obj=options)
     except SystemExit as exit:
         return exit.code if isinstance(exit.code, int) else EXIT_BAD_INPUT
+    except RunStopped:
+        raise
     except DarkroomError as error:
         if options.verbose:
             traceback.print_exc()

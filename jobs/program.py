@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from jobs.streams import lasting_streams
 from pipeline.errors import DarkroomError
 from pipeline.version import VERSION
 
@@ -26,21 +27,14 @@ Compose = Callable[[], tuple[list[dict[str, Any]], list[Path]]]
 
 def program(arguments: list[str], conf: Path, compose: Compose) -> int:
     """From the command line to the exit code; `compose` reads `sys.argv` and the options in `conf` with Hydra."""
-    if "--version" in arguments:
-        print(VERSION_LINE)
-        return 0
     in_main_thread = threading.current_thread() is threading.main_thread()
     # Until a run takes both signals over, they end it alike.
     before = signal.signal(signal.SIGTERM, _interrupt) if in_main_thread else None
     gc.disable()  # importing makes no garbage, and looking for it would take a third of the time
     workers = _prepared() if makes_images(arguments) else None
     try:
-        return _compose_and_run(arguments, conf, compose, workers)
-    except DarkroomError as error:
-        from jobs.terminal import complain
-
-        complain(str(error))
-        return 2
+        with lasting_streams():
+            return _compose_and_run(arguments, conf, compose, workers)
     finally:
         if workers is not None:
             workers.close()
@@ -72,9 +66,18 @@ def _compose_and_run(arguments: list[str], conf: Path, compose: Compose, workers
     from jobs.composition import known_overrides, user_folders
     from jobs.trust import check_trust
 
-    sys.argv[1:] = known_overrides(arguments)
-    check_trust([conf, *user_folders(sys.argv[1:])], conf / "config.yaml")
-    configs, folders = compose()
+    if "--version" in arguments:
+        print(VERSION_LINE)
+        return 0
+    try:
+        sys.argv[1:] = known_overrides(arguments)
+        check_trust([conf, *user_folders(sys.argv[1:])], conf / "config.yaml")
+        configs, folders = compose()
+    except DarkroomError as error:
+        from jobs.terminal import complain
+
+        complain(str(error))
+        return 2
     if not configs:
         return 0
     from jobs.batch import main  # not for --help and completion, which should be quick

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import islice
@@ -38,17 +35,6 @@ BYTES_PER_PIXEL = 1.6
 METADATA_BYTES = 12_000
 
 _PATH_KEYS = ("source", "vae", "config", "tiny_vae", "encoder", "image", "file", "dir")
-
-
-@contextmanager
-def reader_may_leave() -> Iterator[None]:
-    """Printing into `head` and the like: when the reader has seen enough, that is no error."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The interpreter flushes once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def estimate(plan: Plan, timings: Sequence[MeasuredSeconds]) -> tuple[float, int, int]:

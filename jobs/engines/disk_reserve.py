@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import os
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 RESERVE_BYTES = 2**20
 
@@ -12,16 +14,12 @@ class DiskReserve:
     """Takes space without leaving a file: it has no name, and is free again when released or when the process dies."""
 
     def __init__(self, output_dir: Path) -> None:
-        path = output_dir / f".reserve.{os.getpid()}.tmp"
-        self._fd: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        path.unlink()
-        try:
-            os.write(self._fd, bytes(RESERVE_BYTES))
-        except OSError:
-            self.release()
+        self._file: IO[bytes] | None = None
+        with suppress(OSError):  # the disk is full already, which will be told by what needs it
+            self._file = TemporaryFile(dir=output_dir, prefix=".reserve.", suffix=".tmp", buffering=0)  # noqa: SIM115
+            self._file.write(bytes(RESERVE_BYTES))
 
     def release(self) -> None:
         """Give the space back. May be called twice."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        if self._file is not None:
+            self._file.close()

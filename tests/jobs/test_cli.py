@@ -300,10 +300,18 @@ def test_a_pipe_called_like_an_image_stops_nothing(tmp_path: Path, run) -> None:
 
 def test_a_reader_that_stops_early_is_no_error(outputs: Path) -> None:
     write_part(outputs, "many", [done_of(n) for n in range(100, 3_000)])
-    command = f"{sys.executable} -m jobs search --format json --output-dir '{outputs}' | head -c 100"
+    command = f"set -o pipefail; {sys.executable} -m jobs search --format json --output-dir '{outputs}' | head -c 100"
     run = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert run.stderr == ""
-    assert len(run.stdout) == 100
+    assert (run.returncode, run.stderr, len(run.stdout)) == (0, "", 100)
+
+
+def test_what_cannot_be_printed_is_one_line(outputs: Path) -> None:
+    command = f"{sys.executable} -m jobs search --output-dir '{outputs}' > /dev/full"
+    run = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (
+        4,
+        "darkroom: standard output: cannot be written (No space left on device)\n",
+    )
 
 
 def test_help_and_search_start_light(outputs: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from running import Batch
 from small_disk import SIZE, SmallDisk
+
+from jobs.engines.disk_reserve import DiskReserve
 
 
 @pytest.mark.slow
@@ -36,3 +40,11 @@ def test_full_disk_stops_the_run_and_more_space_resumes_it(
     assert last.code == 0, last.err
     batch.assert_whole(120, since=made)
     assert {row["attempt"] for row in batch.rows()} == {1}  # the disk was full, the jobs were not to blame
+
+
+def test_room_is_held_back_whatever_another_process_has_left(tmp_path: Path) -> None:
+    (tmp_path / f".reserve.{os.getpid()}.tmp").touch()  # of one that was killed, and whose number came again
+    reserve = DiskReserve(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [f".reserve.{os.getpid()}.tmp"]
+    reserve.release()
+    DiskReserve(tmp_path / "nowhere").release()  # who needs the folder will say so
