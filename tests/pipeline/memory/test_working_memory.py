@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -83,8 +84,12 @@ def inputs(family: str, side: int, batch: int) -> dict[str, Any]:
     return by_family[family]()
 
 
-def peak_elements(model: Any, arguments: dict[str, Any]) -> float:
-    """The most elements of two bytes that are alive at once in a forward pass, inputs and weights not counted."""
+def peak_elements(model: Any, arguments: dict[str, Any], order: tuple[int, ...] = ()) -> float:
+    """The most elements of two bytes that are alive at once in a forward pass, inputs and weights not counted.
+
+    Unless `order` has the bytes of the layers in the order in which they run: then the weights of the one at work and
+    of the following one count.
+    """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
@@ -92,7 +97,7 @@ def peak_elements(model: Any, arguments: dict[str, Any]) -> float:
     class Alive(TorchDispatchMode):
         def __init__(self) -> None:
             super().__init__()
-            self.alive = self.peak = 0
+            self.alive = self.peak = self.weights = 0
             given = [one for one in tree_leaves(arguments) if isinstance(one, torch.Tensor)]
             self.kept = [one.untyped_storage() for one in (*model.parameters(), *model.buffers(), *given)]
             self.known: dict[int, Any] = {storage._cdata: None for storage in self.kept}
@@ -113,11 +118,28 @@ def peak_elements(model: Any, arguments: dict[str, Any]) -> float:
 
             self.known[key] = weakref.ref(storage, gone)
             self.alive += size
-            self.peak = max(self.peak, self.alive)
+            self.peak = max(self.peak, self.alive + self.weights)
 
-    with torch.no_grad(), (alive := Alive()):
-        model(**arguments, return_dict=False)
+        def fetch(self, *layers: int) -> None:
+            self.weights = sum(layers)
+            self.peak = max(self.peak, self.alive + self.weights)
+
+    alive, left = Alive(), list(order)
+    with torch.no_grad(), ExitStack() as hooks:
+        for layer in layers_of(model) if order else ():
+            hooks.callback(layer.register_forward_pre_hook(lambda *_: alive.fetch(*left[:2])).remove)
+            hooks.callback(layer.register_forward_hook(lambda *_: alive.fetch(*[left.pop(0), *left[:1]][1:])).remove)
+        with alive:
+            model(**arguments, return_dict=False)
     return alive.peak / 2
+
+
+def layers_of(model: Any) -> list[Any]:
+    """What diffusers streams layer by layer."""
+    import torch
+
+    kinds = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Embedding)
+    return [module for module in model.modules() if isinstance(module, kinds)]
 
 
 @pytest.fixture(scope="module", params=a_few(CONFIGS, ["sdxl", "flux"]))
@@ -149,6 +171,23 @@ def test_denoisers_keep_so_much_alive(denoiser: tuple[str, Any], share: float, b
     counted = peak_elements(model, inputs(family, side, batch))
     parameters = sum(weight.numel() for weight in model.parameters())
     assert counted == pytest.approx(batch * denoise_elements(family, parameters, side, side), rel=0.03)
+
+
+@pytest.mark.usefixtures("fused_attention")
+def test_streaming_layer_by_layer_adds_at_most_the_largest_layer(denoiser: tuple[str, Any]) -> None:
+    family, model = denoiser
+    side, order = FAMILIES[family].size, list[int]()
+    with ExitStack() as hooks:
+        for layer in layers_of(model):
+            size = sum(weight.nbytes for weight in layer.parameters())
+            hooks.callback(layer.register_forward_pre_hook(lambda *_, size=size: order.append(size)).remove)
+        model(**inputs(family, side, 1))
+    parameters = sum(weight.numel() for weight in model.parameters())
+    largest = denoiser_parts(family).leaves * parameters
+    assert largest == pytest.approx(max(order) / 2, rel=0.05)
+    counted = peak_elements(model, inputs(family, side, 1), tuple(order))
+    predicted = denoise_elements(family, parameters, side, side) + largest
+    assert counted * 0.999 <= predicted <= counted + 1.1 * largest
 
 
 @pytest.mark.usefixtures("fused_attention")
