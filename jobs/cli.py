@@ -59,7 +59,7 @@ def main() -> int:
         with lasting_streams():
             return _run(options)
     except RunStopped as error:  # nothing can be printed
-        print(f"darkroom: {error}", file=sys.stderr)
+        complain(f"darkroom: {error}")
         return EXIT_STOPPED
 
 

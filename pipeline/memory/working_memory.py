@@ -41,8 +41,8 @@ class Parts:
 
     `fixed` are in no block, `passing` are the two largest blocks. `leaves` is what streaming layer by layer has on the
     device: the two largest layers of an encoder; a denoiser's largest one, since where most else is alive, two never
-    were (counted). `linear` can be quantised, `cast` can be stored in float8. `coarse_fixed` and `coarse_passing` are the same for what diffusers takes
-    for blocks: of a UNet, whole resolution levels.
+    were (counted). `linear` can be quantised, `cast` can be stored in float8. `coarse_fixed` and `coarse_passing` are
+    the same for what diffusers takes for blocks: of a UNet, whole resolution levels.
     """
 
     fixed: float

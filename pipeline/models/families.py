@@ -19,7 +19,7 @@ class Family:
     without a negative prompt; `true_cfg` is classifier-free guidance by the argument `true_cfg_scale`. `img2img` and
     `controlnet` are diffusers' pipelines for these tasks, None where there is none; `lora` and `ip_adapter` say whether
     it can load these. `doubles_batch`: guidance runs both prompts in one forward pass.
-    `decode_elements_per_pixel` is the working memory of the decoder, in elements of its dtype: with 1650, SDXL's decoder
+    `decode_elements_per_pixel` is the working memory of the decoder, in elements of its dtype: with 1650, that of SDXL
     comes to the 3.2 GiB that were published for 1024 x 1024 in 16 bits; InvokeAI reserves a third more
     (`vae_working_memory.py`). `batch` is the number of images of the native size after which larger batches no longer
     pay on a GPU.
