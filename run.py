@@ -1,6 +1,5 @@
-"""Read the command line with Hydra, hand all composed configurations to `jobs`, return the exit code.
-
-Packages are imported within functions: a worker's process imports this file too, and Ctrl-C may come at any time."""
+"""Hydra reads the command line, `jobs` does the rest, and the exit code says how it went. Packages are imported within
+functions: a worker's process imports this file too, and Ctrl-C may come at any time."""
 
 import signal
 
@@ -18,8 +17,7 @@ CONF = Path(__file__).resolve().parent / "conf"
 
 
 def collect_configs() -> tuple[list[dict[str, Any]], list[Path]]:
-    """Every configuration that the command line composes, as plain data, and the folders they came from: none after
-    `--help`, `--cfg` and the like. Raises `ConfigError`."""
+    """Every configuration composed, as plain data (none for `--help` and the like), and the folders they came from."""
     import hydra
     from hydra._internal.config_repository import ConfigRepository
     from hydra._internal.hydra import Hydra
@@ -50,8 +48,7 @@ def collect_configs() -> tuple[list[dict[str, Any]], list[Path]]:
     Hydra.get_mode = lambda *_arguments, **_options: None  # type: ignore[method-assign]
     ConfigRepository.__deepcopy__ = lambda repository, _memo: copy(repository)  # type: ignore[attr-defined]
     with TemporaryDirectory(prefix="darkroom-") as scratch:
-        # Here goes the multirun.yaml of a sweep, with its paths and overrides.
-        OmegaConf.register_new_resolver("scratch", lambda: scratch, replace=True)
+        OmegaConf.register_new_resolver("scratch", lambda: scratch, replace=True)  # for a sweep's multirun.yaml
         os.environ["HYDRA_FULL_ERROR"] = "1"  # raise what cannot be composed: we say it in one line
         try:
             collect()

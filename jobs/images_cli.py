@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.terminal import Json, OutputDir, one_line, print_json, print_line, print_lines, print_table
+from jobs.terminal import OUTPUT_DIR, Json, OutputDir, one_line, print_json, print_line, print_lines, print_table
 
 app = typer.Typer()
 
@@ -39,7 +39,7 @@ def search(
         int | None, typer.Option(min=0, help="At most so many; 0 for all. A table stops at 50 by default.")
     ] = None,
     format: Annotated[Format, typer.Option(help="How to print.")] = Format.TABLE,
-    output_dir: OutputDir = Path("outputs"),
+    output_dir: OutputDir = OUTPUT_DIR,
 ) -> None:
     """Find images, those of running batches included.
 
@@ -103,7 +103,7 @@ def show(
     format: Annotated[
         ShowFormat, typer.Option(help="How to print; JSON of more than one named image is a list.")
     ] = ShowFormat.TEXT,
-    output_dir: OutputDir = Path("outputs"),
+    output_dir: OutputDir = OUTPUT_DIR,
 ) -> None:
     """Print how images were made. A private image is looked up in the manifest of `--output-dir`.
 
@@ -151,7 +151,7 @@ def reproduce(
     check: Annotated[bool, typer.Option("--check", help="Compare pixels; exit 0 only if all are equal.")] = False,
     model: Annotated[str | None, typer.Option(help="Where the model's weights are now.")] = None,
     files: Annotated[Path | None, typer.Option(help="A folder with its LoRAs, ControlNets and pictures.")] = None,
-    output_dir: OutputDir = Path("outputs"),
+    output_dir: OutputDir = OUTPUT_DIR,
 ) -> None:
     """Make an image again from its record.
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from jobs.terminal import Json, OutputDir, print_json, print_line, print_table
+from jobs.terminal import OUTPUT_DIR, Json, OutputDir, print_json, print_line, print_table
 
 app = typer.Typer()
 
@@ -50,7 +49,7 @@ def doctor(
     budget_gb: Annotated[
         float | None, typer.Option("--budget-gb", min=0.1, help="Ask what would be done within so many GB.")
     ] = None,
-    output_dir: OutputDir = Path("outputs"),
+    output_dir: OutputDir = OUTPUT_DIR,
 ) -> None:
     """Show what this machine has, and what each memory level would do with each model profile. Nothing is loaded.
 

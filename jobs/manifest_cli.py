@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
-from jobs.terminal import Json, OutputDir, print_json, print_line
+from jobs.terminal import OUTPUT_DIR, Json, OutputDir, print_json, print_line
 
 app = typer.Typer()
 
@@ -14,7 +12,7 @@ EXIT_FAULTS_FOUND = 3
 
 
 @app.command()
-def verify(as_json: Json = False, output_dir: OutputDir = Path("outputs")) -> None:
+def verify(as_json: Json = False, output_dir: OutputDir = OUTPUT_DIR) -> None:
     """Compare the manifest with the files, hash by hash; exit 3 if anything is missing or changed.
 
     Examples:
@@ -46,7 +44,7 @@ def verify(as_json: Json = False, output_dir: OutputDir = Path("outputs")) -> No
 
 
 @app.command()
-def reindex(as_json: Json = False, output_dir: OutputDir = Path("outputs")) -> None:
+def reindex(as_json: Json = False, output_dir: OutputDir = OUTPUT_DIR) -> None:
     """Rebuild the manifest from the images; rows that stand nowhere else are kept.
 
     Examples:
@@ -74,7 +72,7 @@ def reindex(as_json: Json = False, output_dir: OutputDir = Path("outputs")) -> N
 
 
 @app.command()
-def compact(as_json: Json = False, output_dir: OutputDir = Path("outputs")) -> None:
+def compact(as_json: Json = False, output_dir: OutputDir = OUTPUT_DIR) -> None:
     """Merge small manifest files into big ones; safe while batches run.
 
     Examples:

@@ -200,7 +200,8 @@ class Plan:
         unique = np.sort(order[first])
         self.duplicates = len(order) - len(unique)
         self.done = self.failed_before = 0
-        if not self._states.done and not self._states.others:
+        self.done_in = Counter[str]()
+        if not self._states.folders and not self._states.others:
             return unique
         keep = np.ones(len(unique), dtype=bool)
         for position, index in enumerate(unique.tolist()):
@@ -208,8 +209,9 @@ class Plan:
             key = bytes(keys[JOB_KEY_BYTES * index : JOB_KEY_BYTES * (index + 1)])
             if not one.resume:
                 continue
-            if key in self._states.done:
+            if (folder := self._states.folders.get(key)) is not None:
                 self.done += 1
+                self.done_in[folder] += 1
                 keep[position] = False
             elif not one.retry_failed and _is_final(self._states.others.get(key)):
                 self.failed_before += 1

@@ -17,6 +17,7 @@ import yaml
 from jobs.config import BatchConfig
 from jobs.job import Job
 from jobs.manifest.durable import write_durably
+from jobs.manifest.layout import command
 from jobs.manifest.reading import MeasuredSeconds
 from jobs.memory_report import memory_values
 from jobs.refused import refused_prompts
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from jobs.runner import Result
 
 FIRST_JOBS = 5
+MAX_PLACES = 3
 BYTES_PER_PIXEL = 1.6
 """A PNG of a photographic picture takes 1.3 to 1.9 bytes per pixel; jpeg and webp take a tenth."""
 
@@ -65,7 +67,7 @@ def print_plan(plan: Plan, timings: Sequence[MeasuredSeconds], output_dir: Path,
     seconds, covered, size = estimate(plan, timings)
     print(f"requested     {plan.requested:,}")
     print(f"duplicates    {plan.duplicates:,}")
-    print(f"already done  {plan.done:,}")
+    print(f"already done  {plan.done:,}{_places(plan, output_dir)}")
     if plan.failed_before:
         print(f"failed before {plan.failed_before:,} (retry_failed=true tries them again)")
     if plan.refused:
@@ -98,6 +100,7 @@ def _plan_values(plan: Plan, timings: Sequence[MeasuredSeconds], *, verbose: boo
         "requested": plan.requested,
         "duplicates": plan.duplicates,
         "already_done": plan.done,
+        "already_done_in": dict(plan.done_in.most_common()),
         "failed_before": plan.failed_before,
         "refused": plan.refused,
         "refused_prompts": [
@@ -123,7 +126,8 @@ def print_result(plan: Plan, result: Result, output_dir: Path) -> None:
     """One paragraph after a run: what was made, what was not, and what to do about it."""
     parts = [f"{result.made:,} made"]
     if plan.done + result.made_elsewhere:
-        parts.append(f"{plan.done + result.made_elsewhere:,} were there already")
+        places = _places(plan, output_dir) if plan.to_make else ""
+        parts.append(f"{plan.done + result.made_elsewhere:,} were there already{places}")
     if plan.duplicates:
         parts.append(f"{plan.duplicates:,} duplicates")
     failed = sum(result.failed.values())
@@ -133,11 +137,12 @@ def print_result(plan: Plan, result: Result, output_dir: Path) -> None:
         parts.append(f"{plan.failed_before:,} failed before and were left (retry_failed=true)")
     print(f"{plan.requested:,} requested: {', '.join(parts)}; model loads: {result.loads}")
     if plan.to_make == 0 and not plan.failed_before:
-        print("nothing to make: every requested image exists")
+        print(f"nothing to make: every requested image exists{_places(plan, output_dir)}")
     if result.stopped:
         print(f"{result.stopped}\neverything finished is kept; {result.way_on}")
     if failed or plan.failed_before:
-        print("""why images failed: darkroom search --where "status <> 'done'" --columns prompt,error_message""")
+        why = command(output_dir, """search --where "status <> 'done'" --columns prompt,error_message""")
+        print(f"why images failed: {why}")
     print(f"images and manifest: {output_dir}")
 
 
@@ -258,6 +263,13 @@ def _job_text(job: Job) -> str:
         f"{job.id[:12]}  {request.model.name}  {request.width}x{request.height}  {request.steps} steps  "
         f"guidance {request.guidance_scale:g}  {request.scheduler}  seed {request.seed}  {prompt}"
     )
+
+
+def _places(plan: Plan, output_dir: Path) -> str:
+    """In which folders the images are that need not be made; a batch of another name may have made them."""
+    folders = [str(output_dir / folder) for folder, _ in plan.done_in.most_common()]
+    more = f" and {len(folders) - MAX_PLACES} more folders" if len(folders) > MAX_PLACES else ""
+    return f" in {', '.join(folders[:MAX_PLACES])}{more}" if folders else ""
 
 
 def _time_text(seconds: float, covered: int, total: int) -> str:

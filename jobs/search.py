@@ -9,7 +9,7 @@ from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.manifest.layout import Layout
+from jobs.manifest.layout import Layout, command
 from jobs.manifest.query import COLUMNS, query
 from jobs.manifest.schema import DONE
 from pipeline.errors import ConfigError, ReadError
@@ -40,8 +40,10 @@ def search(
 
     Raises ConfigError for an unknown column or a condition that DuckDB refuses, ReadError without a manifest.
     """
-    chosen = COLUMNS if tuple(columns) == ("*",) else tuple(_known(name, "--columns") for name in columns)
-    sort_column = _known(sort.removeprefix("-"), "--sort")
+    chosen = COLUMNS if tuple(columns) == ("*",) else tuple(columns)
+    sort_column = sort.removeprefix("-")
+    if faults := _unknown(chosen, "--columns") + _unknown([sort_column], "--sort"):
+        raise ConfigError(faults)
     if not Layout(output_dir).root.is_dir():
         raise ReadError(f"{output_dir}: no manifest here; make images first, or name their folder with --output-dir")
 
@@ -61,7 +63,7 @@ def search(
     try:
         rows = query(output_dir, run)
     except duckdb.Error as error:
-        raise ConfigError(_refusal(where, error)) from error
+        raise ConfigError(_refusal(output_dir, where, error)) from error
     return [_found(chosen, row) for row in rows]
 
 
@@ -103,16 +105,21 @@ def _found(columns: Sequence[str], row: Sequence[Any]) -> Found:
     return values
 
 
-def _known(name: str, option: str) -> str:
-    if name in COLUMNS:
-        return name
-    near = difflib.get_close_matches(name, COLUMNS, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"columns are {', '.join(COLUMNS)}"
-    raise ConfigError(f"{option}: there is no column {name!r}; {hint}")
+def _unknown(names: Sequence[str], option: str) -> list[str]:
+    """A line for each column that there is not, with those whose names are like it or hold it."""
+    faults = []
+    for name in names:
+        if name not in COLUMNS:
+            near = difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.7)
+            near = near or [column for column in COLUMNS if name and name in column][:3]
+            near = near or difflib.get_close_matches(name, COLUMNS, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else "--columns '*' --limit 1 shows them all"
+            faults.append(f"{option}: there is no column {name!r}; {hint}")
+    return faults
 
 
-def _refusal(where: str | None, error: Exception) -> str:
+def _refusal(output_dir: Path, where: str | None, error: Exception) -> str:
     reason = str(error).splitlines()[0]
     if where is None:
-        return f"the manifest cannot be searched: {reason}; run darkroom reindex"
+        return f"the manifest cannot be searched: {reason}; run {command(output_dir, 'reindex')}"
     return f'--where {where!r} was refused: {reason}; write a condition over columns, such as "steps >= 16"'

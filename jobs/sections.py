@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
+from jobs.manifest.layout import DEFAULT_OUTPUT_DIR
 from jobs.values import (
     ClipSkip,
     Gigabytes,
@@ -265,5 +266,5 @@ class Engine(Settings):
 class Output(Settings):
     """Where images go, and as what."""
 
-    dir: Annotated[Text, BeforeValidator(folder_name)] = "outputs"
+    dir: Annotated[Text, BeforeValidator(folder_name)] = DEFAULT_OUTPUT_DIR
     format: Literal["png", "jpeg", "webp"] = "png"

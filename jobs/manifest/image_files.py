@@ -39,14 +39,18 @@ class ExistingFiles:
 
     def __init__(self, output_dir: Path) -> None:
         self._output_dir = output_dir
-        self._names: dict[str, frozenset[str]] = {}
+        self._listed: dict[str, tuple[str, frozenset[str]]] = {}
+
+    def folder_of(self, path: str) -> str | None:
+        """The folder of an image that exists, always the same text for the same folder."""
+        folder, _, name = path.rpartition("/")
+        listed = self._listed.get(folder)
+        if listed is None:
+            listed = self._listed[folder] = folder, _file_names(self._output_dir / folder)
+        return listed[0] if name in listed[1] else None
 
     def __contains__(self, path: str) -> bool:
-        folder, _, name = path.rpartition("/")
-        names = self._names.get(folder)
-        if names is None:
-            names = self._names[folder] = _file_names(self._output_dir / folder)
-        return name in names
+        return self.folder_of(path) is not None
 
 
 def _file_names(folder: Path) -> frozenset[str]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+DEFAULT_OUTPUT_DIR = "outputs"
 
 _STEM = re.compile(r"(\d{8}_\d{6}_[0-9a-f]{12})-(\d{4,})")
 
@@ -22,6 +25,12 @@ def is_inside(path: str) -> bool:
 def is_part_file(name: str) -> bool:
     """Whether a name is that of a part or of one that is being written: a bare name, nothing of a path."""
     return _PART_FILE.fullmatch(name) is not None
+
+
+def command(output_dir: Path, words: str) -> str:
+    """A command of `darkroom` for one output folder, as it can be pasted into a shell."""
+    place = "" if output_dir == Path(DEFAULT_OUTPUT_DIR) else f" --output-dir {shlex.quote(str(output_dir))}"
+    return f"darkroom {words}{place}"
 
 
 @dataclass(frozen=True, slots=True)

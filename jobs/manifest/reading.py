@@ -6,7 +6,7 @@ pyarrow is imported inside the functions, and only when there is a part to read.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, KeysView, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,17 @@ class JobState:
 class JobStates:
     """What a run resumes from. Keys are `job_key(job_id)`.
 
-    `done`: jobs with an image that still exists. `others`: the latest attempt of jobs that failed or were
-    lost.
+    `folders`: where the image of a job is that still exists, below the output folder. `others`: the latest attempt of
+    jobs that failed or were lost.
     """
 
-    done: set[bytes] = field(default_factory=set)
+    folders: dict[bytes, str] = field(default_factory=dict)
     others: dict[bytes, JobState] = field(default_factory=dict)
+
+    @property
+    def done(self) -> KeysView[bytes]:
+        """The jobs that have an image."""
+        return self.folders.keys()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +82,12 @@ def _read_states(output_dir: Path, snapshot: Snapshot) -> JobStates:
         snapshot, ("job_id", "status", "attempt", "path", "error_kind")
     ):
         key = job_key(job_id)
-        if status == DONE and path in images:
-            states.done.add(key)
+        if status == DONE and (folder := images.folder_of(path)) is not None:
+            states.folders[key] = folder
         elif key not in latest or attempt >= latest[key].attempt:
             latest[key] = JobState(status, attempt, error_kind)
     # A job whose latest attempt was done, but whose image was deleted, is simply to be made again.
-    states.others = {key: last for key, last in latest.items() if key not in states.done and last.status != DONE}
+    states.others = {key: last for key, last in latest.items() if key not in states.folders and last.status != DONE}
     return states
 
 

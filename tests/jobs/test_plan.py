@@ -85,9 +85,9 @@ def test_bundles_hold_exactly_the_jobs_of_the_plan() -> None:
 def test_what_is_done_is_left_out_unless_resume_is_off() -> None:
     config = batch("a", "b", "c")
     done = [job.id for job in plan_of(config).jobs()][:2]
-    states = JobStates(done={job_key(job_id) for job_id in done})
+    states = JobStates(folders={job_key(job_id): "mine" for job_id in done})
     plan = plan_of(config, states=states)
-    assert (plan.done, plan.to_make) == (2, 1)
+    assert (plan.done, plan.done_in, plan.to_make) == (2, {"mine": 2}, 1)
     assert [job.request.prompt for job in plan.jobs()] == ["c"]
     assert plan_of(config, states=states, resume=False).to_make == 3
 

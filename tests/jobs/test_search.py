@@ -151,14 +151,25 @@ def test_all_columns_have_python_types(outputs: Path) -> None:
     ("arguments", "message"),
     [
         ({"columns": ("stepps",)}, "--columns: there is no column 'stepps'; did you mean steps?"),
+        ({"columns": ("error",)}, "--columns: there is no column 'error'; did you mean error_kind or error_message?"),
         ({"sort": "-sed"}, "--sort: there is no column 'sed'; did you mean seed?"),
-        ({"columns": ("zzz",)}, "--columns: there is no column 'zzz'; columns are schema_version,"),
+        ({"columns": ("zzz",)}, "--columns: there is no column 'zzz'; --columns '*' --limit 1 shows them all"),
     ],
 )
 def test_unknown_columns_name_the_nearest(arguments: dict[str, str], message: str, outputs: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         search(outputs, **arguments)  # type: ignore[arg-type]
     assert str(caught.value).startswith(message)
+
+
+def test_every_unknown_column_is_told(outputs: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        search(outputs, columns=("promt", "seed", "sed"), sort="x")
+    assert [fault.partition(";")[0] for fault in caught.value.faults] == [
+        "--columns: there is no column 'promt'",
+        "--columns: there is no column 'sed'",
+        "--sort: there is no column 'x'",
+    ]
 
 
 def test_a_folder_without_manifest_is_one_clear_line(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forked import program
 from running import Batch
 
 KEY = "sk-" + "Ab3dE6gH9jK2mN5pQ8sT1vW4xY7zC0"
@@ -23,7 +25,9 @@ def test_failed_job_does_not_stop_the_others(make_batch: Callable[..., Batch]) -
     run = batch.run()
     assert run.code == 3
     assert "2 made, 1 failed (1 leak)" in run.out and "refused: prompt 2 of mine, 1 image: the image would" in run.err
-    assert """darkroom search --where "status <> 'done'" """.strip() in run.out
+    (hint,) = (line.partition(": ")[2] for line in run.out.splitlines() if line.startswith("why images failed: "))
+    why = program(*shlex.split(hint), cwd=batch.folder, folder=batch.folder)
+    assert why.code == 0 and "error_message" in why.out and "[key]" in why.out
     done, failed = ([row for row in batch.rows() if row["status"] == status] for status in ("done", "failed"))
     assert len(done) == 2 and batch.images() == {row["path"] for row in done}
     assert [(row["error_kind"], row["attempt"], row["path"]) for row in failed] == [("leak", 1, None)]

@@ -27,7 +27,7 @@ def test_batch_is_made_once_then_extended_then_mended(make_batch: Callable[..., 
 
     second = batch.run("engine.device=cpu", env={"PYTHONPROFILEIMPORTTIME": "1"}, fresh=True)
     assert second.code == 0
-    assert "nothing to make: every requested image exists" in second.out
+    assert f"nothing to make: every requested image exists in {batch.output_dir / 'mine'}\n" in second.out
     imported = {line.rpartition("|")[2].strip() for line in second.err.splitlines() if "|" in line}
     assert "pyarrow" in imported and not imported & {"torch", "diffusers", "transformers"}
     batch.assert_whole(2, since=made)
@@ -47,6 +47,8 @@ def test_batch_is_made_once_then_extended_then_mended(make_batch: Callable[..., 
     # Another value of a base parameter makes other jobs of all.
     plan = json.loads(batch.run("sampling.steps=9", "dry_run=json").out)
     assert (plan["requested"], plan["duplicates"], plan["already_done"], plan["to_make"]) == (3, 1, 0, 2)
+    renamed = json.loads(batch.run("name=other", "dry_run=json").out)  # the images are where they were made
+    assert renamed["already_done_in"] == {"mine": 2}
 
     _assert_readable_by_others(batch)
     _assert_reports_tell_nothing(batch)
