@@ -150,7 +150,9 @@ def reproduce(
     image: Annotated[Path, typer.Argument(help="An image with a record, or a private one of `--output-dir`.")],
     check: Annotated[bool, typer.Option("--check", help="Compare pixels; exit 0 only if all are equal.")] = False,
     model: Annotated[str | None, typer.Option(help="Where the model's weights are now.")] = None,
-    files: Annotated[Path | None, typer.Option(help="A folder with its LoRAs, ControlNets and pictures.")] = None,
+    files: Annotated[
+        Path | None, typer.Option(help="A folder with what it needs: VAE, configuration, adapters, pictures.")
+    ] = None,
     output_dir: OutputDir = OUTPUT_DIR,
 ) -> None:
     """Make an image again from its record.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.models import identified
-from jobs.remaking import find_adapters, find_model, find_tiny_vae
+from jobs.remaking import Places, find_adapters, find_model, find_tiny_vae
 from jobs.sections import Model
 from jobs.show import describe
 from jobs.suitability import sampling_faults
@@ -39,8 +39,8 @@ class Comparison:
 def reproduce(image: Path, *, check: bool, output_dir: Path, model: str | None, files: Path | None = None) -> int:
     """Make `image` again; with `check` compare its pixels, else save it below `reproduced/` in the working folder.
 
-    `model` says where the weights are, if they are not where they were used last, `files` in which folder adapters and
-    reference pictures are. Returns 0, or 1 when `check` found a
+    `model` says where the weights are, if they are not where they were used last, `files` in which folder all the rest
+    is. Returns 0, or 1 when `check` found a
     difference. Raises `ReadError` without a record, `ModelError` without the weights.
     """
     record = describe(image, output_dir).record
@@ -68,7 +68,7 @@ def remake(record: Record, model: str | None = None, folder: Path | None = None)
     """The image of a record, in a batch of the recorded size and at the recorded place in it.
 
     Batch size changes rounding, so the rest of the batch is filled with the same request; images of a batch do not see
-    each other. `folder` is searched for adapters and pictures that are not where they were used last. Raises
+    each other. `folder` is searched for what is not where it was used last. Raises
     `ReadError` for names that this version does not know, `ConfigError` for what the weights cannot do, `ModelError`,
     `JobFailure`.
     """
@@ -78,9 +78,10 @@ def remake(record: Record, model: str | None = None, folder: Path | None = None)
 
     _check_names(record)
     device = _device(record)
-    settings, files = find_model(record, model)
+    places = Places(folder)
+    settings, files = find_model(record, model, places)
     memory = record.memory
-    tiny_vae = find_tiny_vae(record)
+    tiny_vae = find_tiny_vae(record, places)
     asked = MemorySettings(
         level=memory.level,
         dtype=memory.dtype,
@@ -106,7 +107,7 @@ def remake(record: Record, model: str | None = None, folder: Path | None = None)
         memory=asked,
         scheduler_options=tuple(sorted(record.scheduler.options.items())),
         step_cache=record.step_cache,
-        adapters=find_adapters(record, files, folder),
+        adapters=find_adapters(record, files, places),
     )
     known = identified(Model(source=settings.source), settings, files)
     if faults := list(sampling_faults(likeness_of(request), request.adapters, held, known)):

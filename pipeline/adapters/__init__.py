@@ -8,7 +8,7 @@ from pipeline.adapters.arguments import arguments
 from pipeline.adapters.combinations import check_adapters
 from pipeline.adapters.controlnet import identify_controlnet
 from pipeline.adapters.init_image import identify_init
-from pipeline.adapters.ip_adapter import identify_ip_adapter
+from pipeline.adapters.ip_adapter import encoder_hash, identify_ip_adapter
 from pipeline.adapters.lora import identify_lora
 from pipeline.adapters.reference_images import identify_image
 from pipeline.adapters.textual_inversion import identify_embedding
@@ -18,6 +18,7 @@ __all__ = [
     "apply",
     "arguments",
     "check_adapters",
+    "encoder_hash",
     "identify_controlnet",
     "identify_embedding",
     "identify_image",

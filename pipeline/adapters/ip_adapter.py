@@ -50,7 +50,7 @@ def identify_ip_adapter(
         raise ModelError(f"ip-adapter {name}: is a FaceID, which needs a face recogniser; take one that reads pictures")
     check_family("ip-adapter", name, facts, files, by_width=files.denoiser == "unet")
     folder = _encoder(encoder, path, name)
-    config, decisive = _checked_encoder(folder, name, family.name)
+    config = _checked_encoder(folder, name, family.name)
     read = config.get("projection_dim" if any(tensor in tensors for tensor in _READS_ALL) else "hidden_size")
     if facts.image_width and read and facts.image_width != read:
         raise ModelError(
@@ -64,7 +64,7 @@ def identify_ip_adapter(
         image=identify_image(image),
         scale=scale,
         encoder_source=str(folder),
-        encoder_sha256=hash_of(folder, decisive),
+        encoder_sha256=encoder_hash(folder),
     )
 
 
@@ -80,8 +80,13 @@ def _encoder(encoder: str | None, path: Path, name: str) -> Path:
     return beside
 
 
-def _checked_encoder(folder: Path, name: str, family: str) -> tuple[dict[str, Any], tuple[Path, ...]]:
-    """The encoder's configuration and the files that decide what it makes of a picture."""
+def encoder_hash(folder: Path) -> str:
+    """The hash by which records name an image encoder. Raises `ModelError`."""
+    return hash_of(folder, deciding_files(folder)[0])
+
+
+def _checked_encoder(folder: Path, name: str, family: str) -> dict[str, Any]:
+    """The encoder's configuration."""
     wanted = "SiglipVisionModel" if family == "sd3" else "CLIPVisionModelWithProjection"
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -93,9 +98,9 @@ def _checked_encoder(folder: Path, name: str, family: str) -> tuple[dict[str, An
     found = (config.get("architectures") or ["nothing"])[0]
     if found not in (wanted, wanted.removesuffix("WithProjection")):
         raise ModelError(f"ip-adapter {name}: image encoder {folder.name} is a {found}; expected a {wanted}")
-    vision = config.get("vision_config") or config
+    vision: dict[str, Any] = config.get("vision_config") or config
     try:
-        files, _ = deciding_files(folder)
+        deciding_files(folder)
     except ModelError as error:
         raise ModelError(f"ip-adapter {name}: image encoder {error}") from None
-    return vision, files
+    return vision

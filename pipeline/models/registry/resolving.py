@@ -11,7 +11,7 @@ from pipeline.models.references import CONFIGURATION, Reference, asked_for, pars
 from pipeline.models.registry.content import SUFFIXES, blob_path
 from pipeline.models.registry.database import Registry, RegistryError
 from pipeline.models.registry.folders import registry_file
-from pipeline.models.registry.queries import files_by_hash, find
+from pipeline.models.registry.queries import files_by_hash, find, list_models
 from pipeline.models.registry.records import StoredKind, StoredModel
 from pipeline.models.registry.storing import files_of, key_of, note_hashes
 from pipeline.models.registry.upkeep import touch
@@ -97,6 +97,18 @@ def places_called(name: str) -> list[Path]:
             with Registry() as registry:
                 rows = registry.rows("SELECT path FROM models WHERE name_key = ? ORDER BY id", (key_of(name),))
                 return [place for row in rows if (place := Path(row["path"])).exists()]
+    except RegistryError:
+        pass
+    return []
+
+
+def places_of_kind(kind: StoredKind, family: str | None = None) -> list[Path]:
+    """Where models of a kind lie, of a family if that is given or of none that is known; as `places_called`."""
+    try:
+        if registry_file().exists():
+            with Registry() as registry:
+                found = list_models(registry, kind=kind)
+                return [one.path for one in found if family in (None, one.family) or one.family is None]
     except RegistryError:
         pass
     return []

@@ -18,8 +18,11 @@ from adapter_files import (
 )
 from direct_calls import pictures
 
+from jobs.remaking import Places, find_adapters
 from pipeline.adapters import apply, check_adapters, identify_ip_adapter, take_off
 from pipeline.errors import JobFailure, ModelError
+from pipeline.metadata.record import IpAdapter as RecordedIpAdapter
+from pipeline.metadata.record import Picture, Record
 from pipeline.models.loading import LoadedModel
 from pipeline.request import NO_ADAPTERS, Adapters, IpAdapterSettings
 
@@ -216,3 +219,21 @@ def test_a_file_that_vanished_after_planning_fails(sd: LoadedModel, adapter: Pat
     with pytest.raises(JobFailure, match=r"ip-adapter ip0: ip0.safetensors is gone"):
         apply(sd, adapters)
     assert check_adapters(adapters, sd.files) == []
+
+
+def test_a_moved_adapter_is_found_with_its_encoder_for_a_picture_to_be_made_again(
+    sd: LoadedModel, adapter: Path, face: Path, tmp_path: Path, home: Path
+) -> None:
+    before = one(sd, adapter, face, scale=0.5)
+    values = {"name": before.name, "sha256": before.sha256, "encoder_sha256": before.encoder_sha256, "scale": 0.5}
+    said = RecordedIpAdapter(**values, image=Picture(name="face", sha256=before.image.sha256))
+    record = Record.model_construct(loras=[], embeddings=[], controlnets=[], ip_adapters=[said], init=None)
+    new = tmp_path / "new"
+    new.mkdir()
+    for place, name in ((adapter, "x.safetensors"), (adapter.parent / "image_encoder", "y"), (face, "z.png")):
+        place.rename(new / name)
+    with pytest.raises(ModelError, match=r"image encoder of the IP-Adapter .*--files"):
+        find_adapters(record, sd.files, Places())
+    (found,) = find_adapters(record, sd.files, Places(new)).ip_adapters
+    assert (found.sha256, found.encoder_sha256) == (before.sha256, before.encoder_sha256)
+    assert (found.source, found.encoder_source) == (str(new / "x.safetensors"), str(new / "y"))
