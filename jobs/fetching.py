@@ -17,7 +17,6 @@ from pipeline.errors import ConfigError, DownloadError, RunStopped
 if TYPE_CHECKING:
     from jobs.config import BatchConfig
     from pipeline.models.hubs.fetching import DownloadPlan
-    from pipeline.models.hubs.remote_models import RemoteFile
     from pipeline.models.hubs.transport import Transport
 
 _PASSING = ("offline", "rate_limited")
@@ -65,12 +64,12 @@ def not_asked(needs: Sequence[Needed]) -> Downloads:
 def look_up(needs: Sequence[Needed], transport: Transport) -> Downloads:
     """What the hubs say that fetching these would be. Raises `ConfigError` for what is no reference."""
     from pipeline.models.hubs.download_speed import speed
-    from pipeline.models.hubs.fetching import free_bytes, rest_bytes
+    from pipeline.models.hubs.room import free_bytes, to_fetch_bytes
 
     items = tuple(_item(one, transport) for one in _each_once(needs))
-    files: dict[str, RemoteFile] = {file.url: file for item in items if item.plan for file in item.plan.missing}
+    files = [file for item in items if item.plan for file in item.plan.missing]
     expected, is_measured = speed()
-    return Downloads(items, True, sum(map(rest_bytes, files.values())), free_bytes(), expected, is_measured)
+    return Downloads(items, True, to_fetch_bytes(files), free_bytes(), expected, is_measured)
 
 
 def fetch(needs: Sequence[Needed], config: BatchConfig) -> None:

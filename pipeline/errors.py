@@ -8,6 +8,7 @@
       |   - WeightsChanged        they are no longer those that were planned with
       |   - DownloadError         a hub gave no file, or none that may be used
       |       - Unreachable       no connection, or one that broke or stood still; later it may work
+      |           - BrokenOff     there was one; the next may hold
       |       - UnsafeAnswer      an answer that leads to a forbidden place or is not what was asked for
       + JobFailure                one image could not be made; the others go on                exit 3
       |   - BadPixels             NaN or all-black output
@@ -62,6 +63,10 @@ class DownloadError(ModelError):
 
 class Unreachable(DownloadError):
     """No connection, or one that broke or stood still. The same request may succeed later."""
+
+
+class BrokenOff(Unreachable):
+    """A connection was there, and broke or stood still. The same request may succeed at once."""
 
 
 class UnsafeAnswer(DownloadError):

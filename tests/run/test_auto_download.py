@@ -21,8 +21,8 @@ from running import Batch
 
 from jobs import batch as batches
 from jobs.batch import main
-from pipeline.models.hubs import fetching
 from pipeline.models.hubs.fetching import DownloadPlan
+from pipeline.models.hubs.room import SPARE_BYTES
 from pipeline.models.references import EMBEDDED
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -216,9 +216,9 @@ def test_room_is_needed_for_the_sum(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     demo = sum(path.stat().st_size for path in EMBEDDED["demo"].rglob("*.safetensors"))
-    room = demo + 100_000  # enough for the model and for the LoRA, not for both
+    room = SPARE_BYTES + demo + 100_000  # enough for the model and for the LoRA, not for both
     usage = shutil.disk_usage("/")
-    monkeypatch.setattr(fetching.shutil, "disk_usage", lambda place: usage._replace(free=room))
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=room))
     assert main([config(adapters={"loras": [{"source": "civitai:102"}]})], []) == 2
     err = capfd.readouterr().err
     assert "are to be fetched: only" in err and "DARKROOM_HOME" in err and err.count("\n") == 1

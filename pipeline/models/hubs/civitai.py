@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from pipeline.models.hubs.asking import FRESH_S, Answer, answered, ask
+from pipeline.models.hubs.asking import FRESH_S, Answer, answered, ask, is_refused_by_storage, storage_problem
 from pipeline.models.hubs.cache import keep, kept
 from pipeline.models.hubs.civitai_answers import title, trimmed_model, trimmed_version
 from pipeline.models.hubs.json_fields import mapping, number, objects, parse_object
@@ -75,7 +75,7 @@ def search(transport: Transport, query: str, kind: StoredKind | None, limit: int
             if not isinstance(answer, Answer):
                 return answer
             if answer.status != 200:
-                return refusal(answer, _HUB)
+                return refusal(transport, answer, _HUB)
             raw = parse_object(answer.body)
             if raw is None or not isinstance(raw.get("items"), list):
                 return Offline(_HUB, _NONSENSE)
@@ -90,15 +90,17 @@ def search(transport: Transport, query: str, kind: StoredKind | None, limit: int
     return Ok([hit for one in said.value if (hit := _hit(transport, one))], said.at, said.stale)
 
 
-def refusal(answer: Answer, what: str) -> Problem:
+def refusal(transport: Transport, answer: Answer, what: str) -> Problem:
     """What an answer without success means, in a question as in a download."""
+    if is_refused_by_storage(answer):
+        return storage_problem(answer, what, _HUB)
     body = parse_object(answer.body) or {}
     said = f"{plain(body.get('error'))} {plain(body.get('message'))}".lower()
     match answer.status:
         case 401 if "disabled downloads" in said:
             return DownloadsDisabled(what)
         case 401:
-            return NeedsLogin(what, TOKENS["civitai"])
+            return NeedsLogin(what, TOKENS["civitai"], transport.has_token("civitai"))
         case 403 if "early access" in said:
             return EarlyAccess(what, plain(body.get("deadline"), 30) or None)
         case 403 | 451:
@@ -167,7 +169,7 @@ def _object(
         if not isinstance(answer, Answer):
             return answer
         if answer.status != 200:
-            return refusal(answer, what)
+            return refusal(transport, answer, what)
         raw = parse_object(answer.body)
         if raw is None or number(raw.get("id")) is None:
             return Offline(what, _NONSENSE)

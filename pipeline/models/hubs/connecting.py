@@ -13,7 +13,7 @@ from typing import Any
 
 import httpcore2
 
-from pipeline.errors import Unreachable, UnsafeAnswer
+from pipeline.errors import BrokenOff, UnsafeAnswer
 from pipeline.models.hubs.addresses import LOOKED_UP_S, Resolve, addresses_of, public_addresses
 
 MOST_HEAD_BYTES = 256 * 2**10
@@ -81,7 +81,7 @@ class CheckedNetwork(httpcore2.NetworkBackend):
 
 
 class WatchedStream(httpcore2.NetworkStream):
-    """A connection that raises `Unreachable` once its server is too slow, and `UnsafeAnswer` for an endless head."""
+    """A connection that raises `BrokenOff` once its server is too slow, and `UnsafeAnswer` for an endless head."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class WatchedStream(httpcore2.NetworkStream):
                 raise UnsafeAnswer(f"{self._host}: sends headers without end")
         if self._waited_s >= self._pace.window_s:
             if self._bytes < self._waited_s * self._pace.min_bytes_per_s:
-                raise Unreachable(f"{self._host}: sends so slowly ({self._bytes} bytes in {self._waited_s:.0f} s)")
+                raise BrokenOff(f"{self._host}: sends so slowly ({self._bytes} bytes in {self._waited_s:.0f} s)")
             self._waited_s, self._bytes = 0.0, 1
         return data
 

@@ -6,17 +6,18 @@ one goes on with; a file under the target's name has the content that its name s
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import DownloadError, ModelError, Unreachable, UnsafeAnswer
+from pipeline.models.hubs.asking import Answer, is_refused_by_storage
 from pipeline.models.hubs.file_sources import FileSource, HubRefused, Refusal
 from pipeline.models.hubs.partial_file import START_BYTES, PartialFile, held_partial
 from pipeline.models.hubs.patience import Patience, retry_after_s
 from pipeline.models.hubs.progress_bars import Progress
+from pipeline.models.hubs.room import free_bytes, no_room
 from pipeline.models.hubs.transport import Response, Transport
 from pipeline.models.hubs.weights_faults import Front, fault_of_start, fault_of_weights
 from pipeline.models.registry.names import plain
@@ -25,14 +26,11 @@ from pipeline.models.weights_header import WeightsHeader
 MOST_BYTES = 2**40
 """A file of weights whose size no hub tells is not followed any further."""
 
-_SPARE_BYTES = 64 * 2**20
-"""So much of the disk is left to others."""
-
 _GAIN_BYTES = 2**20
 """An attempt that has brought so much was no failure, even if it broke off."""
 
 _MISSING_TRIES = 3
-"""CivitAI answers 404 also while its storage is out of reach (reliability.md 3.2, trap 4)."""
+"""CivitAI answers 404 also while its storage is out of reach (reliability.md 3.2, trap 4); links to storage run out."""
 
 Judge = Callable[[WeightsHeader], None]
 """Takes the header of weights that are being fetched, and raises `ModelError` if they are not wanted."""
@@ -108,7 +106,7 @@ def download(
             except (_Unusable, _Damaged, Unreachable, UnsafeAnswer) as error:
                 failures.append(f"{source.label}: {error}")
         kept = f"; {partial.size:,} bytes are kept, the same command goes on from there" if partial.size else ""
-    said = f"{one.name}: {'; '.join(failures) or 'no hub has it'}{kept}"
+    said = f"{one.name}: {'; '.join(dict.fromkeys(failures)) or 'no hub has it'}{kept}"
     if refusals and len(refusals) == len(failures):
         raise HubRefused(said, refusals)
     raise DownloadError(said)
@@ -146,13 +144,9 @@ class _Download:
 
     def check_room(self, partial: PartialFile) -> None:
         """Raises `DownloadError` if the disk cannot take the rest."""
-        rest = (self.size_bytes or 0) - partial.size
-        free = shutil.disk_usage(self.target.parent).free
-        if rest + _SPARE_BYTES > free:
-            raise DownloadError(
-                f"{self.name}: {rest:,} bytes are still to come and {free:,} are free in {self.target.parent}; "
-                "make room there or set DARKROOM_HOME to another disk"
-            )
+        rest, free = (self.size_bytes or 0) - partial.size, free_bytes(self.target.parent)
+        if rest > free:
+            raise DownloadError(f"{self.name}: {no_room(rest, free, self.target.parent)}")
 
     def fetch(self, source: FileSource, partial: PartialFile) -> None:
         """Fill the partial file from one source and verify it, with all the patience there is."""
@@ -176,9 +170,10 @@ class _Download:
                     raise
             except _Refused as error:
                 status = error.refusal.status
-                failures, missing = failures + 1, missing + (status == 404)
-                again = status in (408, 425, 429) or status >= 500 or (status == 404 and missing < _MISSING_TRIES)
-                asked_s = retry_after_s(error.refusal.headers)
+                may_pass = status == 404 or is_refused_by_storage(error.refusal.answer)
+                failures, missing = failures + 1, missing + may_pass
+                again = status in (408, 425, 429) or status >= 500 or (may_pass and missing < _MISSING_TRIES)
+                asked_s = retry_after_s(error.refusal.answer.headers)
                 why = f"{self.name}: {source.label} {error.refusal.say().partition(';')[0]}"
                 if not again or not self.patience.wait(
                     failures, crowded=status == 429, asked_s=asked_s, why=why, say=self.transport.say
@@ -195,7 +190,8 @@ class _Download:
                     return  # it was whole already, or its hash will show that it is not
                 raise _Damaged("has not as many bytes as were promised")
             if answer.status not in (200, 206):
-                raise _Refused(Refusal(source, answer.status, answer.headers, beginning(answer)))
+                said = Answer(answer.status, answer.headers, beginning(answer), answer.url != source.url)
+                raise _Refused(Refusal(source, said))
             _refuse_pages(answer)
             if answer.status == 200 and start:
                 partial.restart()

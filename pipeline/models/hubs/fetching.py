@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import DownloadError, ModelError
 from pipeline.models.hubs import huggingface, repositories, versions
-from pipeline.models.hubs.asking import FRESH_S, Answer
+from pipeline.models.hubs.asking import FRESH_S
 from pipeline.models.hubs.cache import keep_place, kept_places
 from pipeline.models.hubs.cards import card
 from pipeline.models.hubs.file_sources import FileSource, HubRefused
-from pipeline.models.hubs.partial_file import partial_path
 from pipeline.models.hubs.progress_bars import Progress
 from pipeline.models.hubs.refusals import civitai_refusal
 from pipeline.models.hubs.remote_models import RemoteFile, RemoteModel
 from pipeline.models.hubs.results import NotFound, Ok, Outcome, Refused
+from pipeline.models.hubs.room import free_bytes, no_room, to_fetch_bytes
 from pipeline.models.hubs.small_files import fetch_small
 from pipeline.models.hubs.transport import Transport
 from pipeline.models.references import CONFIGURATION, Reference, parse
@@ -47,7 +46,7 @@ class DownloadPlan:
     @property
     def bytes(self) -> int:
         """Bytes still to fetch, as far as the hub tells sizes; what an earlier download has left is not among them."""
-        return sum(rest_bytes(file) for file in self.missing)
+        return to_fetch_bytes(self.missing)
 
     @property
     def fits(self) -> bool:
@@ -86,10 +85,7 @@ def fetch(
     """
     planned = plan(model)
     if not planned.fits:
-        raise DownloadError(
-            f"{model.reference}: {planned.bytes:,} bytes are to be fetched and {planned.free_bytes:,} are free for "
-            f"{store_folder()}; make room there or set DARKROOM_HOME to another disk"
-        )
+        raise DownloadError(f"{model.reference}: {no_room(planned.bytes, planned.free_bytes)}")
     try:
         stored = _fetched(model, registry, transport, progress)
     except OSError as error:
@@ -216,10 +212,9 @@ def _fetch_weights(
             judge=judge,
         )
     except HubRefused as refused:
-        said = refused.refusals[0]
-        answer = Answer(said.status, said.headers, said.body)
+        answer = refused.refusals[0].answer
         if model.hub == "huggingface":
-            return huggingface.refusal(answer, model.reference)
+            return huggingface.refusal(transport, answer, model.reference)
         return civitai_refusal(answer, model, transport)
     speedometer.remember()
     return Ok(file.sha256, now())
@@ -227,17 +222,3 @@ def _fetch_weights(
 
 def _is_here(file: RemoteFile) -> bool:
     return file.sha256 is not None and blob_path(file.sha256, suffix_of(file.name)).is_file()
-
-
-def rest_bytes(file: RemoteFile) -> int:
-    """What is still to come of a file, as far as the hub tells its size."""
-    if file.sha256 is None or file.bytes is None:
-        return file.bytes or 0
-    left = partial_path(blob_path(file.sha256, suffix_of(file.name)))
-    return max(0, file.bytes - (left.stat().st_size if left.is_file() else 0))
-
-
-def free_bytes() -> int:
-    """Room on the disk on which the store is, or will be."""
-    store = store_folder()
-    return shutil.disk_usage(next(folder for folder in (store, *store.parents) if folder.exists())).free

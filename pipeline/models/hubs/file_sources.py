@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import DownloadError
+from pipeline.models.hubs.asking import Answer, is_refused_by_storage
 from pipeline.models.hubs.limits import BUCKETS, RequestKind
 from pipeline.models.hubs.remote_models import LABELS
 
@@ -34,15 +35,20 @@ class FileSource:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A hub's answer in place of a file. `headers` have small letters, `body` is its beginning."""
+    """A hub's answer in place of a file, of whose body it holds the beginning."""
 
     source: FileSource
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
+    answer: Answer
+
+    @property
+    def status(self) -> int:
+        """The answer's status."""
+        return self.answer.status
 
     def say(self) -> str:
         """What it means, to stand behind the hub's name."""
+        if is_refused_by_storage(self.answer):
+            return f"leads to storage that refuses its link (status {self.status})"
         busy = "is out of order" if self.status >= 500 else "refuses"
         return _STATUSES.get(self.status, f"{busy} (status {self.status})")
 

@@ -107,9 +107,9 @@ def find_or_download(
         try:
             stored = _fetched(reference, registry, transport, noun, progress, refresh=refresh)
         except DownloadError as error:
-            tried.append(Attempt(where, str(error)))
+            tried.append(_attempt(where, named, str(error)))
             continue
-        tried.append(Attempt(where, stored.say()))
+        tried.append(_attempt(where, named, stored.say()))
         if isinstance(stored, Ok):
             return Fetched(stored.value.path, stored.value.reference, True, tuple(tried))
     raise _nowhere(named, noun, tried)
@@ -127,7 +127,7 @@ def plan_by_name(named: str, transport: Transport, *, kind: StoredKind | None = 
         parsed, tried = _not_here(named, noun)
     for where, reference in _offers(parsed, transport, kind, tried):
         remote = _remote(transport, reference, noun, refresh=refresh)
-        tried.append(Attempt(where, remote.say()))
+        tried.append(_attempt(where, named, remote.say()))
         if isinstance(remote, Ok):
             return Planned(tuple(tried), plan(remote.value))
     raise _nowhere(named, noun, tried)
@@ -180,6 +180,11 @@ def _reference_at(registry: Registry, named: str, place: Path) -> str:
     """By what reference the model that was named is known; of one content under several, the one that was named."""
     known = [*find(registry, named), *find(registry, Reference(str(place), "path"))]
     return next((model.reference for model in known if place.is_relative_to(model.path)), named)
+
+
+def _attempt(where: str, named: str, said: str) -> Attempt:
+    """What a hub said, without what stands before it in a line anyway: the hub's name, and what was asked for."""
+    return Attempt(where, said.removeprefix(f"{named}: ").removeprefix(f"{where}: ").replace(f": {where}: ", ": ", 1))
 
 
 def _nowhere(named: str, noun: str, tried: list[Attempt]) -> ModelError:
@@ -258,7 +263,7 @@ def _offers(
         for label, ask in HUBS:
             said = ask_hub(ask, transport, parsed.text, kind)
             if not isinstance(said, Ok):
-                tried.append(Attempt(label, said.say().removeprefix(f"{label}: ")))
+                tried.append(_attempt(label, parsed.text, said.say()))
             elif hit := _called(parsed.text, label, said.value, kind, tried):
                 yield label, parse(hit.reference)
 

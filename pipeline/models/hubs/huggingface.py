@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 from pipeline.errors import ModelError
 from pipeline.models.families import family_of
-from pipeline.models.hubs.asking import FRESH_S, Answer, answered, ask
+from pipeline.models.hubs.asking import FRESH_S, Answer, answered, ask, is_refused_by_storage, storage_problem
 from pipeline.models.hubs.cache import keep
 from pipeline.models.hubs.json_fields import mapping, number, objects, parse_list, parse_object, words
 from pipeline.models.hubs.paging import cursor_in, page, paged
@@ -65,7 +65,7 @@ def info(
         if not isinstance(answer, Answer):
             return answer
         if answer.status != 200:
-            return refusal(answer, what)
+            return refusal(transport, answer, what)
         raw = parse_object(answer.body)
         if raw is None:
             return Offline(what, _NONSENSE)
@@ -94,7 +94,7 @@ def search(transport: Transport, query: str, kind: StoredKind | None, limit: int
             if not isinstance(answer, Answer):
                 return answer
             if answer.status != 200:
-                return refusal(answer, _HUB)
+                return refusal(transport, answer, _HUB)
             found = parse_list(answer.body)
             if found is None:
                 return Offline(_HUB, _NONSENSE)
@@ -121,23 +121,28 @@ def readme(transport: Transport, repository: str, commit: str) -> Outcome[Any]:
         if not isinstance(answer, Answer):
             return answer
         if answer.status != 200:
-            return refusal(answer, what)
+            return refusal(transport, answer, what)
         return Ok(plain_text(answer.body.decode("utf-8", errors="replace")), now())
 
     return answered(address, what, fetch, None)
 
 
-def refusal(answer: Answer, what: str) -> Problem:
+def refusal(transport: Transport, answer: Answer, what: str) -> Problem:
     """What an answer without success means. A missing repository is 401 for those who are not logged in."""
+    if is_refused_by_storage(answer):
+        return storage_problem(answer, what, _HUB)
+    has_token = transport.has_token("huggingface")
     code = answer.headers.get("x-error-code", "")
     if code == "GatedRepo":
-        return Gated(what, TOKENS["huggingface"])
+        return Gated(what, TOKENS["huggingface"], has_token)
     if code == "RevisionNotFound":
         return NotFound(what, "it has no such revision")
     if code == "EntryNotFound":
         return NotFound(what, "it has no such file")
     if answer.headers.get("x-error-message") == "Access to this resource is disabled.":
         return DownloadsDisabled(what)
+    if answer.status == 401 and has_token and not code:
+        return NotFound(what, f"the hub does not take the token in {TOKENS['huggingface']}")
     if answer.status in (401, 404, 410):
         return NotFound(what)
     if answer.status == 429:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from pipeline.errors import Unreachable, UnsafeAnswer
 from pipeline.models.hubs import civitai
-from pipeline.models.hubs.asking import Answer
+from pipeline.models.hubs.asking import Answer, ask, is_refused_by_storage
+from pipeline.models.hubs.headers import ANYTHING
 from pipeline.models.hubs.remote_models import RemoteModel
-from pipeline.models.hubs.results import NeedsLogin, Offline, Problem, Refused
-from pipeline.models.hubs.transport import Transport
+from pipeline.models.hubs.results import NeedsLogin, Problem
+from pipeline.models.hubs.transport import Response, Transport
+
+_GIVEN = (200, 206, 416)
 
 
 def civitai_refusal(answer: Answer, model: RemoteModel, transport: Transport) -> Problem:
     """What CivitAI's answer in place of a file means; that a login is asked for is remembered."""
-    problem = civitai.refusal(answer, model.reference)
-    if isinstance(problem, NeedsLogin):
+    problem = civitai.refusal(transport, answer, model.reference)
+    if isinstance(problem, NeedsLogin) and not problem.has_token:
         civitai.remember_login(transport, model.version_id or 0)
     return problem
 
@@ -29,14 +31,17 @@ def would_be_refused(model: RemoteModel, transport: Transport) -> Problem | None
         return None
     file = model.files[0]
     end = file.bytes - 1 if file.bytes and file.exact else None
-    try:
-        # Not as a request for a file, of which one has to wait until another process has fetched its own.
-        with transport.get(file.url, kind="civitai.api", range_start=end, max_bytes=MOST_BYTES) as response:
-            if response.status in (200, 206, 416):
-                return None
-            answer = Answer(response.status, response.headers, beginning(response))
-    except Unreachable as error:
-        return Offline(model.reference, str(error))
-    except UnsafeAnswer as error:
-        return Refused(model.reference, str(error))
-    return civitai_refusal(answer, model, transport)
+
+    def read(response: Response) -> bytes:
+        return b"" if response.status in _GIVEN else beginning(response)
+
+    # Not as a request for a file, of which one has to wait until another process has fetched its own.
+    answer = ask(
+        transport, "civitai.api", file.url, model.reference,
+        accept=ANYTHING, range_start=end, most_bytes=MOST_BYTES, read=read,
+    )  # fmt: skip
+    if not isinstance(answer, Answer):
+        return answer
+    # Where storage refuses its link, CivitAI has given the file.
+    given = answer.status in _GIVEN or is_refused_by_storage(answer)
+    return None if given else civitai_refusal(answer, model, transport)

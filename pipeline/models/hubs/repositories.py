@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pipeline.models.hubs import huggingface
-from pipeline.models.hubs.asking import FRESH_S, Answer, answered, ask
+from pipeline.models.hubs.asking import FRESH_S
 from pipeline.models.hubs.json_fields import parse_object, words
 from pipeline.models.hubs.remote_models import RemoteFile, RemoteModel
 from pipeline.models.hubs.repository_files import (
@@ -21,12 +21,13 @@ from pipeline.models.hubs.repository_files import (
     single_file,
 )
 from pipeline.models.hubs.results import Ok, Outcome, Refused
+from pipeline.models.hubs.small_files import text_of
 from pipeline.models.hubs.transport import Transport
 from pipeline.models.references import CONFIGURATION, Reference
-from pipeline.models.registry.records import now
 
 _MOST_INDEX_BYTES = 2**20
 _MOST_TAGS = 20
+_UNCHECKED = "the hub gives no hash by which {} could be checked"
 
 
 def repository(transport: Transport, reference: Reference, fresh_s: float = FRESH_S) -> Outcome[RemoteModel]:
@@ -44,13 +45,16 @@ def repository(transport: Transport, reference: Reference, fresh_s: float = FRES
     listed, refused = listed_files(said.value["siblings"])
     try:
         if reference.file in (None, CONFIGURATION) and is_pipeline(listed):
-            index = _index(transport, name, commit, what)
+            of_index = next(file for file in listed if file.name == CONFIGURATION)
+            index = _index(transport, name, commit, of_index, what)
             if not isinstance(index, Ok):
                 return index
             chosen = pipeline_files(listed, index.value, weights=reference.file is None)
             inside = reference.file or ""
         else:
             chosen, inside = _part(listed, reference.file, name)
+        if unchecked := next((file.name for file in chosen if not (file.sha256 or file.git_blob)), None):
+            return Refused(what, _UNCHECKED.format(unchecked))
     except Unfit as unfit:
         return Refused(what, str(unfit))
     folder = inside in ("", CONFIGURATION) or chosen[0].name != inside
@@ -60,16 +64,7 @@ def repository(transport: Transport, reference: Reference, fresh_s: float = FRES
         hub="huggingface",
         reference=f"hf:{name}@{commit}" + (f"/{inside}" if inside else ""),
         name=_name(name, inside),
-        files=tuple(
-            RemoteFile(
-                file.name[cut:],
-                huggingface.file_url(transport, name, commit, file.name),
-                file.bytes,
-                file.sha256,
-                file.git_blob,
-            )
-            for file in chosen
-        ),
+        files=tuple(_remote(transport, name, commit, file, cut) for file in chosen),
         folder=folder,
         kind=huggingface.kind(said.value),
         family=huggingface.family(said.value),
@@ -81,9 +76,6 @@ def repository(transport: Transport, reference: Reference, fresh_s: float = FRES
         branches=branch,
         notes=(f"{refused} of its files have names that are refused; they are left out",) if refused else (),
     )
-    unchecked = next((file.name for file in model.files if not (file.sha256 or file.git_blob)), None)
-    if unchecked:
-        return Refused(what, f"the hub gives no hash by which {unchecked} could be checked")
     return Ok(model, said.at, said.stale)
 
 
@@ -99,20 +91,21 @@ def _part(listed: Sequence[RepositoryFile], file: str | None, repository: str) -
     return [one], one.name
 
 
-def _index(transport: Transport, name: str, commit: str, what: str) -> Outcome[Mapping[str, Any]]:
-    """The `model_index.json` at a commit; kept for ever."""
-    address = huggingface.file_url(transport, name, commit, "model_index.json")
+def _index(transport: Transport, name: str, commit: str, file: RepositoryFile, what: str) -> Outcome[Mapping[str, Any]]:
+    """The `model_index.json` at a commit, checked by its hash; kept for ever."""
+    if not (file.sha256 or file.git_blob):
+        return Refused(what, _UNCHECKED.format(file.name))
+    said = text_of(transport, _remote(transport, name, commit, file), what, _MOST_INDEX_BYTES)
+    if not isinstance(said, Ok):
+        return said
+    index = parse_object(said.value.encode())
+    return Refused(what, f"its {CONFIGURATION} is no JSON object") if index is None else Ok(index, said.at)
 
-    def fetch() -> Outcome[Any]:
-        answer = ask(transport, "huggingface.file", address, what, most_bytes=_MOST_INDEX_BYTES)
-        if not isinstance(answer, Answer):
-            return answer
-        if answer.status != 200:
-            return huggingface.refusal(answer, what)
-        index = parse_object(answer.body)
-        return Refused(what, "its model_index.json is no JSON object") if index is None else Ok(index, now())
 
-    return answered(address, what, fetch, None)
+def _remote(transport: Transport, name: str, commit: str, file: RepositoryFile, cut: int = 0) -> RemoteFile:
+    """A file of a repository as it is fetched, with `cut` characters of its name left out."""
+    url = huggingface.file_url(transport, name, commit, file.name)
+    return RemoteFile(file.name[cut:], url, file.bytes, file.sha256, file.git_blob)
 
 
 def _name(repository: str, inside: str) -> str:

@@ -51,14 +51,18 @@ class NotFound:
 
 @dataclass(frozen=True, slots=True)
 class NeedsLogin:
-    """Its author lets only those download it who are logged in."""
+    """Its author lets only those download it who are logged in; `has_token`: the token that was sent is not enough."""
 
     kind: ClassVar[AnswerKind] = "needs_login"
     what: str
     token: str
+    has_token: bool = False
 
     def say(self) -> str:
         """One line for the user; `token` is the environment variable that could hold one."""
+        if self.has_token:
+            refused = f"and the hub does not take the token in {self.token}"
+            return f"{self.what}: its author asks for a login, {refused}; {_BY_HAND}"
         return (
             f"{self.what}: its author asks for a login; {_BY_HAND} (or set {self.token} and hub.allow_token=true, "
             "which tells the hub who you are)"
@@ -67,14 +71,20 @@ class NeedsLogin:
 
 @dataclass(frozen=True, slots=True)
 class Gated:
-    """Its owner asks to accept conditions first."""
+    """Its owner asks to accept conditions first; `has_token`: whoever the token that was sent is of has not."""
 
     kind: ClassVar[AnswerKind] = "gated"
     what: str
     token: str
+    has_token: bool = False
 
     def say(self) -> str:
         """One line for the user; `token` is the environment variable that could hold one."""
+        if self.has_token:
+            return (
+                f"{self.what}: its owner asks to accept conditions on its page first, as the user of the token in "
+                f"{self.token}, which must be allowed to read such models"
+            )
         return (
             f"{self.what}: its owner asks to accept conditions on its page first; then {_BY_HAND} (or set {self.token} "
             "and hub.allow_token=true, which tells the hub who you are)"

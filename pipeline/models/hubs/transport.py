@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from pipeline.errors import Unreachable, UnsafeAnswer
+from pipeline.errors import BrokenOff, Unreachable, UnsafeAnswer
 from pipeline.models.hubs.addresses import Resolve
 from pipeline.models.hubs.headers import ANYTHING, headers_for
 from pipeline.models.hubs.limits import BUCKETS, Limits, RequestKind
@@ -215,8 +215,9 @@ def _plain_faults(where: str) -> Iterator[None]:
 
     try:
         yield
-    except httpcore2.TimeoutException:
-        raise Unreachable(f"{where}: does not answer, or has stopped to") from None
+    except httpcore2.TimeoutException as error:
+        kind = Unreachable if isinstance(error, httpcore2.ConnectTimeout) else BrokenOff
+        raise kind(f"{where}: does not answer, or has stopped to") from None
     except httpcore2.ProxyError as error:
         raise Unreachable(f"{where}: the proxy refuses ({error})") from None
     except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
@@ -226,4 +227,5 @@ def _plain_faults(where: str) -> Iterator[None]:
                 f"{where}: its certificate is not trusted ({cause.verify_message}); somebody may be in between"
             ) from None
         said = cause.strerror if isinstance(cause, OSError) else cause
-        raise Unreachable(f"{where}: the connection failed ({said or 'it was closed'})") from None
+        kind = Unreachable if isinstance(error, httpcore2.ConnectError) else BrokenOff
+        raise kind(f"{where}: the connection failed ({said or 'it was closed'})") from None

@@ -117,8 +117,8 @@ def _fault(file: Mapping[str, Any]) -> str:
     scans = [plain(file.get(scan)) or "missing" for scan in ("pickleScanResult", "virusScanResult")]
     if said == "PickleTensor":
         return "has its weights only as a pickle, which can run code when opened; look for a copy as safetensors"
-    if said != "SafeTensor":
-        return f"has its weights only as {said or 'something without a format'}; safetensors are taken"
+    if said not in ("SafeTensor", ""):  # not told of some; what the file is shows when it comes
+        return f"has its weights only as {said}; safetensors are taken"
     if not isinstance(name, str) or not name.lower().endswith(".safetensors"):
         return f"calls its safetensors file {plain(name, 60)!r}, which is refused"
     if bad := next((result for result in scans if result != "Success"), None):

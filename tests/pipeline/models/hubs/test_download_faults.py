@@ -156,8 +156,8 @@ def test_a_refusal_is_asked_about_again_only_where_that_may_help(
     assert len(fetching.server.requests) == requests
     (refusal,) = caught.value.refusals
     assert (refusal.status, refusal.source) == (status, source)
-    assert refusal.headers["x-error-code"] == "Gated"
-    assert json.loads(refusal.body) == LOGIN
+    assert refusal.answer.headers["x-error-code"] == "Gated"
+    assert json.loads(refusal.answer.body) == LOGIN
     assert fetching.left() == []
 
 
@@ -203,4 +203,4 @@ def test_a_refusal_of_any_length_is_cut(fetching: Fetching) -> None:
     fetching.server.fault(".*", instead(Reply(403, b"x" * 5_000_000, BINARY)))
     with pytest.raises(HubRefused) as caught:
         fetching.fetch(WEIGHTS, source)
-    assert len(caught.value.refusals[0].body) == 65_536
+    assert len(caught.value.refusals[0].answer.body) == 65_536

@@ -15,6 +15,7 @@ from hub_weights import Fetching, sha256, weights
 from pipeline.errors import DownloadError
 from pipeline.models.hubs.connecting import Pace
 from pipeline.models.hubs.file_sources import HubRefused
+from pipeline.models.hubs.room import SPARE_BYTES
 
 WEIGHTS = weights()
 
@@ -227,10 +228,8 @@ def test_a_disk_without_room_is_noticed_before_anything_is_asked(
 ) -> None:
     source = fetching.offer(WEIGHTS)
     usage = shutil.disk_usage(fetching.folder)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
-    with pytest.raises(
-        DownloadError, match=r"300,\d\d\d bytes are still to come and 1,000,000 are free in .*make room"
-    ):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=SPARE_BYTES + 200_000))
+    with pytest.raises(DownloadError, match=r"300,\d\d\d bytes are to be fetched and 200,000 are free for .*make room"):
         fetching.fetch(WEIGHTS, source)
     assert fetching.server.requests == []
     assert fetching.left() == []

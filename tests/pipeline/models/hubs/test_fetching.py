@@ -19,6 +19,7 @@ from pipeline.models.hubs.cards import card
 from pipeline.models.hubs.fetching import fetch, find_remote, plan
 from pipeline.models.hubs.finding import ensure_downloaded
 from pipeline.models.hubs.results import Gated, Ok, Refused
+from pipeline.models.hubs.room import SPARE_BYTES
 from pipeline.models.hubs.transport import Transport
 from pipeline.models.inspection import inspect_model
 from pipeline.models.profile import identify
@@ -110,14 +111,33 @@ def test_a_plan_tells_files_and_bytes_and_fetches_nothing(
     assert not [file for file in plan(said.value).missing if file.name.endswith(".safetensors")]
 
 
-def test_too_small_a_disk_is_said_before_anything_is_fetched(
-    ink: Version, hub: HubServer, transport: Transport, registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usage = shutil.disk_usage("/")
-    monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(DownloadError, match="1,000 are free"):
+@pytest.mark.parametrize(("missing", "fits"), [(1, False), (0, True)])
+def test_room_is_judged_by_one_measure_in_plan_and_download(
+    missing: int, fits: bool, ink: Version, hub: HubServer, transport: Transport, registry: Registry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    usage, size = shutil.disk_usage("/"), len(ink.files[0].content)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=SPARE_BYTES + size - missing))
+    said = find_remote(transport, parse("civitai:102"))
+    assert isinstance(said, Ok) and plan(said.value).fits == fits
+    if fits:
+        assert ensure_downloaded("civitai:102", registry, transport).is_file()
+        return
+    with pytest.raises(DownloadError, match=f"{size:,} bytes are to be fetched and {size - 1:,} are free"):
         ensure_downloaded("civitai:102", registry, transport)
     assert not [path for path in hub.paths() if path.startswith("/api/download")]
+
+
+def test_what_a_repository_holds_twice_is_counted_once(
+    demo: Repository, hub: HubServer, transport: Transport, registry: Registry
+) -> None:
+    weights = "vae/diffusion_pytorch_model.safetensors"
+    copied = {name: demo.files[weights] for name in demo.files if name.endswith("pytorch_model.safetensors")}
+    demo.replace(demo.files | copied)
+    said = find_remote(transport, parse("hf:org/demo"))
+    assert isinstance(said, Ok)
+    chosen = {demo.files[file.name] for file in said.value.files}
+    assert plan(said.value).bytes == sum(map(len, chosen))
 
 
 def test_a_small_file_that_is_not_what_the_hub_said_is_refused(

@@ -242,3 +242,22 @@ def test_of_one_content_under_two_references_the_one_that_was_named_is_said(
         assert find_or_download("hf:org/lines", registry, transport).reference == on_hugging_face
         assert find_or_download("civitai:102", registry, transport).reference == "civitai:102"
         assert find_or_download("civitai:12", registry, transport).reference == "civitai:102"
+
+
+@pytest.mark.parametrize("is_planned", [False, True])
+def test_a_refusal_names_the_hub_and_the_model_once(
+    is_planned: bool, samples: Samples, ink: Version, registry: Registry, hub: HubServer, transport: Transport
+) -> None:
+    samples.repositories.append(Repository("org/page", {"a.safetensors": b"<!DOCTYPE html>" * 100}, tags=("lora",)))
+    ink.early_access_until = "2099-01-01"
+    cases = [("civitai:102", "CivitAI: is in paid early access until 2099-01-01; take another one")]
+    if not is_planned:
+        cases.append(("hf:org/page", "Hugging Face: a.safetensors: sends a web page"))
+    for named, said in cases:
+        with pytest.raises(ModelError) as error:
+            if is_planned:
+                plan_by_name(named, transport)
+            else:
+                find_or_download(named, registry, transport)
+        assert str(error.value).startswith(f"model '{named}': cannot be had. this machine: not here; {said}")
+        assert str(error.value).count(named) == 1 and str(error.value).count(said.partition(":")[0]) == 1

@@ -53,7 +53,8 @@ def test_files_of_other_kinds_and_of_other_versions_are_passed_over() -> None:
     ("changes", "said"),
     [
         ({"metadata": {"format": "PickleTensor"}}, "only as a pickle"),
-        ({"metadata": {"format": None}}, "something without a format"),
+        ({"metadata": {"format": "Diffusers"}}, "only as Diffusers"),
+        ({"metadata": {"format": None}, "name": "model.bin"}, "calls its safetensors file 'model.bin'"),
         ({"name": "model.ckpt"}, "calls its safetensors file 'model.ckpt'"),
         ({"name": None}, "calls its safetensors file"),
         ({"pickleScanResult": "Pending"}, "'Pending'"),
