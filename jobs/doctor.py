@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 VERSIONS = ("darkroom", "torch", "diffusers", "transformers", "accelerate", "peft", "safetensors")
 
 EXTRAS = {
-    "quantization": ("torchao", "weights in 8 bits"),
+    "quantization": ("torchao", "models stored by torchao"),
     "bitsandbytes": ("bitsandbytes", "weights in 4 bits, on NVIDIA GPUs"),
     "gguf": ("gguf", "denoisers in GGUF files"),
     "controlnet": ("opencv-python-headless", "edges of reference pictures"),

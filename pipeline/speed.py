@@ -47,8 +47,8 @@ class SpeedSettings:
     """What a user can choose about speed; none of it needs the model to be loaded again.
 
     `compile`: `auto` where the plan holds enough images of one size and LoRAs to pay for it, on GPUs only, and never
-    with quantised weights: the int8 blocks of a model of FLUX.1's size were not compiled after a minute (H200, torch
-    2.11). `channels_last`: for UNets on GPUs.
+    with quantised weights: int8 blocks of FLUX.1's size, as torchao's tensors, were not compiled after a minute (H200,
+    torch 2.11), and nobody has measured it with layers of plain tensors. `channels_last`: for UNets on GPUs.
     """
 
     attention: str = "native"

@@ -176,8 +176,8 @@ def _open(name: str, asked: MemorySettings, device_kind: str, stored: frozenset[
         return False
     if name == "tiny_vae" and asked.tiny_vae_source is None:
         return False
-    if name == "fp8_storage" and installed("denoiser_int8"):
-        return False  # needs no package, and is less precise and slower
+    if name == "fp8_storage":
+        return False  # saves no more than int8, is less precise and slower
     return not any(name in kinds for role, kinds in QUANTIZATIONS.items() if role in stored)
 
 
@@ -195,7 +195,7 @@ def _slots(usable: set[str], several: bool, device_kind: str) -> Iterator[_Slot]
         slots += [
             (("staged",),),
             # float8 saves no more than int8 and is less precise.
-            (("denoiser_int8",), ("fp8_storage",), ("denoiser_int4",)),
+            (("denoiser_int8",), ("denoiser_int4",)),
             (("encoder_int8",), ("encoder_int4",)),
             (("model_offload",), *((name,) for name in reversed(STREAMING)), ("leaf_offload", "disk_offload")),
         ]

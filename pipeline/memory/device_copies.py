@@ -14,6 +14,7 @@ import psutil
 
 from pipeline.memory.alignment import copy_at, offset_of
 from pipeline.memory.mapped_files import MappedFiles
+from pipeline.memory.quantization import tensor_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -105,8 +106,8 @@ def can_stay(module: Any) -> bool:
     if not all(type(tensor) in plain or hasattr(tensor, "__tensor_flatten__") for tensor in tensors):
         return False
     mapped = MappedFiles()
-    loose = sum(tensor.nbytes for tensor in tensors if not mapped.have(tensor))
-    return bool(loose <= psutil.virtual_memory().available)
+    loose = {id(tensor): tensor_bytes(tensor) for tensor in tensors if not mapped.have(tensor)}  # tied ones once
+    return bool(sum(loose.values()) <= psutil.virtual_memory().available)
 
 
 def _is_on(module: Any, device: torch.device) -> bool:

@@ -44,7 +44,7 @@ _LADDER = (
     _Rung(("vae_tiling",), ("decode",)),
     _Rung(("staged", "drop_encoders"), ("load", "encode", "denoise", "decode")),
     _Rung(("denoiser_int8",), ("load", "denoise")),
-    # Where torchao is missing; with int8 on, it is no legal combination.
+    # Where int8 is switched off; with it on, this is no legal combination.
     _Rung(("fp8_storage",), ("load", "denoise"), unless="disk_offload"),
     _Rung(("encoder_int8",), ("load", "encode")),
     _Rung(("resident_blocks",), ("load", "denoise"), ("model_offload", "block_offload")),

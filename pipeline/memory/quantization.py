@@ -8,18 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.errors import ModelError
 from pipeline.memory.mapped_files import MappedFiles
+from pipeline.memory.quantized_linear import hold_in_eight_bits
 
 if TYPE_CHECKING:
     import torch
 
 Quantization = Literal["int8", "float8", "int4"]
-
-EXTRAS: dict[str, tuple[str, str]] = {
-    "int8": ("torchao", "quantization"),
-    "float8": ("torchao", "quantization"),
-    "int4": ("bitsandbytes", "bitsandbytes"),
-}
-"""The package that each kind needs, and the extra that installs it."""
 
 SMALLEST = 1024
 """Elements below which a weight stays as it is: it would save less than a kilobyte."""
@@ -38,9 +32,8 @@ def quantize(module: Any, kind: Quantization, device: torch.device | None = None
     single files. A CUDA `device` is used to compute; `int4` (NF4) needs one, and leaves the module there. Embeddings,
     the first and last layers, tiny layers and those that share their weight with an embedding keep their precision.
     """
-    package, extra = EXTRAS[kind]
-    if importlib.util.find_spec(package) is None:
-        raise ModelError(f"{kind} weights need the package {package}: pip install 'darkroom[{extra}]'")
+    if kind == "int4" and importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError("int4 weights need the package bitsandbytes: pip install 'darkroom[bitsandbytes]'")
     name = type(module).__name__
     if quantized_as(module) is not None:
         raise ModelError(f"{name} is already quantised to {quantized_as(module)}; load it again for {kind}")
@@ -52,7 +45,7 @@ def quantize(module: Any, kind: Quantization, device: torch.device | None = None
             raise ModelError("int4 weights need an NVIDIA GPU; use int8 (memory.techniques) on other devices")
         _to_nf4(module, layers, device)
     else:
-        _with_torchao(module, layers, kind, device)
+        _to_eight_bits(layers, kind, device)
     module.quantization = kind
     return len(layers)
 
@@ -70,15 +63,16 @@ def true_bytes(module: Any) -> int:
     two to four times the truth.
     """
     tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
-    return sum(_tensor_bytes(tensor) for tensor in tensors.values())
+    return sum(tensor_bytes(tensor) for tensor in tensors.values())
 
 
-def _tensor_bytes(tensor: Any) -> int:
+def tensor_bytes(tensor: Any) -> int:
+    """Bytes of one tensor as it is stored, with the scales that belong to it."""
     if hasattr(tensor, "__tensor_flatten__"):
         names, _ = tensor.__tensor_flatten__()
-        return sum(_tensor_bytes(getattr(tensor, name)) for name in names)
+        return sum(tensor_bytes(getattr(tensor, name)) for name in names)
     state = getattr(tensor, "quant_state", None)  # bitsandbytes keeps the scales of a weight beside it
-    scales = _tensor_bytes(state.absmax) if state is not None else 0
+    scales = tensor_bytes(state.absmax) if state is not None else 0
     return int(tensor.numel() * tensor.element_size()) + scales
 
 
@@ -100,22 +94,12 @@ def _layers(module: Any) -> dict[str, Any]:
     }
 
 
-def _with_torchao(module: Any, layers: dict[str, Any], kind: Quantization, device: torch.device | None) -> None:
-    from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig, quantize_
-
-    config = Int8WeightOnlyConfig(version=2) if kind == "int8" else Float8WeightOnlyConfig()
-    on_gpu = device is not None and device.type == "cuda"
+def _to_eight_bits(layers: dict[str, Any], kind: Literal["int8", "float8"], device: torch.device | None) -> None:
     files = MappedFiles()
     for layer in layers.values():
         before = layer.weight.data
-        if on_gpu:  # each layer there and back: many times faster than the CPU, and one layer's memory
-            layer.to(device)
-        quantize_(layer, config, filter_fn=lambda *_: True)
-        if on_gpu:
-            layer.to("cpu")
-        layer.weight.requires_grad_(False)
-        if not hasattr(layer.weight, "__tensor_flatten__"):
-            raise ModelError(f"{type(module).__name__}: torchao left a layer unquantised; another version may help")
+        # On a GPU each layer there and back: many times faster than the CPU, and one layer's memory.
+        hold_in_eight_bits(layer, kind, device if device is not None and device.type == "cuda" else before.device)
         files.forget(before)
 
 

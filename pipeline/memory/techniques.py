@@ -14,7 +14,6 @@ ANY_DEVICE = ("cuda", "cpu", "mps")
 STREAMABLE = ("cuda", "cpu")
 """Where weights can wait elsewhere: on a CPU only on disk, though all works there too; on Apple all memory is one."""
 
-TORCHAO = ("torchao", "quantization")
 BITSANDBYTES = ("bitsandbytes", "bitsandbytes")
 
 
@@ -39,11 +38,11 @@ TECHNIQUES: dict[str, Technique] = {
     technique.name: technique
     for technique in (
         Technique("half_precision", "half precision", 0),
-        Technique("denoiser_int8", "denoiser int8", 24, lossy=True, needs=TORCHAO),
-        Technique("denoiser_float8", "denoiser float8", 30, lossy=True, needs=TORCHAO),
+        Technique("denoiser_int8", "denoiser int8", 24, lossy=True),
+        Technique("denoiser_float8", "denoiser float8", 30, lossy=True),
         Technique("denoiser_int4", "denoiser 4-bit", 240, lossy=True, devices=("cuda",), needs=BITSANDBYTES),
-        Technique("encoder_int8", "encoders int8", 12, lossy=True, needs=TORCHAO),
-        Technique("encoder_float8", "encoders float8", 15, lossy=True, needs=TORCHAO),
+        Technique("encoder_int8", "encoders int8", 12, lossy=True),
+        Technique("encoder_float8", "encoders float8", 15, lossy=True),
         Technique("encoder_int4", "encoders 4-bit", 200, lossy=True, devices=("cuda",), needs=BITSANDBYTES),
         Technique("fp8_storage", "denoiser fp8 storage", 28, lossy=True),
         Technique("staged", "staged", 2),

@@ -170,11 +170,11 @@ def test_a_short_host_drops_encoders_before_it_falls_back_to_the_disk() -> None:
     assert on(choice("flux", 12, host=1, exact=True)) == on(roomy)
 
 
-def test_without_torchao_the_denoiser_is_stored_as_float8(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eight_bits_need_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choosing, "installed", lambda name: TECHNIQUES[name].needs is None)
     choosing.plans_for.cache_clear()
     choosing._choose.cache_clear()
-    assert on(choice("z_image", 12)) == {"staged", "fp8_storage"}
+    assert on(choice("z_image", 12)) == {"staged", "denoiser_int8"}
 
 
 def test_weights_that_come_quantised_are_not_quantised_again() -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.memory import device_copies
 from pipeline.memory.alignment import offset_of
 from pipeline.memory.device_copies import can_stay, copy_weights, to_host, weights_stayed
-from pipeline.memory.quantization import quantize
+from pipeline.memory.quantization import quantize, true_bytes
 
 CPU = torch.device("cpu")
 
@@ -127,6 +127,21 @@ def test_weights_stay_where_they_cost_nothing_or_there_is_room(tmp_path: Path, m
     assert not can_stay(loose)
     Memory.available = loose.weight.nbytes
     assert can_stay(loose)
+    tied = Tied()
+    Memory.available = true_bytes(tied)
+    assert can_stay(tied), "a weight in two layers is there once"
+
+
+def test_weights_of_torchao_count_as_they_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    quantization = pytest.importorskip("torchao.quantization")
+    module = torch.nn.Linear(256, 256, bias=False).to(torch.bfloat16)
+    quantization.quantize_(module, quantization.Int8WeightOnlyConfig(version=2))
+
+    class Memory:
+        available = true_bytes(module)
+
+    monkeypatch.setattr(device_copies.psutil, "virtual_memory", lambda: Memory)
+    assert can_stay(module)
 
 
 class Stateful(torch.nn.Parameter):

@@ -126,9 +126,9 @@ def test_a_step_that_could_not_be_put_on_is_passed_over() -> None:
     assert third is not None and third.what == "resident_blocks"
 
 
-def test_without_torchao_the_denoiser_is_stored_in_float8(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_int8_switched_off_the_denoiser_is_stored_in_float8(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "installed", lambda name: TECHNIQUES[name].needs is None)
-    assert whats(ladder("denoise")) == [
+    assert whats(ladder("denoise", off=("denoiser_int8",))) == [
         "staged+drop_encoders",
         "fp8_storage",
         "resident_blocks",

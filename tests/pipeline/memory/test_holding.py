@@ -192,9 +192,9 @@ def test_what_cannot_be_put_on_leaves_the_model_as_it_was(loaded: Load, monkeypa
     model = loaded("flux", held_by("leaf_offload"))
     before = pictures(model)
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torchao" else find(name))
-    with pytest.raises(ModelError, match=r"darkroom\[quantization\]"):
-        hold(model, held_by("denoiser_int8", "staged"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else find(name))
+    with pytest.raises(ModelError, match=r"darkroom\[bitsandbytes\]"):
+        hold(model, held_by("denoiser_int4", "staged"))
     assert model.memory == held_by("leaf_offload") and not model.dropped
     assert is_offloaded(model.pipe.transformer)
     np.testing.assert_array_equal(pictures(model), before)
