@@ -24,6 +24,7 @@ from pipeline.memory.pace import (
     untried,
 )
 from pipeline.memory.sizes import Sizes
+from pipeline.models.precision import model_dtype
 from pipeline.request import Adapters, MemorySettings
 from pipeline.request_id import Likeness
 from pipeline.speed import DEPENDS_ON_NEIGHBOURS, SpeedSettings
@@ -33,13 +34,18 @@ TRIED_SHARE = 4
 """At most one of so many pictures of a group is made in a size that is being measured, and maybe slower."""
 
 
-def asked_memory(config: BatchConfig, device: Device, model: KnownModel | None = None) -> MemorySettings:
-    """What the configuration asks for by name, checked against the model where it is known; raises as `asking` does."""
+def asked_memory(
+    config: BatchConfig, device: Device, model: KnownModel | None = None, family: str | None = None
+) -> MemorySettings:
+    """What the configuration asks for by name, checked against the model where it is known; raises as `asking` does.
+
+    `family`: that of the model, where no more of it is known.
+    """
     memory = config.memory
-    wanted = (dtype for dtype in (memory.dtype, config.model.dtype) if dtype != "auto")
+    wanted = memory.dtype if memory.dtype != "auto" else config.model.dtype
     return asking.asked_memory(
         memory.level,
-        next(wanted, device.dtype),
+        model_dtype(wanted, device, model.sizes.family if model else family),
         memory.techniques.model_dump(),  # type: ignore[attr-defined]
         device.kind,
         exact=memory.quality == "exact",

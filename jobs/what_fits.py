@@ -116,7 +116,7 @@ def _prospect(profile: Profile, level: str, document: dict[str, Any], device: De
         config = BatchConfig.model_validate(
             {"prompts": {"lines": [""]}, "model": profile.document, "memory": document, "sampling": {}}
         )
-        settings = asked_memory(config, device)
+        settings = asked_memory(config, device, family=profile.sizes.family)
     except (DarkroomError, ValueError) as error:
         return Prospect(profile.name, level, None, str(error).splitlines()[0])
     return Prospect(profile.name, level, choose(settings, profile.sizes, profile.shape, memory, device.kind))

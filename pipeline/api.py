@@ -17,6 +17,7 @@ from pipeline.memory.asking import asked_memory
 from pipeline.memory.choice import ALWAYS_ON, Choice, choose, shortage
 from pipeline.memory.estimate import Shape, Sizes
 from pipeline.models.loading import LoadedModel
+from pipeline.models.precision import model_dtype
 from pipeline.models.profile import identify
 from pipeline.models.references import EMBEDDED_DEFAULTS
 from pipeline.picture import Picture
@@ -32,7 +33,7 @@ class Pipeline:
     """A model ready to make pictures. Loads on first use; `close`, or leaving the `with` block, frees it.
 
     `model` is the name of an embedded model, or the path of a diffusers folder or a file of weights. `device` is
-    `auto`, `cpu`, `cuda` or `mps`; `dtype` `auto` takes what suits it.
+    `auto`, `cpu`, `cuda` or `mps`; `dtype` `auto` takes what suits it and the model.
 
     `memory` is a level: `auto` takes what the device has free, `none`, `balanced`, `aggressive` and `ultra` are for
     cards of 24, 12, 8 and 4 GB. Techniques are chosen for each size of picture as a run would choose them, within
@@ -61,7 +62,7 @@ class Pipeline:
         self._device = find_device(device)
         self._asked = asked_memory(
             memory,
-            self._device.dtype if dtype == "auto" else dtype,
+            model_dtype(dtype, self._device, self._files.family),
             {**dict.fromkeys(ALWAYS_ON.get(memory, ()), True), **(techniques or {})},
             self._device.kind,
             exact=quality == "exact",

@@ -58,9 +58,9 @@ class ComponentSize:
     def element_bytes(self, dtype: DType) -> int:
         """Bytes per element of its weights and activations.
 
-        SDXL's VAE overflows in float16 and is held as float32 instead (`pipeline/models/precision.py`).
+        The VAEs of SDXL and Sana overflow in float16 and are held as float32 instead (`pipeline/models/precision.py`).
         """
-        upcast = self.role == "vae" and self.family == "sdxl" and dtype == "float16" and not self.tiny
+        upcast = self.role == "vae" and self.family in ("sdxl", "sana") and dtype == "float16" and not self.tiny
         return 4 if upcast else BYTES[dtype]
 
     def held_bytes(self, memory: MemorySettings) -> int:

@@ -19,6 +19,8 @@ class Family:
     without a negative prompt; `true_cfg` is classifier-free guidance by the argument `true_cfg_scale`. `img2img` and
     `controlnet` are diffusers' pipelines for these tasks, None where there is none; `lora` and `ip_adapter` say whether
     it can load these. `doubles_batch`: guidance runs both prompts in one forward pass.
+    `float16`: whether its denoiser stays within that type's range; for those that do not, ComfyUI
+    (`supported_models.py`, `supported_inference_dtypes`) allows bfloat16 and float32 alone.
     `decode_elements_per_pixel` is the working memory of the decoder, in elements of its dtype: with 1650, that of SDXL
     comes to the 3.2 GiB that were published for 1024 x 1024 in 16 bits; InvokeAI reserves a third more
     (`vae_working_memory.py`). `batch` is the number of images of the native size after which larger batches no longer
@@ -40,6 +42,7 @@ class Family:
     controlnet: str | None = None
     controlnet_img2img: str | None = None
     lora: bool = True
+    float16: bool = True
     ip_adapter: bool = False
     latent_channels: int = 16
     decode_elements_per_pixel: int = 1650
@@ -91,13 +94,12 @@ FAMILIES: dict[str, Family] = {
             "qwen_image", "Qwen-Image", "QwenImagePipeline", "transformer", "QwenImageTransformer2DModel", 1328,
             {"transformer": 20.43e9, "text_encoder": 8.29e9, "vae": 0.127e9},
             size_multiple=16, guidance="true_cfg", img2img="QwenImageImg2ImgPipeline",
-            controlnet="QwenImageControlNetPipeline", decode_elements_per_pixel=2000,
+            controlnet="QwenImageControlNetPipeline", float16=False, decode_elements_per_pixel=2000,
         ),
         Family(
             "z_image", "Z-Image", "ZImagePipeline", "transformer", "ZImageTransformer2DModel", 1024,
             {"transformer": 6.155e9, "text_encoder": 4.02e9, "vae": _KL},
-            size_multiple=16, img2img="ZImageImg2ImgPipeline",
-
+            size_multiple=16, img2img="ZImageImg2ImgPipeline", float16=False,
         ),
         Family(
             "sana", "Sana", "SanaPipeline", "transformer", "SanaTransformer2DModel", 1024,
@@ -112,7 +114,8 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             "lumina2", "Lumina-Image 2.0", "Lumina2Pipeline", "transformer", "Lumina2Transformer2DModel", 1024,
-            {"transformer": 2.610e9, "text_encoder": 2.614e9, "vae": _KL}, size_multiple=16, batch=2,
+            {"transformer": 2.610e9, "text_encoder": 2.614e9, "vae": _KL},
+            size_multiple=16, float16=False, batch=2,
         ),
         Family(
             "chroma", "Chroma", "ChromaPipeline", "transformer", "ChromaTransformer2DModel", 1024,

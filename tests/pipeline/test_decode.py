@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from pipeline.decode import developed
+from pipeline.generate import generate_batch
+from pipeline.models.loading import load
+from pipeline.models.profile import identify
+from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
+
+
+def test_the_vae_of_sdxl_decodes_in_float32_on_apple_too(
+    tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """diffusers casts it down to the latents' float16 there, just before it decodes, and it would overflow."""
+    import torch
+
+    settings, memory = identify(str(tiny("sdxl")))[0], MemorySettings(dtype="float16")
+    model = load(settings, memory, "cpu")
+    vae = model.pipe.vae
+    before = vae.decoder.conv_in.weight.clone()
+    request = ImageRequest("a red house", "", 1, 2, 5.0, 64, 64, "Euler", None, settings, memory)
+    found = []
+    for apple in (False, True):
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda apple=apple: apple)
+        (image,) = generate_batch(model, [request])
+        assert isinstance(image, GeneratedImage), image
+        found.append(image.pixels)
+        assert vae.dtype == torch.float32 and torch.equal(vae.decoder.conv_in.weight, before)
+    np.testing.assert_array_equal(*found)
 
 
 def test_levels_are_the_nearest_as_numpy_has_them() -> None:

@@ -18,7 +18,8 @@ from tiny_models import write_tiny_sd
 from pipeline.errors import ModelError, OutOfMemory
 from pipeline.memory.asking import asked_memory
 from pipeline.memory.pool import Pool
-from pipeline.memory.quantization import quantized_as
+from pipeline.memory.quantization import quantized_as, true_bytes
+from pipeline.memory.sizes import Sizes
 from pipeline.models.families import FAMILIES
 from pipeline.models.loading import LoadedModel, load, load_component
 from pipeline.models.precision import component_dtype
@@ -125,6 +126,13 @@ def test_float16_has_exceptions(tiny: Tiny) -> None:
     sdxl = modules(load_tiny(tiny("sdxl"), half).pipe)
     assert sdxl["vae"].dtype == torch.float32 and sdxl["unet"].dtype == torch.float16
     assert load_tiny(tiny("sd15"), half).pipe.vae.dtype == torch.float16
+    sana = load_tiny(tiny("sana"), half)
+    held = modules(sana.pipe)
+    assert held["vae"].dtype == torch.float32, "cards without bfloat16 have no convolutions in it"
+    assert held["text_encoder"].dtype == torch.bfloat16 and held["transformer"].dtype == torch.float16
+    assert true_bytes(held["vae"]) == next(
+        one.held_bytes(half) for one in Sizes.from_files(sana.files).components if one.name == "vae"
+    )
 
 
 def test_a_repaired_vae_of_sdxl_stays_in_float16() -> None:
