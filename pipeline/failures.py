@@ -23,6 +23,7 @@ _DEVICE_MEMORY = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
     "CUSOLVER_STATUS_ALLOC_FAILED",
+    "CUFFT_ALLOC_FAILED",
     "Invalid buffer size",
 )
 
@@ -33,6 +34,19 @@ _HOST_MEMORY = (
     "Cannot allocate memory",
     "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
 )
+
+# What libraries say when there is no room for their handle or their workspace, and also for other reasons: the free
+# memory tells which it was.
+_FOR_WANT_OF_ROOM = (
+    "was unable to find an engine to execute this computation",
+    "Unable to find a valid cuDNN algorithm",
+    "CUDNN_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_INTERNAL_ERROR",
+    "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate",
+)
+
+_FULL = 1 / 8
+"""Of a device's memory, what is left of one that counts as full: workspaces may be as large as what they work on."""
 
 # The same words from outside an allocator: a kernel failed for want of memory, and the context is not to be trusted.
 _LOST_FOR_MEMORY = ("CUDA error: out of memory",)
@@ -60,7 +74,24 @@ def _is_out_of_memory(error: Exception) -> bool:
     text = str(error)
     if any(mark in text for mark in _LOST_FOR_MEMORY):
         return False
+    if any(mark in text for mark in _FOR_WANT_OF_ROOM) and _is_device_full():
+        return True
     return any(mark in text for mark in (*_DEVICE_MEMORY, *_HOST_MEMORY)) or (
         # Any other way of saying it, by whichever library, as long as it is not an error of the device itself.
         "out of memory" in text and not any(mark in text for mark in _LOST)
     )
+
+
+def _is_device_full() -> bool:
+    """Whether this process can hardly have more of the CUDA device that it uses than it has."""
+    import torch
+
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return False
+    try:
+        free, total = torch.cuda.mem_get_info()
+    except RuntimeError:  # the device does not answer
+        return False
+    allocated = torch.cuda.memory_allocated()
+    allowed = int(torch.cuda.get_per_process_memory_fraction() * total) - allocated
+    return bool(min(free + torch.cuda.memory_reserved() - allocated, allowed) < _FULL * total)

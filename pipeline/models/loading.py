@@ -88,6 +88,7 @@ def load(
 
     started = time.perf_counter()
     _make_deterministic(device)
+    _make_handles(device)
     if cpu_threads:
         torch.set_num_threads(cpu_threads)
     config = resolve(settings.config_source) if settings.config_source else None
@@ -251,3 +252,16 @@ def _make_deterministic(device: str) -> None:
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def _make_handles(device: str) -> None:
+    """Let cuBLAS and cuDNN take what they need of a card before weights fill it."""
+    import torch
+
+    if torch.device(device).type != "cuda":
+        return
+    try:
+        small = torch.ones(1, 8, 8, 8, device=device)
+        torch.nn.functional.conv2d(small @ small, small)
+    except RuntimeError as error:
+        raise classify(error) from error

@@ -355,6 +355,30 @@ def test_a_model_larger_than_the_device_runs() -> None:
     assert in_its_own_process(program) == [False, 18, 1, True]
 
 
+FULL = """
+from pipeline.failures import classify
+from pipeline.models.loading import load
+from pipeline.models.profile import identify
+from pipeline.request import MemorySettings
+if sys.argv[2] == 'loaded':
+    load(identify('demo')[0], MemorySettings(), 'cuda')
+torch.empty(1, device='cuda')
+free, _ = torch.cuda.mem_get_info()
+ballast = torch.empty(free - 60 * MIB, dtype=torch.uint8, device='cuda')
+try:
+    a, c = torch.ones(64, 64, device='cuda'), torch.ones(1, 8, 8, 8, device='cuda')
+    said = str(bool((a @ a).isfinite().all() and torch.nn.functional.conv2d(c, c).isfinite().all()))
+except Exception as error:
+    said = type(classify(error)).__name__
+print(json.dumps(said))
+"""
+
+
+def test_a_full_card_has_no_room_for_handles_unless_they_were_made_before() -> None:
+    assert in_its_own_process(FULL, "loaded") == "True"
+    assert in_its_own_process(FULL, "bare") in ("OutOfMemory", "True")
+
+
 LADDER = """
 import numpy as np
 from held_models import requests_for
