@@ -32,7 +32,7 @@ from jobs.runner import STOPPED_ON_ERROR, Result, Runner
 from jobs.suitability import notes, too_small, unsuitable
 from jobs.terminal import complain, print_line
 from jobs.validation import Batch, validate
-from jobs.what_fits import on_a_card
+from jobs.what_fits import beside_card, on_a_card
 from pipeline.errors import ConfigError, DarkroomError, LeakFound, RunStopped
 
 EXIT_OK, EXIT_INPUT, EXIT_FAILURES, EXIT_STOPPED = 0, 2, 3, 4
@@ -135,7 +135,8 @@ def run(batch: Batch, workers: WorkerProcesses | None = None) -> int:
             print_lines(refused_lines(plan))
             print_lines(memory_lines(plan, f"on this machine ({batch.device.kind})"))
             if batch.device.kind != "cuda" and (card := on_a_card(batch)):
-                print_lines(memory_lines(Plan(batch.expansions, states, card), "on such a card (there is none here)"))
+                where = f"on such a card (there is none here), {beside_card(batch)}"
+                print_lines(memory_lines(Plan(batch.expansions, states, card), where))
             print_lines(notes(plan, batch.models))
             print_lines(lines(missing))
         sys.stdout.flush()

@@ -24,6 +24,7 @@ from pipeline.memory.pace import (
     untried,
 )
 from pipeline.memory.sizes import Sizes
+from pipeline.memory.working_memory import GIB
 from pipeline.models.precision import model_dtype
 from pipeline.request import Adapters, MemorySettings
 from pipeline.request_id import Likeness
@@ -75,6 +76,11 @@ class Fitting:
     memory: DeviceMemory
     paces: Paces | None = field(default_factory=Paces)
     _known: dict[Hashable, Fit] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        host_gb = self.config.memory.host_gb
+        if host_gb is not None:
+            self.memory = replace(self.memory, host_free_bytes=min(self.memory.host_free_bytes, int(host_gb * GIB)))
 
     def __call__(self, likeness: Likeness, adapters: Adapters) -> Fit:
         """The fit for one kind of picture."""

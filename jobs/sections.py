@@ -148,13 +148,15 @@ Techniques: type[Settings] = create_model(
 class Memory(Settings):
     """A memory level. `dtype: auto` leaves the choice to the model profile and the device.
 
-    `budget_gb` is what the device may hold; None takes the level's class, or what is free. `quality: exact` forbids
+    `budget_gb` is what the device may hold; None takes the level's class, or what is free. `host_gb` is the main memory
+    that a plan for a GPU counts on; None takes what is free. `quality: exact` forbids
     every technique that changes pixels, also for recovery. `max_batch_size` and `max_batch_pixels` bound what
     `batch_size: auto` takes: many small pictures, few large ones.
     """
 
     level: Literal["none", "balanced", "aggressive", "ultra", "auto"]
     budget_gb: Gigabytes | None = None
+    host_gb: Gigabytes | None = None
     quality: Literal["any", "exact"] = "any"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     tiny_vae: Text | None = None

@@ -104,11 +104,23 @@ def on_a_card(batch: Batch) -> list[PlanSettings]:
         if budget_gb is None and level not in CLASSES:
             return []
         size = CLASSES[level] if budget_gb is None else int(budget_gb * GIB)
-        card = DeviceMemory(size, size, host.host_total_bytes, host.host_free_bytes)
+        card = DeviceMemory(size, size, host.host_total_bytes, _host_bytes(config, host))
         asked = asked_memory(config, NOMINAL)
         fit = Fitting(config, batch.models[plan.model], asked, NOMINAL, card, paces=None)
         plans.append(replace(plan, memory=asked, fit=fit))
     return plans
+
+
+def beside_card(batch: Batch) -> str:
+    """What `on_a_card` assumes of the machine around the card, in words."""
+    here = device_memory(batch.device)
+    sizes = dict.fromkeys(f"{_host_bytes(config, here) / GIB:.1f}" for config in batch.configs)
+    return f"with {' or '.join(sizes)} GB of main memory free (memory.host_gb)"
+
+
+def _host_bytes(config: BatchConfig, here: DeviceMemory) -> int:
+    host_gb = config.memory.host_gb
+    return here.host_free_bytes if host_gb is None else int(host_gb * GIB)
 
 
 def _prospect(profile: Profile, level: str, document: dict[str, Any], device: Device, memory: DeviceMemory) -> Prospect:

@@ -49,8 +49,8 @@ class Estimate:
     """Bytes. `peak_bytes` is what the process takes of the device, as `nvidia-smi` shows it.
 
     `stage_bytes` are tensors alone, to be compared with what torch says it has allocated. `loading_bytes` are weights
-    in main memory, before any stage, at most; pages of mapped files, which the system can take back, do not count. On a
-    CPU the device is the host.
+    in main memory, before any stage, at most. There, and in `host_bytes`, pages of mapped files do not count, which the
+    system can take back. On a CPU the device is the host.
     """
 
     peak_bytes: int
@@ -154,7 +154,7 @@ class _Held:
         # In the order of model_index.json, which is that of their names; what works beside the model comes last.
         for component in sorted(self.sizes.components, key=lambda one: (one.role == "other", one.name)):
             held, whole = self.held[component.name], component.held_bytes(plain)
-            smaller = [name for name in QUANTIZATIONS.get(component.role, ()) if self.memory.uses(name)]
+            smaller = self._quantised(component)
             mapped = component.is_mapped(self.memory.dtype)
             if self._passes(component) and self.from_disk:
                 continue
@@ -171,12 +171,26 @@ class _Held:
     def host(self) -> int:
         """Bytes on the host of a GPU: what waits there, or what is there while components are loaded."""
         waits = sum(
-            self.held[component.name] * self._copies(component)
+            self._waiting(component)
             for component in self.sizes.components
             if self.staged or self.one_by_one or self.streamed
             if not (self.dropped and component.role == "encoder")
         )
         return _HOST_PROCESS + max(waits, self.loading())
+
+    def _waiting(self, component: ComponentSize) -> int:
+        """Bytes of host memory that it cannot do without while pictures are made: what is mapped from a file as it is
+        needs none, and is read again once a bundle where memory is short, but for what passes in every step."""
+        held = self.held[component.name]
+        is_mapped = component.is_mapped(self.memory.dtype) and not self._quantised(component)
+        if not self._passes(component):
+            return 0 if is_mapped else held
+        if self.from_disk:
+            return 0
+        if not self.resident_blocks:
+            return _PINNED_TWICE * held
+        passing = held - int(held * component.parts.fixed) - self.resident(component)
+        return max(0, passing) if is_mapped else held
 
     def resident(self, component: ComponentSize) -> int:
         """Bytes of a component's blocks that may stay, beside its fixed part and two passing blocks."""
@@ -229,7 +243,5 @@ class _Held:
             return int(held * min(1.0, fixed + passing))
         return int(held * parts.leaves)
 
-    def _copies(self, component: ComponentSize) -> int:
-        if not self._passes(component):
-            return 1
-        return 0 if self.from_disk else _PINNED_TWICE if not self.resident_blocks else 1
+    def _quantised(self, component: ComponentSize) -> list[str]:
+        return [name for name in QUANTIZATIONS.get(component.role, ()) if self.memory.uses(name)]

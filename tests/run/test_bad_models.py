@@ -182,3 +182,7 @@ def test_a_remote_model_is_planned_for_by_its_published_sizes_and_never_run(
     said = capfd.readouterr().out
     assert "of 8.0 GB" in said and "FLUX.1-dev is not on this machine; its sizes are those published" in said
     assert "resident_blocks" in said.split("on such a card")[1]
+    config["memory"] = {"level": "auto", "budget_gb": 8, "quality": "exact", "host_gb": 2}
+    assert main([config], []) == 0
+    card = capfd.readouterr().out.split("on such a card (there is none here), with 2.0 GB of main memory free")[1]
+    assert "disk_offload" in card
