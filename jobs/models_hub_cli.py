@@ -76,7 +76,13 @@ def search(
 
 
 @app.command()
-def show(name: Named, settings: Settings = None, local: Local = False, as_json: Json = False) -> None:
+def show(
+    name: Named,
+    settings: Settings = None,
+    local: Local = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Ask the hub for the card anew.")] = False,
+    as_json: Json = False,
+) -> None:
     """Print what is known of a model, and its card, which is kept once a hub has told it.
 
     Of `hf:...` and `civitai:...` that are not here, the hub is asked for the card.
@@ -98,21 +104,23 @@ def show(name: Named, settings: Settings = None, local: Local = False, as_json: 
     from pipeline.models.registry.queries import find
     from pipeline.models.registry.storing import files_of
 
+    if local and refresh:
+        raise ConfigError("show: --local asks nobody, and --refresh asks the hub; leave one of them out")
     transport = transport_of_this_machine(settings or ())
     with Registry() as registry:
         asked = not local and name.startswith(("hf:", "civitai:")) and not find(registry, name)
         model = None if asked else one_model(registry, name)
         files = files_of(registry, model) if model else []
-    if model:
-        reference = card_of(model)
-        found = kept_card(transport.settings, reference) if reference else None
-    else:
-        said = card(transport, parse(name))
+    reference = card_of(model) if model else parse(name)
+    if reference and (refresh or not model):
+        said = card(transport, reference, anew=refresh)
         if not isinstance(said, Ok):
             raise ModelError(said.say())
         found = said.value
         if said.stale:
             complain(said.say())
+    else:
+        found = kept_card(transport.settings, reference) if reference else None
     if as_json:
         about = as_row(model) if model else {"path": None}
         print_json(about | {"files": [file_row(file) for file in files], "card": card_row(found) if found else None})

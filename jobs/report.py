@@ -21,7 +21,7 @@ from jobs.manifest.layout import command
 from jobs.manifest.reading import MeasuredSeconds
 from jobs.memory_report import memory_values
 from jobs.refused import refused_prompts
-from jobs.terminal import duration_text
+from jobs.terminal import duration_text, json_text, print_line
 from pipeline.metadata.leaks import scrub
 from pipeline.version import VERSION
 
@@ -78,7 +78,7 @@ def print_plan(plan: Plan, timings: Sequence[MeasuredSeconds], output_dir: Path,
     print(f"disk          about {_size_text(size)} in {output_dir}")
     shown = None if verbose else FIRST_JOBS
     for job in islice(plan.jobs(), shown):
-        print(f"  {_job_text(job)}")
+        print_line(f"  {_job_text(job)}")
     if shown is not None and plan.to_make > shown:
         print(f"  ... and {plan.to_make - shown:,} more (verbose=true lists all)")
 
@@ -91,7 +91,7 @@ def plan_as_json(
     `missing` are the values of `jobs.fetching`. Without a plan there is nothing else.
     """
     known = {} if plan is None else _plan_values(plan, timings, verbose=verbose)
-    return json.dumps({**known, **missing}, ensure_ascii=False, indent=2)
+    return json_text({**known, **missing})
 
 
 def _plan_values(plan: Plan, timings: Sequence[MeasuredSeconds], *, verbose: bool) -> dict[str, Any]:

@@ -223,6 +223,20 @@ def test_show_adds_the_card_that_was_kept(run: Run, hub: HubServer, there: list[
     assert len(hub.requests) == asked
 
 
+def test_show_asks_for_the_card_anew_only_if_told_to(
+    run: Run, hub: HubServer, samples: Samples, there: list[str]
+) -> None:
+    run("download", "civitai:102", *there)
+    samples.models[0].versions[0].words = ("ink", "brush")
+    asked = len(hub.requests)
+    assert values(run("show", "ink", *there)[1])["trigger words"] == "ink, line art" and len(hub.requests) == asked
+    shown = json.loads(run("show", "ink", "--refresh", "--json", *there)[1])
+    assert shown["card"]["trigger_words"] == ["ink", "brush"]
+    assert json.loads(run("show", "ink", "--json", *there)[1])["card"] == shown["card"]
+    code, _, err = run("show", "ink", "--local", "--refresh", *there)
+    assert code == 2 and "leave one of them out" in err
+
+
 def test_show_of_what_is_elsewhere_asks_its_hub_unless_told_not_to(run: Run, hub: HubServer, there: list[str]) -> None:
     code, _, err = run("show", "civitai:102", "--local", *there)
     assert code == 2 and "no such model is known" in err and hub.requests == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -269,3 +270,15 @@ def test_damaged_manifest_is_worked_around(command: Command, tmp_path: Path) -> 
     with contextlib.suppress(FileNotFoundError):
         journal.unlink()
     assert part.exists() and (manifest / "parts" / "foreign.parquet").exists()
+
+
+def test_a_prompt_in_a_dry_run_drives_no_terminal_and_json_has_it_as_it_is(command: Command, tmp_path: Path) -> None:
+    prompt = "a castle \u202e reversed"
+    (tmp_path / "lines.jsonl").write_text(json.dumps({"prompt": prompt}), encoding="utf-8")
+    prompts = ["prompts=lines", "model=demo"]
+    (tmp_path / "conf" / "prompts" / "lines.yaml").write_text(f"file: {tmp_path / 'lines.jsonl'}\n")
+    for dry_run in ("true", "json"):
+        ended = command(*prompts, f"dry_run={dry_run}", "verbose=true")
+        assert ended.code == 0, ended.err
+        assert "\u202e" not in ended.out and "a castle" in ended.out
+    assert prompt in [job["prompt"] for job in json.loads(ended.out)["jobs"]]
