@@ -21,6 +21,8 @@ _SWEEP = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(?P<ove
 
 _OVERRIDE = re.compile(r"[+~]*[A-Za-z_][\w./@:-]*=")
 _DELETION = re.compile(r"~[A-Za-z_][\w./@:-]*")
+_STEERS_HYDRA = re.compile(r"[+~\s]*(?:hydra(?:[./@:=]|$)|[^=]*@[^=]*=)")
+"""An override of Hydra's own node, or of a group's place (`group@package=option`), which may be that node."""
 _QUOTED_OR_CALL = re.compile(
     r"""'(?:\\.|[^'\\])*' | "(?:\\.|[^"\\])*" | \b(?:glob|range)\((?:[^()'"]|'[^']*'|"[^"]*")*\)""", re.VERBOSE
 )
@@ -44,7 +46,7 @@ def user_folders(arguments: list[str]) -> list[Path]:
     for flag in ("--config-path", "-cp", "--config-name", "-cn", "--experimental-rerun"):
         parser.add_argument(flag, action="append", default=[], dest="refused")
     found = parser.parse_known_args(arguments)[0]
-    own = [word for word in arguments if word.lstrip("+~").startswith(("hydra.", "hydra/"))]
+    own = [word for word in arguments if _STEERS_HYDRA.match(word)]
     if found.refused or own:
         what = own[0].lstrip("+").partition("=")[0] if own else found.refused[0]
         raise ConfigError(f"{what}: what steers Hydra itself is not taken; give your own options with --config-dir DIR")

@@ -1,7 +1,7 @@
-"""What a prompt may refer to: other keys of the configuration, and nothing from outside of it.
+"""What a value may refer to: other keys of the configuration, and nothing from outside of it.
 
-Hydra would resolve `${oc.env:HF_TOKEN}` in a prompt, and the token would then stand in every image. So the
-texts that end up in images are checked before they are resolved.
+Hydra would resolve `${oc.env:HF_TOKEN}` in a prompt or a file's name, and the token would then stand in every image. So
+all texts are checked before they are resolved, but those that only say where something lies or how a hub is reached.
 """
 
 from __future__ import annotations
@@ -15,27 +15,30 @@ from pipeline.errors import UntrustedConfig
 
 _Path: TypeAlias = tuple[str | int, ...]
 
-RECORDED_KEYS = ("prompts", "name", "sampling", "grid", "seeds")
-"""Parts of a configuration whose texts end up in images."""
+_PLACES = re.compile(
+    r"output\.dir | model\.(source|vae|config) | memory\.tiny_vae | init\.image | hub\.\w+ "
+    r"| adapters\.\w+\[\d+\]\.(source|image|encoder)", re.VERBOSE
+)  # fmt: skip
+"""Keys that may take values from the environment: neither images nor names nor reports show them."""
 
 # An odd number of backslashes before it makes `${` plain text, as in OmegaConf.
 _INTERPOLATION = re.compile(r"(?<!\\)(?:\\\\)*\$\{(?P<inside>[^{}]*)(?P<end>[{}]|$)")
 _PLAIN_PATH = re.compile(r"\s*(?P<dots>\.*)(?P<path>[\w-]+(?:\.[\w-]+|\[[\w-]+\])*)\s*")
+_INDEX = re.compile("[0-9]{1,9}")
 
 
 def check_interpolations(raw: Mapping[str, Any]) -> None:
-    """Refuse texts that would carry the environment, or anything else a resolver gives, into images.
+    """Refuse texts that could carry the environment, or anything else a resolver gives, into images and names.
 
     `raw` is a whole composed configuration as plain containers, interpolations not resolved. References to
     other keys (`${name}`) are followed; what they reach must be free of resolvers too. Raises
     `UntrustedConfig` with all faults.
     """
     faults = []
-    for key in RECORDED_KEYS:
-        for path, text in _texts(raw.get(key), (key,)):
-            reason = _resolver_reached(text, path, raw, set())
-            if reason:
-                faults.append(f"{_shown(path)}: {reason}; write the text itself (or \\${{ for the signs ${{)")
+    for path, text in _texts(raw, ()):
+        reason = None if _PLACES.fullmatch(_shown(path)) else _resolver_reached(text, path, raw, set())
+        if reason:
+            faults.append(f"{_shown(path)}: {reason}; write the text itself (or \\${{ for the signs ${{)")
     if faults:
         raise UntrustedConfig(first_faults(faults))
 
@@ -59,8 +62,8 @@ def _resolver_reached(text: str, path: _Path, raw: Mapping[str, Any], seen: set[
         plain = _PLAIN_PATH.fullmatch(match["inside"]) if match["end"] == "}" else None
         if plain is None:
             asked = f"${{{match['inside'][:40]}"
-            return f"uses {asked}...}}; only plain references such as ${{name}} may reach an image"
-        steps = [int(step) if step.isdigit() else step for step in re.findall(r"[\w-]+", plain["path"])]
+            return f"uses {asked}...}}; only plain references such as ${{name}} are taken here"
+        steps = [int(step) if _INDEX.fullmatch(step) else step for step in re.findall(r"[\w-]+", plain["path"])]
         # One dot is the mapping or list that the text stands in, each further dot its parent.
         start: _Path = path[: len(path) - len(plain["dots"])] if plain["dots"] else ()
         target = (*start, *steps)

@@ -53,7 +53,12 @@ def check_trust(folders: Sequence[Path], primary: Path) -> None:
     broken: list[str] = []
     shipped: dict[str, Path] = {}
     for folder in dict.fromkeys(folder.resolve() for folder in folders):
-        for path in _yaml_files(folder):
+        paths, twice = _yaml_files(folder)
+        untrusted += [
+            f"{link}: is the same folder as {first}, so its options would be of two groups; copy the folder instead"
+            for link, first in twice
+        ]
+        for path in paths:
             option = path.relative_to(folder)
             if (first := shipped.setdefault(option.as_posix(), path)) is not path:
                 broken.append(f"{path}: is never read, since {first} has the same name and comes first; rename it")
@@ -71,17 +76,23 @@ def check_trust(folders: Sequence[Path], primary: Path) -> None:
         raise ConfigError(first_faults(broken))
 
 
-def _yaml_files(folder: Path) -> Iterator[Path]:
-    """All YAML files below a folder, behind links too, since Hydra follows them."""
-    seen: set[str] = set()
+def _yaml_files(folder: Path) -> tuple[list[Path], list[tuple[Path, Path]]]:
+    """All YAML files below a folder, behind links too, since Hydra follows them; and links to what was there already.
+
+    What is allowed in a file depends on its group, and through such a link it would have two.
+    """
+    found: list[Path] = []
+    twice: list[tuple[Path, Path]] = []
+    seen: dict[str, Path] = {}
     for parent, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:  # a link that leads back up
+        first = seen.setdefault(os.path.realpath(parent), Path(parent))
+        if first != Path(parent):
+            twice.append((Path(parent), first))
             folders.clear()
             continue
-        seen.add(real)
         folders.sort()
-        yield from (Path(parent, name) for name in sorted(files) if name.lower().endswith((".yaml", ".yml")))
+        found += (Path(parent, name) for name in sorted(files) if name.lower().endswith((".yaml", ".yml")))
+    return found, twice
 
 
 def _faults(path: Path, option: Path) -> Iterator[_Fault]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
+from jobs.config import BatchConfig
 from jobs.trust import check_interpolations, check_trust
 from pipeline.errors import ConfigError, UntrustedConfig
 
@@ -109,13 +112,25 @@ def test_links_are_followed(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere" / "b.yaml").write_text("x: {_target_: a}\n")
     (folder / "prompts" / "a.yaml").symlink_to(tmp_path / "elsewhere" / "data.bin")
     (folder / "more").symlink_to(tmp_path / "elsewhere")
-    (folder / "round").symlink_to(folder)
     with pytest.raises(UntrustedConfig) as caught:
         check(folder)
     assert [fault.split(":")[0].removeprefix(f"{folder}/") for fault in caught.value.faults] == [
         "more/b.yaml",
         "prompts/a.yaml",
     ]
+
+
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [("memory", "experiment"), ("prompts/more", "experiment"), ("prompts/round", ""), ("hydra/callbacks", "prompts")],
+)
+def test_a_link_gives_no_option_a_second_group(folder: Path, link: str, target: str) -> None:
+    """`memory=study` would set keys of the whole batch, which only an experiment may."""
+    (folder / "experiment" / "study.yaml").write_text("# @package _global_\nseeds: 3\n")
+    check(folder)
+    (folder / link).symlink_to(folder / target)
+    with pytest.raises(UntrustedConfig, match="is the same folder as"):
+        check(folder)
 
 
 @pytest.mark.parametrize(
@@ -192,29 +207,55 @@ def test_the_environment_cannot_reach_a_prompt(text: str, expected: str) -> None
     )
     with pytest.raises(UntrustedConfig) as caught:
         check_interpolations(raw)
-    (fault,) = caught.value.faults
+    fault = caught.value.faults[0]
     assert fault.startswith("prompts.lines[1].text: ")
     assert expected in fault
     assert "HF_TOKEN" not in fault.partition("; write the text itself")[2]
 
 
-def test_names_grids_and_sampling_are_looked_at_too() -> None:
-    raw = {"name": "${oc.env:USER}", "grid": {"prompts.prefix": ["${oc.env:A}"]}, "sampling": {"steps": "${oc.env:N}"}}
-    with pytest.raises(UntrustedConfig) as caught:
-        check_interpolations(raw)
-    assert [fault.partition(":")[0] for fault in caught.value.faults] == [
-        "name",
-        "sampling.steps",
-        "grid.prompts.prefix[0]",
-    ]
+def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """All keys of a configuration that hold a value."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from leaves(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def raw_of(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+PLACES = {"output.dir", "model.source", "model.vae", "model.config", "memory.tiny_vae", "init.image"}
+
+
+def test_the_environment_reaches_nothing_but_places_and_the_way_to_the_hubs() -> None:
+    for key in leaves(BatchConfig):
+        for value in ("${oc.env:SECRET}", ["x", {"y": "${oc.env:SECRET}"}]):
+            if isinstance(value, str) and (key in PLACES or key.startswith("hub.")):
+                check_interpolations(raw_of(key, value))
+                continue
+            with pytest.raises(UntrustedConfig) as caught:
+                check_interpolations(raw_of(key, value))
+            assert caught.value.faults[0].startswith(key)
+
+
+def test_adapters_may_lie_where_the_environment_says_but_are_not_called_so() -> None:
+    adapter = {"source": "${oc.env:LORAS}/a", "image": "${oc.env:LORAS}/b.png", "encoder": "${oc.env:LORAS}/c"}
+    check_interpolations({"adapters": {"ip_adapters": [adapter]}})
+    with pytest.raises(UntrustedConfig, match=r"adapters\.loras\[0\]\.name: uses"):
+        check_interpolations({"adapters": {"loras": [{**adapter, "name": "${oc.env:SECRET}"}]}})
+
+
+@pytest.mark.parametrize("reference", ["${a.²}", "${a.٣}", "${a[1111111111111111111111]}", "${a." + "9" * 5000 + "}"])
+def test_odd_digits_in_a_reference_are_left_to_hydra(reference: str) -> None:
+    check_interpolations({"name": reference, "a": ["x"]})
 
 
 def test_references_in_a_circle_end() -> None:
     check_interpolations({"prompts": {"prefix": "${name}"}, "name": "${prompts.prefix}"})
-
-
-def test_other_settings_may_use_the_environment() -> None:
-    check_interpolations(prompts_of("a", model={"source": "${oc.env:HOME}/weights"}, output={"dir": "${oc.env:OUT}"}))
 
 
 LEVELS = "".join(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 10)}]\n" for n in range(1, 10))

@@ -200,10 +200,13 @@ def test_option_file_that_steers_hydra_is_refused_before_it_is_read(
         ["prompts.lines=['${name}']", "name='${oc.env:HF_TOKEN}'"],
         ["+prompts.negative_prompt='${oc.env:HF_TOKEN}'", "dry_run=true"],
         ["-m", "prompts.lines=['${oc.decode:${oc.env:HF_TOKEN}}']", "seeds=1,2"],
+        ["naming.folder='${oc.env:HF_TOKEN}'"],
+        ["model.name='${oc.env:HF_TOKEN}'"],
+        ["engine.device='${oc.env:HF_TOKEN}'"],
     ],
-    ids=["line", "file", "through a key", "dry run", "nested"],
+    ids=["line", "file", "through a key", "dry run", "nested", "folder", "model", "another key"],
 )
-def test_environment_reaches_no_prompt(
+def test_environment_reaches_no_prompt_and_no_name(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     token = "hf_" + "QwErTy12" * 4
@@ -212,6 +215,35 @@ def test_environment_reaches_no_prompt(
     finished = command(*arguments)
     refused(finished, "oc.")
     assert token not in finished.err
+
+
+STEERING = {
+    "folder behind an override": ["--config-dir", "name=x", "EVIL", "experiment=y"],
+    "node as a whole": ["++hydra={callbacks:{x:{_target_:builtins.open,file:TARGET,mode:w}}}"],
+    "package": ["--config-dir", "FINE", "+prompts@hydra.job_logging.handlers.x=mine"],
+}
+
+
+@pytest.mark.parametrize("name", STEERING)
+def test_arguments_that_steer_hydra_are_refused_as_hydra_would_read_them(
+    program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    target = tmp_path / "harm"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_MAIN_MODULE", "__main__")
+    (tmp_path / "evil" / "experiment").mkdir(parents=True)
+    (tmp_path / "evil" / "experiment" / "y.yaml").write_text(HARMFUL["callback"].replace("TARGET", str(target)))
+    (tmp_path / "fine" / "prompts").mkdir(parents=True)
+    (tmp_path / "fine" / "prompts" / "mine.yaml").write_text(f"class: logging.FileHandler\nfilename: {target}\n")
+    places = {"EVIL": tmp_path / "evil", "FINE": tmp_path / "fine"}
+    arguments = [str(places.get(word, word)).replace("TARGET", str(target)) for word in STEERING[name]]
+    monkeypatch.setattr(sys, "argv", ["run.py", *arguments, "dry_run=true"])
+    try:
+        code = program.run(sys.argv[1:])
+    except SystemExit as stop:
+        code = stop.code
+    assert not target.exists() and code == 2
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_traceback_only_when_asked_for(command: Command) -> None:
