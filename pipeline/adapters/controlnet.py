@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pipeline.adapters.finding import check_family, deciding_files, family_label, find, hash_of, public_name
 from pipeline.adapters.reference_images import identify_image
 from pipeline.errors import ModelError
 from pipeline.models.families import FAMILIES
+from pipeline.models.folder_inspection import read_json
 from pipeline.models.inspection import ModelFiles
 from pipeline.request import ControlNetSettings
 
@@ -57,7 +57,7 @@ def identify_controlnet(
     if facts.class_name != wanted:
         raise ModelError(f"controlnet {name}: is a {facts.class_name}; {label} takes a {wanted}")
     check_family("controlnet", name, facts, files)
-    config = _config(path)
+    config = read_json(path / "config.json", "no configuration", f"controlnet {name}")
     width, own = config.get("cross_attention_dim"), files.attention_width
     if wanted == "ControlNetModel" and width and own and width != own:
         raise ModelError(f"controlnet {name}: attends to width {width}, the model has {own}; take one made for {label}")
@@ -75,11 +75,3 @@ def identify_controlnet(
         start=start,
         end=end,
     )
-
-
-def _config(path: Path) -> dict[str, Any]:
-    try:
-        value: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"controlnet {path.name}: config.json cannot be read ({error}); fetch it again") from None
-    return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from pipeline.adapters.finding import check_family, deciding_files, family_label
 from pipeline.adapters.reference_images import identify_image
 from pipeline.errors import ModelError
 from pipeline.models.families import FAMILIES
+from pipeline.models.folder_inspection import read_json
 from pipeline.models.inspection import ModelFiles
 from pipeline.models.references import resolve
 from pipeline.models.weights_header import read_weights
@@ -88,13 +88,8 @@ def encoder_hash(folder: Path) -> str:
 def _checked_encoder(folder: Path, name: str, family: str) -> dict[str, Any]:
     """The encoder's configuration."""
     wanted = "SiglipVisionModel" if family == "sd3" else "CLIPVisionModelWithProjection"
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise ModelError(
-            f"ip-adapter {name}: image encoder {folder.name} has no config.json that can be read; "
-            f"expected the folder of a {wanted}"
-        ) from None
+    expected = f"expected the folder of a {wanted}"
+    config = read_json(folder / "config.json", expected, f"ip-adapter {name}: image encoder {folder.name}")
     found = (config.get("architectures") or ["nothing"])[0]
     if found not in (wanted, wanted.removesuffix("WithProjection")):
         raise ModelError(f"ip-adapter {name}: image encoder {folder.name} is a {found}; expected a {wanted}")

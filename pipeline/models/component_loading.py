@@ -42,7 +42,7 @@ def load_without_weights(part: Part, model: str) -> Any:
     try:
         if part.class_name == "CLIPTokenizer":
             return load_tokenizer(component_class, part.config)
-        return component_class.from_pretrained(part.config, local_files_only=True)
+        return component_class.from_pretrained(part.config, local_files_only=True, **_no_code(part))
     except Exception as error:
         raise ModelError(f"model {model}: {part.name} cannot be loaded: {first_line(error)}") from error
 
@@ -83,6 +83,7 @@ def _from_folder(part: Part, component_class: Any, dtype: torch.dtype, model: st
         use_safetensors=True,
         local_files_only=True,
         output_loading_info=True,
+        **_no_code(part),
     )
     missing = sorted(info["missing_keys"])
     if missing:
@@ -93,6 +94,11 @@ def _from_folder(part: Part, component_class: Any, dtype: torch.dtype, model: st
         )
     loaded: torch.nn.Module = module
     return loaded
+
+
+def _no_code(part: Part) -> dict[str, bool]:
+    """What keeps transformers from asking on the terminal whether to run code; diffusers has no such option."""
+    return {"trust_remote_code": False} if part.library == "transformers" else {}
 
 
 def _restore_text_model(text_encoder: Any) -> None:

@@ -25,6 +25,9 @@ OPTIONAL = ("text_encoder_3",)
 
 _FALLBACK_SIDE = 1024
 
+_MOST_LATENTS = 2**12
+"""A configuration that speaks of larger sides of latents is not believed."""
+
 
 def inspect_folder(path: Path, supplied: Collection[str] = ()) -> ModelFiles:
     """Check a diffusers text-to-image folder. Raises `ModelError` naming the file at fault and the way out.
@@ -50,6 +53,8 @@ def inspect_folder(path: Path, supplied: Collection[str] = ()) -> ModelFiles:
         if not folder.is_dir():
             raise ModelError(f"model {path.name}: the folder {name}/ is missing; fetch the model again")
         files += sorted(p for p in folder.iterdir() if p.suffix in (".json", ".txt", ".model") and p.is_file())
+        for file in folder.glob("*config.json"):
+            read_json(file, "")
         if (folder / "config.json").exists() and name not in supplied:
             weights, variant = component_weights(folder, path.name)
             files += weights
@@ -100,17 +105,39 @@ def guidance_distilled(family: Family | None, index: Mapping[str, Any], denoiser
     return family.name == "flux2_klein" and index.get("is_distilled") is True
 
 
-def read_json(path: Path, otherwise: str) -> dict[str, Any]:
-    """A JSON object from a model's folder. Raises `ModelError`, with `otherwise` where there is no such file."""
-    where = f"model {path.parent.name}" if path.name == "model_index.json" else f"model {path.parent.parent.name}"
+def read_json(path: Path, otherwise: str, where: str | None = None) -> dict[str, Any]:
+    """A JSON object from a model's folder. Raises `ModelError`, with `otherwise` where there is no such file.
+
+    `where` begins the messages; None names the model's folder. What names code to be run, at any depth, is refused.
+    """
+    if where is None:
+        where = f"model {(path.parent if path.name == 'model_index.json' else path.parent.parent).name}"
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_code)
     except FileNotFoundError:
         raise ModelError(f"{where}: {otherwise}: {path.name} is missing") from None
+    except RecursionError:
+        raise ModelError(f"{where}: {path.parent.name}/{path.name} is nested too deep; fetch it again") from None
+    except _NamesCode:
+        raise ModelError(
+            f"{where}: {path.parent.name}/{path.name} names code of its own (auto_map), which is not run; get the "
+            "model in a form that diffusers and transformers have classes for"
+        ) from None
     except (OSError, ValueError) as error:
         raise ModelError(f"{where}: {path.name} cannot be read ({error}); fetch it again") from None
     if not isinstance(value, dict):
         raise ModelError(f"{where}: {path.name} should hold a JSON object")
+    return value
+
+
+class _NamesCode(Exception):
+    """A configuration that transformers would ask to run code for."""
+
+
+def _without_code(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if value.get("auto_map"):
+        raise _NamesCode
     return value
 
 
@@ -187,7 +214,11 @@ def _native_size(path: Path, denoiser: Mapping[str, Any], otherwise: int) -> tup
     if not (path / "vae" / "config.json").exists() or sample is None:
         return otherwise, otherwise
     vae = read_json(path / "vae" / "config.json", "vae/ has no configuration")
-    blocks = vae.get("block_out_channels") or vae.get("decoder_block_out_channels") or [0] * 4
-    factor = 2 ** (len(blocks) - 1)
-    height, width = (sample, sample) if isinstance(sample, int) else sample[:2]
-    return width * factor, height * factor
+    blocks = vae.get("block_out_channels") or vae.get("decoder_block_out_channels")
+    factor = 2 ** (len(blocks) - 1 if isinstance(blocks, list) else 3)
+    sides = [side for side in (sample if isinstance(sample, list) else [sample, sample]) if _is_side(side)]
+    return (sides[1] * factor, sides[0] * factor) if len(sides) >= 2 else (otherwise, otherwise)
+
+
+def _is_side(value: Any) -> bool:
+    return type(value) is int and 0 < value <= _MOST_LATENTS

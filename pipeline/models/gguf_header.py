@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 from pipeline.errors import ModelError
 from pipeline.models.file_signatures import what_it_is
@@ -78,7 +78,7 @@ def read_gguf(path: Path, *, partial: bool = False, whole_bytes: int | None = No
             name, tensor, last = reader.tensor()
             spans.append((last - tensor.bytes, last, name))
             shape = metadata.get(_ORIGINAL_SHAPE + name)
-            if isinstance(shape, list) and prod(shape) == prod(tensor.shape):
+            if _is_shape(shape) and prod(shape) == prod(tensor.shape):
                 tensor = tensor._replace(shape=tuple(shape))
             tensors[name] = tensor
         alignment = metadata.get("general.alignment", 32)
@@ -109,8 +109,12 @@ def quantization_name(header: WeightsHeader) -> str | None:
         return None
     common = max(quantized, key=lambda name: quantized[name])
     remark = header.metadata.get("general.file_type", "")
-    mixture = _FILE_TYPES.get(int(remark), "") if remark.isdecimal() else ""
+    mixture = next((name for number, name in _FILE_TYPES.items() if remark == str(number)), "")
     return mixture if mixture.startswith(common) else common
+
+
+def _is_shape(value: Any) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(type(side) is int and side > 0 for side in value)
 
 
 class _Reader:

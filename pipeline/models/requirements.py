@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import re
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
 
 from pipeline.models.components import index_of
 from pipeline.models.inspection import ModelFiles
@@ -15,12 +20,16 @@ _QUANTIZATIONS = ("int8", "float8", "int4")
 
 
 def requirement_faults(files: ModelFiles, settings: ModelSettings, memory: MemorySettings) -> list[str]:
-    """Sentences on what is missing: packages for weights that are stored quantised, the safety checker.
+    """Sentences on what is missing: classes of diffusers, packages for weights that are stored quantised, the checker.
 
     And on what contradicts itself: quantising weights that are quantised already.
     """
-    faults = []
     name = settings.name
+    faults = [
+        f"model {name}: {what} is a {class_name}, which diffusers {version('diffusers')} does not have; a newer one may"
+        for what, class_name in _of_diffusers(files)
+        if class_name and class_name not in _diffusers_names()
+    ]
     for component in files.components:
         if component.quantization is None:
             continue
@@ -40,3 +49,18 @@ def requirement_faults(files: ModelFiles, settings: ModelSettings, memory: Memor
     if settings.safety_checker and not (index_of(files)[1].get("safety_checker") or [None])[0]:
         faults.append(f"model {name}: has no safety checker; leave model.safety_checker at false")
     return faults
+
+
+def _of_diffusers(files: ModelFiles) -> Iterator[tuple[str, str]]:
+    yield "the pipeline", files.pipeline_class
+    yield "scheduler", files.scheduler_class
+    for component in files.components:
+        if component.name in (files.denoiser, "vae"):
+            yield component.name, component.class_name
+
+
+@functools.cache
+def _diffusers_names() -> frozenset[str]:
+    """What diffusers has, without importing it: its `__init__.py` lists in quotes what it imports when asked."""
+    found = importlib.util.find_spec("diffusers")
+    return frozenset(re.findall(r'"(\w+)"', Path(str(found and found.origin)).read_text(encoding="utf-8")))

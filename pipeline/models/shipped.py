@@ -20,7 +20,7 @@ _TOKENIZER_SETTINGS = ("bos_token", "eos_token", "unk_token", "pad_token", "mode
 def load_tokenizer(tokenizer_class: Any, folder: Path) -> Any:
     """A CLIP tokenizer from its folder, with the shipped vocabulary where the folder has none."""
     if any((folder / name).exists() for name in ("vocab.json", "tokenizer.json")):
-        return tokenizer_class.from_pretrained(folder, local_files_only=True)
+        return tokenizer_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     written = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     settings = {name: written[name] for name in _TOKENIZER_SETTINGS if name in written}
-    return tokenizer_class.from_pretrained(CLIP_VOCABULARY, local_files_only=True, **settings)
+    return tokenizer_class.from_pretrained(CLIP_VOCABULARY, local_files_only=True, trust_remote_code=False, **settings)

@@ -101,10 +101,13 @@ def _text_encoder(part: Part, component_class: Any, dtype: torch.dtype) -> Any:
     tensors = {name.partition(".transformer.")[2]: tensor for name, tensor in _tensors(part).items()}
     module, info = component_class.from_pretrained(
         None,
-        config=component_class.config_class.from_pretrained(part.config, local_files_only=True),
+        config=component_class.config_class.from_pretrained(
+            part.config, local_files_only=True, trust_remote_code=False
+        ),
         state_dict=tensors,
         dtype=dtype,
         output_loading_info=True,
+        trust_remote_code=False,
     )
     for name in info["missing_keys"]:  # drawn at random until here
         module.get_parameter(name).data = module.get_parameter(name).data.to("meta")

@@ -81,5 +81,5 @@ def _weight_map(index: Path, model: str) -> dict[str, str]:
     try:
         value = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         return {str(tensor): str(file) for tensor, file in value.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ModelError(f"model {model}: {index.parent.name}/{index.name} cannot be read; fetch it again") from None

@@ -60,6 +60,12 @@ FAULTS: list[tuple[str, Callable[[Path], object], list[str]]] = [
     ("component missing", lambda folder: shutil.rmtree(folder / "vae"), ["the folder vae/ is missing"]),
     ("foreign code", lambda folder: rewrite_index(folder, unet=["my_code", "UNet"]), ["'my_code'", "diffusers"]),
     ("code beside it", lambda folder: rewrite_index(folder, unet=["unet", "MyUNet"]), ["code from 'unet'"]),
+    (
+        "newer pipeline",
+        lambda folder: rewrite_index(folder, _class_name="HoloPipeline"),
+        ["HoloPipeline, which diffusers"],
+    ),
+    ("newer scheduler", lambda folder: rewrite_index(folder, scheduler=["diffusers", "Holo"]), ["scheduler is a Holo"]),
     ("no denoiser", lambda folder: rewrite_index(folder, unet=[None, None]), ["no denoiser"]),
 ]
 

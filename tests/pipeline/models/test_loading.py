@@ -229,8 +229,8 @@ def test_classes_that_the_libraries_lack_are_named(tiny: Tiny, tmp_path: Path) -
     edit(folder / "model_index.json", tokenizer=["transformers", "HoloTokenizer"])
     with pytest.raises(ModelError, match=r"tokenizer is a HoloTokenizer, which transformers .* does not have; a newer"):
         load_tiny(folder)
-    edit(folder / "model_index.json", _class_name="HoloPipeline", tokenizer=["transformers", "CLIPTokenizer"])
-    with pytest.raises(ModelError, match="has no pipeline HoloPipeline; a newer diffusers may"):
+    edit(folder / "model_index.json", _class_name="AutoencoderKL", tokenizer=["transformers", "CLIPTokenizer"])
+    with pytest.raises(ModelError, match="has no pipeline AutoencoderKL; a newer diffusers may"):
         load_tiny(folder)
 
 

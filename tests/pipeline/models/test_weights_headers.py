@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -17,8 +18,9 @@ import pytest
 from published_weights import Shapes, original_shapes, published_shapes, write_header
 
 from pipeline.errors import ModelError
-from pipeline.models.gguf_header import _TYPES, read_gguf
+from pipeline.models.gguf_header import _TYPES, quantization_name, read_gguf
 from pipeline.models.inspection import inspect_file
+from pipeline.models.weights_header import TensorInfo, WeightsHeader
 
 SELF_IO = Path("/proc/self/io")
 
@@ -104,6 +106,24 @@ def test_gguf_tensor_that_was_reshaped_for_quantising_has_its_own_shape(tmp_path
     writer.write_tensors_to_file()
     writer.close()
     assert read_gguf(tmp_path / "a.gguf").tensors["conv"].shape == (4, 32, 2, 2)
+
+
+@pytest.mark.parametrize("sides", [[4.0, 128.0], [-4, -128]])
+def test_gguf_shape_that_is_none_is_passed_over(tmp_path: Path, sides: list[Any]) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "a.gguf", "sdxl")
+    writer.add_array("comfy.gguf.orig_shape.a", sides)
+    writer.add_tensor("a", np.zeros((2, 256), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert read_gguf(tmp_path / "a.gguf").tensors["a"].shape == (2, 256)
+
+
+@pytest.mark.parametrize("remark", ["9" * 5000, "²", "-1"])
+def test_gguf_mixture_that_is_no_number_is_passed_over(remark: str) -> None:
+    header = WeightsHeader("gguf", {"a": TensorInfo((32,), "Q8_0", 34)}, {"general.file_type": remark})
+    assert quantization_name(header) == "Q8_0"
 
 
 def gguf_bytes(*, version: int = 3, tensors: int = 0, remarks: int = 0, rest: bytes = b"") -> bytes:
