@@ -11,9 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import platformdirs
-
 from pipeline.request import PromptTokens
+from pipeline.system.user_folders import cache_folder, make_folder
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +52,7 @@ class EmbeddingCache:
         self._memory: OrderedDict[str, Embedding] = OrderedDict()
         self._memory_bytes, self._disk_bytes = memory_bytes, disk_bytes
         self._held_bytes = 0
-        self._folder = folder or Path(platformdirs.user_cache_dir("darkroom")) / "embeddings"
+        self._folder = folder or cache_folder() / "embeddings"
 
     def __len__(self) -> int:
         return len(self._memory)
@@ -109,7 +108,8 @@ class EmbeddingCache:
         notes = {"ragged": embedding.ragged, "tokens": [asdict(one) for one in embedding.tokens]}
         tensors = {name: tensor.contiguous() for name, tensor in embedding.tensors.items()}
         content = save(tensors, metadata={"embedding": json.dumps(notes)})
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self._folder.parent, cache_folder())
+        self._folder.mkdir(mode=0o700, exist_ok=True)  # also in a cache folder of before, which others may read
         unfinished = self._folder / f".{key}.{uuid.uuid4()}.tmp"
         try:
             descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import platformdirs
+from pipeline.system.user_folders import cache_folder, make_folder
 
 Values = Sequence[str | int | float]
 
@@ -21,7 +21,7 @@ class CacheFile:
 
     def __init__(self, path: Path | None, table: str) -> None:
         """`table` is its name and columns, as `CREATE TABLE` takes them."""
-        self._path = path or Path(platformdirs.user_cache_dir("darkroom")) / "memory.sqlite"
+        self._path = path or cache_folder() / "memory.sqlite"
         self._table = table
 
     def rows(self, query: str, values: Values = ()) -> list[tuple[Any, ...]]:
@@ -36,7 +36,7 @@ class CacheFile:
     def change(self, *statements: tuple[str, Values]) -> None:
         """Carry out statements with their values, all or none."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._path.parent, cache_folder())
             with closing(sqlite3.connect(self._path, timeout=10)) as connection, connection:
                 connection.execute(f"CREATE TABLE IF NOT EXISTS {self._table}")
                 for statement, values in statements:

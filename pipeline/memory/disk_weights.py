@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import platformdirs
 import psutil
 
 from pipeline.errors import ModelError
 from pipeline.memory.alignment import copy_at, offset_of
 from pipeline.memory.mapped_files import MappedFiles
 from pipeline.memory.quantization import true_bytes
+from pipeline.system.user_folders import cache_folder, make_folder
 
 if TYPE_CHECKING:
     import torch
@@ -133,8 +133,8 @@ def bring_part(module: Any, part: Any) -> None:
 def _fresh_folder(module: Any, name: str) -> Path:
     """In the user's cache folder; folders of processes that were killed are removed."""
     bytes_needed = true_bytes(module)
-    root = Path(platformdirs.user_cache_dir("darkroom")) / "offload"
-    root.mkdir(parents=True, exist_ok=True)
+    root = cache_folder() / "offload"
+    make_folder(root, cache_folder())
     for folder in root.iterdir():
         owner = folder.name.split("-", 1)[0]
         if owner.isdigit() and not psutil.pid_exists(int(owner)):

@@ -9,9 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-import platformdirs
-
 from pipeline.models.registry.records import state_of
+from pipeline.system.user_folders import cache_folder, make_folder
 
 _SHA256, _TENSORS = "files", "tensor_files"
 """Tables of the two kinds of hash that a file has."""
@@ -75,13 +74,13 @@ def known_places(sha256: str) -> list[Path]:
 
 def cache_file() -> Path:
     """Where hashes of model files are remembered: in the user's cache folder."""
-    return Path(platformdirs.user_cache_dir("darkroom")) / "file-hashes.sqlite"
+    return cache_folder() / "file-hashes.sqlite"
 
 
 @contextmanager
 def _cache() -> Iterator[sqlite3.Connection]:
     cache = cache_file()
-    cache.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(cache.parent, cache_folder())
     with closing(sqlite3.connect(cache, timeout=10)) as connection, connection:
         yield connection
 

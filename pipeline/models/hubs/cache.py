@@ -18,6 +18,7 @@ from typing import Any
 from pipeline.models.hubs.remote_models import LABELS, Hub
 from pipeline.models.registry.folders import data_folder, network_disk
 from pipeline.models.registry.records import now
+from pipeline.system.user_folders import make_folder
 
 MOST_ANSWERS = 5_000
 """The oldest go when there are more."""
@@ -106,7 +107,7 @@ def _writing() -> Iterator[sqlite3.Connection]:
     file = cache_file()
     if network_disk(file.parent):
         raise OSError("SQLite's locks do not hold there")
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent, data_folder())
     connection = _opened(file)
     with closing(connection), connection:
         yield connection

@@ -14,6 +14,8 @@ from typing import Literal
 
 from pipeline.models.hubs.remote_models import LABELS, Hub
 from pipeline.models.hubs.waiting import TOLD_S, Say, lock, say_nothing
+from pipeline.models.registry.folders import data_folder
+from pipeline.system.user_folders import make_folder
 
 RequestKind = Literal["huggingface.api", "huggingface.file", "civitai.api", "civitai.file"]
 
@@ -115,7 +117,7 @@ class Limits:
 @contextmanager
 def _locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[int]:
     """The file, held; `waiting` is called if that takes long. Without it none is expected to hold it for long."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent, data_folder())
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         lock(fd, waiting) if waiting else fcntl.flock(fd, fcntl.LOCK_EX)

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.models.hubs.waiting import lock
+from pipeline.models.registry.folders import data_folder
 from pipeline.models.registry.leftovers import PARTIAL
+from pipeline.system.user_folders import make_folder
 
 START_BYTES = 32
 """So much of the beginning is kept at hand: enough to tell what a file is."""
@@ -76,7 +78,7 @@ def held_partial(target: Path, waiting: Callable[[], None]) -> Iterator[PartialF
     nothing behind. Raises `OSError`.
     """
     path = partial_path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent, data_folder())
     fd = _locked(target, path, waiting)
     if fd is None:
         yield None

@@ -14,7 +14,9 @@ from pipeline.models.hubs.repository_files import MOST_SMALL_BYTES
 from pipeline.models.hubs.results import Ok, Outcome, Refused
 from pipeline.models.hubs.transport import Transport
 from pipeline.models.registry.content import blob_path, suffix_of
+from pipeline.models.registry.folders import data_folder
 from pipeline.models.registry.records import now
+from pipeline.system.user_folders import make_folder
 
 
 def fetch_small(transport: Transport, file: RemoteFile, what: str) -> Outcome[str]:
@@ -31,7 +33,7 @@ def fetch_small(transport: Transport, file: RemoteFile, what: str) -> Outcome[st
     sha256 = hashlib.sha256(content).hexdigest()
     blob = blob_path(sha256, suffix_of(file.name))
     if not blob.is_file():
-        blob.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(blob.parent, data_folder())
         aside = blob.with_name(f".{blob.name}.{uuid.uuid4().hex}.tmp")
         try:
             with aside.open("wb") as opened:

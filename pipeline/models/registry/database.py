@@ -14,8 +14,9 @@ from types import TracebackType
 from typing import Any
 
 from pipeline.errors import ModelError
-from pipeline.models.registry.folders import network_disk, registry_file
+from pipeline.models.registry.folders import data_folder, network_disk, registry_file
 from pipeline.models.registry.schema import MIGRATIONS
+from pipeline.system.user_folders import make_folder
 
 BUSY_S = 10.0
 """So long a process waits for another one that is writing; each write takes milliseconds."""
@@ -92,7 +93,7 @@ class Registry:
                 self._says(f"lies on a network disk ({kind}), where several machines would damage it; {_ELSEWHERE}")
             )
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent, data_folder())
         except OSError as error:
             if error.errno in (*_NOT_OURS, *_FULL):
                 return self._opened_to_read(_IS_FULL if error.errno in _FULL else _CANNOT_BE_WRITTEN)

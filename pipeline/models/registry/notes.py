@@ -11,14 +11,15 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from pipeline.models.registry.folders import store_folder
+from pipeline.models.registry.folders import data_folder, store_folder
 from pipeline.models.registry.records import KINDS, StoredFile, StoredModel
+from pipeline.system.user_folders import make_folder
 
 
 def write_note(model: StoredModel, files: Sequence[StoredFile]) -> None:
     """Note a fetched model beside its files; whole or not at all. Raises `OSError`."""
     path = _note_path(model)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent, data_folder())
     values = asdict(model) | {"path": _relative(model.path), "id": 0}
     values["files"] = [asdict(file) | {"path": _relative(file.path), "model_id": 0} for file in files]
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
