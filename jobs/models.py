@@ -35,9 +35,9 @@ class KnownModel:
     loras: dict[str, LoraSettings] = field(default_factory=dict, compare=False)
 
     @property
-    def text_layers(self) -> int | None:
-        """Layers of the first text encoder, where known."""
-        return self.files.text_layers if self.files else None
+    def max_clip_skip(self) -> int | None:
+        """How many layers of its text encoders can be left out, where that is known."""
+        return self.files.max_clip_skip if self.files else None
 
 
 def known_model(profile: Model, *, dry_run: bool) -> KnownModel:

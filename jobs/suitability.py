@@ -51,10 +51,10 @@ def sampling_faults(like: Likeness, adapters: Adapters, held: MemorySettings, kn
     name, family = known.settings.name, known.family
     if not is_scheduler(like.scheduler) and like.scheduler != known.fallback.scheduler:
         yield f"sampling.scheduler: {like.scheduler!r} is no scheduler of this version of diffusers"
-    if like.clip_skip and known.text_layers and like.clip_skip > known.text_layers:
+    if like.clip_skip and known.max_clip_skip is not None and like.clip_skip > known.max_clip_skip:
         yield (
-            f"sampling.clip_skip: must be at most {known.text_layers} for {name}, whose text encoder has that many "
-            f"layers (got {like.clip_skip})"
+            f"sampling.clip_skip: must be at most {known.max_clip_skip} for {name}, whose text encoders have no more "
+            f"layers to leave out (got {like.clip_skip})"
         )
     if not fits(like.scheduler, known.flow_matching):
         kind = "a flow-matching" if known.flow_matching else "no flow-matching"

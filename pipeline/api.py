@@ -126,7 +126,7 @@ class Pipeline:
             height=height,
             clip_skip=clip_skip,
             adapters=asked,
-            text_layers=self._files.text_layers,
+            max_clip_skip=self._files.max_clip_skip,
         )
         own_scheduler = name_of_class(self._files.scheduler_class, self._files.scheduler_config)
         request = ImageRequest(

@@ -42,7 +42,7 @@ def check_request(
     height: Any,
     clip_skip: Any,
     adapters: AskedAdapters,
-    text_layers: int | None,
+    max_clip_skip: int | None,
 ) -> None:
     """Raises `ConfigError` with one line per fault: what, what was expected, what was given."""
     faults = [
@@ -55,8 +55,8 @@ def check_request(
         *_faults("guidance_scale", guidance_scale, GUIDANCE.fault),
     ]
     if clip_skip is not None:
-        layers = min(text_layers or CLIP_SKIP.most, CLIP_SKIP.most)
-        faults += _faults("clip_skip", clip_skip, replace(CLIP_SKIP, most=layers).fault)
+        most = CLIP_SKIP.most if max_clip_skip is None else min(max_clip_skip, CLIP_SKIP.most)
+        faults += _faults("clip_skip", clip_skip, replace(CLIP_SKIP, most=most).fault)
     faults += _adapter_faults(adapters)
     if faults:
         raise ConfigError(faults)

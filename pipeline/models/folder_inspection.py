@@ -82,7 +82,7 @@ def inspect_folder(path: Path, supplied: Collection[str] = ()) -> ModelFiles:
         variant=next(iter(variants - {None}), None),
         scheduler_class=named["scheduler"][1],
         scheduler_config=scheduler,
-        text_layers=_text_layers(path),
+        max_clip_skip=_max_clip_skip(path, named),
         width=width,
         height=height,
         components=tuple(components),
@@ -194,11 +194,15 @@ def _detected(path: Path, family: Family | None, tensors: Mapping[str, TensorInf
     return next((denoiser for denoiser in found if family and denoiser.family == family.name), None)
 
 
-def _text_layers(path: Path) -> int | None:
-    """Number of layers of the first text encoder, as far as its configuration says."""
-    config = path / "text_encoder" / "config.json"
-    layers = read_json(config, "").get("num_hidden_layers") if config.exists() else None
-    return layers if isinstance(layers, int) else None
+def _max_clip_skip(path: Path, named: Mapping[str, tuple[str, str]]) -> int | None:
+    """How many layers of CLIP can be left out, as far as the configurations say.
+
+    diffusers' pipelines with a second CLIP (SDXL, SD 3) read the layer before the last to begin with, in both.
+    """
+    clips = [name for name in ("text_encoder", "text_encoder_2") if named.get(name, ("", ""))[1].startswith("CLIP")]
+    configs = [config for name in clips if (config := path / name / "config.json").exists()]
+    known = [count for one in configs if isinstance(count := read_json(one, "").get("num_hidden_layers"), int)]
+    return min(known) - ("text_encoder_2" in clips) if known else None
 
 
 def _latent_channels(path: Path) -> int | None:

@@ -36,7 +36,8 @@ class Component:
 class ModelFiles:
     """A sound model: the files that decide its pictures, and what it was made for.
 
-    `width` and `height` are pixels. `text_layers` counts the layers of the first text encoder, where it is known.
+    `width` and `height` are pixels. `max_clip_skip` is how many layers of the text encoders can be left out, where
+    that is known.
     `config` is the folder that has what a single file leaves out. `prediction_type` is None where nothing says it and
     for flow-matching models; what the weights say of it is already in `scheduler_config`. `guidance_distilled`: a
     guidance scale changes nothing. `attention_width`: see `FileFacts`. `notes` are sentences for people.
@@ -51,7 +52,7 @@ class ModelFiles:
     variant: str | None
     scheduler_class: str
     scheduler_config: dict[str, Any]
-    text_layers: int | None
+    max_clip_skip: int | None
     width: int
     height: int
     components: tuple[Component, ...] = ()

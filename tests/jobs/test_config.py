@@ -167,6 +167,15 @@ def test_private_images_do_not_tell_their_prompt_in_the_name() -> None:
         )
 
 
+def test_layers_that_two_text_encoders_have_not_are_refused_before_anything_is_loaded(
+    tiny_models: Path, tmp_path: Path
+) -> None:
+    config = {**SOUND, "model": {"source": str(tiny_models / "sdxl")}, "output": {"dir": str(tmp_path)}}
+    batch = validate([{**config, "sampling": {"clip_skip": 3}}], [])
+    with pytest.raises(ConfigError, match=r"sampling\.clip_skip: must be at most 2 for sdxl, whose text encoders have"):
+        run(batch)
+
+
 @pytest.mark.parametrize(
     ("sampling", "expected"),
     [

@@ -28,7 +28,7 @@ REQUEST: dict[str, Any] = {
     "width": 64,
     "height": 64,
     "clip_skip": None,
-    "text_layers": None,
+    "max_clip_skip": None,
 }
 
 BOUNDS: list[tuple[str, Any, Any]] = [

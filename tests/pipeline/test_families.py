@@ -60,6 +60,19 @@ def made(model: LoadedModel, requests: list[ImageRequest]) -> list[GeneratedImag
     return outcomes  # type: ignore[return-value]
 
 
+@pytest.mark.parametrize("family", ["sd15", "sdxl", "sd3"])
+def test_as_many_layers_are_left_out_as_the_pipeline_can(tiny: Tiny, family: str) -> None:
+    model = loaded(tiny(family))
+    most = model.files.max_clip_skip
+    assert most is not None
+    for prompt in (PROMPTS[0], "a (red:1.2) house"):
+        can, cannot = (
+            generate_batch(model, [request_for(model, prompt, clip_skip=most + more)], remember=False)[0]
+            for more in (0, 1)
+        )
+        assert isinstance(can, GeneratedImage) and isinstance(cannot, JobFailure)
+
+
 def plainly(folder: Path, family: str, requests: list[ImageRequest]) -> Any:
     """uint8 (n, height, width, 3) as a careful user of diffusers gets them."""
     import diffusers

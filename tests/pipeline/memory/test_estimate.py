@@ -271,7 +271,7 @@ def test_an_unknown_architecture_is_taken_for_the_worst_known_one(family: str) -
 def model_files(*components: Component, family: str | None = "flux") -> ModelFiles:
     return ModelFiles(
         path=Path("m"), layout="folder", pipeline_class="FluxPipeline", family=family, label="", files=(), variant=None,
-        scheduler_class="", scheduler_config={}, text_layers=None, width=1024, height=1024, components=components,
+        scheduler_class="", scheduler_config={}, max_clip_skip=None, width=1024, height=1024, components=components,
         denoiser="transformer",
     )  # fmt: skip
 

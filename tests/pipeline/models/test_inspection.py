@@ -206,7 +206,7 @@ def test_full_checkpoint_needs_no_folder_where_its_configuration_is_shipped(fami
     assert {component.name for component in files.components} == {*FAMILIES[family].parameters}
     assert (files.width, files.height) == (FAMILIES[family].size,) * 2
     assert files.prediction_type == "epsilon"
-    assert files.text_layers == 12
+    assert files.max_clip_skip == (12 if family == "sd15" else 11)
     unet = files.component("unet")
     assert unet is not None and unet.parameters == pytest.approx(FAMILIES[family].parameters["unet"], rel=0.01)
 
