@@ -40,11 +40,13 @@ ENCODING_SCHEMA = 1
 class EncodedPrompt:
     """The texts of one image as its pipeline's call takes them.
 
-    `negative` is None without guidance. Both are None for a pipeline that encodes its texts itself.
+    `negative` is None without guidance. Both are None for a pipeline that encodes its texts itself; `is_negated` then
+    says whether there is a negative text to encode, since some of those do otherwise with none than with an empty one.
     """
 
     positive: Embedding | None
     negative: Embedding | None = None
+    is_negated: bool = True
 
 
 def known(model: LoadedModel, request: ImageRequest) -> EncodedPrompt | None:
@@ -69,7 +71,7 @@ def prompt_arguments(pipe: Any, requests: Sequence[ImageRequest], prompts: Seque
     call = parameters(type(pipe).__call__)
     if prompts[0].positive is None:
         texts: dict[str, Any] = {"prompt": [request.prompt for request in requests]}
-        if "negative_prompt" in call:
+        if "negative_prompt" in call and prompts[0].is_negated:
             texts["negative_prompt"] = [request.negative_prompt for request in requests]
         return texts
     arguments: dict[str, Any] = {}
@@ -92,7 +94,7 @@ def together(places: Sequence[int], prompts: Mapping[int, EncodedPrompt], *, mas
     """
     alike: dict[tuple[Any, ...], list[int]] = {}
     for place in places:
-        key: list[Any] = []
+        key: list[Any] = [prompts[place].is_negated]
         for embedding in (prompts[place].positive, prompts[place].negative):
             for name, tensor in (embedding.tensors if embedding else {}).items():
                 key.append((name, tuple(tensor.shape), int(tensor.sum()) if masks_count and "mask" in name else None))
@@ -104,7 +106,7 @@ def _encoded(model: LoadedModel, request: ImageRequest, missing: _Encoder | None
     """`missing` makes what is not in the cache; without it, None where something is not."""
     pipe, interface = model.pipe, text_interface(model.pipe)
     if interface is None:
-        return EncodedPrompt(None)
+        return EncodedPrompt(None, is_negated=bool(request.negative_prompt))
 
     def find(text: str, positive: Embedding | None) -> Embedding | None:
         key, on_disk = _key(model, request, text, positive is not None), model.memory.uses("drop_encoders")
