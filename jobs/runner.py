@@ -16,6 +16,7 @@ from jobs.engines.local import LocalEngine
 from jobs.engines.messages import (
     RECYCLE,
     Assignment,
+    At,
     Bundle,
     Busy,
     Died,
@@ -108,13 +109,14 @@ class Runner:
     def run(self) -> None:
         """Make everything that can be made; a failed job never stops the others. What came of it is in `result`."""
         with self._signals():
-            self._engine.start()
+            self._start_worker()
             try:
                 while self._engine.running:
                     if self._signal is not None and self.result.stopped is None:
                         self._progress.note("stopping; press Ctrl-C again to end at once")
                         self.stop(f"stopped by {self._signal.name}")
                     self._feed()
+                    self._progress.tick()
                     message = self._engine.receive(timeout_s=0.2)
                     if message is not None:
                         self._note(message)
@@ -129,6 +131,10 @@ class Runner:
             self.result.stopped = reason
             self._stop_at = time.monotonic() + STOP_WITHIN_S
             self._engine.stop()
+
+    def _start_worker(self) -> None:
+        self._progress.at("importing libraries")
+        self._engine.start()
 
     def _feed(self) -> None:
         while self.result.stopped is None and not self._ending and len(self._bundles) < IN_FLIGHT_BUNDLES:
@@ -160,6 +166,8 @@ class Runner:
 
     def _note(self, message: Message) -> None:
         match message:
+            case At():
+                self._progress.at(message.what, message.denoised)
             case Loaded():
                 self.result.loads += 1
                 self.result.load_seconds += message.seconds
@@ -171,7 +179,7 @@ class Runner:
                 self._deaths_in_a_row = self._device_losses = 0
                 if self._stop_at is not None:  # what was denoised before the stop is still being decoded
                     self._stop_at = time.monotonic() + STOP_WITHIN_S
-                self._progress.made(message)
+                self._progress.made()
             case Failed():
                 self._count_failure(message, self._settle(message.job_id).job)
             case MadeElsewhere():
@@ -249,7 +257,7 @@ class Runner:
             return
         self._ending = False
         self._progress.note(f"a fresh worker takes over ({reason})")
-        self._engine.start()
+        self._start_worker()
 
     def _restart(self, reason: str, begun: set[str]) -> None:
         """Start a new worker. What the last one was at lost an attempt and goes on alone; the rest just goes on."""
@@ -263,7 +271,7 @@ class Runner:
         for job_id, one in self._outstanding.items():
             if job_id in self._finished:
                 self.result.made += 1
-                self._progress.made(Made(job_id, "", 0.0))
+                self._progress.made()
                 self._deaths_in_a_row = 0
             elif job_id not in begun:
                 untouched.add(job_id)
@@ -284,7 +292,7 @@ class Runner:
             )
             return
         self._progress.note(f"the worker was lost ({reason}); starting a new one")
-        self._engine.start()
+        self._start_worker()
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

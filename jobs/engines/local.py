@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from multiprocessing.connection import Connection
 
 from jobs.engines.messages import Bundle, Died, Ended, Message, WorkerSettings
@@ -15,19 +18,22 @@ class LocalEngine:
 
     def __init__(self, settings: WorkerSettings, processes: WorkerProcesses) -> None:
         self._settings, self._processes = settings, processes
+        self._starting: Future[WorkerProcess] | None = None
+        self._unsent: list[object] = []
         self._worker: WorkerProcess | None = None
         self._connection: Connection[object, Message] | None = None
 
     def start(self) -> None:
-        """Start a child."""
-        self._worker = self._processes.start()
-        self._connection = self._worker.connection
-        self._send(self._settings)
+        """Start a child; returns at once, though it may have to wait until what it needs is imported."""
+        self._worker = None
+        self._starting = Future()
+        self._unsent = [self._settings]
+        threading.Thread(target=_fulfil, args=(self._starting, self._processes.start), daemon=True).start()
 
     @property
     def running(self) -> bool:
         """Whether there is a child that has not said `Ended` or died."""
-        return self._connection is not None
+        return self._connection is not None or self._starting is not None
 
     @property
     def pid(self) -> int | None:
@@ -43,13 +49,19 @@ class LocalEngine:
         self._send(None)
 
     def stop(self) -> None:
-        """Ask the child to stop between two denoising steps, seal, and end."""
+        """Ask the child to stop between two denoising steps, seal, and end; one that has not started never will."""
         if self._worker:
             self._worker.stop.set()
+        elif self._starting:
+            self._starting.add_done_callback(_end)
+            self._starting = Future()
+            self._starting.set_exception(EOFError())
         self.finish()
 
     def receive(self, timeout_s: float) -> Message | None:
         """The next message, or None after `timeout_s`. After `Ended` or `Died` the engine is not running."""
+        if self._starting is not None:
+            return self._started(timeout_s)
         connection = self._connection
         if connection is None:
             return None
@@ -61,13 +73,31 @@ class LocalEngine:
             return self._gone(Died(self._reason()))
         return self._gone(message) if isinstance(message, Ended) else message
 
+    def _started(self, timeout_s: float) -> Message | None:
+        assert self._starting is not None
+        try:
+            self._worker = self._starting.result(timeout_s)
+        except TimeoutError:
+            return None
+        except (EOFError, OSError) as error:
+            self._starting = None
+            return Died(f"it could not be started: {error or type(error).__name__}")
+        self._starting, self._connection = None, self._worker.connection
+        for message in self._unsent:
+            self._send(message)
+        return None
+
     def kill(self) -> None:
         """End the child at once; what it had in work costs an attempt."""
+        if self._starting is not None:
+            self._starting.add_done_callback(_end)
         if self._worker and self._worker.process.is_alive():
             self._worker.process.kill()
 
     def _send(self, message: object) -> None:
-        if self._connection is not None:
+        if self._starting is not None:
+            self._unsent.append(message)
+        elif self._connection is not None:
             with contextlib.suppress(OSError):
                 self._connection.send(message)
 
@@ -90,3 +120,16 @@ class LocalEngine:
         if code is not None and code < 0:
             return f"killed by {signal.Signals(-code).name}"
         return f"exit code {code}"
+
+
+def _fulfil(promise: Future[WorkerProcess], start: Callable[[], WorkerProcess]) -> None:
+    try:
+        promise.set_result(start())
+    except BaseException as error:
+        promise.set_exception(error)
+
+
+def _end(started: Future[WorkerProcess]) -> None:
+    """Of a child that nobody waits for any more."""
+    if started.exception() is None:
+        started.result().process.kill()

@@ -74,6 +74,14 @@ class Bundle:
 
 
 @dataclass(frozen=True, slots=True)
+class At:
+    """What the worker is at from now on, in words; `denoised` images were denoised since it last said so."""
+
+    what: str
+    denoised: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """A model was loaded."""
 
@@ -140,4 +148,4 @@ class Died:
     reason: str
 
 
-Message = Loaded | Made | Failed | MadeElsewhere | Busy | Ended | Died
+Message = At | Loaded | Made | Failed | MadeElsewhere | Busy | Ended | Died

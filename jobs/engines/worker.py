@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -18,6 +19,7 @@ from jobs.engines.disk_reserve import DiskReserve
 from jobs.engines.messages import (
     RECYCLE,
     Assignment,
+    At,
     Bundle,
     Busy,
     Ended,
@@ -41,6 +43,7 @@ from pipeline.at_hand import ModelAtHand
 from pipeline.errors import DarkroomError, DeviceLost, Interrupted, JobFailure, RunStopped
 from pipeline.failures import classify
 from pipeline.generate import PhaseSeconds, generate_bundle
+from pipeline.memory.estimate import Stage
 from pipeline.memory.pool import Pool
 from pipeline.memory.prospects import Prospects
 from pipeline.models.loading import LoadedModel
@@ -81,6 +84,7 @@ class Worker:
         self._recycling = Recycling(settings.recycling)
         self._stages = StagePeaks()
         self._phases = PhaseSeconds()
+        self._said, self._denoising = At(""), 0
         self._peak_vram_bytes: int | None = None
         self._peak_rss_bytes: int | None = None
 
@@ -151,7 +155,7 @@ class Worker:
                 [[one.job.request for one in batch] for batch in batches],
                 self._stop_asked,
                 self._phases,
-                on_work=lambda stage, at: self._at_work.turn_to(stage, [places[place] for place in at]),
+                on_work=lambda stage, at: self._turn_to(stage, [places[place] for place in at]),
                 predicted_peak_bytes=bundle.predicted_peak_bytes,
                 images_per_shape=bundle.images_alike,
                 prospects=self._prospects,
@@ -177,6 +181,15 @@ class Worker:
         self._at_work.turn_to(None, ())
         if suspect:
             self._saving.wait()  # should its saving kill this process, nobody else is at work
+
+    def _turn_to(self, stage: Stage, jobs: Sequence[Assignment]) -> None:
+        """From now on, the main thread is at these jobs."""
+        self._at_work.turn_to(stage, jobs)
+        at = At(f"{stage.removesuffix('e')}ing", self._denoising)  # encoding, denoising, decoding
+        self._denoising = len(jobs) if stage == "denoise" else 0
+        if at != self._said:
+            self._send(at)
+        self._said = replace(at, denoised=0)
 
     def _hand_over(self, one: Assignment, image: GeneratedImage) -> None:
         self._peak_vram_bytes = _larger(self._peak_vram_bytes, image.peak_vram_bytes)
@@ -210,6 +223,8 @@ class Worker:
         return taken
 
     def _model_for(self, request: ImageRequest, held: MemorySettings) -> LoadedModel:
+        self._said = At(f"loading {request.model.name}")
+        self._send(self._said)
         loads = self._at_hand.loads
         model = self._at_hand.get(request.model, request.memory, held)
         if self._at_hand.loads != loads:
