@@ -34,7 +34,9 @@ def verify(as_json: Json = False, output_dir: OutputDir = OUTPUT_DIR) -> None:
             ("changed", result.changed),
             ("unreadable part", result.unreadable_parts),
             ("note: superseded, its job has another image", result.superseded),
+            ("sidecar", result.sidecars),
             ("note: no row, darkroom reindex takes it in", result.without_row),
+            ("note: no row, and none to be had", result.not_taken),
             ("note: left over", result.leftovers),
         ):
             for entry in entries:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.manifest import events
 from jobs.manifest.compaction import compacting, merged_name, replaceable_parts
 from jobs.manifest.durable import writing
-from jobs.manifest.image_files import file_sha256, is_image, iterate_files
+from jobs.manifest.image_files import file_sha256, is_image, iterate_files, name_fault
 from jobs.manifest.layout import Layout
 from jobs.manifest.parts import TornPart, read_part, table_from_rows, write_temporary_part
 from jobs.manifest.reading import iterate_part
@@ -22,7 +22,7 @@ from jobs.manifest.replacement import replace_parts
 from jobs.manifest.schema import DONE, Row, done_row
 from jobs.manifest.snapshot import Snapshot, reading_retried
 from pipeline.errors import ReadError
-from pipeline.metadata.reading import NoRecordError, read_pixels, read_record
+from pipeline.metadata.reading import NoRecordError, read_id, read_pixels, read_record, sidecar_fault
 from pipeline.metadata.record import Record, pixel_hash
 
 if TYPE_CHECKING:
@@ -148,12 +148,18 @@ def _rebuilt_rows(
     copies: list[tuple[Path, str]] = []
     for path in images:
         relative = path.relative_to(output_dir).as_posix()
+        if fault := name_fault(relative):
+            result.unreadable.append(f"{path}: {fault}")
+            continue
         try:
             record, digest = read_record(path), file_sha256(path)
         except FileNotFoundError:
             continue
         except NoRecordError:
             unrecorded.append(path)
+            known = (image_id := read_id(path)) in before.paths or image_id in before.elsewhere
+            if not known and (fault := sidecar_fault(path)):
+                result.unreadable.append(fault)
             continue
         except ReadError as error:
             result.unreadable.append(str(error))

@@ -26,7 +26,9 @@ _DRIVING = re.compile(
 
 def printable(text: str) -> str:
     """Text safe to show on a terminal: what could drive it, but for tabs and line breaks, becomes U+FFFD."""
-    return text if text.isprintable() else _DRIVING.sub("\ufffd", text)  # nearly always so, and much faster
+    if text.isprintable():  # nearly always so, and much faster
+        return text
+    return _DRIVING.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
 def one_line(text: str) -> str:

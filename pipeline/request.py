@@ -27,6 +27,7 @@ class ModelSettings:
     `source`, `vae_source` and `config_source` are local references (a path, or the name of an embedded model); they are
     never written into an image. `config` is the folder that has what a single file leaves out. `prediction_type` and
     `max_sequence_length` are None where the weights decide. `safety_checker`: run the one that came with the weights.
+    `single_file`: the weights are one file, and `sha256` is that of the file.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ModelSettings:
     prediction_type: PredictionType | None = None
     max_sequence_length: int | None = None
     safety_checker: bool = False
+    single_file: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,15 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
+def name_fault(path: str) -> str | None:
+    """Why no row can name this path; None for nearly all."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "its name is not UTF-8; rename it"
+    return None
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes. Raises `OSError`."""
     with open_regular(path) as file:

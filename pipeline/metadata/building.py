@@ -119,6 +119,7 @@ def _model(model: ModelSettings) -> Model:
         name=without_folders(model.name),
         sha256=model.sha256,
         architecture=model.architecture,
+        single_file=model.single_file,
         config_sha256=model.config_sha256,
         prediction_type=model.prediction_type,
         max_sequence_length=model.max_sequence_length,

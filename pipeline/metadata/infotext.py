@@ -68,11 +68,10 @@ def plain_number(value: float) -> str:
 
 def _settings_line(record: Record) -> str:
     """`Key: value` pairs; keys hold word characters and blanks only. `Hashes` must be last: A1111 misreads
-    what follows.
-
-    There is no `Model hash`: it means ten digits of one file's SHA-256, and a record does not say that its
-    weights were one file.
+    what follows. `Model hash` is ten digits of one file's SHA-256, so a folder has none.
     """
+    model = record.model
+    model_hash = model.sha256[:10] if model.single_file else None
     sampler, schedule_type = sampler_and_schedule(record.scheduler.name)
     pairs: list[tuple[str, str | None]] = [
         ("Steps", str(record.steps)),
@@ -81,12 +80,14 @@ def _settings_line(record: Record) -> str:
         ("CFG scale", plain_number(record.guidance_scale)),
         ("Seed", str(record.seed)),
         ("Size", f"{record.width}x{record.height}"),
-        ("Model", plain_name(record.model.name)),
+        ("Model hash", model_hash),
+        ("Model", plain_name(model.name)),
         ("VAE", plain_name(record.vae.name) if record.vae else None),
+        ("Denoising strength", plain_number(record.init.strength) if record.init else None),
         ("Clip skip", _clip_skip(record.clip_skip)),
         ("RNG", "CPU"),
         ("Version", f"{record.generator.name} {plain_name(record.generator.version)}"),
-        ("Hashes", _hashes(record.loras)),
+        ("Hashes", _hashes(model_hash, record.loras)),
     ]
     return ", ".join(f"{key}: {value}" for key, value in pairs if value)
 
@@ -96,9 +97,10 @@ def _clip_skip(clip_skip: int | None) -> str | None:
     return str(clip_skip + 1) if clip_skip else None
 
 
-def _hashes(loras: list[Lora]) -> str | None:
+def _hashes(model_hash: str | None, loras: list[Lora]) -> str | None:
     """Civitai's list of resources: ten digits of the file's SHA-256, which it knows as AutoV2."""
-    hashes = {f"lora:{_tag_name(lora.name)}": lora.sha256[:10] for lora in loras}
+    hashes = {"model": model_hash} if model_hash else {}
+    hashes |= {f"lora:{_tag_name(lora.name)}": lora.sha256[:10] for lora in loras}
     return json.dumps(hashes) if hashes else None
 
 

@@ -72,6 +72,20 @@ def read_profile(path: Path) -> Profile:
     return "full" if "AIPromptInformation" in str(container.xmp) else "minimal"
 
 
+def sidecar_fault(path: Path) -> str | None:
+    """What is wrong with the sidecar that an image needs, where its record did not fit into it; None for all others.
+
+    Raises `ReadError` for what is no image.
+    """
+    if b"metadataSha256" not in (_open(path).xmp or b""):
+        return None
+    try:
+        read_record(path)
+    except ReadError as error:
+        return str(error)
+    return None
+
+
 def read_pixels(path: Path) -> npt.NDArray[np.uint8]:
     """The decoded picture: uint8, (height, width, 3), RGB. Raises `ReadError`."""
     _open(path)  # finds bombs and truncated files before Pillow allocates anything

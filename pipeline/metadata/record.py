@@ -20,7 +20,9 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    SerializerFunctionWrapHandler,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -160,13 +162,23 @@ class Weights(_Part):
 class Model(Weights):
     """The weights of the picture, and what was said about them from outside.
 
-    `config_sha256` is of the folder that had what a single file leaves out.
+    `single_file`: the weights were one file, and `sha256` is that of the file. `config_sha256` is of the folder that
+    had what a single file leaves out.
     """
 
+    single_file: bool = False
     config_sha256: Sha256 | None = None
     prediction_type: PredictionType | None = None
     max_sequence_length: Annotated[int, SEQUENCE_LENGTH.limits] | None = None
     safety_checker: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_new(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Of a folder it is left out, so that the records of older images stay as they are, to the byte."""
+        values: dict[str, Any] = dump(self)
+        if not self.single_file:
+            del values["single_file"]
+        return values
 
 
 class Lora(_Part):

@@ -64,6 +64,7 @@ def identify(
         prediction_type=prediction_type,
         max_sequence_length=max_sequence_length,
         safety_checker=safety_checker,
+        single_file=files.layout != "folder",
     )
     for sha256, place in (
         (settings.sha256, path),

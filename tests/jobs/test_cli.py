@@ -12,14 +12,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
 import pytest
 from manifest_rows import attempt_of, done_of, put_image, write_part
-from recorded_images import save_image
+from recorded_images import record_of, save_image
 
 from jobs import cli
 from jobs.manifest.journal import Journal
 from jobs.manifest.schema import FAILED
+from pipeline.metadata.encoding import encode_image
+from pipeline.metadata.settings import MetadataSettings
 from pipeline.version import VERSION
 
 ROOT = Path(__file__).parents[2]
@@ -169,10 +172,82 @@ def test_verify_exits_3_when_something_is_wrong(outputs: Path, run) -> None:  # 
     assert code == 3
     assert "missing: my study/1 日.png\n" in out
     assert "changed: my study/2 日.png\n" in out
-    assert "no row, darkroom reindex takes it in: my study/extra.png\n" in out
+    assert "no row, and none to be had: my study/extra.png (it is not a PNG, JPEG or WebP image)\n" in out
     code, out, _ = run("verify", "--json", "--output-dir", outputs)
     report = json.loads(out)
     assert (code, report["sound"], report["missing"]) == (3, False, ["my study/1 日.png"])
+
+
+def test_verify_says_what_reindex_will_do(several: Path, run) -> None:  # type: ignore[no-untyped-def]
+    (several / "copy.png").write_bytes((several / "a/0007.png").read_bytes())
+    with Journal(several.with_name("other")) as journal:
+        new = several.with_name("other") / str(save_image(journal, several.with_name("other"), 8)["path"])
+    (several / "new.png").write_bytes(new.read_bytes())
+    Path(os.fsdecode(os.fsencode(several) + b"/\xff.png")).write_bytes(new.read_bytes())
+    code, out, _ = run("verify", "--output-dir", several)
+    notes = [line.removeprefix("note: no row, ") for line in out.splitlines() if "no row" in line]
+    assert (code, notes) == (
+        0,
+        [
+            "darkroom reindex takes it in: new.png",
+            "and none to be had: copy.png (a copy of a/0007.png)",
+            "and none to be had: \ufffd.png (its name is not UTF-8; rename it)",
+            "and none to be had: b/1.png (no Darkroom record in it)",
+            "and none to be had: b/2.png (no Darkroom record in it)",
+        ],
+    )
+    code, out, _ = run("reindex", "--output-dir", several)
+    assert (code, out.count("unreadable")) == (0, 1) and "2 rows rebuilt from images (1 new)" in out
+    assert "/\ufffd.png: its name is not UTF-8; rename it\n" in out
+    code, out, _ = run("show", several, "--json")
+    assert "\\udcff.png" in out and len(json.loads(out)) == 5
+
+
+def test_a_private_image_that_was_moved_is_taken_in_and_a_strange_one_is_not(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+    with Journal(tmp_path) as journal:
+        image = tmp_path / str(save_image(journal, tmp_path, 1, profile="private")["path"])
+    image.rename(tmp_path / "b.png")
+    with Journal(tmp_path / "runs/other") as journal:
+        strange = (
+            tmp_path / "runs/other" / str(save_image(journal, tmp_path / "runs/other", 2, profile="private")["path"])
+        )
+    (tmp_path / "c.png").write_bytes(strange.read_bytes())
+    _, out, _ = run("verify", "--output-dir", tmp_path)
+    assert "no row, darkroom reindex takes it in: b.png\n" in out
+    assert "no row, and none to be had: c.png (no Darkroom record in it)\n" in out
+    run("reindex", "--output-dir", tmp_path)
+    assert "1 images: 0 missing, 0 changed" in run("verify", "--output-dir", tmp_path)[1]
+
+
+def test_a_missing_sidecar_is_told(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    settings = MetadataSettings()
+    record = record_of(1, pixels, settings, "jpeg").model_copy(update={"prompt": "long " * 20_000})
+    encoded = encode_image(pixels, record, settings)
+    image, sidecar = tmp_path / "a.jpeg", tmp_path / "a.json"
+    image.write_bytes(encoded.data)
+    assert encoded.sidecar is not None
+    sidecar.write_bytes(encoded.sidecar)
+    assert "1 rows rebuilt from images (1 new)" in run("reindex", "--output-dir", tmp_path)[1]
+    assert run("verify", "--output-dir", tmp_path)[0] == 0
+    sidecar.unlink()
+    code, out, _ = run("verify", "--output-dir", tmp_path)
+    assert code == 3 and "a.jpeg: its record did not fit into the file, and its sidecar a.json is missing\n" in out
+    assert "1 kept" in run("reindex", "--output-dir", tmp_path)[1]
+    (tmp_path / "lost").mkdir()
+    image.rename(tmp_path / "lost/a.jpeg")
+    assert "its sidecar a.json is missing\n" in run("reindex", "--output-dir", tmp_path / "lost")[1]
+
+
+def test_line_ends_of_windows_and_joined_emoji_are_shown_as_they_are(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+    settings = MetadataSettings()
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    prompt = "one\r\ntwo \U0001f468\u200d\U0001f469\u200d\U0001f467"
+    record = record_of(1, pixels, settings).model_copy(update={"prompt": prompt})
+    (tmp_path / "a.png").write_bytes(encode_image(pixels, record, settings).data)
+    _, out, _ = run("show", tmp_path / "a.png")
+    assert prompt.replace("\r", "") in out
+    assert json.loads(run("show", tmp_path / "a.png", "--json")[1])["prompt"] == prompt
 
 
 def test_compact_and_reindex_report(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]

@@ -19,6 +19,7 @@ from pipeline.generate import generate_batch
 from pipeline.memory.asking import asked_memory
 from pipeline.metadata.building import build_record
 from pipeline.metadata.naming import NamingSettings
+from pipeline.metadata.reading import read_record
 from pipeline.metadata.record import Memory, Model, Origin, Record
 from pipeline.metadata.saving import save
 from pipeline.metadata.settings import MetadataSettings
@@ -68,6 +69,7 @@ def test_a_moved_file_with_its_configuration_and_vae_is_found(
     moved: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image, new = moved
+    assert read_record(image).model.single_file
     way = "--files in which folder it is, or take that in with: darkroom models scan FOLDER"
     with pytest.raises(ModelError, match=f"the VAE good-vae .*{way}"):
         reproduce(image, check=True, output_dir=tmp_path, model=None)
@@ -86,6 +88,7 @@ def test_a_renamed_folder_is_found_after_a_scan(
 ) -> None:
     before = Path(shutil.copytree(tiny("sd15"), tmp_path / "models/before"))
     settings, _ = identify(str(before))
+    assert not settings.single_file
     said = {"name": settings.name, "sha256": settings.sha256, "architecture": settings.architecture}
     record = Record.model_construct(model=Model(**said), vae=None)
     before.rename(tmp_path / "models/after")

@@ -62,7 +62,7 @@ def test_images_without_a_row_and_leftovers_are_notes(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
     result = verify(tmp_path)
-    assert result.without_row == ("study/extra.webp",)
+    assert result.not_taken == ("study/extra.webp (it is not a PNG, JPEG or WebP image)",)
     assert result.leftovers == ("study/.0001.png.123.tmp",)
     assert result.sound
 

@@ -13,6 +13,7 @@ from record_texts import texts
 from sd_parsers.parsers import AUTOMATIC1111Parser
 
 from pipeline.metadata.infotext import plain_name, plain_number, readable, sampler_and_schedule, to_infotext
+from pipeline.metadata.record import Init, Picture
 from pipeline.request import LoraSettings
 
 SHA = "31e35c80fc" + "0" * 54
@@ -100,6 +101,26 @@ def test_long_texts_are_cut_with_an_ellipsis() -> None:
     assert readable("abcdef", 4) == "abc…"
     assert readable("abcd", 4) == "abcd"
     assert readable("abcd", 0) == "…"
+
+
+def test_a_file_has_a_hash_that_civitai_lists_it_by_and_a_folder_has_none(sample: Callable[..., Any]) -> None:
+    folder = sample(loras=(LoraSettings("ink", "", SHA, 1),)).record
+    assert "Model hash" not in to_infotext(folder) and '"model"' not in to_infotext(folder)
+    file = folder.model_copy(update={"model": folder.model.model_copy(update={"single_file": True})})
+    digits = file.model.sha256[:10]
+    text = to_infotext(file)
+    assert f", Model hash: {digits}, Model: demo," in text
+    hashes = json.loads(text.partition(", Hashes: ")[2])
+    assert hashes == {"model": digits, "lora:ink": SHA[:10]}
+    model = parse(text).samplers[0].model
+    assert (model.name, model.hash) == ("demo", digits)
+
+
+def test_a_picture_that_was_started_from_says_how_much_of_it_was_left(sample: Callable[..., Any]) -> None:
+    record = sample().record
+    assert "Denoising strength" not in to_infotext(record)
+    init = Init(image=Picture(name="a.png", sha256="0" * 64), strength=0.55)
+    assert ", Denoising strength: 0.55," in to_infotext(record.model_copy(update={"init": init}))
 
 
 @given(
