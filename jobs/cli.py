@@ -15,7 +15,7 @@ from jobs import images_cli, machine_cli, manifest_cli, models_cli
 from jobs.program import VERSION_LINE, leave
 from jobs.streams import lasting_streams
 from jobs.terminal import complain
-from pipeline.errors import ConfigError, DarkroomError, RunStopped
+from pipeline.errors import ConfigError, DarkroomError, RunStopped, Unreachable
 
 EXIT_BAD_INPUT, EXIT_STOPPED = 2, 4
 
@@ -76,7 +76,7 @@ def _run(options: _Options) -> int:
         else:
             for line in error.faults if isinstance(error, ConfigError) else (str(error),):
                 complain(f"darkroom: {line}")
-        return EXIT_BAD_INPUT
+        return EXIT_STOPPED if isinstance(error, Unreachable) else EXIT_BAD_INPUT
     return 0
 
 

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from pipeline.models.hubs.fetching import DownloadPlan
     from pipeline.models.hubs.transport import Transport
 
-_PASSING = ("offline", "rate_limited")
-"""Answers of hubs that may be others the next time."""
-
 _GOES_ON = "what has come is kept, and the same command goes on from there"
 
 
@@ -171,7 +168,7 @@ def _item(needed: Needed, transport: Transport) -> Item:
     from pipeline.models.hubs.fetching import DownloadPlan
     from pipeline.models.hubs.finding import plan_download
     from pipeline.models.hubs.refusals import would_be_refused
-    from pipeline.models.hubs.results import Ok
+    from pipeline.models.hubs.results import PASSING, Ok
 
     said = plan_download(needed.reference, transport, noun=needed.noun)
     problem = None if isinstance(said, Ok) else said
@@ -179,7 +176,7 @@ def _item(needed: Needed, transport: Transport) -> Item:
     if plan and plan.missing:
         problem = would_be_refused(plan.model, transport)
     if problem:
-        return Item(needed, problem=problem.say(), is_passing=problem.kind in _PASSING)
+        return Item(needed, problem=problem.say(), is_passing=problem.kind in PASSING)
     return Item(needed, plan)
 
 

@@ -86,7 +86,7 @@ def attempt_lines(tried: Sequence[Attempt]) -> list[tuple[str, str]]:
 
 def attempt_rows(tried: Sequence[Attempt]) -> list[dict[str, str]]:
     """The same as JSON has it."""
-    return [asdict(attempt) for attempt in tried]
+    return [{"where": attempt.where, "said": attempt.said} for attempt in tried]
 
 
 def plan_lines(plan: DownloadPlan) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from jobs.hubs import settings_of_this_machine, transport_of_this_machine
 from jobs.images_cli import Format
 from jobs.model_options import Formatted, Limit, Named, OfKind, Settings, most_of, print_found, words_and_settings
 from jobs.terminal import Json, complain, one_line, print_json, print_line, print_lines
-from pipeline.errors import ConfigError, ModelError
+from pipeline.errors import ConfigError, ModelError, Unreachable
 
 if TYPE_CHECKING:
     from pipeline.models.hubs.remote_models import SearchHit
@@ -98,7 +98,7 @@ def show(
     from jobs.hub_models import card_lines, card_row, text_lines
     from jobs.stored_models import as_lines, as_row, file_row, one_model
     from pipeline.models.hubs.cards import card, card_of, kept_card
-    from pipeline.models.hubs.results import Ok
+    from pipeline.models.hubs.results import PASSING, Ok
     from pipeline.models.references import parse
     from pipeline.models.registry.database import Registry
     from pipeline.models.registry.queries import find
@@ -112,15 +112,14 @@ def show(
         model = None if asked else one_model(registry, name)
         files = files_of(registry, model) if model else []
     reference = card_of(model) if model else parse(name)
+    found = kept_card(transport.settings, reference) if reference and model else None
     if reference and (refresh or not model):
         said = card(transport, reference, anew=refresh)
         if not isinstance(said, Ok):
-            raise ModelError(said.say())
+            raise (Unreachable if said.kind in PASSING else ModelError)(said.say())
         found = said.value
         if said.stale:
             complain(said.say())
-    else:
-        found = kept_card(transport.settings, reference) if reference else None
     if as_json:
         about = as_row(model) if model else {"path": None}
         print_json(about | {"files": [file_row(file) for file in files], "card": card_row(found) if found else None})

@@ -122,6 +122,16 @@ def test_without_a_network_local_finds_are_printed_and_each_hub_has_one_line(run
     assert [line.partition(":")[0] for line in err.splitlines()] == ["Hugging Face", "CivitAI"]
 
 
+def test_what_may_go_well_the_next_time_exits_with_4(run: Run, hub: HubServer, there: list[str]) -> None:
+    away = [f"hub.huggingface_url={NOBODY}", f"hub.civitai_url={NOBODY}"]
+    for command in (["download", "ink"], ["download", "hf:tiny/demo"], ["download", "ink", "--dry-run"],
+                    ["show", "civitai:102"]):  # fmt: skip
+        code, out, err = run(*command, *away)
+        assert (code, out, err.count("\n")) == (4, "", 1) and "Connection refused" in err, command
+    code, _, err = run("download", "nosuch", there[0], away[1])
+    assert code == 2 and "Hugging Face: nothing is called so" in err
+
+
 def test_download_tells_where_it_looked_and_how_a_run_names_it(run: Run, hub: HubServer, there: list[str]) -> None:
     code, out, err = run("download", "ink", "--kind", "lora", *there)
     said = values(out)

@@ -81,7 +81,8 @@ def download(
     `name` is for messages only. `judge` is given the header as soon as it is here, and may refuse the file by a
     `ModelError`, which is raised once a second look has shown the same; little has come by then, and nothing is kept.
     Two processes fetch a file once: the second waits for the first. Raises `HubRefused` where every source has refused,
-    `DownloadError` for all else; what has come is kept, and the same call goes on.
+    `Unreachable` where none could be reached, `DownloadError` for all else; what has come is kept, and the same call
+    goes on.
     """
     one = _Download(
         target, sha256, size_bytes, transport, plain(name, 80) or "a file", progress, patience or Patience(), judge
@@ -92,6 +93,7 @@ def download(
         one.drop_nonsense(partial)
         one.check_room(partial)
         failures: list[str] = []
+        unreachable = 0
         refusals: list[Refusal] = []
         for source in sources:
             try:
@@ -105,11 +107,12 @@ def download(
                 failures.append(f"{source.label} {error}")
             except (_Unusable, _Damaged, Unreachable, UnsafeAnswer) as error:
                 failures.append(f"{source.label}: {error}")
+                unreachable += isinstance(error, Unreachable)
         kept = f"; {partial.size:,} bytes are kept, the same command goes on from there" if partial.size else ""
     said = f"{one.name}: {'; '.join(dict.fromkeys(failures)) or 'no hub has it'}{kept}"
     if refusals and len(refusals) == len(failures):
         raise HubRefused(said, refusals)
-    raise DownloadError(said)
+    raise Unreachable(said) if unreachable and unreachable == len(failures) else DownloadError(said)
 
 
 @dataclass(frozen=True, slots=True)

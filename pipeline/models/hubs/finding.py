@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import DownloadError, ModelError
+from pipeline.errors import DownloadError, ModelError, Unreachable
 from pipeline.models.hubs.asking import FRESH_S
 from pipeline.models.hubs.fetching import DownloadPlan as DownloadPlan
 from pipeline.models.hubs.fetching import fetch, find_remote, plan
@@ -15,7 +15,7 @@ from pipeline.models.hubs.identifying import Identity as Identity
 from pipeline.models.hubs.identifying import identify as identify
 from pipeline.models.hubs.progress_bars import Progress
 from pipeline.models.hubs.remote_models import LABELS, RemoteModel, SearchHit
-from pipeline.models.hubs.results import Offline, Ok, Outcome, Refused
+from pipeline.models.hubs.results import PASSING, Offline, Ok, Outcome, Refused
 from pipeline.models.hubs.searching import HUBS, ask_hub
 from pipeline.models.hubs.searching import Found as Found
 from pipeline.models.hubs.searching import search as search
@@ -36,10 +36,11 @@ _CANDIDATES = 5
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One place that was looked at, in order, and what it said."""
+    """One place that was looked at, in order, and what it said. `is_passing`: that may be otherwise the next time."""
 
     where: str
     said: str
+    is_passing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,8 @@ def find_or_download(
 
     By name only a model is taken that is called so; of several that could be had, none is. A hub that has it and cannot
     give it leaves the word to the next. With `refresh` Hugging Face is asked for what the branch holds now, also of a
-    model that is here. Raises `ModelError` with all that was tried, and candidates.
+    model that is here. Raises `ModelError` with all that was tried, and candidates; it is `Unreachable` where the same
+    call may go well the next time.
     """
     noun = _NOUNS[kind]
     if not refresh and (place := _local(named, noun)):
@@ -107,9 +109,9 @@ def find_or_download(
         try:
             stored = _fetched(reference, registry, transport, noun, progress, refresh=refresh)
         except DownloadError as error:
-            tried.append(_attempt(where, named, str(error)))
+            tried.append(_attempt(where, named, str(error), is_passing=isinstance(error, Unreachable)))
             continue
-        tried.append(_attempt(where, named, stored.say()))
+        tried.append(_attempt(where, named, stored.say(), is_passing=stored.kind in PASSING))
         if isinstance(stored, Ok):
             return Fetched(stored.value.path, stored.value.reference, True, tuple(tried))
     raise _nowhere(named, noun, tried)
@@ -127,7 +129,7 @@ def plan_by_name(named: str, transport: Transport, *, kind: StoredKind | None = 
         parsed, tried = _not_here(named, noun)
     for where, reference in _offers(parsed, transport, kind, tried):
         remote = _remote(transport, reference, noun, refresh=refresh)
-        tried.append(_attempt(where, named, remote.say()))
+        tried.append(_attempt(where, named, remote.say(), is_passing=remote.kind in PASSING))
         if isinstance(remote, Ok):
             return Planned(tuple(tried), plan(remote.value))
     raise _nowhere(named, noun, tried)
@@ -182,14 +184,17 @@ def _reference_at(registry: Registry, named: str, place: Path) -> str:
     return next((model.reference for model in known if place.is_relative_to(model.path)), named)
 
 
-def _attempt(where: str, named: str, said: str) -> Attempt:
+def _attempt(where: str, named: str, said: str, *, is_passing: bool) -> Attempt:
     """What a hub said, without what stands before it in a line anyway: the hub's name, and what was asked for."""
-    return Attempt(where, said.removeprefix(f"{named}: ").removeprefix(f"{where}: ").replace(f": {where}: ", ": ", 1))
+    said = said.removeprefix(f"{named}: ").removeprefix(f"{where}: ").replace(f": {where}: ", ": ", 1)
+    return Attempt(where, said, is_passing)
 
 
 def _nowhere(named: str, noun: str, tried: list[Attempt]) -> ModelError:
     said = "; ".join(f"{attempt.where}: {attempt.said}" for attempt in tried)
-    return ModelError(f"{noun} {named!r}: cannot be had. {said}")
+    asked = tried[1:]  # the first is this machine
+    kind = Unreachable if asked and all(attempt.is_passing for attempt in asked) else ModelError
+    return kind(f"{noun} {named!r}: cannot be had. {said}")
 
 
 def _fetched(
@@ -263,7 +268,7 @@ def _offers(
         for label, ask in HUBS:
             said = ask_hub(ask, transport, parsed.text, kind)
             if not isinstance(said, Ok):
-                tried.append(_attempt(label, parsed.text, said.say()))
+                tried.append(_attempt(label, parsed.text, said.say(), is_passing=said.kind in PASSING))
             elif hit := _called(parsed.text, label, said.value, kind, tried):
                 yield label, parse(hit.reference)
 

@@ -15,6 +15,9 @@ AnswerKind = Literal[
     "downloads_disabled", "refused",
 ]  # fmt: skip
 
+PASSING: tuple[AnswerKind, ...] = ("offline", "rate_limited")
+"""Answers that may be others the next time."""
+
 _BY_HAND = "download it in a browser instead, and take the folder it lies in with: darkroom models scan FOLDER"
 
 
