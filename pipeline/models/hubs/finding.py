@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +12,11 @@ from pipeline.models.hubs.fetching import fetch, find_remote, plan
 from pipeline.models.hubs.huggingface import COMMIT
 from pipeline.models.hubs.identifying import Identity as Identity
 from pipeline.models.hubs.identifying import identify as identify
+from pipeline.models.hubs.offers import NOUNS, attempt, nowhere, offers
+from pipeline.models.hubs.offers import Attempt as Attempt
 from pipeline.models.hubs.progress_bars import Progress
-from pipeline.models.hubs.remote_models import LABELS, RemoteModel, SearchHit
+from pipeline.models.hubs.remote_models import RemoteModel
 from pipeline.models.hubs.results import PASSING, Offline, Ok, Outcome, Refused
-from pipeline.models.hubs.searching import HUBS, ask_hub
 from pipeline.models.hubs.searching import Found as Found
 from pipeline.models.hubs.searching import search as search
 from pipeline.models.hubs.transport import Transport
@@ -25,22 +25,6 @@ from pipeline.models.registry.database import Registry
 from pipeline.models.registry.queries import find
 from pipeline.models.registry.records import StoredKind, StoredModel, now
 from pipeline.models.registry.resolving import find_place, is_known
-from pipeline.models.registry.storing import key_of
-
-_NOUNS: dict[StoredKind | None, str] = {
-    None: "model", "checkpoint": "model", "lora": "lora", "vae": "vae", "controlnet": "controlnet",
-    "embedding": "embedding", "ip_adapter": "ip-adapter",
-}  # fmt: skip
-_CANDIDATES = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One place that was looked at, in order, and what it said. `is_passing`: that may be otherwise the next time."""
-
-    where: str
-    said: str
-    is_passing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,25 +85,25 @@ def find_or_download(
     model that is here. Raises `ModelError` with all that was tried, and candidates; it is `Unreachable` where the same
     call may go well the next time.
     """
-    noun = _NOUNS[kind]
+    noun = NOUNS[kind]
     if not refresh and (place := _local(named, noun)):
         return Fetched(place, _reference_at(registry, named, place), False, (Attempt("this machine", "found"),))
     parsed, tried = _newer(registry, named, noun) if refresh else _not_here(named, noun)
-    for where, reference in _offers(parsed, transport, kind, tried):
+    for where, reference in offers(parsed, transport, kind, tried):
         try:
             stored = _fetched(reference, registry, transport, noun, progress, refresh=refresh)
         except DownloadError as error:
-            tried.append(_attempt(where, named, str(error), is_passing=isinstance(error, Unreachable)))
+            tried.append(attempt(where, named, str(error), is_passing=isinstance(error, Unreachable)))
             continue
-        tried.append(_attempt(where, named, stored.say(), is_passing=stored.kind in PASSING))
+        tried.append(attempt(where, named, stored.say(), is_passing=stored.kind in PASSING))
         if isinstance(stored, Ok):
             return Fetched(stored.value.path, stored.value.reference, True, tuple(tried))
-    raise _nowhere(named, noun, tried)
+    raise nowhere(named, noun, tried)
 
 
 def plan_by_name(named: str, transport: Transport, *, kind: StoredKind | None = None, refresh: bool = False) -> Planned:
     """What `find_or_download` would fetch, without fetching it. Raises as that does."""
-    noun = _NOUNS[kind]
+    noun = NOUNS[kind]
     if not refresh and (place := _local(named, noun)):
         return Planned((Attempt("this machine", "found"),), path=place)
     if refresh:
@@ -127,12 +111,12 @@ def plan_by_name(named: str, transport: Transport, *, kind: StoredKind | None = 
             parsed, tried = _newer(registry, named, noun)
     else:
         parsed, tried = _not_here(named, noun)
-    for where, reference in _offers(parsed, transport, kind, tried):
+    for where, reference in offers(parsed, transport, kind, tried):
         remote = _remote(transport, reference, noun, refresh=refresh)
-        tried.append(_attempt(where, named, remote.say(), is_passing=remote.kind in PASSING))
+        tried.append(attempt(where, named, remote.say(), is_passing=remote.kind in PASSING))
         if isinstance(remote, Ok):
             return Planned(tuple(tried), plan(remote.value))
-    raise _nowhere(named, noun, tried)
+    raise nowhere(named, noun, tried)
 
 
 def plan_download(reference: str, transport: Transport, *, noun: str = "model") -> Outcome[DownloadPlan | Path]:
@@ -184,19 +168,6 @@ def _reference_at(registry: Registry, named: str, place: Path) -> str:
     return next((model.reference for model in known if place.is_relative_to(model.path)), named)
 
 
-def _attempt(where: str, named: str, said: str, *, is_passing: bool) -> Attempt:
-    """What a hub said, without what stands before it in a line anyway: the hub's name, and what was asked for."""
-    said = said.removeprefix(f"{named}: ").removeprefix(f"{where}: ").replace(f": {where}: ", ": ", 1)
-    return Attempt(where, said, is_passing)
-
-
-def _nowhere(named: str, noun: str, tried: list[Attempt]) -> ModelError:
-    said = "; ".join(f"{attempt.where}: {attempt.said}" for attempt in tried)
-    asked = tried[1:]  # the first is this machine
-    kind = Unreachable if asked and all(attempt.is_passing for attempt in asked) else ModelError
-    return kind(f"{noun} {named!r}: cannot be had. {said}")
-
-
 def _fetched(
     reference: Reference,
     registry: Registry,
@@ -220,7 +191,7 @@ def _remote(transport: Transport, reference: Reference, noun: str, *, refresh: b
 
 def _fitting(remote: Outcome[RemoteModel], noun: str) -> Outcome[RemoteModel]:
     """What the hub surely knows to be something else than is looked for is not fetched for it."""
-    wanted = next((kind for kind, one in _NOUNS.items() if one == noun and kind), None)
+    wanted = next((kind for kind, one in NOUNS.items() if one == noun and kind), None)
     # "model" is also said where the kind is not known.
     if not isinstance(remote, Ok) or wanted in (None, "checkpoint"):
         return remote
@@ -249,51 +220,3 @@ def _exists(text: str) -> bool:
         return Path(text).expanduser().exists()
     except (OSError, ValueError, RuntimeError):
         return False
-
-
-def _offers(
-    parsed: Reference, transport: Transport, kind: StoredKind | None, tried: list[Attempt]
-) -> Iterator[tuple[str, Reference]]:
-    """Where a model may be had, the preferred first; why others are no offers is added to `tried`.
-
-    Each hub is asked only when those before it did not give the model.
-    """
-    if parsed.scheme == "hf":
-        yield LABELS["huggingface"], parsed
-    elif parsed.scheme in ("civitai", "sha256"):
-        yield LABELS["civitai"], parsed
-    elif "/" in parsed.text:
-        yield LABELS["huggingface"], parse(f"hf:{parsed.text}")
-    else:
-        for label, ask in HUBS:
-            said = ask_hub(ask, transport, parsed.text, kind)
-            if not isinstance(said, Ok):
-                tried.append(_attempt(label, parsed.text, said.say(), is_passing=said.kind in PASSING))
-            elif hit := _called(parsed.text, label, said.value, kind, tried):
-                yield label, parse(hit.reference)
-
-
-def _called(
-    name: str, label: str, hits: list[SearchHit], kind: StoredKind | None, tried: list[Attempt]
-) -> SearchHit | None:
-    """The only find that is called so and can be had. Raises `ModelError` where there are several."""
-    exact = [hit for hit in hits if key_of(name) in (key_of(hit.name), key_of(hit.short or hit.name))]
-    exact = [hit for hit in exact if kind is None or hit.kind in (None, kind)]
-    free = [hit for hit in exact if hit.obstacle is None]
-    if len(free) > 1:
-        raise ModelError(
-            f"{_NOUNS[kind]} {name!r}: is what {len(free)} on {label} are called; say which: {_listed(free)}"
-        )
-    if free:
-        return free[0]
-    obstacle = next((hit.obstacle for hit in exact if hit.obstacle), None)
-    if obstacle:
-        tried.append(Attempt(label, obstacle.say()))
-    else:
-        tried.append(Attempt(label, "nothing is called so" + (f"; like it are {_listed(hits)}" if hits else "")))
-    return None
-
-
-def _listed(hits: list[SearchHit]) -> str:
-    more = f" and {len(hits) - _CANDIDATES} more" if len(hits) > _CANDIDATES else ""
-    return ", ".join(hit.reference for hit in hits[:_CANDIDATES]) + more
