@@ -3,6 +3,8 @@
     python -m benchmarks.gpu_ways write FAMILY FOLDER   the weights, drawn on the GPU
     python -m benchmarks.gpu_ways WAY WORK              WAY is one of `WAYS`, WORK a `Work` as JSON
 
+The plain ways run as a user's own script would, with none of our settings of kernels; ours with those of a run.
+
 torch's allocator refuses to grow beyond what would be left of the smaller card: 0.8 GiB less than it has, for CUDA's
 context and libraries, which it does not count (0.3 to 0.8 GiB). The planner sees the large card, so it is told what
 `memory=auto` would take of an empty one of that size. Time counts from the loaded model to the last saved picture.
@@ -12,6 +14,7 @@ A plain way that takes too long is stopped between two steps, and what it did of
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -66,8 +69,12 @@ def measured(way: str, work: Work) -> dict[str, Any]:
     import torch
 
     from pipeline.models.offline import import_libraries
+    from pipeline.system.device import cuda_variables
 
-    import_libraries()
+    if way in OURS:
+        import_libraries()
+    else:  # on the same card, and otherwise as in a user's own script: none of our settings of cuBLAS
+        os.environ.update(cuda_variables())
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         total = torch.cuda.get_device_properties(0).total_memory

@@ -20,6 +20,7 @@ from pipeline.models.references import resolve
 from pipeline.models.requirements import requirement_faults
 from pipeline.models.unchanged import FileStates, check_untouched, planned_files, was_written_over
 from pipeline.request import NO_ADAPTERS, Adapters, LoraMatch, MemorySettings, ModelSettings
+from pipeline.system.architectures import check_served
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +74,8 @@ def load(
     pool: Pool | None = None,
     speed: SpeedSettings | None = None,
 ) -> LoadedModel:
-    """Load a model for inference; `device` is `cpu`, `cuda` or `mps`. Raises `ModelError` and `OutOfMemory`.
+    """Load a model for inference; `device` is `cpu`, `cuda` or `mps`. Raises `ModelError` and `OutOfMemory`,
+    and `RunStopped` for a card that the installed torch does not serve.
 
     `cpu_threads` holds for the whole process from here on; None leaves it to torch. Components that lie in the pool
     already, of this model or another, are taken from there.
@@ -87,6 +89,7 @@ def load(
     from pipeline.speed import SpeedSettings
 
     started = time.perf_counter()
+    check_served(device)
     _make_deterministic(device)
     _make_handles(device)
     if cpu_threads:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from pipeline.system.device import cuda_variables
 
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -16,9 +19,12 @@ OFFLINE = {
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
     "DIFFUSERS_VERBOSITY": "error",
-    # Must be set before CUDA starts for cuBLAS to give the same bits twice.
-    "CUBLAS_WORKSPACE_CONFIG": ":16:8",
 }
+
+CUBLAS_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+"""With which cuBLAS gives the same bits twice, in eight pieces of 4 MiB, the larger of the two sizes that do (cuBLAS'
+documentation, "Results reproducibility"): with the smaller one, 16 KiB, matrix products are slower. Read when CUDA
+starts; what a user has set stays."""
 
 _CHATTER = ("torchao", "torch.utils._pytree")
 """Loggers that warn of what nobody can act on: kernels for other cards, old calls between the two packages."""
@@ -27,6 +33,9 @@ _CHATTER = ("torchao", "torch.utils._pytree")
 def import_libraries() -> None:
     """Set the environment, then import; to be called before anything else imports these libraries."""
     os.environ.update(OFFLINE)
+    if "torch" not in sys.modules or not sys.modules["torch"].cuda.is_initialized():
+        os.environ.update(cuda_variables())
+    os.environ.setdefault(*CUBLAS_WORKSPACE)
     import torch  # noqa: F401  (sets up logging of its own, so it comes before the levels)
 
     for name in _CHATTER:

@@ -61,7 +61,7 @@ class DeviceMemory:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """An NVIDIA GPU as its driver sees it. `index` is the driver's, by bus; CUDA may number otherwise."""
+    """An NVIDIA GPU as its driver sees it. `index` is the driver's, by bus, as `nvidia-smi` shows it."""
 
     index: int
     name: str
@@ -77,7 +77,7 @@ def device_memory(device: Device) -> DeviceMemory:
     total, free = host_total, host_free
     if device.kind == "cuda":
         with _nvml() as pynvml:
-            found = pynvml.nvmlDeviceGetMemoryInfo(_first(pynvml))
+            found = pynvml.nvmlDeviceGetMemoryInfo(_chosen(pynvml))
             total, free = int(found.total), int(found.free)
     return DeviceMemory(total, free, host_total, host_free)
 
@@ -126,7 +126,7 @@ def _cuda() -> Device | None:
 
     try:
         with _nvml():
-            handle = _first(pynvml)
+            handle = _chosen(pynvml)
             major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
             return Device("cuda", _text(pynvml.nvmlDeviceGetName(handle)), (major, minor))
     except pynvml.NVMLError:
@@ -144,13 +144,30 @@ def _nvml() -> Iterator[Any]:
         pynvml.nvmlShutdown()
 
 
-def _first(pynvml: Any) -> Any:
-    """The first visible GPU. CUDA numbers devices fastest first and NVML by bus; with several unlike cards only the
-    first counts here."""
-    first = (os.environ.get("CUDA_VISIBLE_DEVICES") or "0").split(",")[0].strip()
+def cuda_variables() -> dict[str, str]:
+    """Environment with which CUDA numbers cards as the driver does, by bus, and sees first the one that is planned for.
+
+    By itself CUDA puts the fastest first, so that of unlike cards another one would be planned for than is used.
+    """
+    variables = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    if os.environ.get("CUDA_VISIBLE_DEVICES") is None and _cuda() is not None:
+        with _nvml() as pynvml:
+            if pynvml.nvmlDeviceGetCount() > 1:
+                variables["CUDA_VISIBLE_DEVICES"] = _text(pynvml.nvmlDeviceGetUUID(_chosen(pynvml)))
+    return variables
+
+
+def _chosen(pynvml: Any) -> Any:
+    """The first card that `CUDA_VISIBLE_DEVICES` names, by number or UUID; else that of the most memory."""
+    first = (os.environ.get("CUDA_VISIBLE_DEVICES") or "").split(",")[0].strip()
     if first.isdigit():
         return pynvml.nvmlDeviceGetHandleByIndex(int(first))
-    return pynvml.nvmlDeviceGetHandleByUUID(first)
+    handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    if not first:
+        return max(handles, key=lambda handle: int(pynvml.nvmlDeviceGetMemoryInfo(handle).total))
+    # CUDA takes the beginning of a UUID for the whole; parts of a card (MIG) are not among the cards.
+    named = [handle for handle in handles if _text(pynvml.nvmlDeviceGetUUID(handle)).startswith(first)]
+    return named[0] if named else pynvml.nvmlDeviceGetHandleByUUID(first)
 
 
 def _text(value: str | bytes) -> str:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.system import device as devices
-from pipeline.system.device import Device, device_memory, find_device, gpus, host_memory
+from pipeline.system.device import Device, cuda_variables, device_memory, find_device, gpus, host_memory
 
 GIB = 2**30
 
@@ -39,7 +39,10 @@ class FakeNvml:
         return index
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> int:  # noqa: N802
-        return {"GPU-big": 1}[uuid]
+        return {"GPU-tiny": 0, "GPU-big": 1, "MIG-of-big": 1}[uuid]
+
+    def nvmlDeviceGetUUID(self, handle: int) -> str:  # noqa: N802
+        return ("GPU-tiny", "GPU-big")[handle]
 
     def nvmlDeviceGetName(self, handle: int) -> str:  # noqa: N802
         return self.cards[handle][0]
@@ -66,8 +69,11 @@ def test_a_cpu_is_its_host() -> None:
     assert 0 < found.free_bytes <= found.total_bytes
 
 
-@pytest.mark.parametrize(("visible", "card"), [(None, 0), ("1", 1), ("1,0", 1), ("GPU-big", 1)])
-def test_a_gpus_memory_is_that_of_the_first_visible_card(
+@pytest.mark.parametrize(
+    ("visible", "card"),
+    [(None, 1), ("0", 0), ("1", 1), ("1,0", 1), ("GPU-big", 1), ("GPU-t", 0), ("MIG-of-big", 1)],
+)
+def test_the_card_is_the_first_visible_one_or_that_of_the_most_memory(
     nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch, visible: str | None, card: int
 ) -> None:
     if visible:
@@ -77,6 +83,21 @@ def test_a_gpus_memory_is_that_of_the_first_visible_card(
     found = device_memory(device)
     assert (found.total_bytes, found.free_bytes) == nvml.cards[card][2:]
     assert found.host_total_bytes == host_memory()[0]
+
+
+def test_cuda_counts_as_the_driver_does_and_sees_what_was_planned_for(
+    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_bus = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    assert cuda_variables() == {**by_bus, "CUDA_VISIBLE_DEVICES": "GPU-big"}
+    monkeypatch.setattr(nvml, "cards", nvml.cards[:1])
+    assert cuda_variables() == by_bus, "there is no choice"
+    for visible in ("1", "GPU-big", ""):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert cuda_variables() == by_bus, "the user has chosen"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    nvml.there = False
+    assert cuda_variables() == by_bus
 
 
 def test_all_cards_are_listed_also_for_a_torch_that_cannot_use_them(
