@@ -23,6 +23,7 @@ from pipeline.memory.pace import (
     preferred,
     untried,
 )
+from pipeline.memory.rates import Rates, published, rates_of
 from pipeline.memory.sizes import Sizes
 from pipeline.memory.working_memory import GIB
 from pipeline.models.precision import model_dtype
@@ -97,7 +98,7 @@ class Fitting:
             return _fit(self._choose(sizes, shape, 1 if alone else int(self.config.batch_size)))
         memory = self.config.memory
         most = max(1, min(memory.max_batch_size, memory.max_batch_pixels // (shape.width * shape.height)))
-        usual, largest = batch_range(self.asked, sizes, shape, self.memory, self.device.kind, most)
+        usual, largest = batch_range(self.asked, sizes, shape, self.memory, self.device.kind, most, self._rates)
         choice = self._choose(sizes, shape, usual)
         if self.asked.exact or self.paces is None:  # other batches, other last bits
             return _fit(choice)
@@ -110,7 +111,11 @@ class Fitting:
         return replace(_fit(self._choose(sizes, shape, batch)), trial=trial, seconds=tuple(seconds.items()))
 
     def _choose(self, sizes: Sizes, shape: Shape, batch: int) -> Choice:
-        return choose(self.asked, sizes, replace(shape, batch=batch), self.memory, self.device.kind)
+        return choose(self.asked, sizes, replace(shape, batch=batch), self.memory, self.device.kind, self._rates)
+
+    @property
+    def _rates(self) -> Rates:
+        return published(self.device) if self.paces is None else rates_of(self.device)
 
     def _measured(
         self, paces: Paces, held: MemorySettings, likeness: Likeness, adapters: Adapters

@@ -16,6 +16,7 @@ from jobs.validation import Batch
 from pipeline.errors import DarkroomError
 from pipeline.memory.choice import CLASSES, Choice, choose
 from pipeline.memory.estimate import Shape, Sizes
+from pipeline.memory.rates import rates_of
 from pipeline.memory.techniques import TECHNIQUES
 from pipeline.memory.working_memory import GIB
 from pipeline.models.families import FAMILIES, Family
@@ -131,7 +132,9 @@ def _prospect(profile: Profile, level: str, document: dict[str, Any], device: De
         settings = asked_memory(config, device, family=profile.sizes.family)
     except (DarkroomError, ValueError) as error:
         return Prospect(profile.name, level, None, str(error).splitlines()[0])
-    return Prospect(profile.name, level, choose(settings, profile.sizes, profile.shape, memory, device.kind))
+    return Prospect(
+        profile.name, level, choose(settings, profile.sizes, profile.shape, memory, device.kind, rates_of(device))
+    )
 
 
 def _profile(name: str, document: dict[str, Any]) -> Profile:

@@ -16,6 +16,7 @@ from pipeline.generate import generate_bundle
 from pipeline.memory.asking import asked_memory
 from pipeline.memory.choice import ALWAYS_ON, Choice, choose, shortage
 from pipeline.memory.estimate import Shape, Sizes
+from pipeline.memory.rates import rates_of
 from pipeline.models.loading import LoadedModel
 from pipeline.models.precision import model_dtype
 from pipeline.models.profile import identify
@@ -174,7 +175,7 @@ class Pipeline:
         shape = Shape(request.width, request.height, 1, request.guidance_scale > 1)
         self._loras |= {one.sha256: one for one in request.adapters.loras}  # they stay on the model, switched off
         sizes = self._sizes.with_adapters(request.adapters, self._loras.values())
-        choice = choose(self._asked, sizes, shape, self._room, self._device.kind)
+        choice = choose(self._asked, sizes, shape, self._room, self._device.kind, rates_of(self._device))
         if self._asked.budget_bytes is not None and not choice.fits:
             raise ConfigError(
                 shortage(self._settings.name, request.width, request.height, choice.budget_bytes, choice.least_bytes)

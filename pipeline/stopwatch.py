@@ -8,13 +8,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipeline.guidance import is_guided
+from pipeline.memory.held_components import components, streaming_of
 from pipeline.memory.pace import Kind, Paces, device_name, kind_of, passes
+from pipeline.memory.rates import MeasuredRates
+from pipeline.memory.sizes import Sizes
+from pipeline.memory.techniques import QUANTIZATIONS, STREAMING
+from pipeline.memory.working_memory import DENOISERS, denoise_operations
 from pipeline.request import ImageRequest
 
 if TYPE_CHECKING:
     import torch
 
     from pipeline.models.loading import LoadedModel
+
+
+_SLOWER = {*STREAMING, *QUANTIZATIONS["denoiser"]}
+"""Techniques with which a denoiser does other things besides computing."""
 
 
 @dataclass(slots=True)
@@ -50,6 +60,7 @@ class Stopwatch:
 
     def __init__(self, model: LoadedModel, *, remember: bool) -> None:
         self._model, self._paces = model, Paces() if remember else None
+        self._rates = MeasuredRates()
 
     def note(self, lap: Lap, requests: Sequence[ImageRequest], *, compiled: bool) -> None:
         """A batch is denoised and decoded."""
@@ -61,7 +72,23 @@ class Stopwatch:
         if of_a_kind not in self._model.warm:
             self._model.warm.add(of_a_kind)
             return
-        self._paces.note(kind, passes(first, first.adapters), len(requests), *lap.seconds())
+        calls, seconds = passes(first, first.adapters), lap.seconds()
+        self._paces.note(kind, calls, len(requests), *seconds)
+        if self._model.device.type == "cuda" and not compiled and not first.step_cache and seconds[0]:
+            self._note_rates(kind.device, first, calls * len(requests) / seconds[0])
+
+    def _note_rates(self, device: str, request: ImageRequest, passes_per_second: float) -> None:
+        """How fast the card copied, where blocks passed through it, or else computed."""
+        model, known = self._model, self._model.files.family
+        denoiser = Sizes.from_files(model.files).largest("denoiser")
+        streaming = streaming_of(components(model)[model.files.denoiser])
+        copied = streaming.copy_rate() if streaming is not None else None
+        if copied is not None:
+            self._rates.note(device, "copy", copied)
+        elif denoiser is not None and known in DENOISERS and not {*model.memory.techniques} & _SLOWER:
+            twice = 2 if is_guided(model.pipe, request.guidance_scale) else 1
+            each = denoise_operations(known, denoiser.parameters, request.width, request.height)
+            self._rates.note(device, "compute", each * twice * passes_per_second)
 
     def save(self) -> None:
         """Write down what was noted."""

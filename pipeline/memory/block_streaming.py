@@ -1,4 +1,6 @@
-"""A model larger than the device: its first blocks stay there, the others pass through, one ahead of the one at work.
+"""A model larger than the device: some blocks stay there, the others pass through, one ahead of the one at work.
+
+Those that pass are spread evenly among those that stay, which give their copies time.
 
 The module stays whole on the host. What runs is a copy on the device, put in its place block by block: weights do not
 change while pictures are made, so nothing is ever copied back, and taking the copies away restores what was.
@@ -60,6 +62,7 @@ class BlockStreaming:
         self._ready: dict[int, Any] = {}
         self._following: dict[int, Any] = {}
         self._last: Any = None
+        self._timed: tuple[Any, Any, int] | None = None
         self._side: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._page_locked: PageLockedMemory | None = PageLockedMemory() if self._side else None
         self._handles = [module.register_forward_pre_hook(lambda *_: self.enter())]
@@ -71,25 +74,39 @@ class BlockStreaming:
         self.resize(resident_bytes)
 
     def resize(self, resident_bytes: int) -> None:
-        """Let as many of the first blocks stay on the device as fit into so many bytes."""
-        free, count = resident_bytes, 0
-        for block in self.blocks:
-            free -= true_bytes(block)
-            if free < 0:
-                break
-            count += 1
-        if self.streamed == self.blocks[count:]:
+        """Let as many blocks stay on the device as fit into so many bytes."""
+        streamed = self._to_stream(resident_bytes)
+        if self.streamed == streamed:
             return
         inside, self.entered = self.entered, False
-        self.streamed = self.blocks[count:]
+        self.streamed = streamed
         self._passing = {id(block) for block in self.streamed}
         for key in list(self._copies):
             self._offload(key)
         if inside:
             self.enter()
 
+    def _to_stream(self, resident_bytes: int) -> list[Any]:
+        """The fewest blocks, evenly spread, without which the others fit."""
+        sizes = {id(block): true_bytes(block) for block in self.blocks}
+        for count in range(len(self.blocks)):
+            spread = range(len(self.blocks))
+            chosen = [n for n in spread if (n + 1) * count // len(spread) > n * count // len(spread)]
+            streamed = [self.blocks[n] for n in chosen]
+            if sum(sizes.values()) - sum(sizes[id(block)] for block in streamed) <= resident_bytes:
+                return streamed
+        return self.blocks
+
+    def copy_rate(self) -> float | None:
+        """Bytes per second of the last block that was copied beside the work; None where none was. Waits for it."""
+        if self._timed is None:
+            return None
+        began, ended, size = self._timed
+        ended.synchronize()
+        return float(size / began.elapsed_time(ended) * 1000)
+
     def enter(self) -> None:
-        """Put what stays on the device there: the first blocks, and everything that is in no block."""
+        """Put what stays on the device there: the blocks that do, and everything that is in no block."""
         if self.entered:
             return
         self._onload(id(self.module), tensors_of(self.module, self._passing))
@@ -144,13 +161,21 @@ class BlockStreaming:
         originals = self._copies[key] = []
         known: dict[int, Any] = {}
         with torch.cuda.stream(self._side) if ahead and self._side else nullcontext():
+            began = self._event() if ahead and self._side else None
             for owner, name, original in tensors:
                 if id(original) not in known:
                     known[id(original)] = copied(original, self.device)
                 originals.append((owner, name, original))
                 owner[name] = known[id(original)]
             if ahead and self._side:
-                self._ready[key] = self._side.record_event()
+                self._ready[key] = self._event()
+                self._timed = began, self._ready[key], sum(copy.nbytes for copy in known.values())
+
+    def _event(self) -> Any:
+        """On the side stream, now."""
+        import torch
+
+        return self._side.record_event(torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]
 
     def _offload(self, key: int) -> None:
         if self._side:

@@ -1,4 +1,4 @@
-"""Which techniques a model needs to fit: the plan that costs least in time and quality among those that do."""
+"""Which techniques a model needs to fit: of those that do, the fastest, lossy ones with a handicap."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 
-from pipeline.memory.estimate import Estimate, Shape, estimate, resident_bytes
+from pipeline.memory.estimate import Estimate, Shape, estimate
+from pipeline.memory.predicted_time import seconds_per_image
+from pipeline.memory.rates import SLOW, Rates
 from pipeline.memory.sizes import Sizes
 from pipeline.memory.techniques import QUANTIZATIONS, STREAMING, TECHNIQUES, impossible, installed, ordered
 from pipeline.memory.working_memory import GIB
@@ -57,22 +59,32 @@ def budget(asked: MemorySettings, device: DeviceMemory, device_kind: str) -> int
     return max(0, available - reserve(available))
 
 
-def choose(asked: MemorySettings, sizes: Sizes, shape: Shape, device: DeviceMemory, device_kind: str) -> Choice:
-    """The cheapest plan that fits. Techniques asked for are on, those forbidden stay off, the others are open.
+def choose(
+    asked: MemorySettings, sizes: Sizes, shape: Shape, device: DeviceMemory, device_kind: str, rates: Rates = SLOW
+) -> Choice:
+    """The best plan that fits. Techniques asked for are on, those forbidden stay off, the others are open.
 
-    On a CPU, and wherever device and host share their memory, only exact techniques are open.
+    On a GPU that is the one with the least predicted time; lossy techniques must be faster by their cost in percent. On
+    a CPU, and wherever device and host share their memory, only exact techniques are open, and the cheapest are taken.
     """
-    return _choose(asked, sizes, shape, budget(asked, device, device_kind), device.host_free_bytes, device_kind)
+    room = budget(asked, device, device_kind)
+    return _choose(asked, sizes, shape, room, device.host_free_bytes, device_kind, rates)
 
 
 def batch_range(
-    asked: MemorySettings, sizes: Sizes, shape: Shape, device: DeviceMemory, device_kind: str, most: int
+    asked: MemorySettings,
+    sizes: Sizes,
+    shape: Shape,
+    device: DeviceMemory,
+    device_kind: str,
+    most: int,
+    rates: Rates = SLOW,
 ) -> tuple[int, int]:
     """The usual batch and the largest, neither above `most`: both need no costlier plan than one picture alone.
 
     The usual one has as many pictures as pay for the family by what others measured, on a large card.
     """
-    alone = choose(asked, sizes, replace(shape, batch=1), device, device_kind)
+    alone = choose(asked, sizes, replace(shape, batch=1), device, device_kind, rates)
     memory = alone.memory
     if "vae_slicing" not in asked.off:
         memory = replace(memory, techniques=ordered((*memory.techniques, "vae_slicing")))
@@ -106,51 +118,48 @@ def shortage(name: str, width: int, height: int, budget_bytes: int, least_bytes:
 
 @lru_cache(maxsize=4096)
 def _choose(
-    asked: MemorySettings, sizes: Sizes, shape: Shape, budget_bytes: int, host_bytes: int, device_kind: str
+    asked: MemorySettings,
+    sizes: Sizes,
+    shape: Shape,
+    budget_bytes: int,
+    host_bytes: int,
+    device_kind: str,
+    rates: Rates,
 ) -> Choice:
     stored = frozenset(one.role for one in sizes.components if one.stored_bytes is not None)
     plans = [
         replace(asked, techniques=techniques, budget_bytes=budget_bytes)
         for techniques in plans_for(replace(asked, budget_bytes=None), device_kind, shape.batch > 1, stored)
     ]
-    first: tuple[MemorySettings, Estimate] | None = None
-    can_shrink = any("denoiser_int8" in memory.techniques or "fp8_storage" in memory.techniques for memory in plans)
-    for memory in plans:
-        found = estimate(sizes, memory, shape, device_kind)
-        if found.peak_bytes > budget_bytes:
-            continue
-        if can_shrink and _streams_whole_denoiser(sizes, memory, shape, device_kind):
-            continue  # half as much to stream costs less time
-        first = first or (memory, found)
-        # What the host lacks by estimate may still do, since files can be read again: it only decides between plans
-        # that fit the device.
-        if found.host_bytes <= host_bytes:
-            first = memory, found
-            break
+    estimated = [(memory, estimate(sizes, memory, shape, device_kind)) for memory in plans]
+    fitting = [(memory, found) for memory, found in estimated if found.peak_bytes <= budget_bytes]
+    # What the host lacks by estimate may still do, since files can be read again: it only decides between plans that
+    # fit the device.
+    fitting = [(memory, found) for memory, found in fitting if found.host_bytes <= host_bytes] or fitting
     smallest = min(
         ((replace(memory, budget_bytes=0), memory) for memory in plans),
         key=lambda plan: estimate(sizes, plan[0], shape, device_kind).peak_bytes,
     )
     least = estimate(sizes, smallest[0], shape, device_kind)
-    memory, found = first or (smallest[1], least)
-    return Choice(memory, shape, found, budget_bytes, first is not None, least.peak_bytes)
+    memory, found = (smallest[1], least)
+    if fitting and device_kind == "cuda":
+        memory, found = min(fitting, key=lambda plan: handicapped_seconds(sizes, plan[0], plan[1], shape, rates))
+    elif fitting:
+        memory, found = fitting[0]
+    return Choice(memory, shape, found, budget_bytes, bool(fitting), least.peak_bytes)
 
 
-def _streams_whole_denoiser(sizes: Sizes, memory: MemorySettings, shape: Shape, device_kind: str) -> bool:
-    """Whether a denoiser passes through the device in its full precision."""
-    on = {*memory.techniques}
-    denoiser = sizes.largest("denoiser")
-    if denoiser is None or on.isdisjoint(STREAMING) or not on.isdisjoint(QUANTIZATIONS["denoiser"]):
-        return False
-    stays = resident_bytes(sizes, memory, shape, device_kind, "denoiser") if "resident_blocks" in on else 0
-    return stays < denoiser.held_bytes(memory)
+def handicapped_seconds(sizes: Sizes, memory: MemorySettings, found: Estimate, shape: Shape, rates: Rates) -> float:
+    """Predicted seconds per picture, more by the cost in percent of every lossy technique."""
+    handicap = sum(TECHNIQUES[name].cost for name in memory.techniques if TECHNIQUES[name].lossy) / 100
+    return seconds_per_image(sizes, memory, shape, found, rates) * (1 + handicap)
 
 
 @lru_cache(maxsize=256)
 def plans_for(
     asked: MemorySettings, device_kind: str, several: bool, stored: frozenset[str] = frozenset()
 ) -> tuple[tuple[str, ...], ...]:
-    """All sensible sets of techniques that hold what was asked for, the cheapest first.
+    """All sensible sets of techniques that hold what was asked for, the cheapest first, which is taken of equally fast.
 
     `several`: batches of more than one picture. `stored`: roles whose weights come quantised, so that nothing more can
     be done about them.

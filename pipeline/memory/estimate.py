@@ -51,12 +51,19 @@ class Estimate:
     `stage_bytes` are tensors alone, to be compared with what torch says it has allocated. `loading_bytes` are weights
     in main memory, before any stage, at most. There, and in `host_bytes`, pages of mapped files do not count, which the
     system can take back. On a CPU the device is the host.
+
+    What comes to the device: `passing_bytes` in every pass through the denoiser, `encoder_passing_bytes` for every
+    text, `moved_bytes` once a bundle; `read_bytes` are read from a disk once a bundle.
     """
 
     peak_bytes: int
     stage_bytes: dict[str, int]
     loading_bytes: int
     host_bytes: int
+    passing_bytes: int = 0
+    encoder_passing_bytes: int = 0
+    moved_bytes: int = 0
+    read_bytes: int = 0
 
     @property
     def allocated_bytes(self) -> int:
@@ -70,7 +77,7 @@ def estimate(sizes: Sizes, memory: MemorySettings, shape: Shape, device_kind: st
     stages: dict[str, int] = {stage: model.weights(stage) + model.working(stage) for stage in STAGES}
     loading = model.loading()
     peak = max(*stages.values(), loading if model.on_host else 0) + OVERHEAD[device_kind]
-    return Estimate(peak, stages, loading, peak if model.on_host else model.host())
+    return Estimate(peak, stages, loading, peak if model.on_host else model.host(), *model.traffic())
 
 
 def resident_bytes(sizes: Sizes, memory: MemorySettings, shape: Shape, device_kind: str, role: Role) -> int:
@@ -189,8 +196,30 @@ class _Held:
             return 0
         if not self.resident_blocks:
             return _PINNED_TWICE * held
-        passing = held - int(held * component.parts.fixed) - self.resident(component)
-        return max(0, passing) if is_mapped else held
+        return self._passing_bytes(component) if is_mapped else held
+
+    def _passing_bytes(self, component: ComponentSize) -> int:
+        """Bytes of it that come to the device whenever it runs."""
+        held = self.held[component.name]
+        if not self._passes(component):
+            return 0
+        stays = int(held * component.parts.fixed) + self.resident(component) if self.resident_blocks else 0
+        return max(0, held - stays)
+
+    def traffic(self) -> tuple[int, int, int, int]:
+        """See `Estimate`: bytes that pass in every pass and for every text, are moved, and are read."""
+        passing: dict[Role, int] = {"denoiser": 0, "encoder": 0}
+        moved = read = 0
+        for component in self.sizes.components:
+            held = self.held[component.name]
+            passes = self._passing_bytes(component)
+            passing[component.role] = passing.get(component.role, 0) + passes
+            if (self.staged or self.one_by_one or self.streamed) and not self.on_host:
+                # accelerate's hooks also bring it back to the host
+                moved += (held - passes) * (2 if self.one_by_one else 1)
+            if component.role == "encoder" and self.dropped:
+                read += 2 * held  # to build them again takes about as long as to read them
+        return passing["denoiser"], passing["encoder"], moved, read
 
     def resident(self, component: ComponentSize) -> int:
         """Bytes of a component's blocks that may stay, beside its fixed part and two passing blocks."""

@@ -21,9 +21,9 @@ BITSANDBYTES = ("bitsandbytes", "bitsandbytes")
 class Technique:
     """`lossy`: pictures change. `needs` is a package and the extra of ours that installs it.
 
-    `cost` orders plans: of two that fit, the one with the smaller sum is taken. Only the order matters. It is the order
-    of the ladder in the reference (quality and time lost, in that order of magnitude): what is free in batches, then
-    int8, then streaming, then four bits, then the disk, then another decoder.
+    `cost` of a lossy one is the percentage of time that it must save to be chosen. Of plans that are equally fast, and
+    on processors of all that fit, the one with the smaller sum is taken: what is free in batches, then int8, then
+    streaming, then four bits, then the disk, then another decoder.
     """
 
     name: str

@@ -56,13 +56,14 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """Elements alive in a denoiser's forward pass: per pixel of a picture, for the text, and with a mask that is
-    written out, per pair of tokens.
+    """What a denoiser's forward pass does: `operations` per pixel at the family's size (multiplications and additions),
+    and elements alive: per pixel of a picture, for the text, and with a mask that is written out, per pair of tokens.
 
     `with_loras`: how many times more with a LoRA on every layer of the blocks, whose own output comes beside the
     layer's. Where the peak is elsewhere, nothing changes, nor with a second one.
     """
 
+    operations: float
     per_pixel: float
     for_text: float = 0.0
     writes_mask: bool = False
@@ -70,17 +71,17 @@ class Activity:
 
 
 DENOISERS: dict[str, tuple[Activity, Parts]] = {
-    "sd15": (Activity(130, with_loras=1.31), Parts(0.092, 0.114, 0.035, 0.312, 1.0, 0.115, 0.489)),
-    "sdxl": (Activity(79, with_loras=1.26), Parts(0.021, 0.038, 0.012, 0.867, 1.0, 0.164, 0.765)),
-    "sd3": (Activity(84, 1.5e6, with_loras=1.29), Parts(0.009, 0.091, 0.0095, 0.993, 0.658)),
-    "flux": (Activity(206, 27e6), Parts(0.005, 0.057, 0.0048, 0.996, 0.727)),
-    "flux2_klein": (Activity(256, 35e6, with_loras=1.38), Parts(0.050, 0.127, 0.022, 0.991, 0.995)),
-    "qwen_image": (Activity(182, 10e6, with_loras=1.26), Parts(0.002, 0.033, 0.003, 0.999, 0.999)),
-    "z_image": (Activity(237, 31e6), Parts(0.002, 0.059, 0.0064, 0.998, 0.998)),
-    "sana": (Activity(31, 0.7e6), Parts(0.029, 0.097, 0.019, 0.507, 1.0)),
-    "pixart_sigma": (Activity(54, 0.4e6, with_loras=1.34), Parts(0.026, 0.070, 0.0132, 0.996, 0.984)),
-    "lumina2": (Activity(237, 16e6), Parts(0.004, 0.067, 0.0082, 0.997, 0.898)),
-    "chroma": (Activity(194, 28e6, writes_mask=True), Parts(0.033, 0.051, 0.0054, 0.998, 1.0)),
+    "sd15": (Activity(3.06e6, 130, with_loras=1.31), Parts(0.092, 0.114, 0.035, 0.312, 1.0, 0.115, 0.489)),
+    "sdxl": (Activity(6.45e6, 79, with_loras=1.26), Parts(0.021, 0.038, 0.012, 0.867, 1.0, 0.164, 0.765)),
+    "sd3": (Activity(19e6, 84, 1.5e6, with_loras=1.29), Parts(0.009, 0.091, 0.0095, 0.993, 0.658)),
+    "flux": (Activity(70.9e6, 206, 27e6), Parts(0.005, 0.057, 0.0048, 0.996, 0.727)),
+    "flux2_klein": (Activity(34e6, 256, 35e6, with_loras=1.38), Parts(0.050, 0.127, 0.022, 0.991, 0.995)),
+    "qwen_image": (Activity(74e6, 182, 10e6, with_loras=1.26), Parts(0.002, 0.033, 0.003, 0.999, 0.999)),
+    "z_image": (Activity(59.6e6, 237, 31e6), Parts(0.002, 0.059, 0.0064, 0.998, 0.998)),
+    "sana": (Activity(2.83e6, 31, 0.7e6), Parts(0.029, 0.097, 0.019, 0.507, 1.0)),
+    "pixart_sigma": (Activity(5.3e6, 54, 0.4e6, with_loras=1.34), Parts(0.026, 0.070, 0.0132, 0.996, 0.984)),
+    "lumina2": (Activity(23e6, 237, 16e6), Parts(0.004, 0.067, 0.0082, 0.997, 0.898)),
+    "chroma": (Activity(69e6, 194, 28e6, writes_mask=True), Parts(0.033, 0.051, 0.0054, 0.998, 1.0)),
 }
 """Per family, in the order of `Parts`."""
 
@@ -95,6 +96,7 @@ _UNKNOWN_PARTS = Parts(
     coarse_passing=max(parts.coarse_passing or 0 for parts in _PARTS),
 )
 _UNKNOWN_ACTIVITY = Activity(
+    max(one.operations for one in _ACTIVITIES),
     max(one.per_pixel for one in _ACTIVITIES),
     max(one.for_text for one in _ACTIVITIES),
     with_loras=max(one.with_loras for one in _ACTIVITIES),
@@ -136,6 +138,12 @@ def denoise_elements(
     if activity.writes_mask:
         scaled += (pixels / 256 + 512) ** 2
     return scaled * (activity.with_loras if with_loras else 1.0)
+
+
+def denoise_operations(family: str | None, parameters: int, width: int, height: int) -> float:
+    """Operations of one picture's way through the denoiser. A variant's grow with its parameters."""
+    activity = DENOISERS[family][0] if family in DENOISERS else _UNKNOWN_ACTIVITY
+    return activity.operations * width * height * parameters / _published_denoiser(family)
 
 
 def decode_elements(family: str | None, parameters: int, pixels: float, *, tiny: bool, on_cpu: bool) -> float:

@@ -55,8 +55,8 @@ def test_every_shipped_profile_is_judged_at_every_level(without_gpu: Diagnosis) 
 
 def test_flux_is_foreseen_from_its_published_sizes_without_its_weights(without_gpu: Diagnosis) -> None:
     flux = prospects(without_gpu, "flux_dev")
-    # 11.1 GiB of int8 weights, 0.45 to work with, CUDA's own 0.85. On the CPU: float32, 3.9 GiB to decode with.
-    assert flux["none"]["predicted_peak_bytes"] / GIB == pytest.approx(12.4, abs=0.3)
+    # In 24 GB some of its 22 GiB are streamed, and the card is filled. On the CPU: float32, 3.9 GiB to decode with.
+    assert flux["none"]["predicted_peak_bytes"] / GIB == pytest.approx(22.8, abs=0.1)
     assert flux["none"]["dtype"] == "bfloat16" and flux["auto"]["dtype"] == "float32"
     assert flux["auto"]["predicted_peak_bytes"] / GIB == pytest.approx(2 * 31.4 + 3.9 + 0.5, abs=0.3)
     for level, size in CLASSES.items():

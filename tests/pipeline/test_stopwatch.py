@@ -5,7 +5,9 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,10 +17,12 @@ from pipeline import stopwatch
 from pipeline.generate import generate_bundle
 from pipeline.memory.holding import hold
 from pipeline.memory.pace import Paces
+from pipeline.memory.rates import SLOW, MeasuredRates
 from pipeline.models.loading import LoadedModel, load
 from pipeline.models.profile import identify
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
 from pipeline.stopwatch import Lap
+from pipeline.system.device import Device
 
 Measured = Callable[[], Counter[int]]
 
@@ -106,3 +110,19 @@ def test_a_lap_holds_what_came_to_its_end(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(ValueError), lap.timed("decode"):
         raise ValueError
     assert lap.seconds() == (1.5, 1.25)
+
+
+def test_the_pace_of_a_card_is_noted_as_computing_or_where_blocks_pass_as_copying(
+    model: LoadedModel, measured: Measured
+) -> None:
+    card, watch = Device("cuda", "a card", (8, 0)), stopwatch.Stopwatch(model, remember=True)
+    (request,) = batches(model, 1)[0]
+    for _ in range(2):
+        watch._note_rates("a card", request, 3.0)
+    computed = MeasuredRates().of(card)
+    assert computed.copy == SLOW.copy and 0 < computed.compute < SLOW.compute
+    model.pipe.unet.__dict__["block_streaming"] = SimpleNamespace(copy_rate=lambda: 22e9)
+    for _ in range(2):
+        watch._note_rates("a card", request, 3.0)
+    del model.pipe.unet.__dict__["block_streaming"]
+    assert MeasuredRates().of(card) == replace(computed, copy=22e9)

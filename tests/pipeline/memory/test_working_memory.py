@@ -13,7 +13,7 @@ from families import a_few
 
 from pipeline.memory.block_streaming import blocks_of
 from pipeline.memory.quantization import _layers
-from pipeline.memory.working_memory import denoise_elements, denoiser_parts
+from pipeline.memory.working_memory import denoise_elements, denoise_operations, denoiser_parts
 from pipeline.models.families import FAMILIES
 
 pytestmark = pytest.mark.slow
@@ -171,6 +171,16 @@ def test_denoisers_keep_so_much_alive(denoiser: tuple[str, Any], share: float, b
     counted = peak_elements(model, inputs(family, side, batch))
     parameters = sum(weight.numel() for weight in model.parameters())
     assert counted == pytest.approx(batch * denoise_elements(family, parameters, side, side), rel=0.03)
+
+
+def test_denoisers_compute_so_much(denoiser: tuple[str, Any]) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    family, model = denoiser
+    side, parameters = FAMILIES[family].size, sum(weight.numel() for weight in model.parameters())
+    with FlopCounterMode(display=False) as counter:
+        model(**inputs(family, side, 1))
+    assert counter.get_total_flops() == pytest.approx(denoise_operations(family, parameters, side, side), rel=0.05)
 
 
 @pytest.mark.usefixtures("fused_attention")
