@@ -179,6 +179,7 @@ class Expansion:
             adapters=row.adapters,
             **row.likeness._asdict(),
         )
+        of_file = self._config.prompts.file is not None
         return Job(
             id=hash_seed(row.hash, seed).hex(),
             request=request,
@@ -188,6 +189,7 @@ class Expansion:
             prompt_index=row.prompt_index,
             prompt_template=row.template,
             tags=self._tags(row),
+            prompt_place=line.where if of_file else f"prompt {row.prompt_index + 1} of {self._set_name}",
         )
 
     def _refusal(self, row: _Row) -> str | None:

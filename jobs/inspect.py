@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.terminal import aligned, size_text
+from pipeline.errors import ModelError
 from pipeline.models.families import FAMILIES
 from pipeline.models.identity import file_hash, folder_hash, tensor_hash
 from pipeline.models.inspection import Component, FileFacts, ModelFiles, inspect_file, inspect_model
@@ -26,6 +27,11 @@ _MODELS = ("checkpoint", "denoiser")
 def inspect(reference: str) -> ModelFiles | FileFacts:
     """A diffusers folder as a model, anything else as a file of weights. Raises `ModelError`."""
     path = resolve(reference)
+    if path.is_dir() and not any((path / name).is_file() for name in ("model_index.json", "config.json")):
+        raise ModelError(
+            f"{path.name}: holds no model; expected a diffusers folder with a model_index.json, the folder of one "
+            "component with a config.json, or a file of weights"
+        )
     return inspect_model(path) if (path / "model_index.json").is_file() else inspect_file(path)
 
 

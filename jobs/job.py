@@ -26,6 +26,7 @@ class Job:
     """A request together with where it comes from; only the request decides `id`.
 
     `config_index` says which of the batch's composed configurations it belongs to (naming, metadata, output).
+    `prompt_place` is what messages call the prompt, by what the user gave: `prompt 2 of colours`, `mine.txt:12`.
     """
 
     id: str
@@ -36,3 +37,4 @@ class Job:
     prompt_index: int
     prompt_template: str | None
     tags: tuple[str, ...]
+    prompt_place: str = ""

@@ -7,6 +7,7 @@ from typing import Any
 
 from jobs.groups import Group
 from jobs.plan import Plan
+from pipeline.memory.choice import budget_text, least_text
 from pipeline.memory.pace import described
 from pipeline.memory.working_memory import GIB
 
@@ -56,8 +57,8 @@ def memory_values(plan: Plan) -> list[dict[str, Any]]:
 def _text(group: Group) -> str:
     fit, like = group.fit, group.likeness
     peak = "unknown" if fit.predicted_peak_bytes is None else f"about {fit.predicted_peak_bytes / GIB:.1f} GB"
-    budget = "" if fit.budget_bytes is None else f" of {fit.budget_bytes / GIB:.1f} GB"
-    verdict = "" if fit.fits else f"  does not fit: {fit.least_bytes / GIB:.1f} GB would do"
+    budget = "" if fit.budget_bytes is None else f" of {budget_text(fit.budget_bytes)}"
+    verdict = "" if fit.fits else f"  does not fit: {least_text(fit.least_bytes)} would do"
     techniques = ", ".join(fit.held.techniques) or "everything resident"
     batch = str(fit.batch_size)
     if fit.seconds is not None:

@@ -57,7 +57,7 @@ class Progress:
     def failed(self, failure: Failed, job: Job) -> None:
         """One image less: which, and why."""
         self._failed += 1
-        where = f"prompt {job.prompt_index + 1} of {job.prompt_set}, seed {job.request.seed}, job {job.id[:8]}"
+        where = f"{job.prompt_place}, seed {job.request.seed}, job {job.id[:8]}"
         self.note(f"failed ({failure.kind}): {where}: {failure.message}")
         self._show()
 

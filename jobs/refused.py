@@ -34,7 +34,7 @@ class RefusedPrompt(NamedTuple):
 
     def __str__(self) -> str:
         images = "1 image" if self.images == 1 else f"{self.images:,} images"
-        return f"prompt {self.job.prompt_index + 1} of {self.job.prompt_set}, {images}: {self.reason}"
+        return f"{self.job.prompt_place}, {images}: {self.reason}"
 
 
 def refused_prompts(plan: Plan) -> Iterator[RefusedPrompt]:

@@ -14,7 +14,7 @@ from jobs.fitting import Fitting, asked_memory
 from jobs.plan import PlanSettings
 from jobs.validation import Batch
 from pipeline.errors import DarkroomError
-from pipeline.memory.choice import CLASSES, Choice, choose
+from pipeline.memory.choice import CLASSES, Choice, choose, least_text
 from pipeline.memory.estimate import Shape, Sizes
 from pipeline.memory.rates import rates_of
 from pipeline.memory.techniques import TECHNIQUES
@@ -58,7 +58,7 @@ class Prospect:
         if self.choice is None:
             return self.problem
         if not self.choice.fits:
-            return f"needs {self.choice.least_bytes / GIB:.1f} GB"
+            return f"needs {least_text(self.choice.least_bytes)}"
         labels = [TECHNIQUES[name].label for name in self.choice.memory.techniques if name != "half_precision"]
         return f"{self.choice.estimate.peak_bytes / GIB:.1f} GB, {', '.join(labels) or 'everything resident'}"
 

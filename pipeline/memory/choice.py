@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -108,11 +109,21 @@ def batch_limit(
     return fits
 
 
+def budget_text(budget_bytes: int) -> str:
+    """A budget as it was given: `0.45 GB`."""
+    return f"{round(budget_bytes / GIB, 2):g} GB"
+
+
+def least_text(least_bytes: int) -> str:
+    """The smallest budget that would do, rounded up, so that it does if it is given."""
+    return f"{math.ceil(least_bytes / GIB * 100) / 100:g} GB"
+
+
 def shortage(name: str, width: int, height: int, budget_bytes: int, least_bytes: int) -> str:
     """What to say where no plan fits."""
     return (
-        f"memory.budget_gb: {name} at {width} x {height} does not fit into {budget_bytes / GIB:.1f} GB with any "
-        f"allowed technique; the smallest budget that would do is {least_bytes / GIB:.1f} GB"
+        f"memory.budget_gb: {name} at {width} x {height} does not fit into {budget_text(budget_bytes)} with any "
+        f"allowed technique; the smallest budget that would do is {least_text(least_bytes)}"
     )
 
 

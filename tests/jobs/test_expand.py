@@ -111,6 +111,7 @@ def test_a_random_prompt_does_not_depend_on_the_others(tmp_path: Path) -> None:
 def test_where_a_job_comes_from() -> None:
     (job,) = expand(name="study", prompts={"name": "mine"})
     assert (job.name, job.prompt_set, job.config_index) == ("study", "mine", 3)
+    assert job.prompt_place == "prompt 1 of mine"
     (job,) = expand([{"text": "a", "name": "own"}], name="study")
     assert job.name == "own"
 

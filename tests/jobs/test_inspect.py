@@ -99,6 +99,15 @@ def test_what_cannot_be_inspected_is_one_line_and_exit_2(run, tmp_path: Path) ->
         assert err.startswith("darkroom: ") and err.count("\n") == 1 and words in err
 
 
+def test_a_folder_that_is_no_model_hears_what_one_is(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "new").mkdir()
+    code, _, err = run(tmp_path / "new")
+    assert (
+        code == 2 and "new: holds no model; expected a diffusers folder with a model_index.json, the folder of " in err
+    )
+    assert err.count("\n") == 1
+
+
 def test_inspecting_imports_no_torch() -> None:
     command = [sys.executable, "-X", "importtime", "-m", "jobs", "inspect", "demo"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)

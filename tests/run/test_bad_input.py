@@ -160,6 +160,12 @@ def test_prompt_file_is_refused(command: Command, tmp_path: Path, name: str, con
     assert len(finished.err.splitlines()) <= 3, finished.err
 
 
+def test_a_prompt_of_a_file_is_named_by_the_file_that_the_user_gave(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("# keys\na red house\nmy key is sk-Ab3dE6gH9jK2mN5pQ8sT1vW4xY7zC0\n")
+    finished = command("prompts=from_file", "prompts.file=mine.txt", "dry_run=true")
+    assert "refused: mine.txt:3, 1 image: " in finished.out + finished.err, finished
+
+
 def test_output_folder_that_cannot_be_one(command: Command, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     refused(command(output="file"), "output.dir", "is a file", lines=1)
