@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,26 +21,40 @@ if TYPE_CHECKING:
 _FREE_TEXTS = frozenset({"prompt", "negative_prompt", "prompt_template", "tags", "error_message", "record_json"})
 
 
-def as_json(rows: Sequence[Found]) -> str:
-    """A JSON array of objects; times in RFC 3339, never NaN or Infinity."""
-    return json_text([_jsonable(row) for row in rows])
+def as_json(rows: Iterable[Found]) -> Iterator[str]:
+    """The lines of a JSON array of objects, as the rows come; times in RFC 3339, never NaN or Infinity."""
+    texts = (json_text(_jsonable(row)).replace("\n", "\n ") for row in rows)
+    last = next(texts, None)
+    if last is None:
+        yield "[]"
+        return
+    yield "["
+    for text in texts:
+        yield f" {last},"
+        last = text
+    yield f" {last}"
+    yield "]"
 
 
-def as_csv(columns: Sequence[str], rows: Sequence[Found]) -> str:
-    """CSV with a header line; a list is written as JSON."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
+def as_csv(columns: Sequence[str], rows: Iterable[Found]) -> Iterator[str]:
+    """The lines of CSV with a header, as the rows come; a list is written as JSON."""
+    yield _csv_line(columns)
     for row in rows:
         values = _jsonable(row)
-        writer.writerow({k: json.dumps(v, ensure_ascii=False) if isinstance(v, list) else v for k, v in values.items()})
-    return text.getvalue().rstrip("\n")
+        cells = (values.get(name) for name in columns)
+        yield _csv_line(json.dumps(cell, ensure_ascii=False) if isinstance(cell, list) else cell for cell in cells)
 
 
-def as_paths(output_dir: Path, rows: Sequence[Found]) -> list[str]:
+def _csv_line(cells: Iterable[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(cells)
+    return text.getvalue()
+
+
+def as_paths(output_dir: Path, rows: Iterable[Found]) -> Iterator[str]:
     """Paths that can be opened from the working folder, one per existing image, for xargs."""
     images = (output_dir / row["path"] for row in rows)
-    return [os.path.relpath(image) for image in images if image.is_file()]
+    return (os.path.relpath(image) for image in images if image.is_file())
 
 
 def as_table(columns: Sequence[str], rows: Sequence[Found]) -> Table:

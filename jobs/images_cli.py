@@ -67,18 +67,22 @@ def search(
     rows = search(output_dir, " ".join(text or ()), where, wanted, sort, limit or None)
     match format:
         case Format.JSON:
-            print_line(found_formats.as_json(rows))
+            for line in found_formats.as_json(rows):
+                print_line(line)
         case Format.CSV:
-            print_line(found_formats.as_csv(chosen, rows))
+            for line in found_formats.as_csv(chosen, rows):
+                print_line(line)
         case Format.PATHS:
             for path in found_formats.as_paths(output_dir, rows):
                 print_line(one_line(path))
-        case Format.TABLE if rows:
-            print_table(found_formats.as_table(chosen, rows))
-            if cut and len(rows) == TABLE_LIMIT:
-                typer.echo(f"the first {TABLE_LIMIT}; --limit 0 shows all", err=True)
         case Format.TABLE:
-            typer.echo("nothing found", err=True)
+            shown = list(rows)
+            if not shown:
+                typer.echo("nothing found", err=True)
+                return
+            print_table(found_formats.as_table(chosen, shown))
+            if cut and len(shown) == TABLE_LIMIT:
+                typer.echo(f"the first {TABLE_LIMIT}; --limit 0 shows all", err=True)
 
 
 class ShowFormat(StrEnum):
@@ -134,7 +138,8 @@ def show(
             print_json([{"path": str(image)} | showing.as_json(one) for image, one in descriptions])
         case ShowFormat.CSV:
             rows = [showing.as_row(image, one) for image, one in descriptions]
-            print_line(found_formats.as_csv(showing.CSV_COLUMNS, rows))
+            for line in found_formats.as_csv(showing.CSV_COLUMNS, rows):
+                print_line(line)
         case ShowFormat.TEXT:
             for count, (image, description) in enumerate(descriptions):
                 head = [] if single else [("file", str(image))]

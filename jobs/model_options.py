@@ -58,9 +58,11 @@ def print_found(
 
     match format:
         case Format.JSON:
-            print_line(found_formats.as_json(rows))
+            for line in found_formats.as_json(rows):
+                print_line(line)
         case Format.CSV:
-            print_line(found_formats.as_csv(columns, rows))
+            for line in found_formats.as_csv(columns, rows):
+                print_line(line)
         case Format.PATHS:
             for path in paths:
                 print_line(one_line(str(path)))

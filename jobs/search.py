@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.manifest.layout import Layout, command
-from jobs.manifest.query import COLUMNS, query
+from jobs.manifest.query import COLUMNS, stream
 from jobs.manifest.schema import DONE
 from pipeline.errors import ConfigError, ReadError
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection, Expression
+    from duckdb import DuckDBPyConnection, DuckDBPyRelation, Expression
 
 DEFAULT_COLUMNS = ("created_at", "model", "steps", "seed", "path", "prompt")
 DEFAULT_SORT = "-created_at"
@@ -31,8 +31,8 @@ def search(
     columns: Sequence[str] = DEFAULT_COLUMNS,
     sort: str = DEFAULT_SORT,
     limit: int | None = None,
-) -> list[Found]:
-    """The rows that match everything asked for, live runs included.
+) -> Iterator[Found]:
+    """The rows that match everything asked for, live runs included; they are read as they are taken.
 
     `text`: words that must all occur, in any case, in the prompt, the tags or the model's name. `where`: a
     DuckDB condition over the manifest's columns. Only `done` rows are searched unless `where` itself speaks
@@ -47,7 +47,7 @@ def search(
     if not Layout(output_dir).root.is_dir():
         raise ReadError(f"{output_dir}: no manifest here; make images first, or name their folder with --output-dir")
 
-    def run(connection: DuckDBPyConnection) -> list[tuple[Any, ...]]:
+    def select(connection: DuckDBPyConnection) -> DuckDBPyRelation:
         import duckdb
 
         images = connection.view("images")
@@ -56,15 +56,15 @@ def search(
         order = duckdb.ColumnExpression(sort_column)
         images = images.sort((order.desc() if sort.startswith("-") else order.asc()).nulls_last())
         images = images if limit is None else images.limit(limit)
-        return images.select(*(_fetchable(name) for name in chosen)).fetchall()
+        return images.select(*(_fetchable(name) for name in chosen))
 
     import duckdb
 
     try:
-        rows = query(output_dir, run)
+        batches = stream(output_dir, select)
     except duckdb.Error as error:
         raise ConfigError(_refusal(output_dir, where, error)) from error
-    return [_found(chosen, row) for row in rows]
+    return (_found(chosen, row) for batch in batches for row in batch)
 
 
 def _conditions(text: str, where: str | None) -> list[Expression]:

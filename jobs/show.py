@@ -77,7 +77,7 @@ def _record_in_manifest(image_id: str, output_dir: Path) -> str | None:
     if not image_id.replace("-", "").isalnum():
         return None
     try:
-        rows = search(output_dir, where=f"image_id = '{image_id}'", columns=("record_json",), limit=1)
+        rows = [*search(output_dir, where=f"image_id = '{image_id}'", columns=("record_json",), limit=1)]
     except ReadError:
         return None
     return rows[0]["record_json"] if rows else None

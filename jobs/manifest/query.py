@@ -9,9 +9,9 @@ of our own could still name a part. Nothing here imports pyarrow unless a run is
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from jobs.manifest import events
 from jobs.manifest.parts import VERSION_KEY, checked_version, incomplete
@@ -20,37 +20,49 @@ from jobs.manifest.snapshot import Snapshot, reading_retried
 from pipeline.errors import ReadError
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-
-T = TypeVar("T")
+    from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 _log = logging.getLogger("darkroom.manifest")
+
+BATCH_ROWS = 500
 
 COLUMNS = tuple(Row.__annotations__)
 
 
-def query(output_dir: Path, run: Callable[[DuckDBPyConnection], T]) -> T:
-    """`run` on a connection with the view `images`, again on a new one if a part was compacted away
-    meanwhile.
+def stream(
+    output_dir: Path, select: Callable[[DuckDBPyConnection], DuckDBPyRelation]
+) -> Iterator[Sequence[tuple[Any, ...]]]:
+    """The rows of what `select` makes of the view `images`, many at a time; more are read when these are taken.
 
-    `run` must fetch what it wants before it returns. Errors of DuckDB itself are let through.
+    The first are read at once, so that what is wrong is known before anything is printed, and a part that was
+    compacted away meanwhile is no fault. Errors of DuckDB itself are let through.
     """
 
-    def read(snapshot: Snapshot) -> T:
+    def read(snapshot: Snapshot) -> tuple[DuckDBPyConnection, list[tuple[Any, ...]]]:
         import duckdb
 
+        connection = _connect(snapshot)
         try:
-            with _connect(snapshot) as connection:
-                return run(connection)
+            select(connection).create_view("selected")
+            return connection, connection.execute("FROM selected").fetchmany(BATCH_ROWS)
         except duckdb.Error:
+            connection.close()
             _raise_if_vanished(snapshot)
             raise
 
-    return reading_retried(output_dir, read, _part_version)
+    connection, first = reading_retried(output_dir, read, _part_version)
+    return _batches(connection, first)
+
+
+def _batches(connection: DuckDBPyConnection, batch: list[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
+    with connection:
+        while batch:
+            yield batch
+            batch = connection.fetchmany(BATCH_ROWS)
 
 
 def open_connection(output_dir: Path) -> DuckDBPyConnection:
-    """A locked connection with the view `images`; the caller closes it. `query` also survives compactions."""
+    """A locked connection with the view `images`; the caller closes it. `stream` also survives compactions."""
 
     def read(snapshot: Snapshot) -> DuckDBPyConnection:
         import duckdb

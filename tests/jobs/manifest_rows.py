@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import duckdb
 
 from jobs.manifest.crashpoints import reached
 from jobs.manifest.journal import Journal
 from jobs.manifest.parts import table_from_rows, write_temporary_part
+from jobs.manifest.query import open_connection
 from jobs.manifest.schema import DONE, INTERRUPTED, SCHEMA_VERSION, Row, row_from_json
+
+T = TypeVar("T")
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -108,3 +113,9 @@ def part_rows(output_dir: Path) -> list[dict[str, Any]]:
     if not list((output_dir / "manifest" / "parts").glob("*.parquet")):
         return []
     return pandas.read_parquet(output_dir / "manifest" / "parts").to_dict("records")
+
+
+def query(output_dir: Path, run: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+    """`run` on a connection with the view `images`."""
+    with open_connection(output_dir) as connection:
+        return run(connection)

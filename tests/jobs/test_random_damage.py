@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from manifest_rows import query
 
 from jobs.manifest.compaction import compact
 from jobs.manifest.image_files import file_sha256, is_image
 from jobs.manifest.parts import read_part
-from jobs.manifest.query import query
 from jobs.manifest.reading import read_states
 from jobs.manifest.recovery import recover
 from jobs.manifest.schema import DONE

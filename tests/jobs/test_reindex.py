@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from manifest_rows import attempt_of
+from manifest_rows import attempt_of, query
 from PIL import Image
 from recorded_images import save_image
 
@@ -24,7 +24,7 @@ from jobs.manifest.compaction import compact
 from jobs.manifest.journal import Journal
 from jobs.manifest.layout import Layout
 from jobs.manifest.locks import exclusive
-from jobs.manifest.query import COLUMNS, query
+from jobs.manifest.query import COLUMNS
 from jobs.manifest.recovery import recover
 from jobs.manifest.schema import FAILED, INTERRUPTED
 from jobs.reindex import reindex

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from manifest_rows import START, attempt_of, done_of, make, write_part
 
+from jobs import found_formats
 from jobs.manifest.journal import Journal
 from jobs.manifest.schema import FAILED
 from jobs.search import search
@@ -130,7 +135,7 @@ def test_anything_else_is_refused_in_one_line(
 
 
 def test_columns_sorting_and_limit(outputs: Path) -> None:
-    rows = search(outputs, columns=("steps", "created_at"), sort="-steps", limit=2)
+    rows = [*search(outputs, columns=("steps", "created_at"), sort="-steps", limit=2)]
     assert rows == [
         {"steps": 32, "created_at": START.replace(second=3)},
         {"steps": 16, "created_at": START.replace(second=2)},
@@ -181,3 +186,22 @@ def test_a_running_batch_is_searched_too(tmp_path: Path) -> None:
     with Journal(tmp_path) as journal:
         make(journal, tmp_path, 1)
         assert seeds(tmp_path, "house") == [1]
+
+
+@pytest.mark.parametrize("format", ["json", "csv"])
+def test_what_is_found_is_printed_as_it_is_read(format: str) -> None:
+    """A hundred thousand rows with their records take hundreds of megabytes."""
+    read = 0
+
+    def rows() -> Iterator[dict[str, object]]:
+        nonlocal read
+        for read in range(1, 1001):
+            yield {"seed": read, "prompt": 'two\n"lines"'}
+
+    lines = found_formats.as_json(rows()) if format == "json" else found_formats.as_csv(("seed", "prompt"), rows())
+    first = [next(lines), next(lines)]
+    assert read <= 2
+    text = "\n".join([*first, *lines])
+    back = json.loads(text) if format == "json" else [*csv.DictReader(io.StringIO(text))]
+    assert [int(row["seed"]) for row in back] == [*range(1, 1001)]
+    assert {row["prompt"] for row in back} == {'two\n"lines"'}

@@ -10,14 +10,13 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from manifest_rows import attempt_of, done_of, make, part_rows, write_part
+from manifest_rows import attempt_of, done_of, make, part_rows, query, write_part
 
 from jobs.manifest import compaction
 from jobs.manifest.compaction import Compaction, compact
 from jobs.manifest.journal import Journal
 from jobs.manifest.layout import Layout
 from jobs.manifest.locks import exclusive
-from jobs.manifest.query import query
 from jobs.manifest.recovery import recover
 from jobs.manifest.schema import FAILED, arrow_schema
 from pipeline.errors import DiskFull, ReadError

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from manifest_rows import attempt_of, done_of, put_image, write_part
+from manifest_rows import attempt_of, done_of, put_image, query, write_part
 
 from jobs.manifest import events
 from jobs.manifest.layout import Layout, is_inside
-from jobs.manifest.query import query
 from jobs.manifest.reading import job_key, read_states
 from jobs.manifest.recovery import recover
 from jobs.manifest.schema import FAILED, Row, row_to_json

@@ -11,12 +11,12 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from manifest_rows import attempt_of, done_of, make, write_part
+from manifest_rows import attempt_of, done_of, make, query, write_part
 
 from jobs.manifest import snapshot as snapshot_module
 from jobs.manifest.journal import Journal
 from jobs.manifest.layout import Layout
-from jobs.manifest.query import COLUMNS, open_connection, query
+from jobs.manifest.query import COLUMNS, open_connection, stream
 from jobs.manifest.schema import FAILED
 
 ROOT = Path(__file__).parents[3]
@@ -94,14 +94,14 @@ def test_a_part_compacted_away_between_opening_and_reading_is_no_error(tmp_path:
     old = write_part(tmp_path, "old", [done_of(1)])
     tries = 0
 
-    def read(connection: duckdb.DuckDBPyConnection) -> object:
+    def select(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
         nonlocal tries
         tries += 1
         if tries == 1:
             old.rename(old.with_name("merged.parquet"))
-        return connection.execute("SELECT count(prompt) FROM images").fetchall()
+        return connection.sql("SELECT count(prompt) FROM images")
 
-    assert query(tmp_path, read) == [(1,)]
+    assert [*stream(tmp_path, select)] == [[(1,)]]
     assert tries == 2
 
 
@@ -148,7 +148,7 @@ def test_reading_sealed_rows_needs_no_pyarrow(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from jobs.search import search
-assert len(search(Path({str(tmp_path)!r}), "house")) == 1
+assert len([*search(Path({str(tmp_path)!r}), "house")]) == 1
 print([name for name in ("pyarrow", "torch", "pandas", "numpy") if name in sys.modules])
 """
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -9,14 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from manifest_rows import attempt_of, done_of, job_id, make, put_image, write_part
+from manifest_rows import attempt_of, done_of, job_id, make, put_image, query, write_part
 
 from jobs.manifest import snapshot as snapshot_module
 from jobs.manifest.finished import FinishedSince, part_names
 from jobs.manifest.journal import Journal
 from jobs.manifest.layout import Layout
 from jobs.manifest.parts import part_version, table_from_rows
-from jobs.manifest.query import query
 from jobs.manifest.reading import JobState, MeasuredSeconds, job_key, measured_seconds, read_states
 from jobs.manifest.schema import FAILED, INTERRUPTED, arrow_schema
 from jobs.manifest.snapshot import reading_retried, take_snapshot
