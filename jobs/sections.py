@@ -27,7 +27,7 @@ from jobs.values import (
 )
 from pipeline.memory.techniques import TECHNIQUES
 from pipeline.models.families import FAMILIES
-from pipeline.ranges import BATCH_SIZE, CPU_THREADS, QUALITY, SEQUENCE_LENGTH
+from pipeline.ranges import BATCH_SIZE, CPU_THREADS, EXCERPT_LENGTH, QUALITY, SEQUENCE_LENGTH
 from pipeline.request import DEFAULT_GUIDANCE, DEFAULT_STEPS, PredictionType
 from pipeline.speed import ATTENTION_BACKENDS, STEP_CACHES
 
@@ -231,7 +231,7 @@ class Naming(Settings):
     scheme: Literal["standard", "descriptive", "guid", "custom"] = "standard"
     time_format: Text = "%Y%m%d_%H%M%S"
     separator: Text = "_"
-    excerpt_length: Annotated[int, BeforeValidator(whole), Field(ge=1, le=120)] = 40
+    excerpt_length: Annotated[int, BeforeValidator(whole), EXCERPT_LENGTH.limits] = 40
     components: list[Text] = ["time", "id8"]
     folder: Text = "{name}"
 

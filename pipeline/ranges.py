@@ -67,6 +67,9 @@ INIT_STRENGTH = Range(0, 1, above=True)
 GIGABYTES = Range(0, 4096, above=True)
 CPU_THREADS = Range(1, 1024, whole=True)
 QUALITY = Range(1, 100, whole=True)
+EXCERPT_LENGTH = Range(1, 120, whole=True)
+"""Characters of a prompt in a file's name."""
+
 COUNT = Range(0, MAX_SEED, whole=True)
 """Bytes, tokens, places: what is counted, and must fit into a column of the manifest."""
 

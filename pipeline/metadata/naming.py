@@ -17,6 +17,7 @@ from typing import Literal, get_args
 from pipeline.errors import ConfigError
 from pipeline.metadata.record import Record
 from pipeline.metadata.safe_names import excerpt, safe_component
+from pipeline.ranges import EXCERPT_LENGTH
 
 Scheme = Literal["standard", "descriptive", "guid", "custom"]
 Component = Literal["time", "excerpt", "id8", "uuid", "seed", "index", "model", "name"]
@@ -108,8 +109,9 @@ class NamingSettings:
             )
         if not _SEPARATOR.fullmatch(self.separator):
             faults.append(f"separator: {self.separator!r} is not usable, expected one to three of `-_.+=,~`")
-        if isinstance(self.excerpt_length, bool) or not 1 <= self.excerpt_length <= 120:
-            faults.append(f"excerpt_length: {self.excerpt_length!r} is out of range, expected 1 to 120")
+        if EXCERPT_LENGTH.fault(self.excerpt_length):
+            bounds = f"{EXCERPT_LENGTH.least} to {EXCERPT_LENGTH.most}"
+            faults.append(f"excerpt_length: {self.excerpt_length!r} is out of range, expected {bounds}")
         unknown = [name for name in self.components if name not in get_args(Component)]
         if unknown:
             faults.append(f"components: {unknown[0]!r} is unknown, expected some of {', '.join(get_args(Component))}")
