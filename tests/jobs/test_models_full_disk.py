@@ -25,14 +25,15 @@ from pipeline.models.registry.scanning import scan  # noqa: E402
 Run = Callable[..., tuple[int, str, str]]
 
 COMMANDS = """
-import contextlib, io, json, sys
+import contextlib, json, sys, tempfile
 from jobs import cli
 for line in sys.stdin:
     sys.argv = ["darkroom", *json.loads(line)]
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.main()
-    print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = cli.main()
+        said = [file.seek(0) or file.read() for file in (out, err)]
+    print(json.dumps([code, *said]), flush=True)
 """
 
 
