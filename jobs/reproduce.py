@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 EXIT_EQUAL, EXIT_DIFFERENT = 0, 1
 FOLDER = "reproduced"
+
+_FORMER_WORKSPACE = ":16:8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ def reproduce(image: Path, *, check: bool, output_dir: Path, model: str | None, 
     record = describe(image, output_dir).record
     if record is None:
         raise ReadError(f"{image}: was not made by Darkroom; only images with a Darkroom record can be made again")
+    if check and (unusual := _unusual(record)):
+        print(f"{image}: made with {', '.join(unusual)}; the same is put on")
     try:
         remade = remake(record, model, files)
     except ReadError as error:
@@ -112,6 +117,8 @@ def remake(record: Record, model: str | None = None, folder: Path | None = None)
     known = identified(Model(source=settings.source), settings, files)
     if faults := list(sampling_faults(likeness_of(request), request.adapters, held, known)):
         raise ConfigError([f"its record asks for what {settings.name} cannot do: {fault}" for fault in faults])
+    if device.kind == "cuda":  # read when CUDA starts; records that do not name it are of times when it was this one
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = record.runtime.cublas_workspace or _FORMER_WORKSPACE
     threads = record.runtime.cpu_threads if device.kind == "cpu" else None
     speed = SpeedSettings(
         attention=record.runtime.attention_backend,
@@ -200,7 +207,8 @@ def _differences(record: Record, remade: GeneratedImage) -> list[str]:
         ("batch index", record.batch.index, now.batch.index),
         ("darkroom", record.generator.version, now.generator.version),
     ]
-    before, after = record.runtime.model_dump(), now.runtime.model_dump()
+    # What an older record does not have is not known to differ.
+    before, after = record.runtime.model_dump(exclude_unset=True), now.runtime.model_dump()
     versions_before, versions_after = before.pop("versions"), after.pop("versions")
     pairs += [(name.replace("_", " "), before[name], after[name]) for name in before]
     for name in sorted({*versions_before, *versions_after}):
@@ -209,6 +217,19 @@ def _differences(record: Record, remade: GeneratedImage) -> list[str]:
     for name in sorted({*config_before, *config_after}):
         pairs.append((f"scheduler {name}", config_before.get(name), config_after.get(name)))
     return [f"{name}: was {old}, is {new}" for name, old, new in pairs if old != new]
+
+
+def _unusual(record: Record) -> list[str]:
+    """What was switched on for speed and changes pixels, or lets them depend on more than the request."""
+    runtime = record.runtime
+    found = [f"step cache {record.step_cache}"] if record.step_cache else []
+    if runtime.attention_backend != "native":
+        found.append(f"attention {runtime.attention_backend}")
+    if runtime.compile != "no":
+        found.append(f"compiled denoiser ({runtime.compile})")
+    if not runtime.deterministic:
+        found.append("kernels that need not give the same bits twice")
+    return found
 
 
 def _techniques(record: Record) -> str:

@@ -261,7 +261,9 @@ class Memory(_Part):
 class Runtime(_Part):
     """The environment, as far as pixels can depend on it. `versions` maps package to version.
 
-    `compile`: `no`, or which part of the denoiser was compiled.
+    `compile`: `no`, or which part of the denoiser was compiled. On NVIDIA GPUs, `attention_kernels` are those among
+    which torch's own attention chose by shape and type, `cublas_workspace` is cuBLAS' setting, on which its choice
+    depends. Both are None elsewhere, and in older records.
     """
 
     device: Literal["cpu", "cuda", "mps"]
@@ -272,6 +274,8 @@ class Runtime(_Part):
     versions: dict[str, str]
     compile: str = "no"
     channels_last: bool = False
+    attention_kernels: str | None = None
+    cublas_workspace: str | None = None
 
 
 class Origin(_Part):

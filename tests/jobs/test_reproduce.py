@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from pipeline.generate import generate_batch
 from pipeline.metadata.building import build_record
 from pipeline.metadata.naming import NamingSettings
 from pipeline.metadata.reading import read_profile, read_record
-from pipeline.metadata.record import Origin
+from pipeline.metadata.record import Origin, Record, Runtime
 from pipeline.metadata.saving import save
 from pipeline.metadata.settings import ImageFormat, MetadataSettings, Profile
 from pipeline.models.loading import load
@@ -23,6 +24,7 @@ from pipeline.models.profile import identify
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
 from pipeline.request_id import request_id
 from pipeline.schedulers import make_scheduler
+from pipeline.system.device import Device
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +121,64 @@ def test_a_difference_is_measured_and_the_changed_environment_named(
     monkeypatch.setattr("jobs.reproduce.describe", lambda *_: type("Description", (), {"record": changed}))
     assert reproduce(images[0], check=True, output_dir=tmp_path, model=None) == EXIT_DIFFERENT
     assert "different by at most" in capsys.readouterr().out
+
+
+def with_runtime(image: Path, **changes: object) -> Record:
+    record = read_record(image)
+    return record.model_copy(update={"runtime": record.runtime.model_copy(update=changes)})
+
+
+def test_what_was_switched_on_for_speed_is_told_before_it_is_put_on_again(
+    images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unusual = with_runtime(images[0], attention_backend="sage", compile="blocks", deterministic=False)
+    unusual = unusual.model_copy(update={"step_cache": "first_block"})
+    said: list[str] = []
+
+    def remade(*_: object) -> None:
+        said.append(capsys.readouterr().out)
+        raise ModelError("far enough")
+
+    monkeypatch.setattr("jobs.reproduce.remake", remade)
+    for record in (unusual, read_record(images[0])):
+        monkeypatch.setattr("jobs.reproduce.describe", lambda *_, it=record: type("Description", (), {"record": it}))
+        with pytest.raises(ModelError):
+            reproduce(images[0], check=True, output_dir=tmp_path, model=None)
+    assert said == [
+        f"{images[0]}: made with step cache first_block, attention sage, compiled denoiser (blocks), kernels that need "
+        "not give the same bits twice; the same is put on\n",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(("recorded", "taken"), [(None, ":16:8"), (":4096:8", ":4096:8")])
+def test_on_a_gpu_cublas_gets_the_workspace_of_the_record(
+    recorded: str | None, taken: str, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records that do not name one are of the time when it was always the same."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "mine")
+    monkeypatch.setattr("jobs.reproduce._device", lambda record: Device("cuda"))
+
+    def load(*_: object, **__: object) -> None:
+        raise ModelError(os.environ["CUBLAS_WORKSPACE_CONFIG"])
+
+    monkeypatch.setattr("pipeline.models.loading.load", load)
+    with pytest.raises(ModelError, match=taken):
+        remake(with_runtime(images[0], device="cuda", cublas_workspace=recorded))
+
+
+def test_what_an_older_record_does_not_have_is_not_called_another(images: list[Path]) -> None:
+    record = read_record(images[0])
+    stored = record.model_dump()
+    del stored["runtime"]["cublas_workspace"], stored["runtime"]["attention_kernels"]
+    image = remake(record)
+    image.runtime.update(cublas_workspace=":4096:8", attention_kernels="math")
+    older = record.model_copy(update={"runtime": Runtime.model_validate(stored["runtime"])})
+    assert compare(older, image, images[0]).differences == ()
+    assert compare(record, image, images[0]).differences == (
+        "attention kernels: was None, is math",
+        "cublas workspace: was None, is :4096:8",
+    )
 
 
 def test_weights_that_are_nowhere_are_asked_for(
