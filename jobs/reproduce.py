@@ -50,7 +50,7 @@ def reproduce(image: Path, *, check: bool, output_dir: Path, model: str | None, 
     if record is None:
         raise ReadError(f"{image}: was not made by Darkroom; only images with a Darkroom record can be made again")
     if check and (unusual := _unusual(record)):
-        print(f"{image}: made with {', '.join(unusual)}; the same is put on")
+        print(f"{image}: was made with {', '.join(unusual)}")
     try:
         remade = remake(record, model, files)
     except ReadError as error:
@@ -229,6 +229,8 @@ def _unusual(record: Record) -> list[str]:
         found.append(f"compiled denoiser ({runtime.compile})")
     if not runtime.deterministic:
         found.append("kernels that need not give the same bits twice")
+    if any(peaks.get("refused") for peaks in record.measured.stages.values()):
+        found.append("kernels for which the device was too full to work as usual")
     return found
 
 

@@ -22,7 +22,9 @@ def measured(device: torch.device) -> Iterator[dict[str, int]]:
     """Yields a dictionary that holds the peaks, in bytes, when the block is left, also by an exception.
 
     `rss`: resident memory of this process. On CUDA also `allocated`, what tensors took, and `reserved`, what the
-    allocator took for them; both count from here on, for torch's own counters are reset.
+    allocator took for them; both count from here on, for torch's own counters are reset. And `refused`, unless it is
+    zero: how many times there was no memory. If the block ends well all the same, cuDNN did without the workspace of
+    its first choice and took another kernel, which may give other last bits.
     """
     import torch
 
@@ -30,6 +32,7 @@ def measured(device: torch.device) -> Iterator[dict[str, int]]:
     on_cuda = device.type == "cuda"
     if on_cuda:
         torch.cuda.reset_peak_memory_stats(device)
+        refused_before = torch.cuda.memory_stats(device).get("num_ooms", 0)
     process, done = psutil.Process(), threading.Event()
     peaks["rss"] = process.memory_info().rss
 
@@ -51,3 +54,6 @@ def measured(device: torch.device) -> Iterator[dict[str, int]]:
         if on_cuda:
             peaks["allocated"] = torch.cuda.max_memory_allocated(device)
             peaks["reserved"] = torch.cuda.max_memory_reserved(device)
+            refused = torch.cuda.memory_stats(device).get("num_ooms", 0) - refused_before
+            if refused:
+                peaks["refused"] = refused

@@ -291,7 +291,8 @@ class Origin(_Part):
 
 
 class Measured(_Part):
-    """What making it cost. `seconds` is the image's share of its bundle, `stages` the peaks of its bundle, in bytes."""
+    """What making it cost. `seconds` is the image's share of its bundle, `stages` the peaks of its bundle, in bytes;
+    `refused` among them counts how often the device had no memory for a kernel's workspace."""
 
     seconds: Annotated[float, Field(ge=0)]
     peak_vram_bytes: Count | None = None

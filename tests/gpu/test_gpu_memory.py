@@ -379,6 +379,40 @@ def test_a_full_card_has_no_room_for_handles_unless_they_were_made_before() -> N
     assert in_its_own_process(FULL, "bare") in ("OutOfMemory", "True")
 
 
+NEARLY_FULL = """
+import hashlib
+from diffusers import AutoencoderKL
+from pipeline.memory.monitor import measured
+torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+torch.manual_seed(0)
+vae = AutoencoderKL(block_out_channels=(128, 256, 512, 512), down_block_types=('DownEncoderBlock2D',) * 4,
+    up_block_types=('UpDecoderBlock2D',) * 4, layers_per_block=2, latent_channels=16).to(CUDA, torch.bfloat16).eval()
+latents = torch.randn(1, 16, 128, 128, device=CUDA, dtype=torch.bfloat16)
+found = []
+for gib in (None, 4.5, 3.5, 3.0, 2.75, 2.5, 2.25, 2.0, 1.75, 1.5):
+    torch.cuda.empty_cache()
+    if gib:
+        limit(int(gib * 2**30))
+    said = None
+    with measured(CUDA) as peaks:
+        try:
+            with torch.inference_mode():
+                picture = vae.decode(latents)[0].float().cpu()
+            said = hashlib.sha256(picture.numpy().tobytes()).hexdigest()
+        except torch.OutOfMemoryError:
+            pass
+    found.append([gib, said, peaks.get('refused', 0)])
+print(json.dumps(found))
+"""
+
+
+def test_bits_on_a_full_card_are_the_same_unless_memory_was_refused() -> None:
+    """The record then says so; `memory.quality=exact` holds for all others."""
+    (_, usual, refused), *less = in_its_own_process(NEARLY_FULL)
+    assert usual and not refused
+    assert [one for one in less if one[1] not in (None, usual) and not one[2]] == []
+
+
 LADDER = """
 import numpy as np
 from held_models import requests_for
