@@ -51,9 +51,12 @@ def reserve(available: int) -> int:
 
 
 def budget(asked: MemorySettings, device: DeviceMemory, device_kind: str) -> int:
-    """What may be used: the budget asked for, else what is free, but no more than the card that a level is for."""
+    """What may be used: the budget asked for, else what is free, but no more than the card that a level is for.
+
+    Of a GPU never more than is free: nothing there could be put aside for it.
+    """
     if asked.budget_bytes is not None:
-        return asked.budget_bytes
+        return min(asked.budget_bytes, device.free_bytes) if device_kind == "cuda" else asked.budget_bytes
     available = device.free_bytes
     if device_kind == "cuda":
         available = min(available, CLASSES.get(asked.level, available))

@@ -133,7 +133,9 @@ class _Held:
                 sizes.family, component.parameters, shape.width, shape.height, with_loras=component.added > 0
             )
             encoding = self._decoding(1) * ENCODING if sizes.encodes_pictures else 0
-            return int(max(elements * passes * each, encoding))
+            # A layer that is stored in fewer bits has 16 while it computes.
+            unpacked = component.parts.leaves * component.parameters * each if self._quantised(component) else 0
+            return int(max(elements * passes * each + unpacked, encoding))
         return self._decoding(1 if self.memory.uses("vae_slicing") else shape.batch)
 
     def _decoding(self, count: int) -> int:

@@ -185,6 +185,12 @@ def test_each_level_asks_for_its_class_on_a_large_card_and_for_no_more_than_ther
     assert choice("flux", 80, level="ultra", budget_bytes=16 * GIB).budget_bytes == 16 * GIB
 
 
+def test_a_budget_is_never_more_than_the_card_has_free() -> None:
+    found = choice("flux", 6, budget_bytes=16 * GIB)
+    assert found.fits and found.estimate.peak_bytes <= found.budget_bytes == 6 * GIB
+    assert choice("sdxl", 8, device="cpu", dtype="float32", budget_bytes=16 * GIB).budget_bytes == 16 * GIB
+
+
 def test_on_a_cpu_nothing_changes_pixels_and_levels_do_not_narrow_the_memory() -> None:
     for family in FAMILIES:
         for gigabytes in BUDGETS:

@@ -419,3 +419,13 @@ def test_small_models_are_estimated_small() -> None:
     )
     found = estimate(tiny, held(), Shape(64, 64), "cuda")
     assert found.allocated_bytes < 50 * 2**20 and found.peak_bytes == found.allocated_bytes + OVERHEAD["cuda"]
+
+
+@pytest.mark.parametrize("kind", ["int8", "float8", "int4"])
+def test_a_layer_that_is_stored_smaller_has_its_full_size_while_it_computes(kind: str) -> None:
+    plain, stored = predict("flux", "staged"), predict("flux", "staged", f"denoiser_{kind}")
+    working, more = (
+        one.stage_bytes["denoise"] - weights("flux", *on)["transformer"] * GIB
+        for one, on in ((plain, ()), (stored, (f"denoiser_{kind}",)))
+    )
+    assert more - working == pytest.approx(18432 * 3072 * 2, rel=0.02)  # the largest: a block's modulation
