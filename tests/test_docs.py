@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 
+from benchmarks import memory_tables
 from jobs import batch, cli, images_cli, manifest_cli, runner
 from jobs.adapter_axes import ADAPTER_KEYS
 from jobs.composition import explain, known_overrides
@@ -384,6 +385,10 @@ def test_keys_of_adapters_are_documented(heading: str, model: type[BaseModel]) -
         line for line in text_of("docs/configuration.md").splitlines() if "{" + ", ".join(model.model_fields) in line
     )
     assert row.startswith("| `adapters.")
+
+
+def test_the_tables_of_memory_are_what_their_script_prints() -> None:
+    assert "\n".join(memory_tables.tables()).strip() in section("docs/memory.md", "Six models on four cards")
 
 
 def test_every_technique_is_documented_as_it_is() -> None:
