@@ -21,6 +21,7 @@ from pipeline.long_prompts import (
     takes_weights,
     weighed_embeddings,
 )
+from pipeline.memory.pace import device_name
 from pipeline.models.identity import file_hashes
 from pipeline.prompt_tokens import counted, tokenizers_of
 from pipeline.request import ImageRequest
@@ -137,7 +138,7 @@ def _key(model: LoadedModel, request: ImageRequest, text: str, negative: bool) -
     tokenizers = {name: f"{type(one).__name__} {len(one)}" for name, one in tokenizers_of(model.pipe).items()}
     content = {
         "schema": ENCODING_SCHEMA,
-        "made_with": _made_with(model.device.type),
+        "made_with": _made_with(device_name(model.device.type)),
         "pipeline": type(model.pipe).__name__,
         "weights": _weights(files, model.settings.sha256),
         "classes": [one.class_name for one in encoders],
@@ -155,7 +156,7 @@ def _key(model: LoadedModel, request: ImageRequest, text: str, negative: bool) -
 
 @functools.lru_cache
 def _made_with(device: str) -> dict[str, str]:
-    """What else an embedding's last bits depend on; those kept on disk outlive updates."""
+    """What else an embedding's last bits depend on, the kind of card among it; those kept on disk outlive updates."""
     packages = ("torch", "transformers", "diffusers", "tokenizers", "compel", "peft")
     return {"device": device, **{name: importlib.metadata.version(name) for name in packages}}
 

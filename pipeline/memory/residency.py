@@ -62,6 +62,8 @@ def _place(model: LoadedModel, name: Stage, extra: Collection[str], shape: Shape
         for key, module in modules.items():
             if alone and key not in needed:
                 _take_off(model, module)
+        if alone:  # the pieces that one stage leaves behind do not fit the weights of the next
+            torch.cuda.empty_cache()
         for key, module in modules.items():
             if not alone or key in needed:
                 _put_on(model, module, shape)

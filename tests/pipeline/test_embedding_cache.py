@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pipeline import encode as encoding
 from pipeline.embedding_cache import Embedding, EmbeddingCache
 from pipeline.encode import encode
 from pipeline.generate import generate_batch
@@ -116,7 +117,7 @@ def test_encoders_stay_away_when_every_text_is_known(tiny_sd: Path) -> None:
         assert ("encode" in outcomes[0].stage_peaks) == (process == 0)
 
 
-def test_what_changes_an_embedding_changes_its_key(tiny_sd: Path) -> None:
+def test_what_changes_an_embedding_changes_its_key(tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = identify(str(tiny_sd))[0]
     model = load(settings, MemorySettings(), "cpu")
     encode(model, request_for(model, "a dog"))
@@ -131,3 +132,6 @@ def test_what_changes_an_embedding_changes_its_key(tiny_sd: Path) -> None:
     model.memory = MemorySettings(techniques=("staged", "vae_tiling"))
     encode(model, request_for(model, "a dog"))
     assert len(model.embeddings) == 6
+    monkeypatch.setattr(encoding, "device_name", lambda kind: "another kind of card, with other last bits")
+    encode(model, request_for(model, "a dog"))
+    assert len(model.embeddings) == 8

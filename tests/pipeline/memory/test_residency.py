@@ -42,6 +42,21 @@ def test_with_staged_each_stage_has_what_it_needs_and_no_more(loaded: Load) -> N
         assert present(model) == {"unet", "vae"}
 
 
+@pytest.mark.parametrize(("technique", "there"), [("staged", [{"unet"}, set()]), ("vae_slicing", [])])
+def test_between_stages_of_a_tight_plan_the_allocator_gives_its_pieces_back(
+    technique: str, there: list[set[str]], loaded: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After what goes and before what comes."""
+    model, emptied = loaded("sdxl", held_by(technique)), list[set[str]]()
+    with stage(model, "denoise"):
+        pass
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(present(model)))
+    for name in ("denoise", "decode"):
+        with stage(model, name):  # type: ignore[arg-type]
+            pass
+    assert emptied == there
+
+
 def test_without_it_everything_stays_there(loaded: Load) -> None:
     model = loaded("sdxl")
     for name in STAGES:
