@@ -30,10 +30,12 @@ from jobs.engines.messages import (
 from jobs.engines.stage_peaks import StagePeaks
 from jobs.job import Job
 from jobs.manifest.finished import FinishedSince
+from jobs.manifest.layout import command
 from jobs.manifest.recovery import recover
 from jobs.manifest.sealing import MAX_ATTEMPTS
 from jobs.plan import Plan
 from jobs.progress import Progress
+from pipeline.errors import ManifestLost
 from pipeline.generate import PhaseSeconds
 
 IN_FLIGHT_BUNDLES = 2
@@ -235,6 +237,9 @@ class Runner:
             return
         if ended.stop_kind and ended.stop_kind != "device_lost":
             self.result.stopped = ended.stop_message or ended.stop_kind
+            if ended.stop_kind == ManifestLost.kind:
+                reindex = command(self._output_dir, "reindex")
+                self.result.way_on = f"{reindex} takes the images in again, then the same command makes the rest"
             return
         lost = ended.stop_kind == "device_lost"
         self._device_losses = self._device_losses + 1 if lost else 0

@@ -17,6 +17,7 @@
       |       - OutOfHostMemory   it was the machine
       + RunStopped                nothing more can be made now, everything done is kept        exit 4
       |   - DiskFull
+      |   - ManifestLost          it was deleted while images were made
       |   - DeviceLost            the device no longer answers; only a new process can go on
       + ReadError                 an image or manifest file that cannot be read
       + Interrupted               a stop was asked for between two denoising steps
@@ -111,6 +112,12 @@ class DiskFull(RunStopped):
     """No space left where the images or the manifest are written."""
 
     kind = "disk_full"
+
+
+class ManifestLost(RunStopped):
+    """The manifest was deleted while images were made, and with it the rows of those that were made before."""
+
+    kind = "manifest_lost"
 
 
 class DeviceLost(RunStopped):

@@ -20,7 +20,7 @@ from jobs.manifest.layout import Layout, new_stem, next_stem
 from jobs.manifest.parts import table_from_rows, write_temporary_part
 from jobs.manifest.schema import Row, row_from_json
 from jobs.manifest.sealing import remove_journal, seal, settle
-from pipeline.errors import RunStopped
+from pipeline.errors import ManifestLost, RunStopped
 
 SEAL_ROWS = 5_000
 SEAL_AFTER_S = 600.0
@@ -96,6 +96,7 @@ class Journal:
             self._closed = True
             try:
                 with writing(self._layout.root):
+                    self._check_there()
                     self._remove_predecessor()
                     content = events.replay(self._path)
                     settled = settle(content, self._layout.output_dir)
@@ -165,9 +166,14 @@ class Journal:
                 raise
             self._synced = size
 
+    def _check_there(self) -> None:
+        if not os.fstat(self._fd).st_nlink:
+            raise ManifestLost(f"{self._layout.root}: was deleted while images were made")
+
     def _check_usable(self) -> None:
         if self._closed:
             raise RuntimeError("this journal is closed")
+        self._check_there()
         if self._failure:
             raise RunStopped(f"{self._path} could not be flushed before ({self._failure}); run the same command again")
 
@@ -177,6 +183,7 @@ class Journal:
         Once the next journal exists it holds the jobs in flight, and recovery takes none from this one.
         """
         with self._sync_lock:
+            self._check_there()
             self._remove_predecessor()
             content = events.replay(self._path)
             part = self._layout.part(self._stem)
