@@ -153,6 +153,10 @@ def show(
 @app.command()
 def reproduce(
     image: Annotated[Path, typer.Argument(help="An image with a record, or a private one of `--output-dir`.")],
+    engine: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[engine.KEY=VALUE]...", help="In place of the record's: `engine.cpu_threads=4`."),
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Compare pixels; exit 0 only if all are equal.")] = False,
     model: Annotated[str | None, typer.Option(help="Where the model's weights are now.")] = None,
     files: Annotated[
@@ -169,7 +173,11 @@ def reproduce(
         darkroom reproduce picture.png --model /models/sdxl
 
         darkroom reproduce picture.png --files /models/loras
+
+        darkroom reproduce picture.png engine.cpu_threads=4
     """
     from jobs.reproduce import reproduce
 
-    raise typer.Exit(reproduce(image, check=check, output_dir=output_dir, model=model, files=files))
+    raise typer.Exit(
+        reproduce(image, check=check, output_dir=output_dir, model=model, files=files, engine=engine or ())
+    )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.faults import fault_lines
 from jobs.models import identified
 from jobs.remaking import Places, find_adapters, find_model, find_tiny_vae
-from jobs.sections import Model
+from jobs.sections import Engine, Model
 from jobs.show import describe
 from jobs.suitability import sampling_faults
 from pipeline.errors import ConfigError, JobFailure, ReadError
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 EXIT_EQUAL, EXIT_DIFFERENT = 0, 1
 FOLDER = "reproduced"
+ENGINE_KEYS = ("device", "cpu_threads", "attention", "compile", "channels_last")
 
 _FORMER_WORKSPACE = ":16:8"
 
@@ -39,12 +42,20 @@ class Comparison:
     mean_difference: float | None
 
 
-def reproduce(image: Path, *, check: bool, output_dir: Path, model: str | None, files: Path | None = None) -> int:
+def reproduce(
+    image: Path,
+    *,
+    check: bool,
+    output_dir: Path,
+    model: str | None,
+    files: Path | None = None,
+    engine: Sequence[str] = (),
+) -> int:
     """Make `image` again; with `check` compare its pixels, else save it below `reproduced/` in the working folder.
 
     `model` says where the weights are, if they are not where they were used last, `files` in which folder all the rest
-    is. Returns 0, or 1 when `check` found a
-    difference. Raises `ReadError` without a record, `ModelError` without the weights.
+    is; `engine` are settings in place of the record's, as `engine.cpu_threads=4`. Returns 0, or 1 when `check` found a
+    difference. Raises `ConfigError`, `ReadError` without a record, `ModelError` without the weights.
     """
     record = describe(image, output_dir).record
     if record is None:
@@ -52,7 +63,7 @@ def reproduce(image: Path, *, check: bool, output_dir: Path, model: str | None, 
     if check and (unusual := _unusual(record)):
         print(f"{image}: was made with {', '.join(unusual)}")
     try:
-        remade = remake(record, model, files)
+        remade = remake(record, model, files, _engine_settings(engine))
     except ReadError as error:
         raise ReadError(f"{image}: {error}") from error
     if not check:
@@ -69,20 +80,48 @@ def reproduce(image: Path, *, check: bool, output_dir: Path, model: str | None, 
     return EXIT_EQUAL if result.equal else EXIT_DIFFERENT
 
 
-def remake(record: Record, model: str | None = None, folder: Path | None = None) -> GeneratedImage:
+def _engine_settings(overrides: Sequence[str]) -> dict[str, Any]:
+    """Those that are given, checked; written as for a run."""
+    from pydantic import ValidationError
+
+    values: dict[str, Any] = {}
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        name = key.removeprefix("engine.")
+        if not equals or name == key or name not in ENGINE_KEYS:
+            raise ConfigError(f"{key}: expected engine.KEY=VALUE with one of {', '.join(ENGINE_KEYS)}")
+        values[name] = int(value) if value.isdecimal() else {"true": True, "false": False}.get(value, value)
+    try:
+        return Engine.model_validate(values).model_dump(include={*values})
+    except ValidationError as error:
+        raise ConfigError(list(fault_lines(error, Engine, "engine."))) from None
+
+
+def remake(
+    record: Record, model: str | None = None, folder: Path | None = None, engine: Mapping[str, Any] | None = None
+) -> GeneratedImage:
     """The image of a record, in a batch of the recorded size and at the recorded place in it.
 
     Batch size changes rounding, so the rest of the batch is filled with the same request; images of a batch do not see
-    each other. `folder` is searched for what is not where it was used last. Raises
-    `ReadError` for names that this version does not know, `ConfigError` for what the weights cannot do, `ModelError`,
-    `JobFailure`.
+    each other. `folder` is searched for what is not where it was used last; `engine` has settings in place of the
+    record's. Raises `ReadError` for names that this version does not know, `ConfigError` for what the weights cannot
+    do, `ModelError`, `JobFailure`.
     """
     from pipeline.generate import generate_batch
     from pipeline.models.loading import load
     from pipeline.speed import SpeedSettings
+    from pipeline.system.device import find_device
 
     _check_names(record)
-    device = _device(record)
+    runtime = record.runtime
+    said = {
+        "cpu_threads": runtime.cpu_threads,
+        "attention": runtime.attention_backend,
+        "compile": "off" if runtime.compile == "no" else "on",
+        "channels_last": runtime.channels_last,
+        **(engine or {}),
+    }
+    device = find_device(said["device"]) if "device" in said else _device(record)
     places = Places(folder)
     settings, files = find_model(record, model, places)
     memory = record.memory
@@ -119,12 +158,8 @@ def remake(record: Record, model: str | None = None, folder: Path | None = None)
         raise ConfigError([f"its record asks for what {settings.name} cannot do: {fault}" for fault in faults])
     if device.kind == "cuda":  # read when CUDA starts; records that do not name it are of times when it was this one
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = record.runtime.cublas_workspace or _FORMER_WORKSPACE
-    threads = record.runtime.cpu_threads if device.kind == "cpu" else None
-    speed = SpeedSettings(
-        attention=record.runtime.attention_backend,
-        compile="off" if record.runtime.compile == "no" else "on",
-        channels_last=record.runtime.channels_last,
-    )
+    threads = said["cpu_threads"] if device.kind == "cpu" else None
+    speed = SpeedSettings(attention=said["attention"], compile=said["compile"], channels_last=said["channels_last"])
     loaded = load(settings, held, device.kind, threads, speed=speed)
     outcome = generate_batch(loaded, [request] * record.batch.size, remember=False)[record.batch.index]
     if isinstance(outcome, JobFailure):

@@ -54,6 +54,22 @@ def images(tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path
     return paths
 
 
+def test_engine_settings_stand_in_place_of_the_record_s(
+    images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        reproduce(images[0], check=True, output_dir=tmp_path, model=None, engine=[f"engine.cpu_threads={before + 1}"])
+    finally:
+        torch.set_num_threads(before)
+    assert f"cpu threads: was {before}, is {before + 1}" in capsys.readouterr().out
+    for wrong in ("engine.cpu_threads=many", "engine.recycle_images=3", "cpu_threads=3", "engine.cpu_threads"):
+        with pytest.raises(ConfigError, match="engine"):
+            reproduce(images[0], check=True, output_dir=tmp_path, model=None, engine=[wrong])
+
+
 def test_every_image_of_a_batch_is_remade_to_the_pixel_lossy_ones_too(
     images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
