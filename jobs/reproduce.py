@@ -242,10 +242,10 @@ def _differences(record: Record, remade: GeneratedImage) -> list[str]:
         ("batch index", record.batch.index, now.batch.index),
         ("darkroom", record.generator.version, now.generator.version),
     ]
-    # What an older record does not have is not known to differ.
-    before, after = record.runtime.model_dump(exclude_unset=True), now.runtime.model_dump()
+    before, after = record.runtime.model_dump(), now.runtime.model_dump()
     versions_before, versions_after = before.pop("versions"), after.pop("versions")
-    pairs += [(name.replace("_", " "), before[name], after[name]) for name in before]
+    # What an older record does not have is not known to differ.
+    pairs += [(name.replace("_", " "), before[name], after.get(name)) for name in before]
     for name in sorted({*versions_before, *versions_after}):
         pairs.append((name, versions_before.get(name), versions_after.get(name)))
     config_before, config_after = record.scheduler.config, now.scheduler.config

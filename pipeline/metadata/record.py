@@ -277,6 +277,12 @@ class Runtime(_Part):
     attention_kernels: str | None = None
     cublas_workspace: str | None = None
 
+    @model_serializer(mode="wrap")
+    def _without_what_is_new(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Where there is none of it, it is left out, so that the records of older images stay as they are."""
+        new = ("attention_kernels", "cublas_workspace")
+        return {name: value for name, value in dump(self).items() if name not in new or value is not None}
+
 
 class Origin(_Part):
     """Where in a batch the image comes from. `id` is the hash of all that decides the picture."""

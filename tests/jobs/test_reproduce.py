@@ -16,7 +16,7 @@ from pipeline.generate import generate_batch
 from pipeline.metadata.building import build_record
 from pipeline.metadata.naming import NamingSettings
 from pipeline.metadata.reading import read_profile, read_record
-from pipeline.metadata.record import Origin, Record, Runtime
+from pipeline.metadata.record import Origin, Record
 from pipeline.metadata.saving import save
 from pipeline.metadata.settings import ImageFormat, MetadataSettings, Profile
 from pipeline.models.loading import load
@@ -187,16 +187,13 @@ def test_on_a_gpu_cublas_gets_the_workspace_of_the_record(
 
 def test_what_an_older_record_does_not_have_is_not_called_another(images: list[Path]) -> None:
     record = read_record(images[0])
-    stored = record.model_dump()
-    del stored["runtime"]["cublas_workspace"], stored["runtime"]["attention_kernels"]
     image = remake(record)
+    assert not {"cublas_workspace", "attention_kernels"} & record.runtime.model_dump().keys()
     image.runtime.update(cublas_workspace=":4096:8", attention_kernels="math")
-    older = record.model_copy(update={"runtime": Runtime.model_validate(stored["runtime"])})
-    assert compare(older, image, images[0]).differences == ()
-    assert compare(record, image, images[0]).differences == (
-        "attention kernels: was None, is math",
-        "cublas workspace: was None, is :4096:8",
-    )
+    assert compare(record, image, images[0]).differences == ()
+    newer = with_runtime(images[0], cublas_workspace=":16:8")
+    assert Record.from_json(newer.to_json()) == newer
+    assert compare(newer, image, images[0]).differences == ("cublas workspace: was :16:8, is :4096:8",)
 
 
 def test_weights_that_are_nowhere_are_asked_for(
