@@ -87,12 +87,13 @@ class Ladder:
 
     def is_held(self, course: Course) -> bool:
         """Whether the model is held as these pictures are made."""
-        return self._model.memory.techniques == course.now.techniques
+        held = self._model.memory
+        return (held.techniques, held.resident_share) == (course.now.techniques, course.now.resident_share)
 
     def resume(self, course: Course) -> None:
         """Hold the model as these pictures are made."""
         if not self.is_held(course):
-            self._hold(course.now.techniques)
+            self._hold(course.now.techniques, course.now.resident_share)
             course.held_with(self._model.memory.techniques)
 
     def climb(self, asked: MemorySettings, stage: Where, batch: int, course: Course | None = None) -> int | None:
@@ -110,14 +111,17 @@ class Ladder:
                 return batch // 2
             if step is None:
                 return None
-            if step.memory != held and not self._hold(step.memory.techniques):
+            if step.memory != held and not self._hold(step.memory.techniques, step.memory.resident_share):
                 self._impossible.add(step.what)
                 continue
             if course is None:
                 self._move_base(held.techniques, model.memory.techniques)
             else:
                 batch_now = step.batch if step.what == "batch" else course.now.batch
-                course.now = replace(course.now, techniques=model.memory.techniques, batch=batch_now)
+                share = model.memory.resident_share
+                course.now = replace(
+                    course.now, techniques=model.memory.techniques, batch=batch_now, resident_share=share
+                )
             return step.batch
 
     def why_not(self, request: ImageRequest, *stages: Where) -> OutOfMemory | None:
@@ -146,16 +150,17 @@ class Ladder:
         """Those at hand are through a stage or failed: what was given up without any effect is taken back."""
         course.now = course.proven
 
-    def _hold(self, techniques: tuple[str, ...]) -> bool:
+    def _hold(self, techniques: tuple[str, ...], resident_share: float = 1.0) -> bool:
         """Whether the model could be brought to it, so that it is held in another way than before."""
         from pipeline.memory.holding import hold
 
         model = self._model
-        before = model.memory.techniques
-        memory = replace(self._planned, techniques=techniques)
+        before = model.memory.techniques, model.memory.resident_share
+        memory = replace(self._planned, techniques=techniques, resident_share=resident_share)
         outcome = recovery.attempted(model, lambda: hold(model, memory))
         model.gave_way = (self._planned, model.memory)
-        return not isinstance(outcome, JobFailure) and model.memory.techniques != before
+        after = model.memory.techniques, model.memory.resident_share
+        return not isinstance(outcome, JobFailure) and after != before
 
     def _move_base(self, before: tuple[str, ...], after: tuple[str, ...]) -> None:
         on, off = {*after} - {*before}, {*before} - {*after}

@@ -44,11 +44,14 @@ def experience() -> Experience:
 def attempted(model: LoadedModel, work: Callable[[], T]) -> T | JobFailure:
     """What `work` returns, or the failure that it ended in, after which the model is usable again.
 
-    Where memory ran out that components of other models take while they wait, those go, and it is tried once more.
-    Raises `Interrupted` and `RunStopped`, of which `DeviceLost` says that only a new process can go on.
+    Where memory ran out that components of other models take while they wait, those go, and it is tried once more; and
+    so where blocks fill the device on purpose, whose pieces are whole again after a failure. Raises `Interrupted` and
+    `RunStopped`, of which `DeviceLost` says that only a new process can go on.
     """
     outcome = _attempted_once(model, work)
-    if isinstance(outcome, OutOfMemory) and idle_dropped(model.pool, outcome, model.device.type):
+    if isinstance(outcome, OutOfMemory) and (
+        idle_dropped(model.pool, outcome, model.device.type) or model.memory.uses("resident_blocks")
+    ):
         return _attempted_once(model, work)
     return outcome
 

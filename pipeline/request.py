@@ -51,7 +51,8 @@ class MemorySettings:
 
     In a request, `techniques` are those asked for by name and `off` those forbidden by name; everything else is open
     until the plan, and after it the escalation, has decided. `exact` forbids techniques that change pixels.
-    `budget_bytes` is what the device may hold, None where nobody said. `tiny_vae_source` is a local path.
+    `budget_bytes` is what the device may hold, None where nobody said. `resident_share` is how much of the blocks that
+    could stay there by estimate do; less where memory ran out. `tiny_vae_source` is a local path.
     """
 
     level: str = "none"
@@ -60,6 +61,7 @@ class MemorySettings:
     off: tuple[str, ...] = ()
     exact: bool = False
     budget_bytes: int | None = None
+    resident_share: float = 1.0
     tiny_vae_source: str | None = None
     tiny_vae_sha256: str | None = None
 

@@ -15,7 +15,8 @@ Where = Literal["load", "encode", "denoise", "decode"]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What to try next. `what` says in a word what is new: `batch`, or the names of the techniques put on."""
+    """What to try next. `what` says in a word what is new: `batch`, `resident_share`, or the names of the techniques
+    put on."""
 
     batch: int
     memory: MemorySettings
@@ -37,6 +38,9 @@ class _Rung:
 _EIGHT_BIT_DENOISER = ("denoiser_int8", "denoiser_float8", "fp8_storage")
 _EIGHT_BIT_ENCODER = ("encoder_int8", "encoder_float8")
 _QUANTISED = ("denoiser_int8", "denoiser_float8", "denoiser_int4", *_EIGHT_BIT_ENCODER, "encoder_int4")
+
+LEAST_RESIDENT = 0.7
+"""Share of the blocks that could stay by estimate, below which something else is the matter."""
 
 _LADDER = (
     # Slicing decodes one picture at a time: for the decoder it is the smaller batch, and nothing is denoised again.
@@ -77,6 +81,11 @@ def climb(
     `what` of steps that could not be put on. What is returned is a legal combination. Following it ends: of what a rung
     takes off, no later combination has room for again.
     """
+    # They fill what there is with a batch of any size: half of it would leave no more free.
+    fewer = round(held.resident_share - 0.1, 1)
+    fills = stage == "denoise" and held.uses("resident_blocks") and "resident_share" not in failed
+    if fills and fewer >= LEAST_RESIDENT:
+        return Step(batch, replace(held, resident_share=fewer), "resident_share")
     if stage == "denoise" and batch > 1:
         return Step(batch // 2, held, "batch")
     for rung in _LADDER:

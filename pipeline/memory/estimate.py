@@ -231,7 +231,7 @@ class _Held:
         held = self.held[component.name]
         room = self.memory.budget_bytes - OVERHEAD[self.kind] - self._beside(component, stage)
         least = int(held * (component.parts.fixed + component.parts.passing))
-        return held if room >= held else max(0, room - least)
+        return int((held if room >= held else max(0, room - least)) * self.memory.resident_share)
 
     def _beside(self, component: ComponentSize, stage: Stage) -> int:
         others = (

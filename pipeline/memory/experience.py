@@ -47,7 +47,8 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Worked:
-    """What a situation took: techniques, and the most pictures that were denoised and decoded at once.
+    """What a situation took: techniques, the most pictures that were denoised and decoded at once, and the share of the
+    blocks that stayed of those that could.
 
     None where their number was not what had to give way.
     """
@@ -55,6 +56,7 @@ class Worked:
     techniques: tuple[str, ...]
     batch: int | None = None
     decoded: int | None = None
+    resident_share: float = 1.0
 
 
 def kinds(adapters: Adapters) -> str:
@@ -81,9 +83,10 @@ class Experience:
         if row is None:
             return None
         try:
-            room, (techniques, batch, decoded) = json.loads(row[0]), json.loads(row[1])
-            worked = Worked(tuple(name for name in techniques if name in TECHNIQUES), batch, decoded)
-            sensible = all(one is None or one > 0 for one in (batch, decoded))
+            room, (techniques, batch, decoded, *more) = json.loads(row[0]), json.loads(row[1])
+            share = more[0] if more else 1.0  # earlier versions had none
+            worked = Worked(tuple(name for name in techniques if name in TECHNIQUES), batch, decoded, share)
+            sensible = all(one is None or one > 0 for one in (batch, decoded)) and 0 < share <= 1
             usable = sensible and all(map(_alike, room, situation.room()))
         except (ValueError, TypeError):  # damaged, or of another version
             usable = False
@@ -94,7 +97,7 @@ class Experience:
 
     def remember(self, situation: Situation, worked: Worked) -> None:
         """Note what worked in the end."""
-        how = [ordered(worked.techniques), worked.batch, worked.decoded]
+        how = [ordered(worked.techniques), worked.batch, worked.decoded, worked.resident_share]
         row = json.dumps(situation.room()), json.dumps(how)
         self._known[situation.key()] = row
         self._file.change(("INSERT OR REPLACE INTO situations VALUES (?, ?, ?)", (situation.key(), *row)))

@@ -168,7 +168,7 @@ def _asked(model: LoadedModel) -> MemorySettings:
 
 
 def _decides(memory: MemorySettings) -> Any:
-    return memory.techniques, memory.budget_bytes, memory.tiny_vae_sha256
+    return memory.techniques, memory.budget_bytes, memory.resident_share, memory.tiny_vae_sha256
 
 
 def _load_what_differs(model: LoadedModel) -> None:

@@ -111,6 +111,23 @@ def test_denoising_gives_way_to_smaller_batches(
         assert rows == [*[4] * 6, *[2] * 3], f"remembered from run to run, bundle {again}"
 
 
+def test_blocks_that_fill_the_device_become_fewer_by_a_tenth_and_stay_so(
+    tiny_sd: Path, out_of_memory: Inject, known: Callable[[], None]
+) -> None:
+    memory = MemorySettings(exact=True, techniques=("resident_blocks",), budget_bytes=2**30)
+    model = load(identify(str(tiny_sd))[0], memory, "cpu")
+    before = images(generate_batch(model, requests_for(model, 2, memory)))
+    calls = out_of_memory(type(model.pipe.unet), lambda _, call: call <= 2)
+    after = images(generate_batch(model, requests_for(model, 2, memory)))
+    assert len(calls) == 2 + 3, "the same once more, then with fewer blocks"
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one.pixels, other.pixels)
+        assert (one.memory.resident_share, other.memory.resident_share) == (1.0, 0.9)
+    known()
+    again = load(identify(str(tiny_sd))[0], memory, "cpu")
+    assert images(generate_batch(again, requests_for(again, 2, memory)))[0].memory.resident_share == 0.9
+
+
 def test_every_batch_of_a_bundle_knows_what_the_first_one_learnt(model: LoadedModel, out_of_memory: Inject) -> None:
     rows = out_of_memory(type(model.pipe.unet), lambda rows, _: rows > 4)
     requests = requests_for(model, 6)
@@ -585,7 +602,7 @@ def test_only_what_takes_of_the_memory_that_ran_out_has_to_go(
         raise failure
 
     monkeypatch.setattr(holding, "recover", lambda _: None)
-    model: Any = SimpleNamespace(pool=pool, device=torch.device(device))
+    model: Any = SimpleNamespace(pool=pool, device=torch.device(device), memory=MemorySettings())
     assert isinstance(recovery.attempted(model, work), OutOfMemory)
     assert len(tried) == 2 and {*pool._entries} == left
     recovery.attempted(model, work)

@@ -46,15 +46,24 @@ def test_denoising_gives_up_batch_then_places_then_precision() -> None:
         "staged+drop_encoders",
         "denoiser_int8",
         "resident_blocks",
+        *["resident_share"] * 3,
         "leaf_offload",
         "denoiser_int4",
         "disk_offload",
     ]
-    assert [step.batch for step in steps] == [4, 2, 1, *[1] * 6]
+    assert [step.batch for step in steps] == [4, 2, 1, *[1] * 9]
     assert steps[4].memory.techniques == ("denoiser_int8", "staged", "drop_encoders")
-    assert steps[6].memory.techniques == ("denoiser_int8", "staged", "drop_encoders", "leaf_offload")
-    assert steps[7].memory.techniques == ("denoiser_int4", "staged", "drop_encoders")
-    assert steps[8].memory.techniques == ("staged", "drop_encoders", "leaf_offload", "disk_offload")
+    assert steps[9].memory.techniques == ("denoiser_int8", "staged", "drop_encoders", "leaf_offload")
+    assert steps[10].memory.techniques == ("denoiser_int4", "staged", "drop_encoders")
+    assert steps[11].memory.techniques == ("staged", "drop_encoders", "leaf_offload", "disk_offload")
+    assert [step.memory.resident_share for step in steps[6:9]] == [0.9, 0.8, 0.7]
+
+
+def test_blocks_that_fill_the_device_give_way_before_the_batch_does() -> None:
+    held = MemorySettings(techniques=("staged", "drop_encoders", "denoiser_int8", "resident_blocks"))
+    assert whats(ladder("denoise", held, batch=2))[:4] == [*["resident_share"] * 3, "batch"]
+    step = climb(PLAIN, held, "denoise", 2, failed={"resident_share"})
+    assert step is not None and step.what == "batch"
 
 
 def test_decoding_never_denoises_again_and_ends_with_the_tiny_vae() -> None:
@@ -112,7 +121,7 @@ def test_a_quantisation_asked_for_by_name_stays() -> None:
     steps = [held]
     while (step := climb(held, steps[-1], "denoise", 1)) is not None:
         steps.append(step.memory)
-    assert all(memory.uses("denoiser_int8") for memory in steps) and len(steps) == 4
+    assert all(memory.uses("denoiser_int8") for memory in steps) and len(steps) == 7
     assert steps[-1].uses("leaf_offload")
 
 
@@ -132,6 +141,7 @@ def test_with_int8_switched_off_the_denoiser_is_stored_in_float8(monkeypatch: py
         "staged+drop_encoders",
         "fp8_storage",
         "resident_blocks",
+        *["resident_share"] * 3,
         "leaf_offload",
         "disk_offload",
     ]

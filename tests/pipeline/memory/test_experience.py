@@ -24,7 +24,7 @@ from pipeline.request import (
 
 PLANNED = MemorySettings(dtype="bfloat16", budget_bytes=20 * 2**30)
 HERE = Situation("make", "ab" * 32, PLANNED, 24 * 2**30, 1024, 1024, True, "loras 1")
-WORKED = Worked(("staged", "vae_slicing"), 2, 4)
+WORKED = Worked(("staged", "vae_slicing"), 2, 4, 0.8)
 
 
 def test_remembered_in_this_run_and_the_next(tmp_path: Path) -> None:
