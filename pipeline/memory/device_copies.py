@@ -14,12 +14,16 @@ import psutil
 
 from pipeline.memory.alignment import copy_at, offset_of
 from pipeline.memory.mapped_files import MappedFiles
+from pipeline.memory.page_locked import LOADING
 from pipeline.memory.quantization import tensor_bytes
 
 if TYPE_CHECKING:
     import torch
 
 _STAYED = "stayed_on_host"
+
+SMALLEST_LOADED = 2**20
+"""Bytes from which on a weight goes through page-locked buffers; the driver copies small ones at once."""
 
 
 def to_device(module: Any, device: torch.device) -> None:
@@ -81,6 +85,9 @@ def copied(tensor: Any, device: torch.device) -> Any:
         return _like(type(tensor).__tensor_unflatten__(inner, context, tensor.shape, tensor.stride()), tensor)
     if device.type == "cpu":
         return _like(copy_at(tensor.data, offset_of(tensor)), tensor)
+    data = tensor.data
+    if data.nbytes >= SMALLEST_LOADED and data.device.type == "cpu" and data.is_contiguous() and not data.is_pinned():
+        return _like(LOADING.copy(data, device), tensor)
     return _like(tensor.to(device, non_blocking=True, copy=True), tensor)
 
 

@@ -12,6 +12,48 @@ CHUNK = 2**28
 """Bytes of page-locked memory taken at once; torch rounds each piece up to a power of two, which this already is."""
 
 
+PIECE = 2**26
+"""Bytes of each of the two buffers that weights from ordinary memory go through."""
+
+
+class LoadingBuffers:
+    """Two page-locked buffers in turn: while one is on its way to the device, the other is filled.
+
+    From ordinary memory, and from pages of a mapped file, the CPU would wait for every copy.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: list[torch.Tensor] = []
+        self._sent: list[Any] = [None, None]
+        self._turn = 0
+
+    def copy(self, tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """A copy of a contiguous tensor on a CUDA device, there for whatever its current stream does next."""
+        import torch
+
+        if not self._buffers:
+            try:
+                self._buffers = [_page_locked(PIECE), _page_locked(PIECE)]
+            except RuntimeError:  # the host has none left
+                self._buffers = []
+                return tensor.to(device, copy=True)
+        target = torch.empty_like(tensor, device=device)
+        source, arriving = (one.reshape(-1).view(torch.uint8) for one in (tensor, target))
+        for start in range(0, source.numel(), PIECE):
+            piece, place = source[start : start + PIECE], arriving[start : start + PIECE]
+            if self._sent[self._turn] is not None:
+                self._sent[self._turn].synchronize()
+            filled = self._buffers[self._turn][: piece.numel()].copy_(piece)
+            place.copy_(filled, non_blocking=True)
+            self._sent[self._turn] = _sent(device)
+            self._turn = 1 - self._turn
+        return target
+
+
+LOADING = LoadingBuffers()
+"""Those of this process."""
+
+
 class PageLockedMemory:
     """Takes tensors in, chunk by chunk; a chunk is free again when no tensor lies in it any more."""
 
@@ -85,6 +127,15 @@ def _page_locked(size: int) -> torch.Tensor:
     import torch
 
     return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+
+
+def _sent(device: torch.device) -> Any:
+    """An event: all is done that the device's current stream was given until now."""
+    import torch
+
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(device))
+    return event
 
 
 def _plain_tensors(module: Any) -> Iterator[Any]:

@@ -128,3 +128,37 @@ def test_the_host_cache_is_emptied_as_each_torch_calls_it(
         monkeypatch.setattr(torch._C, name, noting(name), raising=False)
     page_locked.empty_host_cache()
     assert called == [*names[:1]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+def test_weights_go_through_two_buffers_none_of_which_is_filled_before_it_was_sent(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device copies later than it is told to: until its event came, a buffer must stay as it was."""
+    taken: list[torch.Tensor] = []
+    events: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def take(size: int) -> torch.Tensor:
+        taken.append(torch.zeros(size, dtype=torch.uint8))
+        return taken[-1]
+
+    class Event:
+        def __init__(self, _: torch.device) -> None:
+            self.buffer = taken[len(events) % 2]
+            self.content = self.buffer.clone()
+            events.append((self.buffer, self.content))
+
+        def synchronize(self) -> None:
+            assert torch.equal(self.buffer, self.content)
+            waited.append(self)
+
+    waited: list[Event] = []
+    monkeypatch.setattr(page_locked, "PIECE", 4096)
+    monkeypatch.setattr(page_locked, "_page_locked", take)
+    monkeypatch.setattr(page_locked, "_sent", Event)
+    buffers = page_locked.LoadingBuffers()
+    for shape in ((3000, 7), (5,), (64, 64)):
+        weight = torch.randint(-100, 100, shape).to(dtype)
+        assert torch.equal(buffers.copy(weight, torch.device("cpu")), weight)
+    assert len(taken) == 2 and len(waited) == len(events) - 2 > 4
+    assert [sum(event[0] is one for event in events) for one in taken] == [-(-len(events) // 2), len(events) // 2]
