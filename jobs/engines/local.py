@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
 
-from jobs.engines.messages import Bundle, Died, Ended, Message, WorkerSettings
+from jobs.engines.messages import STOP, Bundle, Died, Ended, Message, WorkerSettings
 from jobs.engines.processes import WorkerProcess, WorkerProcesses
 
 
@@ -51,7 +51,7 @@ class LocalEngine:
     def stop(self) -> None:
         """Ask the child to stop between two denoising steps, seal, and end; one that has not started never will."""
         if self._worker:
-            self._worker.stop.set()
+            self._send(STOP)
         elif self._starting:
             self._starting.add_done_callback(_end)
             self._starting = Future()

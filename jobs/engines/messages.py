@@ -13,6 +13,9 @@ from pipeline.generate import PhaseSeconds
 from pipeline.request import NO_ADAPTERS, MemorySettings
 from pipeline.speed import SpeedSettings
 
+STOP = "stop"
+"""Asks a worker to stop between two denoising steps, seal, and end."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:

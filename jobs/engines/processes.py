@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -20,7 +21,6 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,11 +44,10 @@ def start_method() -> StartMethod:
 
 @dataclass(frozen=True, slots=True)
 class WorkerProcess:
-    """A worker's process, the parent's end of its connection, and the event that asks it to stop."""
+    """A worker's process, and the parent's end of its connection."""
 
     process: BaseProcess
     connection: Connection[Any, Any]
-    stop: Event
 
 
 class WorkerProcesses:
@@ -96,19 +95,18 @@ class WorkerProcesses:
 
     def _started(self) -> WorkerProcess:
         ours, theirs = self._context.Pipe()
-        stop = self._context.Event()
-        process = self._context.Process(
-            target=_main, args=(theirs, stop, dict(os.environ)), name=WORKER_NAME, daemon=True
-        )
+        process = self._context.Process(target=_main, args=(theirs, dict(os.environ)), name=WORKER_NAME, daemon=True)
         # A server holds signals back for all that it forks; blocking them here while it imports would make Ctrl-C wait.
         with _signals_held_back() if self._method == "spawn" else nullcontext():
             process.start()
         theirs.close()  # so that the end of the worker is the end of the pipe
-        return WorkerProcess(process, ours, stop)
+        return WorkerProcess(process, ours)
 
 
-def _main(connection: Connection[Any, Any], stop: Event, environment: Mapping[str, str]) -> None:
+def _main(connection: Connection[Any, Any], environment: Mapping[str, str]) -> None:
     """The worker's process: in the parent's environment as it is now, whatever a server has been started with."""
+    # None of `multiprocessing`: its events are read under a lock, which a signal's handler would wait for in vain.
+    stop = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent passes it on
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS_HELD_BACK)

@@ -11,7 +11,6 @@ import threading
 import warnings
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
-from multiprocessing.synchronize import Event
 
 from tqdm import tqdm
 
@@ -20,8 +19,8 @@ from jobs.engines.worker import Worker
 from pipeline.errors import RunStopped
 
 
-def work(connection: Connection[Message, object], stop: Event) -> None:
-    """Serve the parent at the other end until it says so or is gone; then end the process."""
+def work(connection: Connection[Message, object], stop: threading.Event) -> None:
+    """Serve the parent at the other end until it says so, `stop` is set, or it is gone; then end the process."""
     try:
         settings = connection.recv()
     except (EOFError, OSError):  # there was nothing to do
@@ -41,7 +40,10 @@ def work(connection: Connection[Message, object], stop: Event) -> None:
     def listen() -> None:
         try:
             while True:
-                bundle: Bundle | None = connection.recv()  # type: ignore[assignment]
+                bundle: Bundle | str | None = connection.recv()  # type: ignore[assignment]
+                if isinstance(bundle, str):
+                    stop.set()
+                    continue
                 inbox.put(bundle)
                 if worker is not None and bundle is not None:
                     worker.foresee(bundle)

@@ -180,7 +180,7 @@ def test_a_remote_model_is_planned_for_by_its_published_sizes_and_never_run(
     }
     assert main([config], []) == 0
     said = capfd.readouterr().out
-    assert "of 8.0 GB" in said and "FLUX.1-dev is not on this machine; its sizes are those published" in said
+    assert "of 8 GB" in said and "FLUX.1-dev is not on this machine; its sizes are those published" in said
     assert "resident_blocks" in said.split("on such a card")[1]
     config["memory"] = {"level": "auto", "budget_gb": 8, "quality": "exact", "host_gb": 2}
     assert main([config], []) == 0

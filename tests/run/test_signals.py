@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -52,7 +53,10 @@ def test_stopped_by_signals_and_resumed(make_batch: Callable[..., Batch]) -> Non
     run.until(lambda: "loaded" in run.err)
     child = run.child()
     assert child is not None
-    child.terminate()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for _ in range(300):  # at whatever it is, also when it looks whether it has been asked
+            child.terminate()
+            time.sleep(0.001)
     last = run.wait()
     assert last.code == 0 and "the worker was lost" in last.err, last.err
     batch.assert_whole(40, since=known)
