@@ -57,13 +57,10 @@ def main(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path], workers:
     except Exception as error:
         if verbose:
             traceback.print_exc()
-        print(
-            f"unexpected {type(error).__name__}: {error}; everything finished is kept, verbose=true shows where",
-            file=sys.stderr,
-        )
+        complain(f"unexpected {type(error).__name__}: {error}; everything finished is kept, verbose=true shows where")
         return EXIT_STOPPED
     except KeyboardInterrupt:
-        print("stopped before the first image; nothing was lost", file=sys.stderr)
+        complain("stopped before the first image; nothing was lost")
         return EXIT_STOPPED
 
 

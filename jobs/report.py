@@ -65,22 +65,22 @@ def disk_warning(plan: Plan, output_dir: Path) -> str | None:
 def print_plan(plan: Plan, timings: Sequence[MeasuredSeconds], output_dir: Path, *, verbose: bool) -> None:
     """The plan as a table of counts and the first jobs; all of them when `verbose`."""
     seconds, covered, size = estimate(plan, timings)
-    print(f"requested     {plan.requested:,}")
-    print(f"duplicates    {plan.duplicates:,}")
-    print(f"already done  {plan.done:,}{_places(plan, output_dir)}")
+    print_line(f"requested     {plan.requested:,}")
+    print_line(f"duplicates    {plan.duplicates:,}")
+    print_line(f"already done  {plan.done:,}{_places(plan, output_dir)}")
     if plan.failed_before:
-        print(f"failed before {plan.failed_before:,} (retry_failed=true tries them again)")
+        print_line(f"failed before {plan.failed_before:,} (retry_failed=true tries them again)")
     if plan.refused:
-        print(f"refused       {plan.refused:,} (their prompts are named below)")
-    print(f"to make       {plan.to_make:,}")
-    print(f"model loads   {plan.loads} (minimum {plan.minimum_loads})")
-    print(f"time          {_time_text(seconds, covered, plan.to_make)}")
-    print(f"disk          about {_size_text(size)} in {output_dir}")
+        print_line(f"refused       {plan.refused:,} (their prompts are named below)")
+    print_line(f"to make       {plan.to_make:,}")
+    print_line(f"model loads   {plan.loads} (minimum {plan.minimum_loads})")
+    print_line(f"time          {_time_text(seconds, covered, plan.to_make)}")
+    print_line(f"disk          about {_size_text(size)} in {output_dir}")
     shown = None if verbose else FIRST_JOBS
     for job in islice(plan.jobs(), shown):
         print_line(f"  {_job_text(job)}")
     if shown is not None and plan.to_make > shown:
-        print(f"  ... and {plan.to_make - shown:,} more (verbose=true lists all)")
+        print_line(f"  ... and {plan.to_make - shown:,} more (verbose=true lists all)")
 
 
 def plan_as_json(
@@ -135,15 +135,15 @@ def print_result(plan: Plan, result: Result, output_dir: Path) -> None:
         parts.append(f"{failed:,} failed ({_counts(result.failed.items())})")
     if plan.failed_before:
         parts.append(f"{plan.failed_before:,} failed before and were left (retry_failed=true)")
-    print(f"{plan.requested:,} requested: {', '.join(parts)}; model loads: {result.loads}")
+    print_line(f"{plan.requested:,} requested: {', '.join(parts)}; model loads: {result.loads}")
     if plan.to_make == 0 and not plan.failed_before:
-        print(f"nothing to make: every requested image exists{_places(plan, output_dir)}")
+        print_line(f"nothing to make: every requested image exists{_places(plan, output_dir)}")
     if result.stopped:
-        print(f"{result.stopped}\neverything finished is kept; {result.way_on}")
+        print_line(f"{result.stopped}\neverything finished is kept; {result.way_on}")
     if failed or plan.failed_before:
         why = command(output_dir, """search --where "status <> 'done'" --columns prompt,error_message""")
-        print(f"why images failed: {why}")
-    print(f"images and manifest: {output_dir}")
+        print_line(f"why images failed: {why}")
+    print_line(f"images and manifest: {output_dir}")
 
 
 def write_run_report(

@@ -15,6 +15,7 @@ from jobs.remaking import Places, find_adapters, find_model, find_tiny_vae
 from jobs.sections import Engine, Model
 from jobs.show import describe
 from jobs.suitability import sampling_faults
+from jobs.terminal import print_line
 from pipeline.errors import ConfigError, JobFailure, ReadError
 from pipeline.metadata.record import Record, pixel_hash
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
@@ -61,7 +62,7 @@ def reproduce(
     if record is None:
         raise ReadError(f"{image}: was not made by Darkroom; only images with a Darkroom record can be made again")
     if check and (unusual := _unusual(record)):
-        print(f"{image}: was made with {', '.join(unusual)}")
+        print_line(f"{image}: was made with {', '.join(unusual)}")
     try:
         remade = remake(record, model, files, _engine_settings(engine))
     except ReadError as error:
@@ -71,12 +72,12 @@ def reproduce(
 
         path = _save(remade, record, read_profile(image))
         same = pixel_hash(record.width, record.height, remade.pixels.tobytes()) == record.pixels_sha256
-        print(f"{path}: {'pixels as in the original' if same else 'pixels differ; --check says by how much'}")
+        print_line(f"{path}: {'pixels as in the original' if same else 'pixels differ; --check says by how much'}")
         return EXIT_EQUAL
     result = compare(record, remade, image)
-    print(f"{image}: {_verdict(result)}")
+    print_line(f"{image}: {_verdict(result)}")
     for line in result.differences:
-        print(f"  {line}")
+        print_line(f"  {line}")
     return EXIT_EQUAL if result.equal else EXIT_DIFFERENT
 
 
