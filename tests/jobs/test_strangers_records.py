@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,6 +39,14 @@ def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Of every value in nested JSON, the keys that lead to it."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [place for key, inner in items for place in ((*at, key), *places(inner, (*at, key)))]
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_a_number_that_json_does_not_have_is_refused(number: str) -> None:
+    edited = copy.deepcopy(RECORDS[0])
+    edited["scheduler"]["config"]["steps_offset"] = float(number)
+    with pytest.raises(ReadError, match=r"scheduler.*finite number"):
+        parse_record(json.dumps(edited))
 
 
 @given(st.data())
