@@ -25,8 +25,8 @@ def collect_configs() -> tuple[list[dict[str, Any]], list[Path]]:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from jobs.composition import explain
-    from jobs.trust import check_interpolations
+    from jobs.config.composition import explain
+    from jobs.config.trust import check_interpolations
     from pipeline.errors import ConfigError
 
     configs, folders, faults = list[dict[str, Any]](), dict[Path, None](), dict[str, None]()
@@ -64,7 +64,7 @@ def run(arguments: list[str]) -> int:
     try:
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        from jobs.program import program
+        from jobs.running.program import program
 
         return program(arguments, CONF, collect_configs)
     except KeyboardInterrupt:
@@ -74,6 +74,6 @@ def run(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     code = run(sys.argv[1:])
-    from jobs.program import leave
+    from jobs.running.program import leave
 
     leave(code)

@@ -126,7 +126,7 @@ def _loop(folder: Path, place: Path, batch: int) -> dict[str, Any]:
 def _equal_pictures(ours: Path, theirs: Path) -> int:
     import PIL.Image
 
-    from jobs.search import search
+    from jobs.archive.search import search
 
     found = search(ours, columns=("prompt_index", "path"))
     pairs = ((ours / row["path"], theirs / f"{row['prompt_index']:05d}.png") for row in found)

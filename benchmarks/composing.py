@@ -7,14 +7,14 @@ from typing import Any
 
 from benchmarks.measuring import ROOT
 from jobs.engines.messages import WorkerSettings
-from jobs.manifest.reading import read_states
-from jobs.plan import Plan
-from jobs.validation import Batch, validate
-from pipeline.speed import SpeedSettings
+from jobs.manifest.job_states import read_states
+from jobs.planning.plan import Plan
+from jobs.planning.validation import Batch, validate
+from pipeline.loading.speed import SpeedSettings
 
 CONF = ROOT / "conf"
 
-# The demo model's words; `pipeline.demo.postcards` has them too, but would bring numpy and Pillow along.
+# The demo model's words; `examples.demo_model.postcards` has them too, but would bring numpy and Pillow along.
 PLACES = ("sea", "mountains", "hills", "desert", "forest")
 TIMES = ("day", "dawn", "sunset", "night")
 OBJECTS = ("house", "boat", "tree")
@@ -38,12 +38,12 @@ def batch_of(*overrides: str) -> Batch:
 
 
 def plan_of(batch: Batch) -> Plan:
-    """What `jobs.batch.run` plans for a batch."""
+    """What `jobs.running.main.run` plans for a batch."""
     return Plan(batch.expansions, read_states(Path(batch.first.output.dir)), batch.plans)
 
 
 def worker_settings(batch: Batch, known_parts: frozenset[str] = frozenset()) -> WorkerSettings:
-    """What `jobs.batch.run` tells its worker, except that no fresh process takes over in the middle."""
+    """What `jobs.running.main.run` tells its worker, except that no fresh process takes over in the middle."""
     engine = batch.first.engine
     return WorkerSettings(
         output_dir=str(Path(batch.first.output.dir).resolve()),

@@ -78,11 +78,11 @@ def measure(scale: Scale) -> Iterator[Row]:
 
 def child(case: Case, folder: Path) -> None:
     """Estimate, load, make a batch; say what was predicted and what each stage took."""
-    from pipeline.generate import generate_batch
-    from pipeline.memory.estimate import OVERHEAD, Shape, Sizes, estimate
-    from pipeline.models.loading import load
-    from pipeline.models.profile import identify
+    from pipeline.generation.generate import generate_batch
+    from pipeline.loading.load import load
+    from pipeline.memory.planning.estimate import OVERHEAD, Shape, Sizes, estimate
     from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
+    from pipeline.weights.profile import identify
 
     settings, files = identify(str(folder))
     memory = MemorySettings(dtype=case.dtype, techniques=case.techniques)  # type: ignore[arg-type]

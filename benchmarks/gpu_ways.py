@@ -68,7 +68,7 @@ def measured(way: str, work: Work) -> dict[str, Any]:
     """Images (also a part of one) and seconds, peaks of the allocator; `failure` where no image could be made."""
     import torch
 
-    from pipeline.models.offline import import_libraries
+    from pipeline.loading.offline import import_libraries
     from pipeline.system.device import cuda_variables
 
     if way in OURS:
@@ -95,7 +95,7 @@ def _ours(way: str, work: Work) -> dict[str, Any]:
     from benchmarks.composing import batch_of, plan_of, prompt_file, worker_settings
     from jobs.engines.messages import Ended, Failed, Loaded, Made, Message
     from jobs.engines.worker import Worker
-    from pipeline.memory.choice import reserve
+    from pipeline.memory.planning.choice import reserve
 
     card_bytes, output = work.card_gb * GIB, Path(work.output)
     sampling = {"steps": work.steps, "guidance_scale": work.guidance_scale, "width": work.side, "height": work.side}

@@ -49,7 +49,7 @@ def measure(scale: Scale) -> Iterator[Row]:
 
 
 def _row(name: str, text: str, given: list[str], model: Path, said: str, folder: Path, plain: int) -> Row:
-    from pipeline.memory.estimate import OVERHEAD
+    from pipeline.memory.planning.estimate import OVERHEAD
 
     output = folder / name
     seconds = command_seconds("run.py", *_arguments(model, output), *given)

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jobs.what_fits import NOMINAL, levels, profiles, prospects
-from pipeline.memory.choice import CLASSES
-from pipeline.memory.rates import published
-from pipeline.memory.working_memory import GIB
+from jobs.planning.memory_levels import NOMINAL, levels, profiles, prospects
+from pipeline.memory.planning.choice import CLASSES
+from pipeline.memory.planning.rates import published
+from pipeline.memory.planning.working_memory import GIB
 from pipeline.system.device import Device, DeviceMemory
 
 MODELS = ("sd15", "sdxl", "sd35_large", "z_image_turbo", "flux_dev", "qwen_image")

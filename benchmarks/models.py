@@ -90,7 +90,7 @@ def switch(pool: str, tiny: Path, output_dir: Path, switches: int) -> None:
     """One worker, two models, and what memory it has after each bundle."""
     from benchmarks.composing import CONF, composed, inline_prompts, plan_of, worker_settings
     from jobs.engines import worker as workers
-    from jobs.validation import validate
+    from jobs.planning.validation import validate
 
     if pool == "reloaded":
         workers.HOST_SHARE = 0.0

@@ -19,7 +19,7 @@ from benchmarks.measuring import Row, Scale, answer, in_child
 
 if TYPE_CHECKING:
     from jobs.engines.messages import Bundle, Message
-    from jobs.validation import Batch
+    from jobs.planning.validation import Batch
 
 IMAGES = 64
 BATCH = 8
@@ -95,10 +95,10 @@ def child(folder: Path, images: int) -> None:
 
 def _saving(batch: Batch, bundle: Bundle, folder: Path, images: int) -> tuple[float, float]:
     """Median milliseconds, wall clock and CPU, that one save of a demo picture takes, as the worker saves it."""
-    from jobs.images import ImageSaver
+    from jobs.engines.image_saver import ImageSaver
     from jobs.manifest.journal import Journal
-    from pipeline.generate import generate_batch
-    from pipeline.models.loading import load
+    from pipeline.generation.generate import generate_batch
+    from pipeline.loading.load import load
     from pipeline.request import GeneratedImage
 
     requests = [one.job.request for one in bundle.assignments]

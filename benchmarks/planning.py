@@ -1,7 +1,7 @@
 """Planning 100,000 and 1,000,000 jobs: seconds, and the most memory that the process had.
 
-Each plan is made in a process of its own, through what `run.py` calls after Hydra: `jobs.batch.validate`, then the
-manifest's states, then `Plan`. Two shapes: ten prompts with many seeds, and a text file of 100,000 prompts with as
+Each plan is made in a process of its own, through what `run.py` calls after Hydra: `jobs.running.main.validate`, then
+the manifest's states, then `Plan`. Two shapes: ten prompts with many seeds, and a text file of 100,000 prompts with as
 many seeds as it takes. Imports are not in the seconds; everything is in the memory, the handing out of jobs included.
 """
 
@@ -46,7 +46,7 @@ def measure(scale: Scale) -> Iterator[Row]:
 def child(folder: Path, shape: str, prompts: int, seeds: int) -> None:
     """Make one plan and say what it took."""
     from benchmarks.composing import CONF, composed, inline_prompts, plan_of, prompt_file
-    from jobs.validation import validate
+    from jobs.planning.validation import validate
 
     given = prompt_file(folder / "prompts.txt", prompts) if shape == "file" else [inline_prompts(prompts)]
     config = composed(*given, f"seeds={{start: 0, count: {seeds}}}", f"output.dir={folder / 'images'}")

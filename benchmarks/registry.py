@@ -51,9 +51,9 @@ def measure(scale: Scale) -> Iterator[Row]:
 
 
 def _fill(path: Path, count: int) -> None:
-    from pipeline.models.registry.database import Registry
-    from pipeline.models.registry.records import StoredModel
-    from pipeline.models.registry.storing import add
+    from pipeline.registry.database import Registry
+    from pipeline.registry.records import StoredModel
+    from pipeline.registry.storing import add
 
     with Registry(path) as registry, registry.changing():
         for number in range(count):

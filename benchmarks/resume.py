@@ -1,8 +1,8 @@
 """Resuming a folder with 100,000 finished images.
 
-The promise: seconds from the start of `jobs.batch.run` until the first bundle of new images has been handed to the
-worker, which is when the first new image could be started; validation is reported beside it. For information: how much
-longer the whole command `run.py`, with the model's load and one new image, takes than in an empty folder.
+The promise: seconds from the start of `jobs.running.main.run` until the first bundle of new images has been handed to
+the worker, which is when the first new image could be started; validation is reported beside it. For information: how
+much longer the whole command `run.py`, with the model's load and one new image, takes than in an empty folder.
 """
 
 from __future__ import annotations
@@ -95,9 +95,9 @@ def _whole_commands(scale: Scale, folder: Path, done: int, batch: list[str]) -> 
 def child(overrides: Sequence[str]) -> None:
     """Run a batch until its first bundle is handed over, and say how long that took."""
     from benchmarks.composing import CONF, composed
-    from jobs.batch import run
     from jobs.engines.local import LocalEngine
-    from jobs.validation import validate
+    from jobs.planning.validation import validate
+    from jobs.running.main import run
 
     def handed_over(*_: object) -> NoReturn:
         raise _HandedOver

@@ -1,8 +1,8 @@
 """Search over 1,000,000 rows in 40 parts (a manifest that was compacted now and then) of a quarter of a gigabyte.
 
-A query is `jobs.search.search` as `darkroom search` calls it for a table: the newest 50 matches, default columns; from
-listing the parts to the fetched rows, duckdb being imported already. Median of seven; parts in the page cache. The
-whole command is reported beside it.
+A query is `jobs.archive.search.search` as `darkroom search` calls it for a table: the newest 50 matches, default
+columns; from listing the parts to the fetched rows, duckdb being imported already. Median of seven; parts in the page
+cache. The whole command is reported beside it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def child(folder: Path, text: str, where: str) -> None:
     """Ask one query again and again."""
     import duckdb  # noqa: F401
 
-    from jobs.search import search
+    from jobs.archive.search import search
 
     seconds = []
     for _ in range(ROUNDS):

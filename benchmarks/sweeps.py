@@ -157,7 +157,7 @@ def _largest_difference(folder: Path, way: str, name: Callable[[Any], str]) -> i
     import numpy as np
     import PIL.Image
 
-    from jobs.search import search
+    from jobs.archive.search import search
 
     largest = 0
     for row in search(folder / "ours", columns=COLUMNS):
@@ -196,7 +196,7 @@ def count(output_dir: Path, file: Path) -> None:
     from benchmarks.plain_sweep import texts_counted
     from jobs.engines.messages import Ended, Message
     from jobs.engines.worker import Worker
-    from jobs.validation import validate
+    from jobs.planning.validation import validate
 
     sweep = json.loads(file.read_text(encoding="utf-8"))
     common = (*_common(sweep), "model=custom", f"output.dir={output_dir}")

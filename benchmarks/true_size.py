@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.models.shipped import CLIP_VOCABULARY, SHIPPED
+from pipeline.weights.shipped import CLIP_VOCABULARY, SHIPPED
 
 SHARD_BYTES = 2 * 10**9
 STD = 0.02

@@ -24,7 +24,7 @@ LORAS = ("one", "two")
 
 def main(folder: Path) -> None:
     """Write everything below `folder`, which must not exist yet."""
-    from pipeline.models.offline import import_libraries
+    from pipeline.loading.offline import import_libraries
 
     import_libraries()
     from tiny_checkpoints import write_checkpoint

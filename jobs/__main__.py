@@ -1,5 +1,5 @@
 """`python -m jobs` is `darkroom`."""
 
-from jobs.cli import script
+from jobs.cli.entry import script
 
 script()

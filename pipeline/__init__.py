@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.adapters.asked import ControlNet, Embedding, IpAdapter, Lora
+    from pipeline.adapters.specs import ControlNet, Embedding, IpAdapter, Lora
     from pipeline.api import Pipeline
     from pipeline.errors import ConfigError, DarkroomError, JobFailure, ModelError, ReadError
     from pipeline.metadata.reading import read_record
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ConfigError": "errors",
-    "ControlNet": "adapters.asked",
+    "ControlNet": "adapters.specs",
     "DarkroomError": "errors",
-    "Embedding": "adapters.asked",
+    "Embedding": "adapters.specs",
     "GeneratedImage": "request",
     "ImageRequest": "request",
-    "IpAdapter": "adapters.asked",
+    "IpAdapter": "adapters.specs",
     "JobFailure": "errors",
-    "Lora": "adapters.asked",
+    "Lora": "adapters.specs",
     "ModelError": "errors",
     "Picture": "picture",
     "Pipeline": "api",

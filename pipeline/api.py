@@ -8,24 +8,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from pipeline.adapters.asked import AskedAdapters, ControlNet, Embedding, Init, IpAdapter, Lora, identify_adapters
-from pipeline.at_hand import ModelAtHand
+from pipeline.adapters.specs import AskedAdapters, ControlNet, Embedding, Init, IpAdapter, Lora, identify_adapters
 from pipeline.checks import asked_each, check_memory, check_request
 from pipeline.errors import ConfigError, JobFailure
-from pipeline.generate import generate_bundle
-from pipeline.memory.asking import asked_memory
-from pipeline.memory.choice import ALWAYS_ON, Choice, choose, shortage
-from pipeline.memory.estimate import Shape, Sizes
-from pipeline.memory.rates import rates_of
-from pipeline.models.loading import LoadedModel
-from pipeline.models.precision import model_dtype
-from pipeline.models.profile import identify
-from pipeline.models.references import EMBEDDED_DEFAULTS
+from pipeline.generation.current_model import ModelAtHand
+from pipeline.generation.generate import generate_bundle
+from pipeline.loading.load import LoadedModel
+from pipeline.loading.precision import model_dtype
+from pipeline.loading.speed import SpeedSettings
+from pipeline.memory.planning.choice import ALWAYS_ON, Choice, choose, shortage
+from pipeline.memory.planning.estimate import Shape, Sizes
+from pipeline.memory.planning.memory_request import asked_memory
+from pipeline.memory.planning.rates import rates_of
 from pipeline.picture import Picture
 from pipeline.request import DEFAULT_GUIDANCE, DEFAULT_STEPS, DType, ImageRequest, LoraSettings, MemorySettings
 from pipeline.schedulers import name_of_class, scheduler_name
-from pipeline.speed import SpeedSettings
 from pipeline.system.device import DeviceMemory, device_memory, find_device
+from pipeline.weights.profile import identify
+from pipeline.weights.references import EMBEDDED_DEFAULTS
 
 PathOf = str | Path
 
@@ -183,7 +183,7 @@ class Pipeline:
         return choice
 
     def _model(self, planned: MemorySettings) -> LoadedModel:
-        from pipeline.memory.pool import Pool
+        from pipeline.memory.device.pool import Pool
 
         if self._at_hand is None:
             # There is no other model for which anything should wait in the pool.

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pipeline.errors import ConfigError
-from pipeline.memory.choice import CLASSES
-from pipeline.memory.techniques import TECHNIQUES
+from pipeline.memory.planning.choice import CLASSES
+from pipeline.memory.planning.techniques import TECHNIQUES
 from pipeline.ranges import (
     CLIP_SKIP,
     GIGABYTES,
@@ -26,7 +26,7 @@ from pipeline.ranges import (
 from pipeline.request import DType
 
 if TYPE_CHECKING:
-    from pipeline.adapters.asked import AskedAdapters
+    from pipeline.adapters.specs import AskedAdapters
 
 Asked = TypeVar("Asked")
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError
 from pipeline.metadata.building import build_record
+from pipeline.metadata.metadata_settings import ImageFormat, MetadataSettings, Profile
 from pipeline.metadata.naming import NamingSettings, Scheme
 from pipeline.metadata.record import Origin, Record
 from pipeline.metadata.saving import save
-from pipeline.metadata.settings import ImageFormat, MetadataSettings, Profile
 from pipeline.request import GeneratedImage
 from pipeline.request_id import request_id
 

@@ -47,7 +47,7 @@ class ModelSettings:
 
 @dataclass(frozen=True, slots=True)
 class MemorySettings:
-    """How a model is held in memory: `techniques` are names from `pipeline.memory.techniques`, in the order applied.
+    """How a model is held in memory: `techniques` are names of `pipeline.memory.planning.techniques` in their order.
 
     In a request, `techniques` are those asked for by name and `off` those forbidden by name; everything else is open
     until the plan, and after it the escalation, has decided. `exact` forbids techniques that change pixels.

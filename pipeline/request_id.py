@@ -7,7 +7,7 @@ import json
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline.memory.techniques import TECHNIQUES
+from pipeline.memory.planning.techniques import TECHNIQUES
 from pipeline.request import NO_ADAPTERS, Adapters, ImageRequest, MemorySettings, ModelSettings
 
 if TYPE_CHECKING:

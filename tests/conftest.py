@@ -129,13 +129,13 @@ def tiny_sd(tiny_models: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny(built_models: Path) -> Callable[[str], Path]:
-    """The folder of a tiny model of any family of `pipeline.models.families`, written when first asked for."""
+    """The folder of a tiny model of any family of `pipeline.weights.families`, written when first asked for."""
 
     def folder_of(family: str) -> Path:
         folder = built_models / "families" / family
         with building(folder) as place:
             if place:
-                from pipeline.models.offline import import_libraries
+                from pipeline.loading.offline import import_libraries
 
                 import_libraries()
                 from tiny_models import write_tiny

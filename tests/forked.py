@@ -26,7 +26,7 @@ TESTS = Path(__file__).resolve().parent
 REPO = TESTS.parent
 TIMEOUT_S = 240
 
-PROGRAMS = {"run.py": ("run", "run"), "darkroom": ("jobs.cli", "main")}
+PROGRAMS = {"run.py": ("run", "run"), "darkroom": ("jobs.cli.entry", "main")}
 """Module and function of each program. `run` takes the arguments, `main` reads them from `sys.argv`."""
 
 

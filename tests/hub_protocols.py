@@ -58,7 +58,7 @@ def pipeline_repository(name: str, files: dict[str, bytes], pipeline_class: str)
 
 def demo_repository(name: str = "tiny/demo") -> Repository:
     """The embedded model as a repository: small, sound, and it makes pictures."""
-    from pipeline.models.references import EMBEDDED
+    from pipeline.weights.references import EMBEDDED
 
     files = {name: content for name, content in below(EMBEDDED["demo"]).items() if not name.endswith((".py", ".pyc"))}
     return Repository(name, files, card={"license": "apache-2.0"}, downloads=700)
@@ -73,7 +73,7 @@ def sample_models(large: bool = False) -> Samples:
     `large`: also a LoRA of some 30 MB, on both: `tiny/large-lora` and version 107.
     """
     sys.path[:0] = [str(REPO), str(REPO / "examples")]  # as a script, only this folder is there
-    from pipeline.models.offline import import_libraries
+    from pipeline.loading.offline import import_libraries
 
     import_libraries()
     from build_tiny_models import write_lora

@@ -12,13 +12,13 @@ from typing import Any
 
 from hub_server import HubServer
 
-from pipeline.models.hubs.connecting import Pace
-from pipeline.models.hubs.downloading import download
-from pipeline.models.hubs.file_sources import FileSource
-from pipeline.models.hubs.limits import Limits, RequestKind
-from pipeline.models.hubs.patience import Patience
-from pipeline.models.hubs.settings import HubSettings
-from pipeline.models.hubs.transport import Transport
+from pipeline.hubs.connecting import Pace
+from pipeline.hubs.downloading import download
+from pipeline.hubs.file_sources import FileSource
+from pipeline.hubs.hub_settings import HubSettings
+from pipeline.hubs.limits import Limits, RequestKind
+from pipeline.hubs.retries import Patience
+from pipeline.hubs.transport import Transport
 
 
 def weights(body_bytes: int = 300_000, seed: int = 0) -> bytes:

@@ -17,7 +17,7 @@ from benchmarks.gpu_ways import Work
 from benchmarks.measuring import MISSED, NOT_MEASURED, OK, Row, peak_rss_bytes, ratio_of_pairs
 from benchmarks.report import as_markdown, quantity
 from benchmarks.true_size import blueprint, empty_component, write
-from pipeline.models.families import FAMILIES
+from pipeline.weights.families import FAMILIES
 
 ROOT = Path(__file__).resolve().parent.parent
 

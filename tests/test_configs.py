@@ -12,12 +12,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 
-from jobs.batch import validate
-from jobs.config import BatchConfig, parse_configs
-from jobs.manifest.reading import JobStates
-from jobs.plan import Plan
-from jobs.trust import check_interpolations, check_trust
-from pipeline.memory.choice import ALWAYS_ON, CLASSES
+from jobs.config.batch_config import BatchConfig, parse_configs
+from jobs.config.trust import check_interpolations, check_trust
+from jobs.manifest.job_states import JobStates
+from jobs.planning.plan import Plan
+from jobs.running.main import validate
+from pipeline.memory.planning.choice import ALWAYS_ON, CLASSES
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 OPTIONS = sorted(

@@ -19,34 +19,35 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel
 
 from benchmarks import memory_tables
-from jobs import batch, cli, images_cli, manifest_cli, runner
-from jobs.adapter_axes import ADAPTER_KEYS
-from jobs.composition import explain, known_overrides
-from jobs.config import BatchConfig, parse_configs
-from jobs.fitting import TRIED_SHARE
-from jobs.grid import KEYS, Grid
+from jobs.cli import entry, image_commands, manifest_commands
+from jobs.config.batch_config import BatchConfig, parse_configs
+from jobs.config.composition import explain, known_overrides
+from jobs.config.sections import ControlNet, Embedding, Init, IpAdapter, Lora, Sampling
+from jobs.config.trust import check_interpolations, check_trust
+from jobs.config.values import MAX_GRID
 from jobs.manifest import journal, sealing
 from jobs.manifest.schema import arrow_schema
-from jobs.prompt_line import ALIASES, _Line
-from jobs.sections import ControlNet, Embedding, Init, IpAdapter, Lora, Sampling
-from jobs.trust import check_interpolations, check_trust
-from jobs.values import MAX_GRID
+from jobs.planning.adapter_axes import ADAPTER_KEYS
+from jobs.planning.grid import KEYS, Grid
+from jobs.planning.memory_fit import TRIED_SHARE
+from jobs.prompts.lines import ALIASES, _Line
+from jobs.running import loop, main
 from pipeline.adapters.combinations import _SINGLE_CONTROLNET, _SINGLE_IP_ADAPTER
 from pipeline.adapters.textual_inversion import TOKENIZED
-from pipeline.compiling import FULL_BREAK_EVEN, REGIONAL_BREAK_EVEN
 from pipeline.errors import ConfigError
-from pipeline.memory.choice import CLASSES
-from pipeline.memory.pace import GAIN, KEPT, TRIAL_BATCHES
-from pipeline.memory.techniques import ANY_DEVICE, TECHNIQUES
+from pipeline.hubs.privacy import FORMS
+from pipeline.loading.compiling import FULL_BREAK_EVEN, REGIONAL_BREAK_EVEN
+from pipeline.loading.precision import OVERFLOWS_IN_FLOAT16
+from pipeline.loading.speed import STEP_CACHES
+from pipeline.memory.planning.choice import CLASSES
+from pipeline.memory.planning.techniques import ANY_DEVICE, TECHNIQUES
+from pipeline.memory.planning.timings import GAIN, KEPT, TRIAL_BATCHES
+from pipeline.metadata.metadata_settings import MetadataSettings
 from pipeline.metadata.naming import NamingSettings
 from pipeline.metadata.record import Record
-from pipeline.metadata.settings import MetadataSettings
-from pipeline.models.families import FAMILIES
-from pipeline.models.hubs.privacy import FORMS
-from pipeline.models.precision import OVERFLOWS_IN_FLOAT16
-from pipeline.models.weights_header import PICKLES
 from pipeline.schedulers import SAMPLERS
-from pipeline.speed import STEP_CACHES
+from pipeline.weights.families import FAMILIES
+from pipeline.weights.headers.weights_header import PICKLES
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
@@ -462,7 +463,7 @@ WITH_A_FILE = ("show", "reproduce", "inspect")
 
 
 def click_command() -> Any:
-    return typer.main.get_command(cli.app)
+    return typer.main.get_command(entry.app)
 
 
 @pytest.mark.parametrize(("page", "line"), documented_commands("darkroom"))
@@ -530,11 +531,11 @@ def options_of(group: Any) -> dict[str, set[str]]:
 def test_exit_codes_are_those_of_the_code() -> None:
     table = section("docs/resuming-and-failures.md", "Exit codes of run.py")
     run_py, _, darkroom = table.partition("The `darkroom` command")
-    codes = {value for name, value in vars(batch).items() if name.startswith("EXIT_")}
+    codes = {value for name, value in vars(main).items() if name.startswith("EXIT_")}
     assert {int(cell) for cell in first_cells(run_py)} == codes == {0, 2, 3, 4}
-    from jobs.reproduce import EXIT_DIFFERENT, EXIT_EQUAL
+    from jobs.archive.reproduce import EXIT_DIFFERENT, EXIT_EQUAL
 
-    own = {EXIT_EQUAL, EXIT_DIFFERENT, cli.EXIT_BAD_INPUT, manifest_cli.EXIT_FAULTS_FOUND, batch.EXIT_STOPPED}
+    own = {EXIT_EQUAL, EXIT_DIFFERENT, entry.EXIT_BAD_INPUT, manifest_commands.EXIT_FAULTS_FOUND, main.EXIT_STOPPED}
     assert {int(cell) for cell in first_cells(darkroom)} == own
 
 
@@ -556,12 +557,12 @@ def test_numbers_in_the_text_are_those_of_the_code() -> None:
     pages = ("docs/resuming-and-failures.md", "docs/manifest-and-search.md")
     failures, manifest = (" ".join(text_of(page).split()) for page in pages)
     assert f"lost {numerals[sealing.MAX_ATTEMPTS]} attempts is set aside" in failures
-    assert f"- images of {numerals[runner.MAX_FAILURES_ALIKE]} different prompts or models fail alike" in failures
-    assert f"- {numerals[runner.MAX_DEATHS]} workers in a row" in failures
-    assert f"a device is lost {numerals[runner.MAX_DEVICE_LOSSES]} in a row" in failures
-    assert f"within {runner.STOP_WITHIN_S:.0f} seconds" in failures
+    assert f"- images of {numerals[loop.MAX_FAILURES_ALIKE]} different prompts or models fail alike" in failures
+    assert f"- {numerals[loop.MAX_DEATHS]} workers in a row" in failures
+    assert f"a device is lost {numerals[loop.MAX_DEVICE_LOSSES]} in a row" in failures
+    assert f"within {loop.STOP_WITHIN_S:.0f} seconds" in failures
     assert f"after {journal.SEAL_ROWS:,} rows" in manifest and journal.SEAL_AFTER_S == 600
-    assert f"stops at {images_cli.TABLE_LIMIT} rows" in manifest
+    assert f"stops at {image_commands.TABLE_LIMIT} rows" in manifest
     assert f"{MAX_GRID:,} jobs" in text_of("docs/prompts.md")
 
 

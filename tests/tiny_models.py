@@ -19,7 +19,7 @@ FOLDERS = ("sd", "sdxl", "sd_nan", "sd_black")
 
 
 def write_tiny(family: str, folder: Path, seed: int = 0) -> Path:
-    """A model of a family of `pipeline.models.families` of under 3 MB, in its own kind of folder."""
+    """A model of a family of `pipeline.weights.families` of under 3 MB, in its own kind of folder."""
     import torch
 
     if family in ("sd15", "sdxl"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pipeline.models.loading import LoadedModel
+from pipeline.loading.load import LoadedModel
 from pipeline.request import ImageRequest
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field, replace
 
+from jobs.engines.image_saver import SaveSettings
 from jobs.engines.recycling import RecyclingLimits
 from jobs.engines.stage_peaks import StagePeak
-from jobs.images import SaveSettings
 from jobs.job import Job
-from pipeline.generate import PhaseSeconds
+from pipeline.generation.generate import PhaseSeconds
+from pipeline.loading.speed import SpeedSettings
 from pipeline.request import NO_ADAPTERS, MemorySettings
-from pipeline.speed import SpeedSettings
 
 STOP = "stop"
 """Asks a worker to stop between two denoising steps, seal, and end."""

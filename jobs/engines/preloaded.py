@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 from contextlib import suppress
 
-from pipeline.models.offline import import_pipelines
+from pipeline.loading.offline import import_pipelines
 
 gc.disable()  # importing makes no garbage, and looking for it takes a third of the time
 try:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import psutil
 
-from jobs.engines.at_work import AtWork
 from jobs.engines.disk_reserve import DiskReserve
+from jobs.engines.image_saver import ImageSaver
+from jobs.engines.jobs_in_progress import AtWork
 from jobs.engines.messages import (
     RECYCLE,
     Assignment,
@@ -30,23 +31,22 @@ from jobs.engines.messages import (
     Message,
     WorkerSettings,
 )
-from jobs.engines.reading_ahead import ReadingAhead
+from jobs.engines.read_ahead import ReadingAhead
 from jobs.engines.recycling import Recycling
-from jobs.engines.saving import Saving
+from jobs.engines.saving_threads import Saving
 from jobs.engines.stage_peaks import StagePeaks, measured
-from jobs.images import ImageSaver
 from jobs.manifest.attempts import failed_row
 from jobs.manifest.claims import Claims
-from jobs.manifest.finished import FinishedSince
+from jobs.manifest.done_elsewhere import FinishedSince
 from jobs.manifest.journal import Journal
-from pipeline.at_hand import ModelAtHand
 from pipeline.errors import DarkroomError, DeviceLost, Interrupted, JobFailure, RunStopped
-from pipeline.failures import classify
-from pipeline.generate import PhaseSeconds, generate_bundle
-from pipeline.memory.estimate import Stage
-from pipeline.memory.pool import Pool
-from pipeline.memory.prospects import Prospects
-from pipeline.models.loading import LoadedModel
+from pipeline.generation.current_model import ModelAtHand
+from pipeline.generation.generate import PhaseSeconds, generate_bundle
+from pipeline.generation.recovery.known_failures import Prospects
+from pipeline.loading.failures import classify
+from pipeline.loading.load import LoadedModel
+from pipeline.memory.device.pool import Pool
+from pipeline.memory.planning.estimate import Stage
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
 from pipeline.system.device import host_memory
 

@@ -13,8 +13,8 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from jobs.manifest.durable import writing
 from jobs.manifest.layout import Layout
+from pipeline.storage.durable import writing
 
 _open_in_this_process: set[tuple[int, Path]] = set()
 # POSIX: closing ANY descriptor of a file drops all of the process's locks on it, and a process never

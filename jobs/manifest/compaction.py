@@ -10,15 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs.manifest.durable import writing
 from jobs.manifest.layout import Layout
-from jobs.manifest.locks import exclusive
 from jobs.manifest.parts import part_version, read_part, write_temporary_part
 from jobs.manifest.recovery import recover
 from jobs.manifest.replacement import finish_replacements, replace_parts
 from jobs.manifest.schema import SCHEMA_VERSION
 from jobs.manifest.snapshot import Snapshot, take_snapshot
 from pipeline.errors import ReadError
+from pipeline.storage.durable import writing
+from pipeline.storage.locks import exclusive
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from jobs.manifest import events
 from jobs.manifest.crashpoints import reached
-from jobs.manifest.durable import publish, removed_on_error, sync_path, temporary_name, write_all, writing
 from jobs.manifest.layout import Layout, new_stem, next_stem
 from jobs.manifest.parts import table_from_rows, write_temporary_part
 from jobs.manifest.schema import Row, row_from_json
 from jobs.manifest.sealing import remove_journal, seal, settle
 from pipeline.errors import ManifestLost, RunStopped
+from pipeline.storage.durable import publish, removed_on_error, sync_path, temporary_name, write_all, writing
 
 SEAL_ROWS = 5_000
 SEAL_AFTER_S = 600.0

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.manifest.durable import removed_on_error, sync_path, temporary_name
 from jobs.manifest.schema import Row, arrow_schema
 from pipeline.errors import ReadError
+from pipeline.storage.durable import removed_on_error, sync_path, temporary_name
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.manifest import events
-from jobs.manifest.durable import writing
 from jobs.manifest.layout import Layout, journal_order, next_stem
-from jobs.manifest.locks import exclusive, taken_from_the_dead
 from jobs.manifest.replacement import finish_replacements
 from jobs.manifest.schema import QUARANTINED
 from jobs.manifest.sealing import remove_journal, seal, settle
+from pipeline.storage.durable import writing
+from pipeline.storage.locks import exclusive, taken_from_the_dead
 
 _log = logging.getLogger("darkroom.manifest")
 

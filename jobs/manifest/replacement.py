@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.manifest.crashpoints import reached
-from jobs.manifest.durable import publish, sync_path, write_durably
 from jobs.manifest.layout import Layout, is_part_file
 from pipeline.errors import ReadError
+from pipeline.storage.durable import publish, sync_path, write_durably
 
 _log = logging.getLogger("darkroom.manifest")
 

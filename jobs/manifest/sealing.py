@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.manifest.crashpoints import reached
-from jobs.manifest.durable import publish, sync_path
 from jobs.manifest.events import Replay, RowValues
-from jobs.manifest.image_files import file_sha256
 from jobs.manifest.layout import Layout
+from jobs.manifest.output_files import file_sha256
 from jobs.manifest.parts import table_from_rows, write_temporary_part
 from jobs.manifest.schema import INTERRUPTED, QUARANTINED, row_from_json
+from pipeline.storage.durable import publish, sync_path
 
 MAX_ATTEMPTS = 3
 """A job that took its process down this often is quarantined: tried again only with `retry_failed`."""

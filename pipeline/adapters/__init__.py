@@ -3,7 +3,7 @@
 `identify_*` and `check_adapters` read headers only and are for planning; the rest works on a loaded model.
 """
 
-from pipeline.adapters.applying import apply, take_off, text_encoder_key
+from pipeline.adapters.apply import apply, take_off, text_encoder_key
 from pipeline.adapters.arguments import arguments
 from pipeline.adapters.combinations import check_adapters
 from pipeline.adapters.controlnet import identify_controlnet

@@ -11,7 +11,7 @@ from pipeline.adapters.reference_images import fitted
 from pipeline.request import Adapters, ControlNetSettings, IpAdapterSettings
 
 if TYPE_CHECKING:
-    from pipeline.models.loading import LoadedModel
+    from pipeline.loading.load import LoadedModel
 
 
 def arguments(

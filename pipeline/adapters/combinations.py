@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from pipeline.adapters.finding import family_label
-from pipeline.models.inspection import ModelFiles
+from pipeline.adapters.weights import family_label
 from pipeline.request import Adapters
+from pipeline.weights.inspection import ModelFiles
 
 _NO_IP_ADAPTER_WITH = {("flux", "controlnet_img2img")}
 """Pipelines of a family with IP-Adapters that take none (read off their calls in diffusers 0.42)."""

@@ -6,13 +6,13 @@ import importlib.util
 from pathlib import Path
 from typing import Literal
 
-from pipeline.adapters.finding import check_family, deciding_files, family_label, find, hash_of, public_name
 from pipeline.adapters.reference_images import identify_image
+from pipeline.adapters.weights import check_family, deciding_files, family_label, find, hash_of, public_name
 from pipeline.errors import ModelError
-from pipeline.models.families import FAMILIES
-from pipeline.models.folder_inspection import read_json
-from pipeline.models.inspection import ModelFiles
 from pipeline.request import ControlNetSettings
+from pipeline.weights.families import FAMILIES
+from pipeline.weights.folder_inspection import read_json
+from pipeline.weights.inspection import ModelFiles
 
 CONTROLNET_CLASSES = {
     "sd15": "ControlNetModel",

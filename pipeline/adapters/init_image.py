@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.adapters.finding import family_label
 from pipeline.adapters.reference_images import identify_image
+from pipeline.adapters.weights import family_label
 from pipeline.errors import ModelError
-from pipeline.models.families import FAMILIES
-from pipeline.models.inspection import ModelFiles
 from pipeline.request import InitImage
+from pipeline.weights.families import FAMILIES
+from pipeline.weights.inspection import ModelFiles
 
 
 def identify_init(image: str, *, strength: float, files: ModelFiles) -> InitImage:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipeline.adapters.finding import check_family, deciding_files, family_label, find, hash_of, public_name
 from pipeline.adapters.reference_images import identify_image
+from pipeline.adapters.weights import check_family, deciding_files, family_label, find, hash_of, public_name
 from pipeline.errors import ModelError
-from pipeline.models.families import FAMILIES
-from pipeline.models.folder_inspection import read_json
-from pipeline.models.inspection import ModelFiles
-from pipeline.models.references import resolve
-from pipeline.models.weights_header import read_weights
 from pipeline.request import IpAdapterSettings
+from pipeline.weights.families import FAMILIES
+from pipeline.weights.folder_inspection import read_json
+from pipeline.weights.headers.weights_header import read_weights
+from pipeline.weights.inspection import ModelFiles
+from pipeline.weights.references import resolve
 
 _FOLDER = "image_encoder"
 """Name of the encoder's folder beside the file, as h94/IP-Adapter has it."""

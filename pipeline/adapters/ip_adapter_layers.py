@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.adapters.finding import file_now, folder_now
 from pipeline.adapters.reference_images import opened
+from pipeline.adapters.weights import file_now, folder_now
 from pipeline.errors import JobFailure
-from pipeline.models.component_loading import first_line, load_weights
-from pipeline.models.components import Part
+from pipeline.loading.component_weights import first_line, load_weights
 from pipeline.request import IpAdapterSettings
+from pipeline.weights.components import Part
 
 if TYPE_CHECKING:
-    from pipeline.models.loading import LoadedModel
+    from pipeline.loading.load import LoadedModel
 
 _PROJECTIONS = ("encoder_hid_proj", "image_proj")
 _NOT_CAST = "_skip_layerwise_casting_patterns"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 from dataclasses import replace
 
-from pipeline.adapters.finding import check_family, family_label, file_now, find, hash_of, public_name
+from pipeline.adapters.weights import check_family, family_label, file_now, find, hash_of, public_name
 from pipeline.errors import ModelError
-from pipeline.models.inspection import ModelFiles, inspect_file
 from pipeline.request import LoraSettings
+from pipeline.weights.inspection import ModelFiles, inspect_file
 
 
 def identify_lora(source: str, *, weight: float, files: ModelFiles, name: str | None = None) -> LoraSettings:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.adapters.finding import file_now
+from pipeline.adapters.weights import file_now
 from pipeline.errors import JobFailure
-from pipeline.memory.sizes import IDLE_LORA_BYTES
-from pipeline.models.component_loading import first_line
-from pipeline.models.weights_header import read_weights
+from pipeline.loading.component_weights import first_line
+from pipeline.memory.planning.sizes import IDLE_LORA_BYTES
 from pipeline.request import LoraMatch, LoraSettings
+from pipeline.weights.headers.weights_header import read_weights
 
 MAX_LOADED = 8
 """LoRAs that stay on a model, switched off, for the next image that wants them, if they are small (`IDLE_LORA_BYTES`):

@@ -7,11 +7,11 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.adapters.finding import file_now, hash_of, public_name
+from pipeline.adapters.weights import file_now, hash_of, public_name
 from pipeline.errors import JobFailure, ModelError
-from pipeline.models.component_loading import first_line
-from pipeline.models.references import resolve
+from pipeline.loading.component_weights import first_line
 from pipeline.request import ReferenceImage
+from pipeline.weights.references import resolve
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.adapters.finding import check_family, file_now, find, hash_of, public_name
+from pipeline.adapters.weights import check_family, file_now, find, hash_of, public_name
 from pipeline.errors import JobFailure, ModelError
-from pipeline.models.inspection import ModelFiles
 from pipeline.request import EmbeddingSettings
+from pipeline.weights.inspection import ModelFiles
 
 if TYPE_CHECKING:
     import torch

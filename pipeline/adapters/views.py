@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pipeline.adapters.controlnet import CONTROLNET_CLASSES
-from pipeline.adapters.finding import folder_now
+from pipeline.adapters.weights import folder_now
 from pipeline.errors import JobFailure
-from pipeline.models.component_loading import first_line
-from pipeline.models.families import ENCODES_CONTROL_IMAGES, Family, family_of
+from pipeline.loading.component_weights import first_line
 from pipeline.request import Adapters, ControlNetSettings
+from pipeline.weights.families import ENCODES_CONTROL_IMAGES, Family, family_of
 
 if TYPE_CHECKING:
-    from pipeline.models.loading import LoadedModel
+    from pipeline.loading.load import LoadedModel
 
 _FLAGS = ("force_zeros_for_empty_prompt", "requires_safety_checker", "requires_aesthetics_score", "is_distilled")
 """Settings of a pipeline that are no components; they stand in its configuration."""

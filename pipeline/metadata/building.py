@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from pipeline.errors import JobFailure
 from pipeline.metadata.adapter_parts import adapter_parts, without_folders
+from pipeline.metadata.metadata_settings import ImageFormat
 from pipeline.metadata.record import (
     Batch,
     Generator,
@@ -27,7 +28,6 @@ from pipeline.metadata.record import (
     Weights,
     pixel_hash,
 )
-from pipeline.metadata.settings import ImageFormat
 from pipeline.request import GeneratedImage, MemorySettings, ModelSettings
 from pipeline.version import VERSION
 

@@ -15,8 +15,8 @@ from typing import BinaryIO
 
 from pipeline.errors import ReadError
 from pipeline.metadata.exif import EXIF_PREFIX
+from pipeline.metadata.metadata_settings import ImageFormat
 from pipeline.metadata.png import SIGNATURE
-from pipeline.metadata.settings import ImageFormat
 
 MAX_PIXELS = 89_478_485
 """Where Pillow begins to warn of a decompression bomb; our own images end at 4096 x 4096."""

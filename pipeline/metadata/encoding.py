@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from pipeline.errors import JobFailure
 from pipeline.metadata.exif import EXIF_PREFIX, build_exif
 from pipeline.metadata.infotext import readable, to_infotext
+from pipeline.metadata.metadata_settings import MetadataSettings
 from pipeline.metadata.png import chunk as png_chunk
 from pipeline.metadata.png import insert_chunks, international_text_chunk, text_chunk
 from pipeline.metadata.record import Record
-from pipeline.metadata.settings import MetadataSettings
 from pipeline.metadata.xmp import build_xmp, xml_safe_json
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from typing import Literal, get_args
 
 from pipeline.errors import ConfigError
 from pipeline.metadata.record import Record
-from pipeline.metadata.safe_names import excerpt, safe_component
 from pipeline.ranges import EXCERPT_LENGTH
+from pipeline.storage.safe_names import excerpt, safe_component
 
 Scheme = Literal["standard", "descriptive", "guid", "custom"]
 Component = Literal["time", "excerpt", "id8", "uuid", "seed", "index", "model", "name"]

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from pipeline.errors import ReadError
 from pipeline.metadata.containers import MAX_PART_BYTES, Container, read_container
-from pipeline.metadata.files import open_regular
 from pipeline.metadata.foreign import ImageDescription, describe_foreign
+from pipeline.metadata.metadata_settings import Profile
 from pipeline.metadata.record import ID, SCHEMA, Record
-from pipeline.metadata.settings import Profile
+from pipeline.metadata.saved_files import open_regular
 from pipeline.metadata.xmp import read_property
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.metadata.encoding import encode_image
-from pipeline.metadata.files import store
 from pipeline.metadata.leaks import own_words, scan
+from pipeline.metadata.metadata_settings import MetadataSettings
 from pipeline.metadata.naming import NamingSettings, image_path
 from pipeline.metadata.record import Record
-from pipeline.metadata.settings import MetadataSettings
+from pipeline.metadata.saved_files import store
 from pipeline.metadata.verifying import verify_encoded
 from pipeline.request import GeneratedImage
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from pipeline.errors import JobFailure, ReadError
 from pipeline.metadata.containers import Container, read_container
 from pipeline.metadata.encoding import record_sha256
+from pipeline.metadata.metadata_settings import MetadataSettings
 from pipeline.metadata.reading import decode_pixels, find_record, find_text
 from pipeline.metadata.record import Record, pixel_hash
-from pipeline.metadata.settings import MetadataSettings
 
 if TYPE_CHECKING:
     import numpy as np

@@ -24,7 +24,7 @@ DETERMINISTIC_WORKSPACES = (":16:8", ":4096:8")
 def runtime_facts(device: torch.device, speed: Mapping[str, Any]) -> dict[str, Any]:
     """What pixels can depend on besides the request; the fields of the record's `runtime`.
 
-    `speed` is what `pipeline.speed.prepare` returned: attention backend, memory format, compilation.
+    `speed` is what `pipeline.loading.speed.prepare` returned: attention backend, memory format, compilation.
     """
     import diffusers
     import numpy

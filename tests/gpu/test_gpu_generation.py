@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.generate import generate_batch
-from pipeline.models.loading import load
-from pipeline.models.profile import identify
+from pipeline.generation.generate import generate_batch
+from pipeline.generation.stopwatch import Lap
+from pipeline.loading.load import load
 from pipeline.request import DType, GeneratedImage, ImageRequest, MemorySettings
-from pipeline.stopwatch import Lap
+from pipeline.weights.profile import identify
 
 REPO = Path(__file__).resolve().parents[2]
 PROMPTS = ("a red house in hills at sunset", "a blue boat in sea at night", "mountains at dawn")

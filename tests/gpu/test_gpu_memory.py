@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.memory.block_streaming import BlockStreaming, blocks_of
-from pipeline.memory.device_copies import to_device, to_host, weights_stayed
-from pipeline.memory.disk_weights import bring_back, put_on_disk
-from pipeline.memory.monitor import measured
-from pipeline.memory.offload_hooks import add_group_offload, remove_group_offload
-from pipeline.memory.page_locked import to_pageable
-from pipeline.memory.quantization import quantize, true_bytes
+from pipeline.memory.device.block_streaming import BlockStreaming, blocks_of
+from pipeline.memory.device.device_copies import to_device, to_host, weights_stayed
+from pipeline.memory.device.disk_weights import bring_back, put_on_disk
+from pipeline.memory.device.offload_hooks import add_group_offload, remove_group_offload
+from pipeline.memory.device.page_locked import to_pageable
+from pipeline.memory.device.peaks import measured
+from pipeline.memory.device.quantization import quantize, true_bytes
 
 REPO = Path(__file__).resolve().parents[2]
 CUDA = torch.device("cuda")
@@ -136,11 +136,11 @@ def test_waiting_blocks_are_page_locked(stack: Stack) -> None:
 PAGE_LOCKED = """
 import gc
 from held_models import held_by, images
-from pipeline.memory.held_components import components
-from pipeline.memory.holding import hold, let_go
-from pipeline.memory.pool import Pool
-from pipeline.models.loading import load
-from pipeline.models.profile import identify
+from pipeline.memory.device.loaded_components import components
+from pipeline.memory.device.residency import hold, let_go
+from pipeline.memory.device.pool import Pool
+from pipeline.loading.load import load
+from pipeline.weights.profile import identify
 def page_locked():
     stats = torch.cuda.host_memory_stats() if hasattr(torch.cuda, 'host_memory_stats') else {}
     return stats.get('allocated_bytes.current', 0)
@@ -330,8 +330,8 @@ def test_the_monitor_counts_what_the_allocator_does() -> None:
 RESIDENT = """
 from types import SimpleNamespace
 from test_gpu_memory import Stack
-from pipeline.memory.block_streaming import BlockStreaming
-from pipeline.memory.quantization import true_bytes
+from pipeline.memory.device.block_streaming import BlockStreaming
+from pipeline.memory.device.quantization import true_bytes
 stack = Stack(blocks=24)
 size = true_bytes(stack.layers[0])
 x = torch.randn(64, 4096, device=CUDA, dtype=torch.bfloat16)
@@ -356,9 +356,9 @@ def test_a_model_larger_than_the_device_runs() -> None:
 
 
 FULL = """
-from pipeline.failures import classify
-from pipeline.models.loading import load
-from pipeline.models.profile import identify
+from pipeline.loading.failures import classify
+from pipeline.loading.load import load
+from pipeline.weights.profile import identify
 from pipeline.request import MemorySettings
 if sys.argv[2] == 'loaded':
     load(identify('demo')[0], MemorySettings(), 'cuda')
@@ -382,7 +382,7 @@ def test_a_full_card_has_no_room_for_handles_unless_they_were_made_before() -> N
 NEARLY_FULL = """
 import hashlib
 from diffusers import AutoencoderKL
-from pipeline.memory.monitor import measured
+from pipeline.memory.device.peaks import measured
 torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 torch.manual_seed(0)
 vae = AutoencoderKL(block_out_channels=(128, 256, 512, 512), down_block_types=('DownEncoderBlock2D',) * 4,
@@ -416,9 +416,9 @@ def test_bits_on_a_full_card_are_the_same_unless_memory_was_refused() -> None:
 LADDER = """
 import numpy as np
 from held_models import requests_for
-from pipeline.generate import generate_bundle
-from pipeline.models.loading import load
-from pipeline.models.profile import identify
+from pipeline.generation.generate import generate_bundle
+from pipeline.loading.load import load
+from pipeline.weights.profile import identify
 from pipeline.request import GeneratedImage, MemorySettings
 settings = identify(sys.argv[2])[0]
 model = load(settings, MemorySettings(), 'cuda')
@@ -450,9 +450,9 @@ def test_the_ladder_under_a_real_limit(tiny: Callable[[str], Path]) -> None:
 LEVELS = """
 import numpy as np
 from held_models import held_by, images
-from pipeline.models.loading import load
-from pipeline.models.profile import identify
-from pipeline.memory.holding import hold
+from pipeline.loading.load import load
+from pipeline.weights.profile import identify
+from pipeline.memory.device.residency import hold
 model = load(identify(sys.argv[2])[0], held_by(), 'cuda')
 wanted = [image.pixels for image in images(model)]
 off, where = {}, {}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from jobs import cli
+from jobs.cli import entry
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def darkroom(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str])
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["darkroom", *map(str, arguments)])
-        code = cli.main()
+        code = entry.main()
         return code, *capfd.readouterr()
 
     return run

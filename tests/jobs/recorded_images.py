@@ -13,8 +13,8 @@ from manifest_rows import START, attempt_of, job_id
 from jobs.manifest.journal import Journal
 from jobs.manifest.schema import Row, done_row
 from pipeline.metadata.encoding import encode_image
+from pipeline.metadata.metadata_settings import MetadataSettings
 from pipeline.metadata.record import Record, pixel_hash
-from pipeline.metadata.settings import MetadataSettings
 
 SIZE = 16
 

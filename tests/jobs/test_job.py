@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.job import job_id
-from pipeline.memory.techniques import TECHNIQUES
+from pipeline.memory.planning.techniques import TECHNIQUES
 from pipeline.request import (
     MAX_SEED,
     Adapters,

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.batch import main
-from jobs.reproduce import EXIT_EQUAL, reproduce
+from jobs.archive.reproduce import EXIT_EQUAL, reproduce
+from jobs.running.main import main
 from pipeline import ConfigError, ControlNet, IpAdapter, Lora, Picture, Pipeline, read_record
 from pipeline import api as python_api
-from pipeline.memory.techniques import TECHNIQUES
-from pipeline.models.families import FAMILIES
-from pipeline.models.identity import file_hash
+from pipeline.memory.planning.techniques import TECHNIQUES
+from pipeline.weights.families import FAMILIES
+from pipeline.weights.hashes import file_hash
 
 sys.path.insert(0, str(Path(__file__).parent / "adapters"))  # adapter_files
 

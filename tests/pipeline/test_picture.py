@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline import ConfigError, ModelError, Picture, Pipeline, read_record
-from pipeline.models.references import EMBEDDED_DEFAULTS
+from pipeline.weights.references import EMBEDDED_DEFAULTS
 
 PROMPT = "a red house in hills at sunset"
 

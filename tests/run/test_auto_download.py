@@ -19,11 +19,11 @@ from hub_server import FILES, HubServer, slow
 from hub_weights import sha256, weights
 from running import Batch
 
-from jobs import batch as batches
-from jobs.batch import main
-from pipeline.models.hubs.fetching import DownloadPlan
-from pipeline.models.hubs.room import SPARE_BYTES
-from pipeline.models.references import EMBEDDED
+from jobs.running import main as batches
+from jobs.running.main import main
+from pipeline.hubs.disk_room import SPARE_BYTES
+from pipeline.hubs.fetch_model import DownloadPlan
+from pipeline.weights.references import EMBEDDED
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -376,10 +376,10 @@ def test_killed_resumed_made_and_made_again_without_a_network(
 
 
 def test_what_an_earlier_download_has_left_needs_no_room(home: Path, samples: Samples, hub: HubServer) -> None:
-    from pipeline.models.hubs.finding import plan_download
-    from pipeline.models.hubs.results import Ok
-    from pipeline.models.hubs.settings import HubSettings
-    from pipeline.models.hubs.transport import Transport
+    from pipeline.hubs.find_or_fetch import plan_download
+    from pipeline.hubs.hub_settings import HubSettings
+    from pipeline.hubs.results import Ok
+    from pipeline.hubs.transport import Transport
 
     def planned() -> DownloadPlan:
         transport = Transport(HubSettings(huggingface_url=hub.url, civitai_url=hub.url))

@@ -11,7 +11,7 @@ import pytest
 from build_tiny_models import write_lora
 from PIL import Image
 
-from jobs.batch import main
+from jobs.running.main import main
 
 Tiny = Callable[[str], Path]
 Case = Callable[[Tiny, Path], dict[str, Any]]

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.batch import main
-from jobs.reproduce import EXIT_EQUAL, reproduce
-from pipeline.models.families import FAMILIES
+from jobs.archive.reproduce import EXIT_EQUAL, reproduce
+from jobs.running.main import main
+from pipeline.weights.families import FAMILIES
 
 SIDES = {"sana": 64}
 Tiny = Callable[[str], Path]

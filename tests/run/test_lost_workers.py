@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from jobs.batch import validate
 from jobs.engines import worker
 from jobs.engines.messages import Bundle, Died, Ended, Made, Message, WorkerSettings
-from jobs.manifest.reading import JobStates, read_states
-from jobs.plan import Plan
-from jobs.progress import Progress
-from jobs.runner import Result, Runner
-from pipeline import at_hand
+from jobs.manifest.job_states import JobStates, read_states
+from jobs.planning.plan import Plan
+from jobs.running.loop import Result, Runner
+from jobs.running.main import validate
+from jobs.running.progress import Progress
 from pipeline.errors import DeviceLost
+from pipeline.generation import current_model
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_worker_says_what_it_had_in_work_and_seals(plan: Plan, tmp_path: Path, m
     class Model:
         load_seconds = 0.0
 
-    monkeypatch.setattr(at_hand, "load_giving_way", lambda *_, **__: Model())
+    monkeypatch.setattr(current_model, "load_giving_way", lambda *_, **__: Model())
     monkeypatch.setattr(worker, "generate_bundle", lose)
     said: list[Message] = []
     settings = WorkerSettings(str(tmp_path), "run", frozenset(), (), "cpu")

@@ -10,12 +10,12 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from jobs.batch import main
-from jobs.reproduce import EXIT_EQUAL, reproduce
+from jobs.archive.reproduce import EXIT_EQUAL, reproduce
+from jobs.running.main import main
 from pipeline.errors import ModelError
-from pipeline.models.registry.database import Registry
-from pipeline.models.registry.scanning import scan
-from pipeline.models.registry.upkeep import verify
+from pipeline.registry.database import Registry
+from pipeline.registry.scanning import scan
+from pipeline.registry.upkeep import verify
 
 
 @pytest.mark.slow

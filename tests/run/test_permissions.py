@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from running import Batch
 
-from pipeline.system.user_folders import make_folder
+from pipeline.storage.user_folders import make_folder
 
 
 def modes(folder: Path, *, of_folders: bool) -> set[int]:

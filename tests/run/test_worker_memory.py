@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 import torch
 
-from jobs.batch import validate
 from jobs.engines.messages import Bundle, Failed, Message, WorkerSettings
 from jobs.engines.worker import Worker
-from jobs.manifest.reading import JobStates, read_states
-from jobs.plan import Plan
-from jobs.validation import Batch
-from pipeline import recovery
-from pipeline.memory import holding
-from pipeline.memory.experience import Experience
-from pipeline.models.loading import LoadedModel
+from jobs.manifest.job_states import JobStates, read_states
+from jobs.planning.plan import Plan
+from jobs.planning.validation import Batch
+from jobs.running.main import validate
+from pipeline.generation.recovery import attempts
+from pipeline.loading.load import LoadedModel
+from pipeline.memory.device import residency
+from pipeline.memory.planning.history import Experience
 from pipeline.request import MemorySettings
 
 Run = Callable[[list[Bundle]], list[Message]]
@@ -51,7 +51,7 @@ def bundles(batch: Batch) -> list[Bundle]:
 @pytest.fixture
 def run(tmp_path: Path, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Works through bundles, each time as a run of its own; what is said on the way."""
-    monkeypatch.setattr(recovery, "experience", lambda: Experience(tmp_path / "memory.sqlite"))
+    monkeypatch.setattr(attempts, "experience", lambda: Experience(tmp_path / "memory.sqlite"))
     numbers = itertools.count()
 
     def work(bundles: list[Bundle]) -> list[Message]:
@@ -76,7 +76,7 @@ def no_room() -> None:
 def test_jobs_are_made_though_a_warm_model_cannot_be_held_otherwise(
     bundles: list[Bundle], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    apply, refused = holding._apply, list[MemorySettings]()
+    apply, refused = residency._apply, list[MemorySettings]()
 
     def applying(model: LoadedModel, memory: MemorySettings) -> None:
         if memory.uses("staged") and not refused:
@@ -84,7 +84,7 @@ def test_jobs_are_made_though_a_warm_model_cannot_be_held_otherwise(
             no_room()
         apply(model, memory)
 
-    monkeypatch.setattr(holding, "_apply", applying)
+    monkeypatch.setattr(residency, "_apply", applying)
     staged = replace(bundles[0].held, techniques=("staged",))
     said = run([bundles[0], *(replace(bundle, held=staged) for bundle in bundles[1:])])
     assert counted(said) == {"Loaded": 2, "Made": 8, "Failed": 0} and refused == [staged]

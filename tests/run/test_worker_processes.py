@@ -11,8 +11,8 @@ import pytest
 from forked import REPO
 from test_families_run import config_for, rows
 
-from jobs.batch import main
 from jobs.engines.processes import StartMethod, WorkerProcesses
+from jobs.running.main import main
 
 
 @pytest.mark.slow

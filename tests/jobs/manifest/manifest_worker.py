@@ -14,9 +14,9 @@ from manifest_rows import attempt_of, job_id, make
 
 from jobs.manifest.claims import Claims
 from jobs.manifest.compaction import compact
-from jobs.manifest.finished import FinishedSince, part_names
+from jobs.manifest.done_elsewhere import FinishedSince, part_names
+from jobs.manifest.job_states import job_key, read_states
 from jobs.manifest.journal import Journal
-from jobs.manifest.reading import job_key, read_states
 from jobs.manifest.recovery import recover
 from jobs.manifest.schema import QUARANTINED
 from pipeline.errors import ReadError

@@ -16,10 +16,10 @@ from jobs.manifest import compaction
 from jobs.manifest.compaction import Compaction, compact
 from jobs.manifest.journal import Journal
 from jobs.manifest.layout import Layout
-from jobs.manifest.locks import exclusive
 from jobs.manifest.recovery import recover
 from jobs.manifest.schema import FAILED, arrow_schema
 from pipeline.errors import DiskFull, ReadError
+from pipeline.storage.locks import exclusive
 
 
 def parts(output_dir: Path) -> list[Path]:

@@ -19,9 +19,9 @@ import pytest
 from manifest_rows import job_id
 
 from jobs.manifest.compaction import compact
+from jobs.manifest.job_states import job_key, read_states
 from jobs.manifest.layout import Layout
 from jobs.manifest.query import open_connection
-from jobs.manifest.reading import job_key, read_states
 from jobs.manifest.recovery import recover
 from jobs.manifest.schema import DONE, INTERRUPTED, arrow_schema
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from manifest_rows import attempt_of, done_of, put_image, query, write_part
 
 from jobs.manifest import events
+from jobs.manifest.job_states import job_key, read_states
 from jobs.manifest.layout import Layout, is_inside
-from jobs.manifest.reading import job_key, read_states
 from jobs.manifest.recovery import recover
 from jobs.manifest.schema import FAILED, Row, row_to_json
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from manifest_rows import attempt_of, done_of, job_id, make, part_rows, put_image
 
+from jobs.manifest.job_states import job_key, read_states
 from jobs.manifest.journal import Journal
 from jobs.manifest.layout import Layout
-from jobs.manifest.reading import job_key, read_states
 from jobs.manifest.recovery import recover
 from jobs.manifest.schema import FAILED
 from pipeline.errors import DiskFull, RunStopped

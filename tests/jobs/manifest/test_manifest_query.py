@@ -147,7 +147,7 @@ def test_reading_sealed_rows_needs_no_pyarrow(tmp_path: Path) -> None:
     program = f"""
 import sys
 from pathlib import Path
-from jobs.search import search
+from jobs.archive.search import search
 assert len([*search(Path({str(tmp_path)!r}), "house")]) == 1
 print([name for name in ("pyarrow", "torch", "pandas", "numpy") if name in sys.modules])
 """

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pipeline.models.loading import LoadedModel, load
-from pipeline.models.profile import identify
+from pipeline.loading.load import LoadedModel, load
 from pipeline.request import DType, MemorySettings
-
-sys.path.insert(0, str(Path(__file__).parent))  # adapter_files, direct_calls
+from pipeline.weights.profile import identify
 
 
 @pytest.fixture(scope="session")

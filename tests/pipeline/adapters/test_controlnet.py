@@ -21,11 +21,11 @@ from pipeline.adapters import apply, check_adapters, identify_controlnet, used_w
 from pipeline.adapters.control_images import control_image
 from pipeline.adapters.controlnet import CONTROLNET_CLASSES
 from pipeline.errors import JobFailure, ModelError
-from pipeline.memory.applying import resident_bytes
-from pipeline.memory.estimate import OVERHEAD, Shape
-from pipeline.models.inspection import inspect_file
-from pipeline.models.loading import LoadedModel
+from pipeline.loading.load import LoadedModel
+from pipeline.memory.device.apply_techniques import resident_bytes
+from pipeline.memory.planning.estimate import OVERHEAD, Shape
 from pipeline.request import NO_ADAPTERS, Adapters, MemorySettings
+from pipeline.weights.inspection import inspect_file
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_it_is_loaded_once_and_free_to_go_afterwards(sd: LoadedModel, edges: Pat
 
 
 def test_a_view_follows_components_that_were_loaded_again(sd: LoadedModel, edges: Path, picture: Path) -> None:
-    from pipeline.models.loading import load_component
+    from pipeline.loading.load import load_component
 
     adapters = Adapters(controlnets=(one(sd, edges, picture),))
     before = pictures(sd, adapters)

@@ -21,8 +21,8 @@ from pipeline.adapters import (
     identify_lora,
 )
 from pipeline.errors import JobFailure
-from pipeline.generate import generate_batch, generate_bundle
-from pipeline.models.loading import LoadedModel
+from pipeline.generation.generate import generate_batch, generate_bundle
+from pipeline.loading.load import LoadedModel
 from pipeline.request import NO_ADAPTERS, Adapters, GeneratedImage, ImageRequest
 
 
@@ -130,8 +130,8 @@ def test_a_file_that_vanishes_costs_only_its_own_pictures(sd: LoadedModel, every
 def test_a_model_given_back_to_the_pool_carries_nothing(
     sd: LoadedModel, load_tiny: Callable[..., LoadedModel], everything: dict[str, Adapters]
 ) -> None:
-    from pipeline.memory.holding import let_go
-    from pipeline.models.loading import load
+    from pipeline.loading.load import load
+    from pipeline.memory.device.residency import let_go
 
     (expected,) = images(sd, [[request_for(sd)]])
     images(sd, [[request_for(sd, everything["together"])]])
@@ -145,7 +145,7 @@ def test_a_model_given_back_to_the_pool_carries_nothing(
 def test_a_component_given_back_in_between_carries_nothing(
     sd: LoadedModel, load_tiny: Callable[..., LoadedModel], everything: dict[str, Adapters]
 ) -> None:
-    from pipeline.memory.holding import hold
+    from pipeline.memory.device.residency import hold
 
     apply(sd, everything["together"])
     unet = sd.pipe.unet
@@ -155,7 +155,7 @@ def test_a_component_given_back_in_between_carries_nothing(
 
 
 def test_a_denoiser_rebuilt_in_between_gets_its_lora_again(sd: LoadedModel, everything: dict[str, Adapters]) -> None:
-    from pipeline.memory.holding import hold
+    from pipeline.memory.device.residency import hold
 
     (expected,) = images(sd, [[request_for(sd, everything["lora"])]])
     hold(sd, replace(sd.memory, techniques=("denoiser_int8",)))

@@ -13,7 +13,7 @@ from direct_calls import pictures
 from pipeline.adapters import check_adapters, identify_controlnet, identify_init, used_while_denoising
 from pipeline.adapters.controlnet import CONTROLNET_CLASSES
 from pipeline.errors import ModelError
-from pipeline.models.loading import LoadedModel
+from pipeline.loading.load import LoadedModel
 from pipeline.request import Adapters
 
 

@@ -18,12 +18,12 @@ from adapter_files import (
 )
 from direct_calls import pictures
 
-from jobs.remaking import Places, find_adapters
+from jobs.archive.recorded_weights import Places, find_adapters
 from pipeline.adapters import apply, check_adapters, identify_ip_adapter, take_off
 from pipeline.errors import JobFailure, ModelError
+from pipeline.loading.load import LoadedModel
 from pipeline.metadata.record import IpAdapter as RecordedIpAdapter
 from pipeline.metadata.record import Picture, Record
-from pipeline.models.loading import LoadedModel
 from pipeline.request import NO_ADAPTERS, Adapters, IpAdapterSettings
 
 
@@ -163,7 +163,7 @@ def test_transformers_have_theirs(
 
 
 def test_a_denoiser_that_was_loaded_again_gets_it_again(sd: LoadedModel, adapter: Path, face: Path) -> None:
-    from pipeline.models.loading import load_component
+    from pipeline.loading.load import load_component
 
     adapters = Adapters(ip_adapters=(one(sd, adapter, face),))
     expected = pictures(sd, adapters)

@@ -15,9 +15,9 @@ from families import a_few
 from pipeline.adapters import apply, identify_lora, take_off, text_encoder_key
 from pipeline.adapters.lora_layers import MAX_LOADED
 from pipeline.errors import JobFailure, ModelError
-from pipeline.models.identity import file_hash
-from pipeline.models.loading import LoadedModel
+from pipeline.loading.load import LoadedModel
 from pipeline.request import NO_ADAPTERS, LoraMatch, LoraSettings
+from pipeline.weights.hashes import file_hash
 
 
 @pytest.fixture
@@ -226,7 +226,7 @@ def test_a_file_that_vanished_or_changed_after_planning_fails(sd: LoadedModel, l
 
 
 def test_a_component_that_was_loaded_again_gets_the_lora_again(sd: LoadedModel, lora: Path) -> None:
-    from pipeline.models.loading import load_component
+    from pipeline.loading.load import load_component
 
     adapters = with_loras(sd, (lora, 1.0))
     expected = pictures(sd, adapters)

@@ -11,9 +11,9 @@ from direct_calls import with_loras
 
 import pipeline.adapters.lora_layers as lora_layers
 from pipeline.adapters import apply, identify_ip_adapter
-from pipeline.memory.quantization import true_bytes
-from pipeline.memory.sizes import Sizes
-from pipeline.models.loading import LoadedModel
+from pipeline.loading.load import LoadedModel
+from pipeline.memory.device.quantization import true_bytes
+from pipeline.memory.planning.sizes import Sizes
 from pipeline.request import Adapters, MemorySettings
 
 

@@ -12,7 +12,7 @@ from direct_calls import pictures
 
 from pipeline.adapters import apply, identify_embedding, text_encoder_key
 from pipeline.errors import JobFailure, ModelError
-from pipeline.models.loading import LoadedModel
+from pipeline.loading.load import LoadedModel
 from pipeline.request import NO_ADAPTERS, Adapters
 
 
@@ -81,7 +81,7 @@ def _encoders(model: LoadedModel) -> list[object]:
 
 
 def test_a_text_encoder_that_was_loaded_again_learns_again(sd: LoadedModel, tmp_path: Path) -> None:
-    from pipeline.models.loading import load_component
+    from pipeline.loading.load import load_component
 
     adapters = with_embeddings(sd, (write_embedding(tmp_path / "cat.safetensors"), "<cat>"))
     learned = pictures(sd, adapters, prompt="a <cat>")

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from held_models import Load
 
-from pipeline.memory.pool import Pool
-from pipeline.models.loading import LoadedModel, load
-from pipeline.models.profile import identify
+from pipeline.loading.load import LoadedModel, load
+from pipeline.memory.device.pool import Pool
 from pipeline.request import MemorySettings
+from pipeline.weights.profile import identify
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.generate import generate_bundle
-from pipeline.memory.techniques import ordered
-from pipeline.models.loading import LoadedModel
+from pipeline.generation.generate import generate_bundle
+from pipeline.loading.load import LoadedModel
+from pipeline.memory.planning.techniques import ordered
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
 
 Load = Callable[..., LoadedModel]

@@ -16,8 +16,8 @@ import pytest
 
 from pipeline.metadata.building import build_record
 from pipeline.metadata.encoding import EncodedImage, encode_image
+from pipeline.metadata.metadata_settings import MetadataSettings
 from pipeline.metadata.record import Origin, Record
-from pipeline.metadata.settings import MetadataSettings
 from pipeline.request import Adapters, GeneratedImage, ImageRequest, LoraSettings, MemorySettings, ModelSettings
 
 SHA = hashlib.sha256(b"weights").hexdigest()

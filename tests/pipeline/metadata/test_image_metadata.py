@@ -21,9 +21,9 @@ from record_texts import texts
 from pipeline.errors import JobFailure
 from pipeline.metadata.encoding import EncodedImage, encode_image, record_sha256
 from pipeline.metadata.infotext import to_infotext
+from pipeline.metadata.metadata_settings import MetadataSettings
 from pipeline.metadata.reading import NoRecordError, read_any, read_id, read_pixels, read_record
 from pipeline.metadata.record import Record, pixel_hash
-from pipeline.metadata.settings import MetadataSettings
 from pipeline.metadata.verifying import ReadbackFailed, verify_encoded
 from pipeline.metadata.xmp import DIGITAL_SOURCE_TYPE
 from pipeline.request import LoraSettings

@@ -16,7 +16,7 @@ from pathvalidate import is_valid_filename
 
 from pipeline.errors import ConfigError
 from pipeline.metadata.naming import NameFacts, NamingSettings, image_path
-from pipeline.metadata.safe_names import cut_bytes, excerpt, is_reserved, safe_component
+from pipeline.storage.safe_names import cut_bytes, excerpt, is_reserved, safe_component
 
 ID = "a3f2e9d4-b2c1-4a8e-9f3d-1e2a4b5c6d7e"
 CREATED = datetime(2025, 1, 11, 14, 30, 22, 123000, tzinfo=UTC)

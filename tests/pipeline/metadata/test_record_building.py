@@ -18,8 +18,8 @@ from record_texts import texts
 
 from pipeline.errors import ConfigError, JobFailure
 from pipeline.metadata.building import RecordInvalid, build_record
+from pipeline.metadata.metadata_settings import MetadataSettings
 from pipeline.metadata.record import Origin, Record, pixel_hash
-from pipeline.metadata.settings import MetadataSettings
 from pipeline.version import VERSION
 
 SHA = "0" * 64

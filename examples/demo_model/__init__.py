@@ -1,0 +1,1 @@
+"""How the embedded demo model was made: the drawing of its postcards, the training, the figures, the card."""

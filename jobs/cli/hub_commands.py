@@ -1,0 +1,219 @@
+"""Commands of `darkroom models` that may ask the hubs: `search`, `show`, `download`, `privacy`.
+
+What is on this machine asks nobody; `--local` asks nobody at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobs.cli.image_commands import Format
+from jobs.cli.model_options import Formatted, Limit, Named, OfKind, Settings, most_of, print_found, words_and_settings
+from jobs.config.hub_access import settings_of_this_machine, transport_of_this_machine
+from jobs.terminal import Json, complain, one_line, print_json, print_line, print_lines
+from pipeline.errors import ConfigError, ModelError, Unreachable
+
+if TYPE_CHECKING:
+    from pipeline.hubs.remote_models import SearchHit
+    from pipeline.registry.records import StoredKind
+
+app = typer.Typer()
+
+Local = Annotated[bool, typer.Option("--local", help="Only what is on this machine; nobody is asked.")]
+
+
+@app.command()
+def search(
+    query: Annotated[
+        list[str], typer.Argument(metavar="QUERY... [hub.KEY=VALUE]...", help="Words, and settings of this call.")
+    ],
+    local: Local = False,
+    kind: OfKind = None,
+    limit: Limit = None,
+    format: Formatted = Format.TABLE,
+) -> None:
+    """Find models here, on Hugging Face and on CivitAI by words; those that cannot be had come last.
+
+    The hubs are told the words and the kind. `--format paths` prints what is here and asks nobody. Exit code 4 says
+    that no hub could be reached.
+
+    Examples:
+
+        darkroom models search ink --kind lora
+
+        darkroom models search watercolour sdxl --local
+
+        darkroom models search ink hub.proxy=socks5h://127.0.0.1:9050
+    """
+    from pipeline.hubs import hub_search
+    from pipeline.registry.database import Registry
+
+    words, settings = words_and_settings(query)
+    if not words.strip():
+        raise ConfigError("search: expected words to look for")
+    wanted: StoredKind | None = kind.value if kind else None
+    most = most_of(limit, format)
+    notes: Sequence[str] = ()
+    reached = True
+    transport = transport_of_this_machine(settings)
+    with Registry() as registry:
+        if local or format is Format.PATHS:
+            hits = hub_search.here(words, registry, wanted)[:most]
+        else:
+            asked = None if limit == 0 else max(hub_search.ASKED, limit or 0)
+            found = hub_search.search(words, registry, transport, kind=wanted, limit=most, asked=asked)
+            hits, notes, reached = list(found.hits), found.notes, found.reached
+    _print_hits(hits, format, limit)
+    for note in notes:
+        complain(note)
+    if not reached:
+        from jobs.running.main import EXIT_STOPPED
+
+        raise typer.Exit(EXIT_STOPPED)
+
+
+@app.command()
+def show(
+    name: Named,
+    settings: Settings = None,
+    local: Local = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Ask the hub for the card anew.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Print what is known of a model, and its card, which is kept once a hub has told it.
+
+    Of `hf:...` and `civitai:...` that are not here, the hub is asked for the card.
+
+    Examples:
+
+        darkroom models show ink
+
+        darkroom models show sha256:ebd278174909 --json
+
+        darkroom models show civitai:102
+    """
+    from jobs.cli.hub_models import card_lines, card_row, text_lines
+    from jobs.cli.stored_models import as_lines, as_row, file_row, one_model
+    from pipeline.hubs.cards import card, card_of, kept_card
+    from pipeline.hubs.results import PASSING, Ok
+    from pipeline.registry.database import Registry
+    from pipeline.registry.queries import find
+    from pipeline.registry.storing import files_of
+    from pipeline.weights.references import parse
+
+    if local and refresh:
+        raise ConfigError("show: --local asks nobody, and --refresh asks the hub; leave one of them out")
+    transport = transport_of_this_machine(settings or ())
+    with Registry() as registry:
+        asked = not local and name.startswith(("hf:", "civitai:")) and not find(registry, name)
+        model = None if asked else one_model(registry, name)
+        files = files_of(registry, model) if model else []
+    reference = card_of(model) if model else parse(name)
+    found = kept_card(transport.settings, reference) if reference and model else None
+    if reference and (refresh or not model):
+        said = card(transport, reference, anew=refresh)
+        if not isinstance(said, Ok):
+            raise (Unreachable if said.kind in PASSING else ModelError)(said.say())
+        found = said.value
+        if said.stale:
+            complain(said.say())
+    if as_json:
+        about = as_row(model) if model else {"path": None}
+        print_json(about | {"files": [file_row(file) for file in files], "card": card_row(found) if found else None})
+        return
+    lines = as_lines(model, files) if model else []
+    print_lines([*lines, *(line for line in card_lines(found) if line not in lines)] if found else lines)
+    for line in text_lines(found) if found else []:
+        print_line(line)
+    if not model and found:
+        way_out = found.obstacle.say() if found.obstacle else f"darkroom models download {found.reference}"
+        complain(f"not on this machine; {way_out}")
+
+
+@app.command()
+def download(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name, `hf:...`, `civitai:...` or `sha256:...`.")],
+    settings: Settings = None,
+    kind: OfKind = None,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Ask Hugging Face for a newer commit, though the model is here.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be fetched.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch a model that is not here: from Hugging Face, else from CivitAI. What was stopped is gone on with.
+
+    Examples:
+
+        darkroom models download hf:org/name
+
+        darkroom models download hf:org/name --refresh
+
+        darkroom models download ink --kind lora --dry-run
+
+        darkroom models download civitai:102 hub.civitai_url=https://mirror.example
+    """
+    from jobs.cli.hub_models import attempt_lines, attempt_rows, plan_lines, plan_row
+    from pipeline.hubs.find_or_fetch import find_or_download, plan_by_name
+    from pipeline.hubs.progress_bars import progress_bars
+    from pipeline.registry.database import Registry
+
+    transport = transport_of_this_machine(settings or ())
+    wanted: StoredKind | None = kind.value if kind else None
+    if dry_run:
+        planned = plan_by_name(name, transport, kind=wanted, refresh=refresh)
+        if as_json:
+            here = {"path": str(planned.path) if planned.path else None, "tried": attempt_rows(planned.tried)}
+            print_json(here | {"plan": plan_row(planned.plan) if planned.plan else None})
+            return
+        about = plan_lines(planned.plan) if planned.plan else [("path", f"{planned.path} (nothing is to be fetched)")]
+        print_lines([*attempt_lines(planned.tried), *about])
+        return
+    try:
+        with Registry() as registry, progress_bars() as progress:
+            fetched = find_or_download(name, registry, transport, kind=wanted, refresh=refresh, progress=progress)
+    except KeyboardInterrupt:
+        from jobs.running.main import EXIT_STOPPED
+
+        complain("darkroom: stopped; what has come is kept, and the same command goes on from there")
+        raise typer.Exit(EXIT_STOPPED) from None
+    if as_json:
+        print_json(
+            {"reference": fetched.reference, "path": str(fetched.path), "downloaded": fetched.downloaded}
+            | {"tried": attempt_rows(fetched.tried)}
+        )
+        return
+    print_lines(
+        [*attempt_lines(fetched.tried), ("reference", fetched.reference), ("path", one_line(str(fetched.path)))]
+    )
+
+
+@app.command()
+def privacy(settings: Settings = None, as_json: Json = False) -> None:
+    """Print what each kind of request tells a hub: every header as it is sent, and to whom. Nothing is sent for it.
+
+    Examples:
+
+        darkroom models privacy
+
+        darkroom models privacy hub.allow_token=true --json
+    """
+    from jobs.cli.hub_privacy import privacy_lines, privacy_row
+
+    chosen = settings_of_this_machine(settings or ())
+    if as_json:
+        print_json(privacy_row(chosen))
+        return
+    for line in privacy_lines(chosen):
+        print_line(line)
+
+
+def _print_hits(hits: Sequence[SearchHit], format: Format, limit: int | None) -> None:
+    from jobs.cli.hub_models import HIT_COLUMNS, hit_row, hits_table
+
+    print_found(
+        [hit_row(hit) for hit in hits], HIT_COLUMNS, hits_table(hits), (hit.path for hit in hits), format, limit
+    )

@@ -1,0 +1,62 @@
+"""What hubs are told, as `darkroom models privacy` prints it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipeline.hubs.hub_settings import HubSettings
+from pipeline.hubs.privacy import NEVER, Told, proxy_shown, told
+from pipeline.hubs.remote_models import LABELS
+
+
+def privacy_lines(settings: HubSettings) -> Iterator[str]:
+    """Every kind of request, for people."""
+    proxy = proxy_shown(settings)
+    for one in told(settings):
+        yield f"{LABELS[one.hub]}: {one.form.what}"
+        yield f"  when:     {one.form.when}"
+        yield f"  to:       {one.address}"
+        yield f"  request:  GET {one.path}"
+        for name, value in one.headers:
+            yield f"            {name}: {value}"
+        for name, value in one.when_resumed:
+            yield f"            {name}: {value}   (where a download goes on after 1,000 bytes)"
+        yield f"  tells:    {one.form.tells}"
+        yield f"  token:    {one.token}"
+        if one.onward:
+            yield f"  then:     the same to where the answer leads, without a token: {', '.join(one.onward)}"
+        yield ""
+    if proxy:
+        yield f"proxy: everything goes through {proxy}, which also looks up the hosts' names; hubs see its address"
+    else:
+        yield "proxy: none; hubs see the address of this network, and its name server is asked for the hosts above"
+    yield "Nobody is asked by runs and commands for what is here; a run asks only with hub.auto_download=true"
+    yield from (f"never sent: {line}" for line in NEVER)
+
+
+def privacy_row(settings: HubSettings) -> Mapping[str, Any]:
+    """The same as JSON has it."""
+    return {
+        "auto_download": settings.auto_download,
+        "proxy": proxy_shown(settings),
+        "requests": [_row(one) for one in told(settings)],
+        "never_sent": list(NEVER),
+    }
+
+
+def _row(one: Told) -> dict[str, Any]:
+    return {
+        "hub": one.hub,
+        "what": one.form.what,
+        "when": one.form.when,
+        "to": one.address,
+        "method": "GET",
+        "path": one.path,
+        "headers": dict(one.headers),
+        "headers_when_resumed": dict(one.when_resumed),
+        "tells": one.form.tells,
+        "token_sent": one.has_token,
+        "token": one.token,
+        "leads_to": list(one.onward),
+    }

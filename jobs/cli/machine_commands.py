@@ -1,0 +1,74 @@
+"""Commands of `darkroom` for what is on this machine: `inspect`, `doctor`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from jobs.terminal import OUTPUT_DIR, Json, OutputDir, print_json, print_line, print_table
+
+app = typer.Typer()
+
+
+@app.command()
+def inspect(
+    weights: Annotated[str, typer.Argument(metavar="FILE|FOLDER", help="A model, a LoRA, a VAE: any weights.")],
+    as_json: Json = False,
+    with_hash: Annotated[bool, typer.Option("--hash", help="Read all of it and print its hashes.")] = False,
+) -> None:
+    """Say what a model or a file of weights is, from its header alone.
+
+    Examples:
+
+        darkroom inspect /models/sdxl
+
+        darkroom inspect style.safetensors --hash
+    """
+    from jobs.cli import inspect as inspecting
+
+    found = inspecting.inspect(weights)
+    hashes = inspecting.hashes(found) if with_hash else {}
+    if as_json:
+        print_json(inspecting.as_json(found) | hashes)
+        return
+    lines = inspecting.as_lines(found)
+    if hashes:
+        lines.append(("sha256", hashes["sha256"]))
+    if "tensors_sha256" in hashes:
+        lines.append(("AutoV3", hashes["tensors_sha256"][: inspecting.AUTOV3_DIGITS]))
+    for name, value in lines:
+        print_line(f"{name + ':':<17}{value}")
+    for line in inspecting.component_lines(found.components):
+        print_line(line)
+
+
+@app.command()
+def doctor(
+    as_json: Json = False,
+    budget_gb: Annotated[
+        float | None, typer.Option("--budget-gb", min=0.1, help="Ask what would be done within so many GB.")
+    ] = None,
+    output_dir: OutputDir = OUTPUT_DIR,
+) -> None:
+    """Show what this machine has, and what each memory level would do with each model profile. Nothing is loaded.
+
+    Examples:
+
+        darkroom doctor
+
+        darkroom doctor --budget-gb 8
+    """
+    from jobs.cli import doctor as examining
+
+    diagnosis = examining.examine(output_dir, budget_gb)
+    if as_json:
+        print_json(examining.as_json(diagnosis))
+        return
+    for name, value in examining.machine_lines(diagnosis.machine):
+        print_line(f"{name + ':':<17}{value}")
+    if diagnosis.profiles:
+        print_line("\n" + examining.heading(diagnosis))
+        print_table(examining.table(diagnosis))
+    for fault in diagnosis.faults:
+        print_line(f"profile {fault}")

@@ -1,0 +1,81 @@
+"""Arguments and options that several commands of `darkroom models` share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jobs.cli.image_commands import TABLE_LIMIT, Format
+from jobs.terminal import complain, one_line, print_line
+
+
+class Kind(StrEnum):
+    """What models are for."""
+
+    CHECKPOINT = "checkpoint"
+    LORA = "lora"
+    VAE = "vae"
+    CONTROLNET = "controlnet"
+    EMBEDDING = "embedding"
+    IP_ADAPTER = "ip_adapter"
+
+
+Named = Annotated[str, typer.Argument(metavar="NAME", help="A name, `sha256:...`, `hf:...`, `civitai:...` or a path.")]
+OfKind = Annotated[Kind | None, typer.Option("--kind", help="Only models of this kind.")]
+Limit = Annotated[int | None, typer.Option(min=0, help="At most so many; 0 for all. A table stops at 50 by default.")]
+Formatted = Annotated[Format, typer.Option(help="How to print.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[hub.KEY=VALUE]...",
+        help="Settings of this call, as for a run: `hub.proxy=socks5h://127.0.0.1:9050`.",
+    ),
+]
+
+_SETTING = re.compile(r"hub\.\w+=.*", re.DOTALL)
+
+
+def most_of(limit: int | None, format: Format) -> int | None:
+    """How many are printed at most; None for all."""
+    return TABLE_LIMIT if limit is None and format is Format.TABLE else limit or None
+
+
+def print_found(
+    rows: Sequence[dict[str, Any]],
+    columns: Sequence[str],
+    table: Sequence[str],
+    paths: Iterable[Path | None],
+    format: Format,
+    limit: int | None,
+) -> None:
+    """Models in the form that was asked for; below a table, that there may be more where nobody has set a limit."""
+    from jobs.archive import found_formats
+
+    match format:
+        case Format.JSON:
+            for line in found_formats.as_json(rows):
+                print_line(line)
+        case Format.CSV:
+            for line in found_formats.as_csv(columns, rows):
+                print_line(line)
+        case Format.PATHS:
+            for path in paths:
+                print_line(one_line(str(path)))
+        case Format.TABLE if rows:
+            for line in table:
+                print_line(line)
+            if limit is None and len(rows) == TABLE_LIMIT:
+                complain(f"the first {TABLE_LIMIT}; --limit 0 shows all")
+    if not rows and format in (Format.TABLE, Format.PATHS):
+        complain("nothing found; darkroom models scan FOLDER takes models in")
+
+
+def words_and_settings(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """What is looked for, and the `hub.key=value` among it."""
+    settings = [argument for argument in arguments if _SETTING.fullmatch(argument)]
+    return " ".join(argument for argument in arguments if argument not in settings), settings

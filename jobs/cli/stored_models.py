@@ -1,0 +1,115 @@
+"""Models of the registry as `darkroom models` prints them: for people, and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from jobs.terminal import aligned, one_line, size_text
+from pipeline.errors import ConfigError, ModelError
+from pipeline.registry.database import Registry
+from pipeline.registry.queries import Stats, find
+from pipeline.registry.records import StoredFile, StoredModel
+from pipeline.registry.resolve import listed
+from pipeline.weights.families import FAMILIES
+
+COLUMNS = tuple(field.name for field in fields(StoredModel))
+
+_SHOWN = ("name", "kind", "family", "precision", "size", "reference")
+_SIZE = (_SHOWN.index("size"),)
+
+
+def one_model(registry: Registry, named: str) -> StoredModel:
+    """The model that a name, a reference, a hash or a path means. Raises `ModelError` for none and for several."""
+    found = find(registry, named)
+    if not found:
+        raise ModelError(
+            f"{named!r}: no such model is known; darkroom models list shows those that are, "
+            "darkroom models scan FOLDER takes in more"
+        )
+    if len(found) > 1:
+        raise ModelError(f"{named!r}: is what {len(found)} are called; say which: {listed(found)}")
+    return found[0]
+
+
+def known_family(name: str | None) -> str | None:
+    """The same name. Raises `ConfigError` if there is no such family."""
+    if name is not None and name not in FAMILIES:
+        raise ConfigError(f"--family: there is no family {name!r}; families are {', '.join(FAMILIES)}")
+    return name
+
+
+def as_table(models: Sequence[StoredModel]) -> list[str]:
+    """A line for each model, below a head."""
+    rows = [_SHOWN]
+    for model in models:
+        size = size_text(model.bytes)
+        rows.append((model.name, model.kind, model.family or "", model.precision or "", size, model.reference))
+    return aligned(rows, _SIZE)
+
+
+def as_row(model: StoredModel) -> dict[str, Any]:
+    """Every field by its name, as JSON has it."""
+    return {name: _plain(getattr(model, name)) for name in COLUMNS}
+
+
+def file_row(file: StoredFile) -> dict[str, Any]:
+    """A file of a model, as JSON has it."""
+    shown = ("name", "path", "bytes", "sha256", "tensor_hash", "claimed_sha256", "owned")
+    return {name: _plain(getattr(file, name)) for name in shown}
+
+
+def as_lines(model: StoredModel, files: Sequence[StoredFile]) -> list[tuple[str, str]]:
+    """Names and values for people; what is not known is left out."""
+    values = {
+        "name": model.name,
+        "kind": model.kind,
+        "family": FAMILIES[model.family].label if model.family in FAMILIES else model.family,
+        "precision": model.precision,
+        "base model": model.base_model,
+        "trigger words": ", ".join(model.trigger_words),
+        "tags": ", ".join(model.tags),
+        "licence": model.licence,
+        "source": model.source,
+        "reference": model.reference if model.reference != str(model.path) else None,
+        "path": one_line(str(model.path)) + ("" if model.path.exists() else " (gone)"),
+        "size": f"{model.bytes:,} bytes ({size_text(model.bytes)})",
+        "files": str(len(files)) if len(files) > 1 else None,
+        "sha256": (files[0].sha256 or "not hashed yet") if len(files) == 1 else None,
+        "known since": model.added_at,
+        "last used": model.last_used,
+    }
+    return [(name, value) for name, value in values.items() if value]
+
+
+def stats_lines(stats: Stats) -> list[tuple[str, str]]:
+    """Names and values for people."""
+    counts = (("by kind", stats.by_kind), ("by family", stats.by_family), ("by source", stats.by_source))
+    return [
+        ("models", f"{stats.models:,}"),
+        *((name, _counted(values.items())) for name, values in counts if values),
+        ("size", f"{stats.bytes:,} bytes ({size_text(stats.bytes)})"),
+        ("fetched", f"{stats.downloaded:,}, {size_text(stats.downloaded_bytes)}"),
+        ("left over", left_over_text(stats.left_over, stats.left_over_bytes)),
+    ]
+
+
+def left_over_text(files: int, size: int) -> str:
+    """What no model has of the store, and the way out; for people."""
+    if not files:
+        return "nothing"
+    return (
+        f"{files:,} of downloads that were broken off or refused, {size_text(size)}; darkroom models prune --max-gb N"
+    )
+
+
+def _counted(counts: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,119 @@
+"""The border between YAML and Python: one frozen, strict batch configuration, with every fault reported at once."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from jobs.config.faults import fault_lines
+from jobs.config.hub_section import Hub
+from jobs.config.sections import (
+    AdapterSets,
+    Engine,
+    Init,
+    Memory,
+    Metadata,
+    Model,
+    Naming,
+    Output,
+    Prompts,
+    Sampling,
+    Settings,
+)
+from jobs.config.values import Seeds, Text, whole
+from pipeline.errors import ConfigError
+from pipeline.ranges import BATCH_SIZE
+
+
+def _dry_run(value: object) -> object:
+    if value not in (True, False, "json"):
+        raise ValueError("must be true, false or json")
+    return value
+
+
+def _batch_size(value: object) -> object:
+    if value == "auto":
+        return value
+    if fault := BATCH_SIZE.fault(value):
+        raise ValueError(fault.replace("must be", "must be auto or"))
+    return value
+
+
+class BatchConfig(Settings):
+    """One composed configuration. With `-m` there are several; they become one plan."""
+
+    prompts: Prompts
+    model: Model
+    memory: Memory
+    sampling: Sampling = Sampling()
+    adapters: AdapterSets = AdapterSets()
+    init: Init = Init()
+    naming: Naming = Naming()
+    metadata: Metadata = Metadata()
+    engine: Engine = Engine()
+    output: Output = Output()
+    hub: Hub = Hub()
+    name: Text | None = None
+    seeds: Seeds = Field(default=[0])
+    grid: dict[Text, Any] | None = None
+    batch_size: Annotated[Literal["auto"] | int, BeforeValidator(_batch_size)] = "auto"
+    bundle_images: Annotated[int, BeforeValidator(whole), BATCH_SIZE.limits] = 32
+    dry_run: Annotated[Literal["json"] | bool, BeforeValidator(_dry_run)] = False
+    resume: bool = True
+    retry_failed: bool = False
+    on_error: Literal["continue", "stop"] = "continue"
+    verbose: bool = False
+    quiet: bool = False
+
+    @property
+    def title(self) -> str:
+        """The batch's name: `name`, else the prompt set's."""
+        return self.name or self.prompts.name or "batch"
+
+
+RUN_KEYS = ("engine", "output", "hub", "dry_run", "resume", "retry_failed", "on_error", "verbose", "quiet")
+"""Keys that hold for a run as a whole, so a sweep may not vary them."""
+
+
+def parse_configs(configs: Sequence[Mapping[str, Any]]) -> list[BatchConfig]:
+    """Validate every composed configuration; raises `ConfigError` with all faults of all of them."""
+    parsed, faults = parse_sound_parts(configs)
+    if faults:
+        raise ConfigError(faults)
+    return parsed
+
+
+def parse_sound_parts(configs: Sequence[Mapping[str, Any]]) -> tuple[list[BatchConfig], list[str]]:
+    """The configurations as far as they are sound, and all faults, so that prompts and models can be checked too."""
+    parsed: list[BatchConfig] = []
+    faults: dict[str, None] = {}  # an ordered set: a sweep repeats what its configurations share
+    for config in configs:
+        try:
+            parsed.append(BatchConfig.model_validate(config))
+        except ValidationError as error:
+            faults.update(dict.fromkeys(fault_lines(error, BatchConfig)))
+            with contextlib.suppress(ValidationError):
+                parsed.append(BatchConfig.model_validate(_without(config, error)))
+    for key in RUN_KEYS:
+        if len({repr(getattr(config, key)) for config in parsed}) > 1:
+            faults[f"{key}: differs within the sweep; it holds for a whole run, so give it one value"] = None
+    return parsed, list(faults)
+
+
+def _without(config: Mapping[str, Any], error: ValidationError) -> dict[str, Any]:
+    """A copy in which the values at fault are left to their defaults."""
+    sound: dict[str, Any] = copy.deepcopy(dict(config))
+    for fault in error.errors(include_url=False, include_input=False):
+        place: Any = sound
+        for part in fault["loc"]:
+            inner = place.get(part) if isinstance(place, dict) else None
+            if not isinstance(inner, dict) or part == fault["loc"][-1]:
+                if isinstance(place, dict):
+                    place.pop(part, None)
+                break
+            place = inner
+    return sound

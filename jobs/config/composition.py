@@ -1,0 +1,158 @@
+"""Hydra's command line as far as we must know it: the folders it reads, and what it says when it cannot compose."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from pathlib import Path
+
+from jobs.config.faults import keys_at, nearest, unknown_key
+from pipeline.errors import ConfigError
+
+_NO_OPTION = re.compile(
+    r"Could not (?:find|load) '(?P<group>[^']+)/(?P<option>[^'/]*)'"
+    r"(?:.*?Available options in '[^']+':\n(?P<known>(?:\t[^\n]*\n?)+))?",
+    re.DOTALL,
+)
+_NO_KEY = re.compile(r"Could not override '(?P<key>[^']+)'")
+_SWEEP = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(?P<override>.*?)'(?:\n| requires)", re.DOTALL)
+
+_OVERRIDE = re.compile(r"[+~]*[A-Za-z_][\w./@:-]*=")
+_DELETION = re.compile(r"~[A-Za-z_][\w./@:-]*")
+_STEERS_HYDRA = re.compile(r"[+~\s]*(?:hydra(?:[./@:=]|$)|[^=]*@[^=]*=)")
+"""An override of Hydra's own node, or of a group's place (`group@package=option`), which may be that node."""
+_QUOTED_OR_CALL = re.compile(
+    r"""'(?:\\.|[^'\\])*' | "(?:\\.|[^"\\])*" | \b(?:glob|range)\((?:[^()'"]|'[^']*'|"[^"]*")*\)""", re.VERBOSE
+)
+_WORD = re.compile(r"[^,\[\]\s'\"()]+")
+_NO_NAME = re.compile(r"null|true|false|[-+]?[\d._]+(?:e[-+]?\d+)?", re.IGNORECASE)
+"""A word that Hydra reads as something else than the name of an option."""
+
+_GROUPS = ("prompts", "model", "memory", "sampling", "naming", "metadata", "engine")
+_OVERLAYS = ("experiment", "local")
+_MAPPINGS = ("scheduler_options", "parameters")
+"""Keys whose own keys are the user's choice."""
+
+_WITH_VALUE = ("--cfg", "--package", "--config-path", "--config-name", "--config-dir", "--experimental-rerun")
+_WITH_VALUE_SHORT = ("-c", "-p", "-cp", "-cn", "-cd")
+
+
+def user_folders(arguments: list[str]) -> list[Path]:
+    """The folders that Hydra would read besides ours. Raises `ConfigError` for those that could not be checked."""
+    parser = ArgumentParser(add_help=False)
+    parser.add_argument("--config-dir", "-cd", type=Path, action="append", default=[])
+    for flag in ("--config-path", "-cp", "--config-name", "-cn", "--experimental-rerun"):
+        parser.add_argument(flag, action="append", default=[], dest="refused")
+    found = parser.parse_known_args(arguments)[0]
+    own = [word for word in arguments if _STEERS_HYDRA.match(word)]
+    if found.refused or own:
+        what = own[0].lstrip("+").partition("=")[0] if own else found.refused[0]
+        raise ConfigError(f"{what}: what steers Hydra itself is not taken; give your own options with --config-dir DIR")
+    return list(found.config_dir)
+
+
+def asks_for_completion(arguments: Sequence[str]) -> bool:
+    """Whether a shell asks what could come next, or for the script with which it asks."""
+    return any(word == "-sc" or (len(word) > 3 and "--shell-completion".startswith(word)) for word in arguments)
+
+
+def known_overrides(arguments: list[str]) -> list[str]:
+    """The arguments as Hydra must see them to take what a user means: options first, then overrides.
+
+    Hydra understands no overrides on both sides of an option such as `--config-dir DIR`. It takes `naming.folder=x`
+    only where naming/standard.yaml has the key, with `++` anywhere; `+experiment=x` not at all, since the key is there;
+    and an option's name only where it reads it as a text. Raises `ConfigError` with every key that is none of ours, of
+    which Hydra would name the first alone, and with the words that are no override.
+    """
+    options, others = _apart(arguments)
+    if asks_for_completion(options):
+        return list(arguments)
+    words = [word for word in others if not _OVERRIDE.match(word) and not _DELETION.fullmatch(word)]
+    overrides = [word for word in others if word not in words]
+    faults = [_no_override(words)] if words else []
+    if overrides:
+        from jobs.config.batch_config import BatchConfig
+
+        for key in (word.partition("=")[0].lstrip("+") for word in overrides):
+            *parents, last = key.split(".")
+            free = (parents or [last])[0] in ("grid", "seeds", *_OVERLAYS) or not {*_MAPPINGS}.isdisjoint(parents)
+            if not free and not key.startswith(("~", "hydra.", "hydra/")) and last not in keys_at(BatchConfig, parents):
+                faults.append(f"{key}: {unknown_key(BatchConfig, [*parents, last])}")
+    if faults:
+        raise ConfigError(faults)
+    return options + [_as_meant(word) for word in overrides]
+
+
+def _apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Options with their values, and the other words."""
+    options, others = list[str](), list[str]()
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("-"):
+            others.append(word)
+            continue
+        options.append(word)
+        long = len(word) > 3 and word.startswith("--")
+        if word in _WITH_VALUE_SHORT or (long and any(flag.startswith(word) for flag in _WITH_VALUE)):
+            options += [value for value in [next(words, None)] if value is not None]
+        elif word in ("--info", "-i"):  # its value may be left out
+            value = next(words, None)
+            (options if value and "=" not in value else others).extend([value] if value else [])
+    return options, others
+
+
+def _as_meant(override: str) -> str:
+    """One override, written so that Hydra does what its user means."""
+    key, equals, value = override.lstrip("+").partition("=")
+    if key.startswith("~") or not equals:
+        return override
+    if key == "experiment" and value == "null":
+        return "~experiment"
+    if key in (*_GROUPS, *_OVERLAYS) and not value.startswith("{"):
+        value = _WORD.sub(lambda word: f'"{word[0]}"' if _NO_NAME.fullmatch(word[0]) else word[0], value) or '""'
+    if key in ("grid", "seeds") or key.startswith("grid."):
+        value = _calls_quoted(value)
+    return f"{'++' if '.' in key or value.startswith('{') else ''}{key}={value}"
+
+
+def _calls_quoted(value: str) -> str:
+    """`glob(...)` and `range(...)` of a grid and of seeds are ours; without quotes Hydra would sweep over them."""
+
+    def quoted(match: re.Match[str]) -> str:
+        text = match[0]
+        if text[0] in "'\"":
+            return text
+        return f'"{text}"' if '"' not in text else f"'{text}'" if "'" not in text else text
+
+    return _QUOTED_OR_CALL.sub(quoted, value)
+
+
+def _no_override(words: Sequence[str]) -> str:
+    text = " ".join(words).replace('"', "'")
+    example = shlex.quote(f'prompts.lines=["{text}"]')
+    return f"{text!r}: is not key=value; a prompt is given as {example}, a set of prompts as prompts=NAME"
+
+
+def explain(message: str) -> str:
+    """One line for a refusal: what, what was expected, the nearest right spelling. Others keep their words."""
+    if match := _NO_OPTION.search(message):
+        hint = nearest(match["option"], (match["known"] or "").split())
+        if match["group"] == "prompts" and "did you mean" not in hint:
+            hint += "; prompts of your own are given as prompts.lines=[...]"
+        return f"{match['group']}={match['option']}: no such option{hint}"
+    if match := _NO_KEY.search(message):
+        from jobs.config.batch_config import BatchConfig
+
+        key = match["key"].lstrip("+~")
+        return f"{key}: {unknown_key(BatchConfig, key.split('.'))}"
+    if match := _SWEEP.search(message):
+        key, _, value = match["override"].lstrip("+").partition("=")
+        axis = shlex.quote(f"grid={{{key}: [{value}]}}") if key != "seeds" else f"'seeds=[{value}]'"
+        return f"{key}: several values ({value}); -m or {axis} make each of them, inner quotes make one text of them"
+    if "hydra.cc" in message:  # the grammar of overrides
+        return (
+            f"command line: {message.splitlines()[0]}; put quotes around values with commas, brackets, braces or spaces"
+        )
+    return " ".join(line.strip() for line in message.splitlines() if line.strip())[:500]

@@ -1,0 +1,35 @@
+"""Files of the next model, read into the page cache while the present one works."""
+
+from __future__ import annotations
+
+import contextlib
+
+from pipeline.loading.speed import ReadAhead, read_ahead
+from pipeline.request import ModelSettings
+from pipeline.weights.profile import weight_files
+
+
+class ReadingAhead:
+    """Hears of each bundle that waits, and begins to read where it is of another model than the one before."""
+
+    def __init__(self, *, wanted: bool) -> None:
+        self._wanted = wanted
+        self._foreseen: ModelSettings | None = None
+        self._reading: ReadAhead | None = None
+
+    def foresee(self, settings: ModelSettings) -> None:
+        """The model of a bundle that waits. Raises nothing."""
+        before, self._foreseen = self._foreseen, settings
+        if not self._wanted or before in (None, settings):
+            return
+        # What is wrong with the files is said when they are loaded. This is the thread that takes bundles in: whatever
+        # happens here must not end it, or the worker would wait for ever.
+        with contextlib.suppress(Exception):
+            paths = weight_files(settings)
+            self.stop()
+            self._reading = read_ahead(paths)
+
+    def stop(self) -> None:
+        """Read no more."""
+        if self._reading is not None:
+            self._reading.stop()

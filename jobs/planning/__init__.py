@@ -1,0 +1,1 @@
+"""From configurations to a plan: jobs, models, memory fit, what is missing."""

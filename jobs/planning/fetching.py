@@ -1,0 +1,214 @@
+"""Fetching what a batch needs and is not here: what that would be, and the doing of it, before the first job."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jobs.config.hub_access import open_transport
+from jobs.planning.missing_weights import Needed
+from jobs.terminal import aligned, duration_text, size_text
+from pipeline.errors import ConfigError, DownloadError, RunStopped
+
+if TYPE_CHECKING:
+    from jobs.config.batch_config import BatchConfig
+    from pipeline.hubs.fetch_model import DownloadPlan
+    from pipeline.hubs.transport import Transport
+
+_GOES_ON = "what has come is kept, and the same command goes on from there"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One reference: what would be fetched for it, or why it cannot be had; neither where no hub was asked."""
+
+    needed: Needed
+    plan: DownloadPlan | None = None
+    problem: str | None = None
+    is_passing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Downloads:
+    """What is not here. With `asked` the hubs have said what it is, and nothing was fetched for that.
+
+    `bytes` are those still to come, what several references share once; `speed` is in bytes per second, and
+    `is_measured` whether it is that of the last download on this machine.
+    """
+
+    items: tuple[Item, ...]
+    asked: bool = False
+    bytes: int = 0
+    free_bytes: int = 0
+    speed: float = 1.0
+    is_measured: bool = False
+
+    @property
+    def fits(self) -> bool:
+        """Whether the store's disk has the room now."""
+        return self.bytes <= self.free_bytes
+
+
+def not_asked(needs: Sequence[Needed]) -> Downloads:
+    """What is not here, as far as can be said without asking a hub."""
+    return Downloads(tuple(map(Item, _each_once(needs))))
+
+
+def look_up(needs: Sequence[Needed], transport: Transport) -> Downloads:
+    """What the hubs say that fetching these would be. Raises `ConfigError` for what is no reference."""
+    from pipeline.hubs.disk_room import free_bytes, to_fetch_bytes
+    from pipeline.hubs.download_speed import speed
+
+    items = tuple(_item(one, transport) for one in _each_once(needs))
+    files = [file for item in items if item.plan for file in item.plan.missing]
+    expected, is_measured = speed()
+    return Downloads(items, True, to_fetch_bytes(files), free_bytes(), expected, is_measured)
+
+
+def fetch(needs: Sequence[Needed], config: BatchConfig) -> None:
+    """Fetch all of these, or nothing where one cannot be had or the disk has no room for all.
+
+    Raises `ConfigError` for that, with a line for each, and `RunStopped` for what may go well the next time: a hub that
+    cannot be reached, a download that broke off, Ctrl-C. What has come stays, and the same command goes on.
+    """
+    from pipeline.hubs.fetch_model import fetch as fetch_one
+    from pipeline.hubs.progress_bars import progress_bars
+    from pipeline.hubs.results import Ok
+    from pipeline.registry.database import Registry
+
+    transport = open_transport(config.hub, quiet=config.quiet)
+    try:
+        found = look_up(needs, transport)
+        _refuse(found)
+        bars = nullcontext() if config.quiet else progress_bars()
+        with _ended_like_ctrl_c(), Registry() as registry, bars as progress:
+            for item in found.items:
+                if item.plan is None:
+                    continue  # another process has fetched it by now
+                transport.say(f"fetching {item.plan.model.reference}: {_extent(item.plan)}")
+                said = fetch_one(item.plan.model, registry, transport, progress)
+                if not isinstance(said, Ok):
+                    raise RunStopped(f"{item.needed.noun} {said.say()}; {_GOES_ON}")
+    except DownloadError as error:
+        raise RunStopped(str(error)) from error
+    except KeyboardInterrupt:
+        raise RunStopped(f"stopped while models were being fetched; {_GOES_ON}") from None
+
+
+def lines(found: Downloads) -> Iterator[str]:
+    """What a dry run says of it, the sum first; nothing where all is here."""
+    if not found.items:
+        return
+    if not found.asked:
+        yield f"not here      {len(found.items)} (hub.auto_download=true fetches them; no hub was asked)"
+        yield from (f"  {item.needed.fault()}" for item in found.items)
+        return
+    plans = [item.plan for item in found.items if item.plan]
+    if plans:
+        files = len({file.url for plan in plans for file in plan.missing})
+        room = f"{size_text(found.free_bytes)} free" if found.fits else _no_room(found)
+        yield f"to fetch      {_counted(files, 'file')}, {size_text(found.bytes)}; {room}; {_time(found)}"
+    else:
+        yield "to fetch      nothing that can be had"
+    here = [(item.needed.noun, item.needed.reference, _extent(item.plan)) for item in found.items if item.plan]
+    yield from (f"  {line}" for line in aligned(here))
+    yield from (f"  {item.needed.noun} {item.problem}" for item in found.items if item.problem)
+
+
+def values(found: Downloads) -> dict[str, Any]:
+    """The same for a script: `missing`, by reference, and `download`, the sum; null where no hub was asked."""
+    missing = [
+        {
+            "reference": item.needed.reference,
+            "what": item.needed.noun,
+            "files": len(item.plan.missing) if item.plan else None,
+            "bytes": item.plan.bytes if item.plan else None,
+            "problem": item.problem,
+        }
+        for item in found.items
+    ]
+    total = {
+        "bytes": found.bytes,
+        "free_bytes": found.free_bytes,
+        "fits": found.fits,
+        "seconds": round(found.bytes / found.speed, 1),
+        "bytes_per_second": round(found.speed),
+        "measured": found.is_measured,
+    }
+    return {"missing": missing, "download": total if found.asked else None}
+
+
+@contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """SIGTERM, by which schedulers end a run, is as good as Ctrl-C. Only the main thread may set handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _each_once(needs: Sequence[Needed]) -> list[Needed]:
+    """Several keys may name the same."""
+    return list({(one.reference, one.noun): one for one in reversed(needs)}.values())[::-1]
+
+
+def _item(needed: Needed, transport: Transport) -> Item:
+    from pipeline.hubs.fetch_model import DownloadPlan
+    from pipeline.hubs.find_or_fetch import plan_download
+    from pipeline.hubs.refusals import would_be_refused
+    from pipeline.hubs.results import PASSING, Ok
+
+    said = plan_download(needed.reference, transport, noun=needed.noun)
+    problem = None if isinstance(said, Ok) else said
+    plan = said.value if isinstance(said, Ok) and isinstance(said.value, DownloadPlan) else None
+    if plan and plan.missing:
+        problem = would_be_refused(plan.model, transport)
+    if problem:
+        return Item(needed, problem=problem.say(), is_passing=problem.kind in PASSING)
+    return Item(needed, plan)
+
+
+def _refuse(found: Downloads) -> None:
+    """Where something cannot be had: raises `RunStopped` if that may be otherwise the next time, else `ConfigError`."""
+    problems = [item for item in found.items if item.problem]
+    said = [f"{item.needed.noun} {item.problem}" for item in problems]
+    if problems and all(item.is_passing for item in problems):
+        raise RunStopped("\n".join(said))
+    if problems:
+        raise ConfigError(said)
+    if not found.fits:
+        raise ConfigError(f"{size_text(found.bytes)} are to be fetched: {_no_room(found)}")
+
+
+def _no_room(found: Downloads) -> str:
+    from pipeline.registry.store_folders import store_folder
+
+    return (
+        f"only {size_text(found.free_bytes)} are free for {store_folder()}; make room there or set DARKROOM_HOME to "
+        "another disk"
+    )
+
+
+def _extent(plan: DownloadPlan) -> str:
+    return f"{_counted(len(plan.missing), 'file')}, {size_text(plan.bytes)}"
+
+
+def _time(found: Downloads) -> str:
+    how = "as the last download here" if found.is_measured else "assumed: none was measured here yet"
+    return f"about {duration_text(found.bytes / found.speed)} at {size_text(round(found.speed))}/s ({how})"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -1,0 +1,168 @@
+"""What each memory level would do with each model profile: for the card that is here, or for one of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jobs.config.batch_config import BatchConfig
+from jobs.planning.memory_fit import Fitting, asked_memory
+from jobs.planning.plan import PlanSettings
+from jobs.planning.validation import Batch
+from pipeline.errors import DarkroomError
+from pipeline.memory.planning.choice import CLASSES, Choice, choose, least_text
+from pipeline.memory.planning.estimate import Shape, Sizes
+from pipeline.memory.planning.rates import rates_of
+from pipeline.memory.planning.techniques import TECHNIQUES
+from pipeline.memory.planning.working_memory import GIB
+from pipeline.request import DEFAULT_GUIDANCE
+from pipeline.system.device import Device, DeviceMemory, device_memory
+from pipeline.weights.families import FAMILIES, Family
+from pipeline.weights.inspection import ModelFiles, inspect_model
+from pipeline.weights.references import is_remote, resolve
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+NOMINAL = Device("cuda", "a card of each level's class (24, 12, 8, 4 GB)", (8, 0))
+"""Stands in where there is no GPU: of the generation from which on bfloat16 is fast (Ampere)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A model profile as far as its memory is concerned; `installed` are weights on this machine."""
+
+    name: str
+    family: str
+    installed: bool
+    sizes: Sizes
+    shape: Shape
+    document: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What one level would do with one profile; `problem` where it could not even be asked for."""
+
+    profile: str
+    level: str
+    choice: Choice | None
+    problem: str = ""
+
+    @property
+    def text(self) -> str:
+        """In a few words: peak and techniques, or what is missing."""
+        if self.choice is None:
+            return self.problem
+        if not self.choice.fits:
+            return f"needs {least_text(self.choice.least_bytes)}"
+        labels = [TECHNIQUES[name].label for name in self.choice.memory.techniques if name != "half_precision"]
+        return f"{self.choice.estimate.peak_bytes / GIB:.1f} GB, {', '.join(labels) or 'everything resident'}"
+
+
+def profiles(conf: Path = CONF) -> tuple[list[Profile], list[str]]:
+    """The profiles in `conf/model`, and one line for each that cannot be judged. Headers are read, never weights."""
+    found: list[Profile] = []
+    faults: list[str] = []
+    for path in sorted((conf / "model").glob("*.yaml")):
+        document = _read(path)
+        if document.get("source") in (None, "???"):
+            continue  # a form to be filled in
+        try:
+            found.append(_profile(path.stem, document))
+        except DarkroomError as error:
+            faults.append(f"{path.stem}: {error}")
+    return found, faults
+
+
+def levels(conf: Path = CONF) -> dict[str, dict[str, Any]]:
+    """The memory levels in `conf/memory` by name, the roomiest first."""
+    documents = {path.stem: _read(path) for path in (conf / "memory").glob("*.yaml")}
+    return {name: documents[name] for name in ("auto", *CLASSES) if name in documents}
+
+
+def prospects(
+    found: list[Profile], asked: Mapping[str, dict[str, Any]], device: Device, memory: DeviceMemory
+) -> Iterator[Prospect]:
+    """Every profile at every level. Without a GPU, `auto` is judged on this machine and the levels on their card."""
+    for profile in found:
+        for level, document in asked.items():
+            nominal = device.kind != "cuda" and (level in CLASSES or document.get("budget_gb") is not None)
+            size = CLASSES.get(level, int((document.get("budget_gb") or 0) * GIB))
+            there = DeviceMemory(size, size, memory.host_total_bytes, memory.host_free_bytes) if nominal else memory
+            yield _prospect(profile, level, document, NOMINAL if nominal else device, there)
+
+
+def on_a_card(batch: Batch) -> list[PlanSettings]:
+    """The plans of a batch as they would be on a card of the size that is asked for; empty if none asks for a size."""
+    host = device_memory(batch.device)
+    plans: list[PlanSettings] = []
+    for config, plan in zip(batch.configs, batch.plans, strict=True):
+        budget_gb, level = config.memory.budget_gb, config.memory.level
+        if budget_gb is None and level not in CLASSES:
+            return []
+        size = CLASSES[level] if budget_gb is None else int(budget_gb * GIB)
+        card = DeviceMemory(size, size, host.host_total_bytes, _host_bytes(config, host))
+        asked = asked_memory(config, NOMINAL)
+        fit = Fitting(config, batch.models[plan.model], asked, NOMINAL, card, paces=None)
+        plans.append(replace(plan, memory=asked, fit=fit))
+    return plans
+
+
+def beside_card(batch: Batch) -> str:
+    """What `on_a_card` assumes of the machine around the card, in words."""
+    here = device_memory(batch.device)
+    sizes = dict.fromkeys(f"{_host_bytes(config, here) / GIB:.1f}" for config in batch.configs)
+    return f"with {' or '.join(sizes)} GB of main memory free (memory.host_gb)"
+
+
+def _host_bytes(config: BatchConfig, here: DeviceMemory) -> int:
+    host_gb = config.memory.host_gb
+    return here.host_free_bytes if host_gb is None else int(host_gb * GIB)
+
+
+def _prospect(profile: Profile, level: str, document: dict[str, Any], device: Device, memory: DeviceMemory) -> Prospect:
+    try:
+        config = BatchConfig.model_validate(
+            {"prompts": {"lines": [""]}, "model": profile.document, "memory": document, "sampling": {}}
+        )
+        settings = asked_memory(config, device, family=profile.sizes.family)
+    except (DarkroomError, ValueError) as error:
+        return Prospect(profile.name, level, None, str(error).splitlines()[0])
+    return Prospect(
+        profile.name, level, choose(settings, profile.sizes, profile.shape, memory, device.kind, rates_of(device))
+    )
+
+
+def _profile(name: str, document: dict[str, Any]) -> Profile:
+    family, files = _weights(document)
+    sampling = document.get("sampling") or {}
+    native = (files.width, files.height) if files else (family.size, family.size) if family else (1024, 1024)
+    guidance = sampling.get("guidance_scale", DEFAULT_GUIDANCE)
+    counts = {part: billions * 1e9 for part, billions in (document.get("parameters") or {}).items()}
+    if files is not None:
+        sizes = Sizes.from_files(files)
+    elif family is not None:
+        sizes = Sizes.published(family, counts)
+    else:
+        raise DarkroomError("its weights are not on this machine, and it names no family whose sizes are published")
+    shape = Shape(sampling.get("width") or native[0], sampling.get("height") or native[1], 1, guidance > 1)
+    label = family.label if family else files.pipeline_class if files else ""
+    return Profile(name, label, files is not None, sizes, shape, document)
+
+
+def _weights(document: dict[str, Any]) -> tuple[Family | None, ModelFiles | None]:
+    source, family = str(document["source"]), FAMILIES.get(str(document.get("family")))
+    if is_remote(source):
+        return family, None
+    config = document.get("config")
+    files = inspect_model(resolve(source), resolve(str(config)) if config else None)
+    return FAMILIES.get(str(files.family), family), files
+
+
+def _read(path: Path) -> dict[str, Any]:
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return document if isinstance(document, dict) else {}

@@ -1,0 +1,89 @@
+"""What a prompt, the grid or `sampling` asks for and the weights, or the memory, cannot do; found before loading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from jobs.planning.known_models import KnownModel
+from jobs.planning.plan import Plan
+from pipeline.adapters import check_adapters
+from pipeline.loading.speed import STEP_CACHES
+from pipeline.memory.planning.choice import shortage
+from pipeline.request import Adapters, MemorySettings, ModelSettings
+from pipeline.request_id import Likeness
+from pipeline.schedulers import fits, is_scheduler, scheduler_faults
+from pipeline.weights.requirements import requirement_faults
+
+
+def unsuitable(plan: Plan, models: Mapping[ModelSettings, KnownModel]) -> list[str]:
+    """One line per fault, each once."""
+    faults: dict[str, None] = {}
+    for group, _ in plan.groups():
+        found = sampling_faults(group.likeness, group.adapters, group.fit.held, models[group.model])
+        faults.update(dict.fromkeys(found))
+    return list(faults)
+
+
+def too_small(plan: Plan) -> list[str]:
+    """One line per model and size that no choice of techniques fits into the budget."""
+    lines: dict[str, None] = {}
+    for group, _ in plan.groups():
+        fit, like = group.fit, group.likeness
+        if fit.fits or fit.budget_bytes is None:
+            continue
+        line = shortage(group.model.name, like.width, like.height, fit.budget_bytes, fit.least_bytes)
+        lines[line] = None
+    return list(lines)
+
+
+def notes(plan: Plan, models: Mapping[ModelSettings, KnownModel]) -> list[str]:
+    """What has no effect, or is only estimated; no reason not to start."""
+    lines: dict[str, None] = {}
+    for group, _ in plan.groups():
+        known = models[group.model]
+        if known.files is None:
+            lines[f"{group.model.name} is not on this machine; its sizes are those published"] = None
+    return list(lines)
+
+
+def sampling_faults(like: Likeness, adapters: Adapters, held: MemorySettings, known: KnownModel) -> Iterator[str]:
+    """What of a picture's sampling and adapters these weights, held so, cannot do."""
+    name, family = known.settings.name, known.family
+    if not is_scheduler(like.scheduler) and like.scheduler != known.fallback.scheduler:
+        yield f"sampling.scheduler: {like.scheduler!r} is no scheduler of this version of diffusers"
+    if like.clip_skip and known.max_clip_skip is not None and like.clip_skip > known.max_clip_skip:
+        yield (
+            f"sampling.clip_skip: must be at most {known.max_clip_skip} for {name}, whose text encoders have no more "
+            f"layers to leave out (got {like.clip_skip})"
+        )
+    if not fits(like.scheduler, known.flow_matching):
+        kind = "a flow-matching" if known.flow_matching else "no flow-matching"
+        yield f"sampling.scheduler: {like.scheduler} does not suit {name}, {kind} model"
+    for fault in scheduler_faults(like.scheduler, dict(like.scheduler_options)):
+        yield f"sampling.scheduler_options: {fault}"
+    wanted = known.profile.sampling.guidance_scale
+    if known.profile.distilled and wanted is not None and like.guidance_scale != wanted:
+        yield (
+            f"sampling.guidance_scale: {name} is distilled and works with {wanted:g} alone (got "
+            f"{like.guidance_scale:g}); leave it out, or set model.distilled=false if these weights are not"
+        )
+    if known.files is not None:
+        yield from requirement_faults(known.files, known.settings, held)
+        for fault in check_adapters(adapters, known.files, like.steps):
+            yield f"adapters: {fault}"
+    cached = STEP_CACHES[like.step_cache] if like.step_cache else None
+    if cached is not None and (family is None or family.name not in cached):
+        label = family.label if family else known.settings.architecture
+        yield (
+            f"sampling.step_cache: {like.step_cache} is not there for {label}; diffusers has it for "
+            f"{', '.join(sorted(cached))}"
+        )
+    if family is None:
+        return
+    for key, side in (("width", like.width), ("height", like.height)):
+        if side % family.size_multiple:
+            below = max(family.size_multiple, side // family.size_multiple * family.size_multiple)
+            yield (
+                f"sampling.{key}: must be a multiple of {family.size_multiple} for {family.label}, for instance "
+                f"{below} or {below + family.size_multiple} (got {side})"
+            )

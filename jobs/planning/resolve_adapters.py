@@ -1,0 +1,54 @@
+"""The adapters of a configuration: found, checked against the model and hashed, for every point of its grid."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from jobs.config.batch_config import BatchConfig
+from jobs.config.sections import AdapterSets
+from jobs.planning.adapter_axes import changed
+from pipeline.adapters.specs import AskedAdapters, ControlNet, Embedding, Init, IpAdapter, Lora, identify_adapters
+from pipeline.errors import ConfigError
+from pipeline.request import NO_ADAPTERS, Adapters, LoraSettings
+
+if TYPE_CHECKING:
+    from pipeline.weights.inspection import ModelFiles
+
+
+class AdapterSource:
+    """Adapters of one configuration by what its grid changes of them; each combination is looked up once."""
+
+    def __init__(self, config: BatchConfig, files: ModelFiles) -> None:
+        self._sets, self._init, self._files = config.adapters, config.init, files
+        self._known: dict[str, Adapters] = {}
+        self.empty = self._sets == AdapterSets() and self._init.image is None
+
+    @property
+    def loras(self) -> dict[str, LoraSettings]:
+        """All LoRAs of the combinations that were looked up, by hash."""
+        return {lora.sha256: lora for adapters in self._known.values() for lora in adapters.loras}
+
+    def get(self, values: Sequence[tuple[str, Any]] = ()) -> Adapters:
+        """The adapters with some keys changed. Raises `ConfigError` with all that is wrong with them."""
+        if not values and self.empty:
+            return NO_ADAPTERS
+        key = json.dumps(values)
+        if key not in self._known:
+            self._known[key] = self._identified(values)
+        return self._known[key]
+
+    def _identified(self, values: Sequence[tuple[str, Any]]) -> Adapters:
+        try:
+            sets, init = changed(self._sets, self._init, values)
+        except ValueError as error:
+            raise ConfigError(str(error).splitlines()[0]) from None
+        asked = AskedAdapters(
+            loras=tuple(Lora(**one.model_dump()) for one in sets.loras),
+            embeddings=tuple(Embedding(**one.model_dump()) for one in sets.embeddings),
+            controlnets=tuple(ControlNet(**one.model_dump()) for one in sets.controlnets),
+            ip_adapters=tuple(IpAdapter(**one.model_dump()) for one in sets.ip_adapters),
+            init=None if init.image is None else Init(init.image, init.strength),
+        )
+        return identify_adapters(asked, self._files, prefix="adapters.")

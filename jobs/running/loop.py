@@ -1,0 +1,326 @@
+"""The main loop: hand bundles to the engine, note what comes back, survive what goes wrong."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from jobs.engines.local import LocalEngine
+from jobs.engines.messages import (
+    RECYCLE,
+    Assignment,
+    At,
+    Bundle,
+    Busy,
+    Died,
+    Ended,
+    Failed,
+    Loaded,
+    Made,
+    MadeElsewhere,
+    Message,
+)
+from jobs.engines.stage_peaks import StagePeaks
+from jobs.job import Job
+from jobs.manifest.done_elsewhere import FinishedSince
+from jobs.manifest.layout import command
+from jobs.manifest.recovery import recover
+from jobs.manifest.sealing import MAX_ATTEMPTS
+from jobs.planning.plan import Plan
+from jobs.running.progress import Progress
+from pipeline.errors import ManifestLost
+from pipeline.generation.generate import PhaseSeconds
+
+IN_FLIGHT_BUNDLES = 2
+"""One being generated and one waiting, so that the worker never idles and little is lost with it."""
+
+MAX_FAILURES_ALIKE = 5
+"""Failures alike in a row over as many different prompts or models stop the run: the cause is then not the jobs."""
+
+STOPPED_ON_ERROR = "stopped at the first failure, as on_error=stop asks"
+
+MAX_DEATHS = 10
+"""As many workers lost without one image in between stop the run; a single bad job is set aside long before."""
+
+MAX_DEVICE_LOSSES = 2
+"""A device that a fresh process cannot use either is gone; stopping now keeps its jobs out of quarantine."""
+
+STOP_WITHIN_S = 60.0
+"""A worker that does not stop in this time is killed; one step of the largest models takes less."""
+
+ELSEWHERE_POLL_S = 2.0
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of a run. `made_elsewhere` were made meanwhile by another run on the same folder."""
+
+    made: int = 0
+    made_elsewhere: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    failures: list[tuple[str, str, str]] = field(default_factory=list)
+    loads: int = 0
+    load_seconds: float = 0.0
+    deaths: int = 0
+    recycled: int = 0
+    phases: PhaseSeconds = field(default_factory=PhaseSeconds)
+    peak_vram_bytes: int | None = None
+    peak_rss_bytes: int | None = None
+    stages: StagePeaks = field(default_factory=StagePeaks)
+    stopped: str | None = None
+    way_on: str = "the same command makes the rest"
+
+
+class Runner:
+    """Runs one plan to its end, or to where it can be resumed, and counts in `result`."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        engine: LocalEngine,
+        progress: Progress,
+        output_dir: Path,
+        known_parts: frozenset[str],
+        result: Result,
+        *,
+        stop_on_error: bool,
+    ) -> None:
+        self._engine, self._progress, self._output_dir = engine, progress, output_dir
+        self._stop_on_error = stop_on_error
+        self._waiting = plan.bundles()
+        self._again: deque[Bundle] = deque()
+        self._elsewhere: list[tuple[Assignment, Bundle]] = []
+        self._outstanding: dict[str, Assignment] = {}
+        self._bundles: list[tuple[Bundle, set[str]]] = []
+        self._finished = FinishedSince(output_dir, known_parts)
+        self._alike: tuple[str, set[tuple[str, str]]] = ("", set())
+        self._deaths_in_a_row = self._device_losses = 0
+        self._busy_at = -ELSEWHERE_POLL_S
+        self._signal: signal.Signals | None = None
+        self._stop_at: float | None = None
+        self._ending = False
+        self.result = result
+
+    def run(self) -> None:
+        """Make everything that can be made; a failed job never stops the others. What came of it is in `result`."""
+        with self._signals():
+            self._start_worker()
+            try:
+                while self._engine.running:
+                    if self._signal is not None and self.result.stopped is None:
+                        self._progress.note("stopping; press Ctrl-C again to end at once")
+                        self.stop(f"stopped by {self._signal.name}")
+                    self._feed()
+                    self._progress.tick()
+                    message = self._engine.receive(timeout_s=0.2)
+                    if message is not None:
+                        self._note(message)
+                    if self._stop_at is not None and time.monotonic() > self._stop_at:
+                        self._engine.kill()
+            finally:
+                self._engine.kill()
+
+    def stop(self, reason: str) -> None:
+        """Stop as soon as possible, with everything finished kept; the same command goes on later."""
+        if self.result.stopped is None:
+            self.result.stopped = reason
+            self._stop_at = time.monotonic() + STOP_WITHIN_S
+            self._engine.stop()
+
+    def _start_worker(self) -> None:
+        self._progress.at("importing libraries")
+        self._engine.start()
+
+    def _feed(self) -> None:
+        while self.result.stopped is None and not self._ending and len(self._bundles) < IN_FLIGHT_BUNDLES:
+            bundle = self._again.popleft() if self._again else next(self._waiting, None)
+            if bundle is None and self._elsewhere and not self._bundles:
+                bundle = self._left_by_others()
+            if bundle is None:
+                if not self._bundles and not self._elsewhere:
+                    self._ending = True
+                    self._engine.finish()
+                return
+            self._outstanding |= {one.job.id: one for one in bundle.assignments}
+            self._bundles.append((bundle, {one.job.id for one in bundle.assignments}))
+            self._engine.submit(bundle)
+
+    def _left_by_others(self) -> Bundle | None:
+        """Jobs that another run had claimed: those it has finished are counted, one of the rest is tried again."""
+        self._finished.refresh()
+        for left in [left for left in self._elsewhere if left[0].job.id in self._finished]:
+            self._elsewhere.remove(left)
+            self.result.made_elsewhere += 1
+            self._progress.skipped()
+        if not self._elsewhere:
+            return None
+        # Others are still at them as long as the last answer was that; what they have left needs no waiting.
+        time.sleep(max(0.0, self._busy_at + ELSEWHERE_POLL_S - time.monotonic()))
+        one, bundle = self._elsewhere.pop(0)
+        return bundle.alone(one)
+
+    def _note(self, message: Message) -> None:
+        match message:
+            case At():
+                self._progress.at(message.what, message.denoised)
+            case Loaded():
+                self.result.loads += 1
+                self.result.load_seconds += message.seconds
+                self._progress.loaded(message)
+            case Made():
+                self._settle(message.job_id)
+                self.result.made += 1
+                self._alike = ("", set())
+                self._deaths_in_a_row = self._device_losses = 0
+                if self._stop_at is not None:  # what was denoised before the stop is still being decoded
+                    self._stop_at = time.monotonic() + STOP_WITHIN_S
+                self._progress.made()
+            case Failed():
+                self._count_failure(message, self._settle(message.job_id).job)
+            case MadeElsewhere():
+                self._settle(message.job_id)
+                self.result.made_elsewhere += 1
+                self._progress.skipped()
+            case Busy():
+                self._busy_at = time.monotonic()
+                bundle = self._bundle_of(message.job_id)
+                self._elsewhere.append((self._settle(message.job_id), bundle))
+            case Ended():
+                self._ended(message)
+            case Died():
+                self._died(message)
+
+    def _settle(self, job_id: str) -> Assignment:
+        for _, open_jobs in self._bundles:
+            open_jobs.discard(job_id)
+        self._bundles = [(bundle, open_jobs) for bundle, open_jobs in self._bundles if open_jobs]
+        return self._outstanding.pop(job_id)
+
+    def _bundle_of(self, job_id: str) -> Bundle:
+        return next(bundle for bundle, open_jobs in self._bundles if job_id in open_jobs)
+
+    def _count_failure(self, failure: Failed, job: Job) -> None:
+        self.result.failed[failure.kind] += 1
+        if len(self.result.failures) < 100:
+            self.result.failures.append((failure.job_id, failure.kind, failure.message))
+        self._progress.failed(failure, job)
+        if self._stop_on_error:
+            self.stop(STOPPED_ON_ERROR)
+        kind, seen = self._alike
+        self._alike = (
+            failure.kind,
+            {*(seen if kind == failure.kind else ()), (job.request.prompt, job.request.model.sha256)},
+        )
+        if len(self._alike[1]) >= MAX_FAILURES_ALIKE:
+            self.stop(
+                f"images of {MAX_FAILURES_ALIKE} different prompts or models in a row failed alike "
+                f"({failure.kind}: {failure.message}); mend the cause first"
+            )
+            self.result.way_on = "the same command with retry_failed=true makes the rest"
+
+    def _ended(self, ended: Ended) -> None:
+        self.result.phases.add(ended.phases)
+        self.result.peak_vram_bytes = _larger(self.result.peak_vram_bytes, ended.peak_vram_bytes)
+        self.result.peak_rss_bytes = _larger(self.result.peak_rss_bytes, ended.peak_rss_bytes)
+        self.result.stages.add(ended.stages)
+        if self.result.stopped is not None or (self._ending and not self._outstanding and not ended.stop_kind):
+            return
+        if ended.stop_kind == RECYCLE:
+            self._recycle(ended.stop_message or "")
+            return
+        if ended.stop_kind and ended.stop_kind != "device_lost":
+            self.result.stopped = ended.stop_message or ended.stop_kind
+            if ended.stop_kind == ManifestLost.kind:
+                reindex = command(self._output_dir, "reindex")
+                self.result.way_on = f"{reindex} takes the images in again, then the same command makes the rest"
+            return
+        lost = ended.stop_kind == "device_lost"
+        self._device_losses = self._device_losses + 1 if lost else 0
+        self._restart(ended.stop_message or "ended before its work was done", set(ended.begun))
+
+    def _died(self, died: Died) -> None:
+        if self.result.stopped is not None:
+            recover(self._output_dir)
+            return
+        recovery = recover(self._output_dir)
+        self._restart(died.reason, {*recovery.interrupted, *recovery.quarantined})
+
+    def _recycle(self, reason: str) -> None:
+        """Put a fresh worker in the place of one that ended between two bundles; what it had not begun goes to it."""
+        self.result.recycled += 1
+        self._again.extendleft(bundle.of(open_jobs) for bundle, open_jobs in reversed(self._bundles))
+        self._outstanding.clear()
+        self._bundles.clear()
+        if self._ending and not self._again:
+            return
+        self._ending = False
+        self._progress.note(f"a fresh worker takes over ({reason})")
+        self._start_worker()
+
+    def _restart(self, reason: str, begun: set[str]) -> None:
+        """Start a new worker. What the last one was at lost an attempt and goes on alone; the rest just goes on."""
+        self.result.deaths += 1
+        self._deaths_in_a_row += 1
+        if self._ending:  # it died after its last image, and its journal has been sealed for it: nothing is left to do
+            return
+        self._finished.refresh()
+        suspects: list[Bundle] = []
+        untouched: set[str] = set()
+        for job_id, one in self._outstanding.items():
+            if job_id in self._finished:
+                self.result.made += 1
+                self._progress.made()
+                self._deaths_in_a_row = 0
+            elif job_id not in begun:
+                untouched.add(job_id)
+            elif one.attempt >= MAX_ATTEMPTS:
+                message = f"its process died {MAX_ATTEMPTS} times ({reason})"
+                self.result.failed["quarantined"] += 1
+                self.result.failures.append((job_id, "quarantined", message))
+                self._progress.failed(Failed(job_id, "quarantined", message), one.job)
+            else:
+                suspects.append(self._bundle_of(job_id).alone(Assignment(one.job, one.attempt + 1)))
+        again = [bundle.of(untouched) for bundle, open_jobs in self._bundles if open_jobs & untouched]
+        self._outstanding.clear()
+        self._bundles.clear()
+        self._again.extendleft(reversed(again + suspects))
+        if self._deaths_in_a_row >= MAX_DEATHS or self._device_losses >= MAX_DEVICE_LOSSES:
+            self.result.stopped = (
+                f"{self._deaths_in_a_row} workers in a row were lost without making an image ({reason})"
+            )
+            return
+        self._progress.note(f"the worker was lost ({reason}); starting a new one")
+        self._start_worker()
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM stop the run, a second one ends it at once. Only the main thread may set handlers."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def handle(number: int, _frame: FrameType | None) -> None:
+            # Only noted here: the main loop may be in the middle of a line to the terminal or to the worker.
+            if self._signal is not None:
+                self._engine.kill()
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+            self._signal = signal.Signals(number)
+
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _larger(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else max(one, other)

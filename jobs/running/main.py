@@ -1,0 +1,218 @@
+"""From composed configurations to an exit code: validate all, plan all, run, report."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from jobs.config.batch_config import BatchConfig
+from jobs.config.hub_access import open_transport
+from jobs.engines.local import LocalEngine
+from jobs.engines.messages import WorkerSettings
+from jobs.engines.processes import WorkerProcesses
+from jobs.engines.recycling import RecyclingLimits
+from jobs.manifest.done_elsewhere import part_names
+from jobs.manifest.job_states import measured_seconds, read_states
+from jobs.manifest.recovery import recover
+from jobs.planning.fetching import Downloads, fetch, lines, look_up, not_asked, values
+from jobs.planning.memory_fit import speed_settings
+from jobs.planning.memory_levels import beside_card, on_a_card
+from jobs.planning.missing_weights import Needed, NotHere
+from jobs.planning.model_checks import notes, too_small, unsuitable
+from jobs.planning.plan import Plan
+from jobs.planning.refused_prompts import MAX_TOLD, record_refused, refused_lines, refused_prompts
+from jobs.planning.validation import Batch, validate
+from jobs.running.loop import STOPPED_ON_ERROR, Result, Runner
+from jobs.running.memory_report import memory_lines
+from jobs.running.progress import Progress
+from jobs.running.report import disk_warning, plan_as_json, print_plan, print_result, write_run_report
+from jobs.terminal import complain, print_line
+from pipeline.errors import ConfigError, DarkroomError, LeakFound, RunStopped
+
+EXIT_OK, EXIT_INPUT, EXIT_FAILURES, EXIT_STOPPED = 0, 2, 3, 4
+
+
+def main(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path], workers: WorkerProcesses | None = None) -> int:
+    """Run a batch; returns the exit code. `folders` are the configuration folders, searched for prompt files,
+    `workers` where the worker's process comes from.
+
+    0: every requested image exists. 2: bad input, nothing started. 3: finished, some jobs failed. 4: stopped early, the
+    same command goes on.
+    """
+    verbose = any(config.get("verbose") is True for config in configs)
+    try:
+        return run(_with_all_here(configs, folders), workers)
+    except NotHere as lacking:
+        return _tell_missing(lacking)
+    except RunStopped as error:
+        return _tell(error, verbose, EXIT_STOPPED)
+    except DarkroomError as error:
+        return _tell(error, verbose, EXIT_INPUT)
+    except Exception as error:
+        if verbose:
+            traceback.print_exc()
+        complain(f"unexpected {type(error).__name__}: {error}; everything finished is kept, verbose=true shows where")
+        return EXIT_STOPPED
+    except KeyboardInterrupt:
+        complain("stopped before the first image; nothing was lost")
+        return EXIT_STOPPED
+
+
+def _with_all_here(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> Batch:
+    """The batch, once what it lacks has been fetched. Raises `NotHere` for a dry run, as `validate` and `fetch` do."""
+    fetched: set[Needed] = set()
+    while True:
+        try:
+            return validate(configs, folders)
+        except NotHere as lacking:
+            # A file that has come may show that weights are needed where configurations had seemed enough.
+            if lacking.config.dry_run or fetched.issuperset(lacking.needs):
+                raise
+            fetch(lacking.needs, lacking.config)
+            fetched.update(lacking.needs)
+
+
+def _tell_missing(lacking: NotHere) -> int:
+    """What a dry run can say before the weights are here: what they are. Else fetching was no use, and this is why."""
+    config = lacking.config
+    if not config.dry_run:
+        return _tell(ConfigError(lacking.faults), config.verbose, EXIT_INPUT)
+    try:
+        found = _missing(lacking.needs, config)
+    except DarkroomError as error:
+        return _tell(error, config.verbose, EXIT_INPUT)
+    if config.dry_run == "json":
+        print(plan_as_json(None, [], values(found), verbose=config.verbose))
+    else:
+        print_lines([*lines(found), "the plan      is known once these are here"])
+    return EXIT_OK
+
+
+def _missing(needs: Sequence[Needed], config: BatchConfig) -> Downloads:
+    if not needs or not config.hub.auto_download:
+        return not_asked(needs)
+    return look_up(needs, open_transport(config.hub, quiet=config.quiet))
+
+
+def _tell(error: Exception, verbose: bool, code: int) -> int:
+    if verbose:
+        # Without the message, which follows as everybody else sees it.
+        print("".join(traceback.format_exception(error)).removesuffix(f": {error}\n"), file=sys.stderr)
+    complain(str(error))
+    return code
+
+
+def run(batch: Batch, workers: WorkerProcesses | None = None) -> int:
+    """Plan and, unless it is a dry run, make what is missing; returns the exit code."""
+    config = batch.first
+    output_dir = Path(config.output.dir)
+    if not config.dry_run:
+        recover(output_dir)
+    known_parts = part_names(output_dir)
+    states = read_states(output_dir)
+    plan = Plan(batch.expansions, states, batch.plans)
+    faults = unsuitable(plan, batch.models)
+    if any(one.memory.budget_gb is not None for one in batch.configs) and not config.dry_run:
+        faults += too_small(plan)
+    if faults:
+        raise ConfigError(faults)
+    if config.dry_run:
+        timings = measured_seconds(output_dir)
+        missing = _missing(batch.missing, config)
+        if config.dry_run == "json":
+            print(plan_as_json(plan, timings, values(missing), verbose=config.verbose))
+        else:
+            print_plan(plan, timings, output_dir, verbose=config.verbose)
+            print_lines(refused_lines(plan))
+            print_lines(memory_lines(plan, f"on this machine ({batch.device.kind})"))
+            if batch.device.kind != "cuda" and (card := on_a_card(batch)):
+                where = f"on such a card (there is none here), {beside_card(batch)}"
+                print_lines(memory_lines(Plan(batch.expansions, states, card), where))
+            print_lines(notes(plan, batch.models))
+            print_lines(lines(missing))
+        sys.stdout.flush()
+        return EXIT_OK
+    if not config.quiet:
+        for warning in filter(None, (disk_warning(plan, output_dir), *too_small(plan))):
+            complain(warning)
+    started = datetime.now(UTC)
+    run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+    result = Result()
+    if plan.refused:
+        _refuse(plan, config, output_dir, run_id, result)
+    if plan.to_make and not result.stopped:
+        progress = Progress(plan.to_make, quiet=config.quiet)
+        settings = _worker_settings(batch, output_dir, run_id, known_parts)
+        engine = LocalEngine(settings, workers or WorkerProcesses())
+        stop_on_error = config.on_error == "stop"
+        runner = Runner(plan, engine, progress, output_dir, known_parts, result, stop_on_error=stop_on_error)
+        try:
+            runner.run()
+        finally:
+            progress.close()
+    code = _exit_code(plan, result)
+    try:
+        write_run_report(output_dir, run_id, batch.configs, plan, result, started, code)
+        if not config.quiet:
+            print_result(plan, result, output_dir)
+            sys.stdout.flush()
+        elif result.stopped:
+            complain(result.stopped)
+    except SystemExit:  # nobody reads it; the code is that of the images
+        pass
+    except RunStopped as error:
+        complain(f"{error}; the report is in {output_dir / 'runs' / run_id}")
+    except KeyboardInterrupt:
+        complain(f"stopped while the report was written; {result.made:,} images were made, and all are kept")
+    return code
+
+
+def _refuse(plan: Plan, config: BatchConfig, output_dir: Path, run_id: str, result: Result) -> None:
+    """Record and tell the prompts of which no image may be made."""
+    record_refused(plan, output_dir, run_id)
+    result.failed[LeakFound.kind] = plan.refused
+    result.failures += [(one.job.id, LeakFound.kind, one.reason) for one in islice(refused_prompts(plan), MAX_TOLD)]
+    if config.on_error == "stop":
+        result.stopped = STOPPED_ON_ERROR
+    if not config.quiet:
+        for line in refused_lines(plan):
+            complain(line)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Each on a line of its own."""
+    for line in lines:
+        print_line(line)
+
+
+def _worker_settings(batch: Batch, output_dir: Path, run_id: str, known_parts: frozenset[str]) -> WorkerSettings:
+    config: BatchConfig = batch.first
+    engine = config.engine
+    return WorkerSettings(
+        output_dir=str(output_dir.resolve()),
+        run_id=run_id,
+        known_parts=known_parts,
+        saves=batch.saves,
+        device=batch.device.kind,
+        cpu_threads=engine.cpu_threads,
+        speed=speed_settings(config),
+        recycling=RecyclingLimits(
+            images=engine.recycle_images,
+            growth_bytes=None if engine.recycle_growth_gb is None else int(engine.recycle_growth_gb * 1e9),
+            slowdown=engine.recycle_slowdown,
+        ),
+        read_ahead=engine.read_ahead,
+        verbose=config.verbose,
+    )
+
+
+def _exit_code(plan: Plan, result: Result) -> int:
+    if result.stopped:
+        return EXIT_STOPPED
+    return EXIT_FAILURES if result.failed or plan.failed_before else EXIT_OK

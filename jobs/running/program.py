@@ -1,0 +1,95 @@
+"""The program around what Hydra composes: workers are prepared meanwhile, and the end of the process is quick."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from jobs.running.streams import lasting_streams
+from pipeline.errors import DarkroomError
+from pipeline.version import VERSION
+
+if TYPE_CHECKING:
+    from jobs.engines.processes import WorkerProcesses
+
+VERSION_LINE = f"darkroom {VERSION}"
+
+Compose = Callable[[], tuple[list[dict[str, Any]], list[Path]]]
+
+
+def program(arguments: list[str], conf: Path, compose: Compose) -> int:
+    """From the command line to the exit code; `compose` reads `sys.argv` and the options in `conf` with Hydra."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    # Until a run takes both signals over, they end it alike.
+    before = signal.signal(signal.SIGTERM, _interrupt) if in_main_thread else None
+    gc.disable()  # importing makes no garbage, and looking for it would take a third of the time
+    workers = _prepared() if makes_images(arguments) else None
+    try:
+        with lasting_streams():
+            return _compose_and_run(arguments, conf, compose, workers)
+    finally:
+        if workers is not None:
+            workers.close()
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, before)
+        gc.enable()
+
+
+def _prepared() -> WorkerProcesses:
+    from jobs.engines.processes import WorkerProcesses  # not for --help and the like
+
+    workers = WorkerProcesses()
+    workers.prepare()
+    return workers
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def makes_images(arguments: Sequence[str]) -> bool:
+    """Whether pictures will probably be made, as far as the command line alone tells: it asks for nothing else."""
+    flags = (word.partition("=")[0] for word in arguments if word.startswith("-"))
+    dry = any(word.lstrip("+").startswith("dry_run=") and not word.endswith("=false") for word in arguments)
+    return not dry and all(flag in ("-m", "--multirun", "-cd", "--config-dir") for flag in flags)
+
+
+def _compose_and_run(arguments: list[str], conf: Path, compose: Compose, workers: WorkerProcesses | None) -> int:
+    from jobs.config.composition import known_overrides, user_folders
+    from jobs.config.trust import check_trust
+
+    if "--version" in arguments:
+        print(VERSION_LINE)
+        return 0
+    try:
+        sys.argv[1:] = known_overrides(arguments)
+        check_trust([conf, *user_folders(sys.argv[1:])], conf / "config.yaml")
+        configs, folders = compose()
+    except DarkroomError as error:
+        from jobs.terminal import complain
+
+        complain(str(error))
+        return 2
+    if not configs:
+        return 0
+    from jobs.running.main import main  # not for --help and completion, which should be quick
+
+    gc.freeze()
+    gc.enable()
+    return main(configs, folders, workers)
+
+
+def leave(code: int) -> NoReturn:
+    """End without taking the interpreter down, which takes 0.2 s: everything is written, and no worker goes on."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # its reader has gone, or it was closed from the start
+            stream.flush()
+    os._exit(code)

@@ -1,0 +1,292 @@
+"""What a user reads about a plan and a run, and what is kept of it below `runs/`."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from jobs.config.batch_config import BatchConfig
+from jobs.job import Job
+from jobs.manifest.job_states import MeasuredSeconds
+from jobs.manifest.layout import command
+from jobs.planning.refused_prompts import refused_prompts
+from jobs.running.memory_report import memory_values
+from jobs.terminal import duration_text, json_text, print_line
+from pipeline.metadata.leaks import scrub
+from pipeline.storage.durable import write_durably
+from pipeline.version import VERSION
+
+if TYPE_CHECKING:
+    from jobs.planning.plan import Plan
+    from jobs.running.loop import Result
+
+FIRST_JOBS = 5
+MAX_PLACES = 3
+BYTES_PER_PIXEL = 1.6
+"""A PNG of a photographic picture takes 1.3 to 1.9 bytes per pixel; jpeg and webp take a tenth."""
+
+METADATA_BYTES = 12_000
+
+_PATH_KEYS = ("source", "vae", "config", "tiny_vae", "encoder", "image", "file", "dir")
+
+
+def estimate(plan: Plan, timings: Sequence[MeasuredSeconds]) -> tuple[float, int, int]:
+    """Seconds for the jobs whose like was made before, how many jobs those are, and bytes for all jobs."""
+    known = {(one.model_sha256, one.width, one.height, one.steps): one.seconds for one in timings}
+    seconds, covered, size = 0.0, 0, 0
+    for group, count in plan.groups():
+        like = group.likeness
+        per_image = known.get((group.model.sha256, like.width, like.height, like.steps))
+        if per_image is not None:
+            seconds += per_image * count
+            covered += count
+        size += count * int(like.width * like.height * BYTES_PER_PIXEL + METADATA_BYTES)
+    return seconds, covered, size
+
+
+def disk_warning(plan: Plan, output_dir: Path) -> str | None:
+    """A line when the images will probably not fit; the run starts all the same, since a full disk loses nothing."""
+    _, _, size = estimate(plan, [])
+    free = shutil.disk_usage(output_dir).free
+    if size <= free:
+        return None
+    return f"about {_size_text(size)} are needed and {_size_text(free)} free in {output_dir}; the run may stop early"
+
+
+def print_plan(plan: Plan, timings: Sequence[MeasuredSeconds], output_dir: Path, *, verbose: bool) -> None:
+    """The plan as a table of counts and the first jobs; all of them when `verbose`."""
+    seconds, covered, size = estimate(plan, timings)
+    print_line(f"requested     {plan.requested:,}")
+    print_line(f"duplicates    {plan.duplicates:,}")
+    print_line(f"already done  {plan.done:,}{_places(plan, output_dir)}")
+    if plan.failed_before:
+        print_line(f"failed before {plan.failed_before:,} (retry_failed=true tries them again)")
+    if plan.refused:
+        print_line(f"refused       {plan.refused:,} (their prompts are named below)")
+    print_line(f"to make       {plan.to_make:,}")
+    print_line(f"model loads   {plan.loads} (minimum {plan.minimum_loads})")
+    print_line(f"time          {_time_text(seconds, covered, plan.to_make)}")
+    print_line(f"disk          about {_size_text(size)} in {output_dir}")
+    shown = None if verbose else FIRST_JOBS
+    for job in islice(plan.jobs(), shown):
+        print_line(f"  {_job_text(job)}")
+    if shown is not None and plan.to_make > shown:
+        print_line(f"  ... and {plan.to_make - shown:,} more (verbose=true lists all)")
+
+
+def plan_as_json(
+    plan: Plan | None, timings: Sequence[MeasuredSeconds], missing: Mapping[str, Any], *, verbose: bool
+) -> str:
+    """The same for a script; `seconds` is null when not every kind of job was measured before.
+
+    `missing` are the values of `jobs.planning.fetching`. Without a plan there is nothing else.
+    """
+    known = {} if plan is None else _plan_values(plan, timings, verbose=verbose)
+    return json_text({**known, **missing})
+
+
+def _plan_values(plan: Plan, timings: Sequence[MeasuredSeconds], *, verbose: bool) -> dict[str, Any]:
+    seconds, covered, size = estimate(plan, timings)
+    return {
+        "requested": plan.requested,
+        "duplicates": plan.duplicates,
+        "already_done": plan.done,
+        "already_done_in": dict(plan.done_in.most_common()),
+        "failed_before": plan.failed_before,
+        "refused": plan.refused,
+        "refused_prompts": [
+            {
+                "prompt_set": one.job.prompt_set,
+                "prompt_index": one.job.prompt_index,
+                "images": one.images,
+                "why": one.reason,
+            }
+            for one in refused_prompts(plan)
+        ],
+        "to_make": plan.to_make,
+        "model_loads": plan.loads,
+        "model_loads_minimum": plan.minimum_loads,
+        "seconds": round(seconds, 1) if covered == plan.to_make else None,
+        "disk_bytes": size,
+        "memory": memory_values(plan),
+        "jobs": [_job_values(job) for job in islice(plan.jobs(), None if verbose else FIRST_JOBS)],
+    }
+
+
+def print_result(plan: Plan, result: Result, output_dir: Path) -> None:
+    """One paragraph after a run: what was made, what was not, and what to do about it."""
+    parts = [f"{result.made:,} made"]
+    if plan.done + result.made_elsewhere:
+        places = _places(plan, output_dir) if plan.to_make else ""
+        parts.append(f"{plan.done + result.made_elsewhere:,} were there already{places}")
+    if plan.duplicates:
+        parts.append(f"{plan.duplicates:,} duplicates")
+    failed = sum(result.failed.values())
+    if failed:
+        parts.append(f"{failed:,} failed ({_counts(result.failed.items())})")
+    if plan.failed_before:
+        parts.append(f"{plan.failed_before:,} failed before and were left (retry_failed=true)")
+    print_line(f"{plan.requested:,} requested: {', '.join(parts)}; model loads: {result.loads}")
+    if plan.to_make == 0 and not plan.failed_before:
+        print_line(f"nothing to make: every requested image exists{_places(plan, output_dir)}")
+    if result.stopped:
+        print_line(f"{result.stopped}\neverything finished is kept; {result.way_on}")
+    if failed or plan.failed_before:
+        why = command(output_dir, """search --where "status <> 'done'" --columns prompt,error_message""")
+        print_line(f"why images failed: {why}")
+    print_line(f"images and manifest: {output_dir}")
+
+
+def write_run_report(
+    output_dir: Path,
+    run_id: str,
+    configs: Sequence[BatchConfig],
+    plan: Plan,
+    result: Result,
+    started: datetime,
+    exit_code: int,
+) -> None:
+    """`runs/<run_id>/batch.yaml`, the resolved configuration without paths and secrets, and `summary.json`.
+
+    Nothing of the `hub` section: how hubs are reached changes no picture, and the URL of a proxy may hold a password.
+    """
+    folder = output_dir / "runs" / run_id
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        documents = [scrubbed(config.model_dump(exclude={"hub"})) for config in configs]
+        text = yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True)
+        write_durably(folder / "batch.yaml", text.encode())
+        summary = _summary(run_id, plan, result, started, exit_code)
+        write_durably(folder / "summary.json", (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
+    except OSError:
+        # After a full disk the report may not fit; the images and their rows are what counts.
+        if not result.stopped:
+            raise
+
+
+def scrubbed(value: Any) -> Any:
+    """The same plain data without absolute paths, home folders, user names and keys."""
+    if isinstance(value, dict):
+        return {key: _scrubbed_path(key, entry) for key, entry in value.items()}
+    if isinstance(value, range):  # as it may be given; ten million seeds would be ten million lines
+        return f"range({value.start}, {value.stop}, {value.step})"
+    if isinstance(value, list):
+        return [scrubbed(entry) for entry in value]
+    return scrub(value) if isinstance(value, str) else value
+
+
+def _scrubbed_path(key: Any, value: Any) -> Any:
+    """A path as its last part; the grid names such keys as `init.image` and `adapters.loras.0.source`."""
+    if str(key).rpartition(".")[2] not in _PATH_KEYS:
+        return scrubbed(value)
+    if isinstance(value, list):
+        return [_scrubbed_path(key, entry) for entry in value]
+    return _last_part(value) if isinstance(value, str) else scrubbed(value)
+
+
+def _last_part(path: str) -> str:
+    return scrub(Path(path).name if Path(path).expanduser().is_absolute() else path)
+
+
+def _summary(run_id: str, plan: Plan, result: Result, started: datetime, exit_code: int) -> dict[str, Any]:
+    finished = datetime.now(UTC)
+    return {
+        "run_id": run_id,
+        "darkroom": VERSION,
+        "python": platform.python_version(),
+        "started": started.isoformat(timespec="seconds"),
+        "finished": finished.isoformat(timespec="seconds"),
+        "seconds": round((finished - started).total_seconds(), 3),
+        "exit_code": exit_code,
+        "requested": plan.requested,
+        "duplicates": plan.duplicates,
+        "skipped": plan.done + result.made_elsewhere,
+        "failed_before": plan.failed_before,
+        "made": result.made,
+        "failed": sum(result.failed.values()),
+        "failed_by_kind": dict(result.failed),
+        "failures": [
+            {"job_id": job_id, "kind": kind, "message": scrub(message)} for job_id, kind, message in result.failures
+        ],
+        "stopped": scrub(result.stopped) if result.stopped else None,
+        "model_loads": result.loads,
+        "model_loads_minimum": plan.minimum_loads,
+        "workers_lost": result.deaths,
+        "workers_recycled": result.recycled,
+        "seconds_per_phase": {
+            "load": round(result.load_seconds, 3),
+            "encode": round(result.phases.encode, 3),
+            "denoise": round(result.phases.denoise, 3),
+            "decode": round(result.phases.decode, 3),
+        },
+        "peak_vram_bytes": result.peak_vram_bytes,
+        "peak_rss_bytes": result.peak_rss_bytes,
+        "memory_stages": [asdict(peak) for peak in result.stages.all()],
+    }
+
+
+def _job_values(job: Job) -> dict[str, Any]:
+    request = job.request
+    return {
+        "job_id": job.id,
+        "name": job.name,
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "seed": request.seed,
+        "steps": request.steps,
+        "guidance_scale": request.guidance_scale,
+        "width": request.width,
+        "height": request.height,
+        "scheduler": request.scheduler,
+        "clip_skip": request.clip_skip,
+        "model": request.model.name,
+        "memory": request.memory.level,
+        "dtype": request.memory.dtype,
+        "tags": list(job.tags),
+    }
+
+
+def _job_text(job: Job) -> str:
+    request = job.request
+    prompt = request.prompt.replace("\n", " ")
+    prompt = prompt if len(prompt) <= 60 else prompt[:57] + "..."
+    return (
+        f"{job.id[:12]}  {request.model.name}  {request.width}x{request.height}  {request.steps} steps  "
+        f"guidance {request.guidance_scale:g}  {request.scheduler}  seed {request.seed}  {prompt}"
+    )
+
+
+def _places(plan: Plan, output_dir: Path) -> str:
+    """In which folders the images are that need not be made; a batch of another name may have made them."""
+    folders = [str(output_dir / folder) for folder, _ in plan.done_in.most_common()]
+    more = f" and {len(folders) - MAX_PLACES} more folders" if len(folders) > MAX_PLACES else ""
+    return f" in {', '.join(folders[:MAX_PLACES])}{more}" if folders else ""
+
+
+def _time_text(seconds: float, covered: int, total: int) -> str:
+    if total == 0:
+        return "none"
+    if covered == 0:
+        return "unknown (nothing like it was made here before)"
+    text = f"about {duration_text(seconds)}"
+    return text if covered == total else f"{text} for {covered:,} of the images, unknown for {total - covered:,}"
+
+
+def _size_text(size: int) -> str:
+    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size} bytes"
+
+
+def _counts(pairs: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in pairs)

@@ -1,0 +1,169 @@
+"""Bringing a loaded model from the adapters that are on it to those that a request wants."""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pipeline.adapters import ip_adapter_layers, lora_layers, textual_inversion
+from pipeline.adapters.lora import touches_text_encoder
+from pipeline.adapters.views import load_controlnet
+from pipeline.errors import JobFailure
+from pipeline.request import NO_ADAPTERS, Adapters
+
+if TYPE_CHECKING:
+    from pipeline.loading.load import LoadedModel
+
+
+@dataclass(slots=True)
+class OnModel:
+    """What is on a model, in use or not, and what is needed to take it off again; kept as `LoadedModel.adapters`."""
+
+    loras: lora_layers.Loras = field(default_factory=OrderedDict)
+    tokens: textual_inversion.TokensOn | None = None
+    ip_adapters: ip_adapter_layers.IpAdaptersOn | None = None
+    seen: ip_adapter_layers.Seen = field(default_factory=OrderedDict)
+    controlnets: dict[str, Any] = field(default_factory=dict)
+
+
+def apply(model: LoadedModel, adapters: Adapters) -> None:
+    """Make exactly these adapters work on a model; nearly free where they do already. Raises `JobFailure`.
+
+    What is there is looked up in the components and not remembered, since they may have been loaded again. The model's
+    own weights are never touched. After a failure the model is as if none had been asked for.
+    """
+    on: OnModel = model.adapters or OnModel()
+    model.adapters = on
+    try:
+        with _ordinary_tensors():
+            _embeddings(model, on, adapters)
+            _layers(model, on, adapters)
+            model.lora_matches = lora_layers.switch(model.pipe, on.loras, adapters.loras)
+            _ip_adapters(model, on, adapters)
+            _controlnets(model, on, adapters)
+    except BaseException:
+        if adapters != NO_ADAPTERS:
+            apply(model, NO_ADAPTERS)
+        raise
+    model.applied = adapters
+
+
+def take_off(model: LoadedModel, component: str | None = None) -> None:
+    """Leave no trace of adapters on a model, or on one of its components, before it goes back to the pool."""
+    on: OnModel | None = model.adapters
+    if on is None:
+        return
+    pipes = [model.pipe, *model.views.values()]
+    if on.tokens is not None and (component is None or component.startswith("text_encoder")):
+        textual_inversion.put_off(pipes, on.tokens)
+        on.tokens = None
+    if on.ip_adapters is not None and component in (None, model.files.denoiser):
+        ip_adapter_layers.put_off(on.ip_adapters)
+        on.ip_adapters = None
+    lora_layers.restore_layers(model.pipe, component)
+    if component is None:
+        on.loras.clear()
+        _release_controlnets(model, on, keep=())
+        model.applied, model.lora_matches = NO_ADAPTERS, ()
+
+
+def text_encoder_key(model: LoadedModel, adapters: Adapters) -> str:
+    """What of the adapters changes how prompts are encoded, as a key for embeddings; empty if nothing does."""
+    weights = lora_layers.wanted_weights(adapters.loras)
+    files = {lora_layers.adapter_name(lora): lora for lora in adapters.loras}
+    parts = [
+        f"lora {files[name].sha256} {weight!r}" for name, weight in weights.items() if touches_text_encoder(files[name])
+    ]
+    parts += [f"embedding {one.sha256} {one.token}" for one in adapters.embeddings]
+    return "\n".join(parts)
+
+
+@contextmanager
+def _ordinary_tensors() -> Iterator[None]:
+    """What is made in here outlives the call, so it must not be tensors of inference mode."""
+    import torch
+
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+def _embeddings(model: LoadedModel, on: OnModel, adapters: Adapters) -> None:
+    current = on.tokens.embeddings if on.tokens else ()
+    if current == adapters.embeddings and (on.tokens is None or textual_inversion.still_on(model.pipe, on.tokens)):
+        return
+    from pipeline.memory.device.disk_weights import bring_part
+    from pipeline.memory.device.loaded_components import components, encoders
+    from pipeline.memory.device.residency import lifted
+
+    with lifted(model):
+        pipes = [model.pipe, *model.views.values()]
+        if on.tokens is not None:
+            textual_inversion.put_off(pipes, on.tokens)
+            on.tokens = None
+        if adapters.embeddings:
+            for name in encoders(model):
+                encoder = components(model)[name]
+                bring_part(encoder, encoder.get_input_embeddings())  # which a longer table is made from
+            on.tokens = textual_inversion.put_on(pipes, adapters.embeddings)
+
+
+def _layers(model: LoadedModel, on: OnModel, adapters: Adapters) -> None:
+    """Everything that adds modules to the denoiser or the encoders, or takes some away."""
+    if adapters.loras and not hasattr(model.pipe, "load_lora_weights"):
+        raise JobFailure(f"lora {adapters.loras[0].name}: diffusers loads none into {type(model.pipe).__name__}")
+    ip_adapters = ip_adapter_layers.used(adapters.ip_adapters)
+
+    def todo() -> bool:
+        denoiser = getattr(model.pipe, model.files.denoiser)
+        return bool(
+            lora_layers.missing(model.pipe, on.loras, adapters.loras)
+            or lora_layers.superfluous(on.loras, adapters.loras)
+            or not ip_adapter_layers.is_on(denoiser, on.ip_adapters, ip_adapters)
+        )
+
+    if not todo():
+        return
+    from pipeline.memory.device.residency import lifted
+
+    with lifted(model):
+        for name in lora_layers.superfluous(on.loras, adapters.loras):
+            lora_layers.take_out(model.pipe, on.loras, name)
+        for lora in lora_layers.missing(model.pipe, on.loras, adapters.loras):
+            lora_layers.put_in(model.pipe, on.loras, lora)
+        if not ip_adapter_layers.is_on(getattr(model.pipe, model.files.denoiser), on.ip_adapters, ip_adapters):
+            if on.ip_adapters is not None:
+                ip_adapter_layers.put_off(on.ip_adapters)
+                on.ip_adapters = None
+            if ip_adapters:
+                on.ip_adapters = ip_adapter_layers.put_on(model, ip_adapters)
+
+
+def _ip_adapters(model: LoadedModel, on: OnModel, adapters: Adapters) -> None:
+    ip_adapters = ip_adapter_layers.used(adapters.ip_adapters)
+    if not ip_adapters:
+        return
+    ip_adapter_layers.scale(model.pipe, ip_adapters)
+    for place, one in enumerate(ip_adapters):
+        ip_adapter_layers.look(model, one, place, on.seen)
+
+
+def _controlnets(model: LoadedModel, on: OnModel, adapters: Adapters) -> None:
+    _release_controlnets(model, on, keep=tuple(one.sha256 for one in adapters.controlnets))
+    for one in adapters.controlnets:
+        if one.sha256 not in on.controlnets:
+            key = ("controlnet", one.sha256, str(model.dtype))
+            on.controlnets[one.sha256] = model.pool.get(key, functools.partial(load_controlnet, model, one))
+
+
+def _release_controlnets(model: LoadedModel, on: OnModel, keep: tuple[str, ...]) -> None:
+    gone = [sha256 for sha256 in on.controlnets if sha256 not in keep]
+    for sha256 in gone:
+        del on.controlnets[sha256]
+        model.pool.release(("controlnet", sha256, str(model.dtype)))
+    if gone:  # a view holds its ControlNets
+        for name in [name for name, pipe in model.views.items() if "controlnet" in pipe.components]:
+            del model.views[name]

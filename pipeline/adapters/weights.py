@@ -1,0 +1,104 @@
+"""From what a user writes to a file of the right kind on this machine, and whether it fits the model."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pipeline.errors import JobFailure, ModelError
+from pipeline.weights.families import FAMILIES, Family
+from pipeline.weights.hashes import file_hashes, folder_hash, remember_place
+from pipeline.weights.inspection import FileFacts, ModelFiles, component_weights, inspect_file
+from pipeline.weights.references import called, name_of, resolve
+
+
+def find(source: str, kind: str, way_out: str) -> tuple[Path, FileFacts]:
+    """The file or folder of an adapter and what its header says. Raises `ModelError` if it is of another kind.
+
+    `way_out` says what is expected instead.
+    """
+    noun = kind.replace("_", "-")
+    path = resolve(source, noun)
+    with called(source, path):
+        try:
+            facts = inspect_file(path)
+        except ModelError as error:
+            raise ModelError(f"{noun} {error}") from None
+        if facts.kind != kind:
+            raise ModelError(f"{noun} {path.name}: is {_a(facts.kind)}, not {_a(kind)}; {way_out}")
+    return path, facts
+
+
+def check_family(noun: str, name: str, facts: FileFacts, files: ModelFiles, *, by_width: bool = True) -> None:
+    """Raises `ModelError` if an adapter was made for another family than the model's, as far as headers tell.
+
+    `by_width`: the adapter's `attention_width` means the same as the model's, so that they must be equal.
+    """
+    if facts.families and files.family and files.family not in facts.families:
+        made_for = " or ".join(FAMILIES[family].label for family in facts.families)
+        label = FAMILIES[files.family].label
+        raise ModelError(f"{noun} {name}: was made for {made_for}, the model is {label}; take one made for {label}")
+    own = files.attention_width
+    if by_width and facts.attention_width and own and facts.attention_width != own:
+        raise ModelError(
+            f"{noun} {name}: was made for a model of width {facts.attention_width}, this one has {own}; "
+            f"take one made for {files.label}"
+        )
+
+
+def family_label(files: ModelFiles) -> tuple[Family | None, str]:
+    """The model's family, None if it is not among those known by name, and what to call it."""
+    family = FAMILIES.get(files.family or "")
+    return family, family.label if family else files.pipeline_class
+
+
+def public_name(name: str | None, source: str, path: Path) -> str:
+    """A name that may be written into images: the one given, or how what `source` means, at `path`, is called."""
+    text = name or name_of(source, path)
+    return re.sub(r"[^\w.+-]+", "-", text, flags=re.ASCII).strip("-.") or "adapter"
+
+
+def deciding_files(folder: Path) -> tuple[tuple[Path, ...], str | None]:
+    """The files of a component's folder that decide what it computes, and their variant (`fp16` or None)."""
+    weights, variant = component_weights(folder, folder.name)
+    return (folder / "config.json", *weights), variant
+
+
+def hash_of(path: Path, files: tuple[Path, ...]) -> str:
+    """SHA-256 of a file; of a folder the Merkle hash over those of its files that decide pictures.
+
+    Where it lies is remembered, so that a picture's record, which names no place, is enough to find it again.
+    """
+    sha256 = file_hashes([path])[path] if path.is_file() else folder_hash(path, files)
+    remember_place(sha256, path)
+    return sha256
+
+
+def file_now(source: str, sha256: str, noun: str, name: str) -> Path:
+    """The file that was planned with. Raises `JobFailure` if it is gone or holds something else by now."""
+    path = Path(source)
+    try:
+        same = file_hashes([path])[path] == sha256
+    except OSError:
+        raise JobFailure(f"{noun} {name}: {path.name} is gone; put it back and run the same command again") from None
+    if not same:
+        raise JobFailure(f"{noun} {name}: {path.name} has changed since this was planned; run the command again")
+    return path
+
+
+def folder_now(source: str, sha256: str, noun: str, name: str) -> tuple[tuple[Path, ...], str | None]:
+    """The files of a folder that was planned with, and their variant. Raises `JobFailure` as `file_now` does."""
+    folder = Path(source)
+    try:
+        files, variant = deciding_files(folder)
+        same = folder_hash(folder, files) == sha256
+    except (OSError, ModelError):
+        raise JobFailure(f"{noun} {name}: {folder.name} is gone; put it back and run the same command again") from None
+    if not same:
+        raise JobFailure(f"{noun} {name}: {folder.name} has changed since this was planned; run the command again")
+    return files, variant
+
+
+def _a(kind: str) -> str:
+    words = {"ip_adapter": "an IP-Adapter", "lora": "a LoRA", "embedding": "an embedding", "controlnet": "a ControlNet"}
+    return words.get(kind, f"a {kind.replace('_', ' ')}")

@@ -1,0 +1,1 @@
+"""A bundle of pictures from texts to pixels."""

@@ -1,0 +1,75 @@
+"""The one model that is loaded now, and held as whoever asks for it has planned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.generation.recovery.attempts import could_hold, load_giving_way
+from pipeline.request import MemorySettings, ModelSettings
+from pipeline.weights.unchanged import was_written_over
+
+if TYPE_CHECKING:
+    from pipeline.generation.recovery.known_failures import Prospects
+    from pipeline.loading.load import LoadedModel
+    from pipeline.loading.speed import SpeedSettings
+    from pipeline.memory.device.pool import Pool
+
+
+class ModelAtHand:
+    """`model` is what is loaded, None before the first one and after `let_go`; `loads` counts.
+
+    Where memory runs out over it, it is held with more techniques than planned, and stays so until the plan changes.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        pool: Pool,
+        speed: SpeedSettings,
+        cpu_threads: int | None = None,
+        prospects: Prospects | None = None,
+    ) -> None:
+        self.model: LoadedModel | None = None
+        self.loads = 0
+        self._device, self._pool, self._speed = device, pool, speed
+        self._cpu_threads, self._prospects = cpu_threads, prospects
+        self._planned: MemorySettings | None = None
+
+    def get(self, settings: ModelSettings, asked: MemorySettings, planned: MemorySettings) -> LoadedModel:
+        """The model of `settings`, held as planned; more may be given up for it than that, as far as `asked` allows.
+
+        Raises `ModelError`, and `OutOfMemory` where nothing is left to give up.
+        """
+        model = self.model
+        same = model and (model.settings, model.memory.dtype) == (settings, planned.dtype)
+        written_over = model is not None and was_written_over(model.read)
+        # As planned it is held so, or with what was needed besides when memory ran out. Where there is no room to hold
+        # it otherwise, loading it again gives way.
+        if model and same and not written_over and (planned == self._planned or could_hold(model, planned)):
+            self._planned = planned
+            return model
+        del model
+        self.let_go(keep=not written_over)  # before the next one comes, so that both never stand on the device
+        self._planned = planned
+        self.model = load_giving_way(
+            settings, asked, planned, self._device, self._cpu_threads, self._pool, self._speed, self._prospects
+        )
+        self.loads += 1
+        return self.model
+
+    def forget_plan(self) -> None:
+        """However the model is held now, it is brought to the next plan anew."""
+        self._planned = None
+
+    def let_go(self, *, keep: bool = True) -> None:
+        """Give the model's components back to the pool; without `keep` nothing waits there for the next one."""
+        from pipeline.memory.device.residency import let_go
+
+        model, self.model = self.model, None
+        if model is not None:
+            let_go(model, keep=keep)
+
+    def remove_files(self) -> None:
+        """Remove the weights that wait on disk, before the process ends; memory is given back by its end."""
+        if self.model is not None and self.model.memory.uses("disk_offload"):
+            self.let_go(keep=False)

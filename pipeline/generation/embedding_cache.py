@@ -1,0 +1,130 @@
+"""Prompt embeddings that are already computed: in memory by bytes, and on disk for encoders that are not kept."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+from collections import OrderedDict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.request import PromptTokens
+from pipeline.storage.user_folders import cache_folder, make_folder
+
+if TYPE_CHECKING:
+    import torch
+
+MEMORY_BYTES = 512 * 2**20
+"""SDXL's embeddings take 0.3 MB, those of T5 and Qwen about 4 MB each: hundreds of prompts at the least."""
+
+DISK_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """What a pipeline's call takes for one text, by the names of its arguments; tensors on the CPU, one row each.
+
+    `ragged` names those that the call takes as a list of tensors of their own lengths, without a row for the image.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    ragged: tuple[str, ...] = ()
+    tokens: tuple[PromptTokens, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all tensors together."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+class EmbeddingCache:
+    """Least recently used goes first, by bytes; a file that cannot be read is as good as none.
+
+    The folder on disk is the user's, private, and shared by all processes.
+    """
+
+    def __init__(
+        self, memory_bytes: int = MEMORY_BYTES, disk_bytes: int = DISK_BYTES, folder: Path | None = None
+    ) -> None:
+        self._memory: OrderedDict[str, Embedding] = OrderedDict()
+        self._memory_bytes, self._disk_bytes = memory_bytes, disk_bytes
+        self._held_bytes = 0
+        self._folder = folder or cache_folder() / "embeddings"
+
+    def __len__(self) -> int:
+        return len(self._memory)
+
+    def get(self, key: str, *, on_disk: bool = False) -> Embedding | None:
+        """The embedding stored under a key, also by an earlier process if `on_disk`."""
+        known = self._memory.get(key)
+        if known is not None:
+            self._memory.move_to_end(key)
+            return known
+        found = self._read(key) if on_disk else None
+        if found is not None:
+            self._remember(key, found)
+        return found
+
+    def put(self, key: str, embedding: Embedding, *, on_disk: bool = False) -> None:
+        """Store in memory, and if `on_disk` in a file too; a full or read-only disk is no fault."""
+        self._remember(key, embedding)
+        if on_disk:
+            with contextlib.suppress(OSError):
+                self._write(key, embedding)
+
+    def clear(self) -> None:
+        """Forget what is in memory."""
+        self._memory.clear()
+        self._held_bytes = 0
+
+    def _remember(self, key: str, embedding: Embedding) -> None:
+        before = self._memory.pop(key, None)
+        self._held_bytes += embedding.size_bytes - (before.size_bytes if before else 0)
+        self._memory[key] = embedding
+        while self._held_bytes > self._memory_bytes and len(self._memory) > 1:
+            self._held_bytes -= self._memory.popitem(last=False)[1].size_bytes
+
+    def _read(self, key: str) -> Embedding | None:
+        from safetensors import SafetensorError, safe_open
+
+        path = self._folder / f"{key}.safetensors"
+        try:
+            with safe_open(path, framework="pt") as file:
+                notes = json.loads(file.metadata()["embedding"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            tokens = tuple(PromptTokens(**one) for one in notes["tokens"])
+            embedding = Embedding(tensors, tuple(notes["ragged"]), tokens)
+            os.utime(path)
+        except (OSError, SafetensorError, ValueError, TypeError, KeyError):
+            return None
+        return embedding
+
+    def _write(self, key: str, embedding: Embedding) -> None:
+        from safetensors.torch import save
+
+        notes = {"ragged": embedding.ragged, "tokens": [asdict(one) for one in embedding.tokens]}
+        tensors = {name: tensor.contiguous() for name, tensor in embedding.tensors.items()}
+        content = save(tensors, metadata={"embedding": json.dumps(notes)})
+        make_folder(self._folder.parent, cache_folder())
+        self._folder.mkdir(mode=0o700, exist_ok=True)  # also in a cache folder of before, which others may read
+        unfinished = self._folder / f".{key}.{uuid.uuid4()}.tmp"
+        try:
+            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(descriptor, "wb") as file:  # noqa: PTH123 (a descriptor, for its permissions)
+                file.write(content)
+            unfinished.replace(self._folder / f"{key}.safetensors")
+        finally:
+            unfinished.unlink(missing_ok=True)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        files = [(entry, entry.stat()) for entry in self._folder.glob("*.safetensors")]
+        held = sum(status.st_size for _, status in files)
+        for path, status in sorted(files, key=lambda one: one[1].st_mtime_ns):
+            if held <= self._disk_bytes:
+                return
+            path.unlink(missing_ok=True)
+            held -= status.st_size

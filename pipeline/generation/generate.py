@@ -1,0 +1,79 @@
+"""A bundle of pictures: all texts encoded, then batch by batch denoised and decoded, or all denoised, then decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.errors import JobFailure
+from pipeline.generation.bundle import Bundle
+from pipeline.generation.recovery.known_failures import Prospects
+from pipeline.loading.load import LoadedModel
+from pipeline.memory.planning.estimate import Stage
+from pipeline.request import GeneratedImage, ImageRequest
+
+
+@dataclass(slots=True)
+class PhaseSeconds:
+    """Wall-clock seconds spent in each phase; summed over a run."""
+
+    encode: float = 0.0
+    denoise: float = 0.0
+    decode: float = 0.0
+
+    def add(self, other: PhaseSeconds) -> None:
+        """Sum in place."""
+        self.encode += other.encode
+        self.denoise += other.denoise
+        self.decode += other.decode
+
+
+def generate_bundle(
+    model: LoadedModel,
+    batches: Sequence[Sequence[ImageRequest]],
+    should_stop: Callable[[], bool] = lambda: False,
+    phases: PhaseSeconds | None = None,
+    *,
+    on_work: Callable[[Stage, Sequence[int]], None] = lambda _stage, _places: None,
+    predicted_peak_bytes: int | None = None,
+    images_per_shape: int = 0,
+    remember: bool = True,
+    prospects: Prospects | None = None,
+) -> Iterator[tuple[int, GeneratedImage | JobFailure]]:
+    """Make pictures of one model; those of a batch differ only in prompt, negative prompt and seed.
+
+    Yields the place of each, counted through all batches, with the picture or why there is none, as soon as it is
+    decided: batch by batch, or with `staged` when all are denoised. What is not yielded is not made.
+
+    `should_stop` is asked between denoising steps; when it says yes, what is denoised is still decoded and yielded,
+    then `Interrupted` is raised. `on_work` is told which places are worked at from now on, and in which stage; all
+    others wait. A batch that fails is split until the failure stands alone, so one bad request costs only itself; where
+    memory runs out, only the stage that failed is tried again, with a smaller batch or more techniques
+    (`pipeline.generation.recovery.next_fallback`).
+    What worked then is remembered for the next time; without `remember` it is not, nor is anything recalled. What no
+    technique could make room for fails at once from then on, also in further bundles with the same `prospects`.
+    Raises `DeviceLost` when only a new process can go on.
+    """
+    bundle = Bundle(
+        model,
+        batches,
+        should_stop,
+        on_work,
+        predicted_peak_bytes,
+        images_per_shape,
+        remember,
+        prospects or Prospects(),
+    )
+    try:
+        yield from bundle.pictures()
+    finally:
+        if phases is not None:
+            phases.add(PhaseSeconds(**bundle.seconds))
+
+
+def generate_batch(
+    model: LoadedModel, requests: Sequence[ImageRequest], *, remember: bool = True
+) -> list[GeneratedImage | JobFailure]:
+    """One batch; an entry per request, in order. `remember` as in `generate_bundle`."""
+    outcomes = dict(generate_bundle(model, [requests], remember=remember))
+    return [outcomes[place] for place in range(len(requests))]

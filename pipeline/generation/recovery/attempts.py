@@ -1,0 +1,193 @@
+"""What happens when something fails on a model: who pays for it, and what is tried next."""
+
+from __future__ import annotations
+
+import functools
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from pipeline.errors import (
+    DarkroomError,
+    Interrupted,
+    JobFailure,
+    ModelError,
+    OutOfHostMemory,
+    OutOfMemory,
+    RunStopped,
+    WeightsChanged,
+)
+from pipeline.generation.recovery.known_failures import Prospects
+from pipeline.generation.recovery.next_fallback import Where, climb
+from pipeline.loading.failures import classify
+from pipeline.loading.load import load
+from pipeline.memory.planning.history import Experience, Situation, Worked
+from pipeline.request import ImageRequest, MemorySettings, ModelSettings
+from pipeline.system.device import host_memory
+from pipeline.weights.profile import weight_files
+
+if TYPE_CHECKING:
+    from pipeline.loading.load import LoadedModel
+    from pipeline.loading.speed import SpeedSettings
+    from pipeline.memory.device.pool import Pool
+
+T = TypeVar("T")
+
+
+@functools.cache
+def experience() -> Experience:
+    """This process's memory of what worked."""
+    return Experience()
+
+
+def attempted(model: LoadedModel, work: Callable[[], T]) -> T | JobFailure:
+    """What `work` returns, or the failure that it ended in, after which the model is usable again.
+
+    Where memory ran out that components of other models take while they wait, those go, and it is tried once more; and
+    so where blocks fill the device on purpose, whose pieces are whole again after a failure. Raises `Interrupted` and
+    `RunStopped`, of which `DeviceLost` says that only a new process can go on.
+    """
+    outcome = _attempted_once(model, work)
+    if isinstance(outcome, OutOfMemory) and (
+        idle_dropped(model.pool, outcome, model.device.type) or model.memory.uses("resident_blocks")
+    ):
+        return _attempted_once(model, work)
+    return outcome
+
+
+def idle_dropped(pool: Pool, failure: OutOfMemory, device_kind: str) -> bool:
+    """Whether components that no model uses took of the memory that ran out: they cost a second load, and no picture.
+
+    They are forgotten then. On a card of its own memory, those that wait on the host are in nobody's way.
+    """
+    of_card = device_kind == "cuda" and not isinstance(failure, OutOfHostMemory)
+    return pool.clear(on_device=of_card) > 0
+
+
+def could_hold(model: LoadedModel, memory: MemorySettings) -> bool:
+    """Whether there was memory enough to bring a model to other techniques, without idle components if need be.
+
+    Where there was not, the model is to be let go: loading it again gives way. Raises `ModelError`.
+    """
+    from pipeline.memory.device.residency import hold
+
+    while True:
+        try:
+            hold(model, memory)
+        except OutOfMemory as error:
+            failure = type(error)(*error.args)  # without its traceback, which would keep tensors
+        else:
+            return True
+        if not idle_dropped(model.pool, failure, model.device.type):
+            return False
+
+
+def load_giving_way(
+    settings: ModelSettings,
+    asked: MemorySettings,
+    held: MemorySettings,
+    device: str,
+    cpu_threads: int | None,
+    pool: Pool,
+    speed: SpeedSettings,
+    prospects: Prospects | None = None,
+) -> LoadedModel:
+    """`load`, held with more techniques than planned as long as memory runs out over it, as far as `asked` allows.
+
+    Raises `ModelError`, and `OutOfMemory` with the numbers when nothing is left to give up; at once where `prospects`
+    know that from earlier in the run.
+    """
+    situation = Situation("load", settings.sha256, held, device_bytes(device))
+    prospects = prospects or Prospects()
+    hopeless = prospects.why_not((situation, asked))
+    if hopeless is not None:
+        raise hopeless
+    known = experience().recall(situation)
+    failure: OutOfMemory | None = None
+    latest: OutOfMemory | None = None
+    memory = before = held if known is None else replace(held, techniques=known.techniques)
+    what, impossible = "", set[str]()
+    while True:
+        try:
+            model = load(settings, memory, device, cpu_threads, pool=pool, speed=speed)
+        except OutOfMemory as error:
+            latest = type(error)(*error.args)  # without its traceback, which would keep tensors
+            failure = failure or latest
+        except WeightsChanged:
+            raise  # however it is held
+        except ModelError:
+            latest = None
+            if what:
+                impossible.add(what)
+                memory = before
+            elif memory != held:  # it is not to be had any more as it worked before
+                experience().forget(situation)
+                memory = before = held
+                continue
+            else:
+                raise
+        else:
+            if failure is not None and memory != held:
+                experience().remember(situation, Worked(memory.techniques))
+            prospects.came_out((situation, asked))
+            return model
+        if latest is not None:
+            gc.collect()  # what was half loaded may be cycles
+            if idle_dropped(pool, latest, device):
+                continue
+        step = climb(asked, memory, "load", 1, impossible, device_kind=device)
+        if step is None:
+            assert failure is not None  # nothing is given up before memory has run out
+            size = sum(file.stat().st_size for file in weight_files(settings))
+            failure = _nothing_left(failure, f"load, {size / 1e9:.1f} GB of weights", asked, memory)
+            prospects.give_up((situation, asked), failure)
+            raise failure
+        memory, before, what = step.memory, memory, step.what
+
+
+def exhausted(model: LoadedModel, failure: OutOfMemory, stage: Where, requests: Sequence[ImageRequest]) -> OutOfMemory:
+    """The failure with the numbers of a stage, when nothing is left to give up."""
+    first = requests[0]
+    peaks = model.stage_peaks.get(stage, {})
+    peak = peaks.get("allocated", peaks.get("rss"))
+    reached = f"{stage} at {peak / 1e9:.1f} GB" if peak else stage
+    what = f"{reached}, {len(requests)} of {first.width} x {first.height}"
+    return _nothing_left(failure, what, first.memory, model.memory)
+
+
+def device_bytes(device: str) -> int:
+    """The whole memory of a device that torch knows by this name."""
+    import torch
+
+    if torch.device(device).type != "cuda":
+        return host_memory()[0]
+    return int(torch.cuda.get_device_properties(device).total_memory)
+
+
+def _attempted_once(model: LoadedModel, work: Callable[[], T]) -> T | JobFailure:
+    from pipeline.memory.device.residency import recover
+
+    try:
+        return work()
+    except (Interrupted, RunStopped):
+        recover(model)
+        raise
+    except JobFailure as error:
+        failure = type(error)(*error.args)  # without what it was raised from, which would keep tensors
+    except DarkroomError as error:
+        failure = JobFailure(str(error))
+    except Exception as error:
+        failure = classify(error)
+    # Outside the except block: a traceback that is still alive would keep the tensors that took the memory.
+    recover(model)
+    return failure
+
+
+def _nothing_left(failure: OutOfMemory, what: str, asked: MemorySettings, held: MemorySettings) -> OutOfMemory:
+    more = "allow lossy techniques (memory.quality) or those switched off, " if asked.exact or asked.off else ""
+    techniques = ", ".join(held.techniques) or "no technique"
+    return OutOfMemory(
+        f"{str(failure).split('; try ')[0]} ({what}, held with {techniques}); nothing is left to give up: "
+        f"{more}take a smaller size or another model"
+    )

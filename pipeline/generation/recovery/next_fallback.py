@@ -1,0 +1,103 @@
+"""What to try when memory ran out: the next rung of a ladder, cheapest first."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pipeline.memory.planning.techniques import STREAMING, conflicts, ordered
+from pipeline.request import MemorySettings
+
+Where = Literal["load", "encode", "denoise", "decode"]
+"""The stage that failed; "load" is before the first one, when weights are read or brought to the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to try next. `what` says in a word what is new: `batch`, `resident_share`, or the names of the techniques
+    put on."""
+
+    batch: int
+    memory: MemorySettings
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Rung:
+    """Techniques to put on, the stages at which that helps, those that go for them, those that they need besides, and
+    one that is too far up the ladder to come back from."""
+
+    on: tuple[str, ...]
+    helps: tuple[Where, ...]
+    instead_of: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    unless: str = ""
+
+
+_EIGHT_BIT_DENOISER = ("denoiser_int8", "denoiser_float8", "fp8_storage")
+_EIGHT_BIT_ENCODER = ("encoder_int8", "encoder_float8")
+_QUANTISED = ("denoiser_int8", "denoiser_float8", "denoiser_int4", *_EIGHT_BIT_ENCODER, "encoder_int4")
+
+LEAST_RESIDENT = 0.7
+"""Share of the blocks that could stay by estimate, below which something else is the matter."""
+
+_LADDER = (
+    # Slicing decodes one picture at a time: for the decoder it is the smaller batch, and nothing is denoised again.
+    _Rung(("vae_slicing",), ("decode",)),
+    _Rung(("vae_tiling",), ("decode",)),
+    _Rung(("staged", "drop_encoders"), ("load", "encode", "denoise", "decode")),
+    _Rung(("denoiser_int8",), ("load", "denoise")),
+    # Where int8 is switched off; with it on, this is no legal combination.
+    _Rung(("fp8_storage",), ("load", "denoise"), unless="disk_offload"),
+    _Rung(("encoder_int8",), ("load", "encode")),
+    _Rung(("resident_blocks",), ("load", "denoise"), ("model_offload", "block_offload")),
+    _Rung(("leaf_offload",), ("load", "encode", "denoise"), ("model_offload", "block_offload", "resident_blocks")),
+    _Rung(("denoiser_int4",), ("load", "denoise"), (*_EIGHT_BIT_DENOISER, *STREAMING)),
+    _Rung(("encoder_int4",), ("load", "encode"), (*_EIGHT_BIT_ENCODER, *STREAMING)),
+    _Rung(
+        ("disk_offload",),
+        ("load", "encode", "denoise"),
+        (*_QUANTISED, "model_offload", "block_offload", "resident_blocks"),
+        ("leaf_offload",),
+    ),
+    _Rung(("tiny_vae",), ("decode",)),
+)
+
+
+def climb(
+    asked: MemorySettings,
+    held: MemorySettings,
+    stage: Where,
+    batch: int,
+    failed: Collection[str] = (),
+    *,
+    device_kind: str = "cuda",
+) -> Step | None:
+    """The next thing to try after memory ran out at a stage, or None if there is nothing left.
+
+    `asked` is what the user wants: never a technique that is switched off there, none that changes pixels with `exact`,
+    and the quantisations asked for by name stay. `held` is how the model was held when it failed; `failed` are the
+    `what` of steps that could not be put on. What is returned is a legal combination. Following it ends: of what a rung
+    takes off, no later combination has room for again.
+    """
+    # They fill what there is with a batch of any size: half of it would leave no more free.
+    fewer = round(held.resident_share - 0.1, 1)
+    fills = stage == "denoise" and held.uses("resident_blocks") and "resident_share" not in failed
+    if fills and fewer >= LEAST_RESIDENT:
+        return Step(batch, replace(held, resident_share=fewer), "resident_share")
+    if stage == "denoise" and batch > 1:
+        return Step(batch // 2, held, "batch")
+    for rung in _LADDER:
+        new = tuple(name for name in rung.on if not held.uses(name) and name not in asked.off)
+        what = "+".join(new)
+        insisted = {*asked.techniques} & {*rung.instead_of} & {*_QUANTISED, "fp8_storage"}
+        if stage not in rung.helps or not new or what in failed or insisted:
+            continue
+        if {*asked.off} & {*rung.needs} or held.uses(rung.unless):
+            continue
+        techniques = ordered({*held.techniques, *new, *rung.needs} - {*rung.instead_of})
+        has_tiny_vae = held.tiny_vae_source is not None
+        if not conflicts(techniques, device_kind, exact=asked.exact, tiny_vae=has_tiny_vae):
+            return Step(batch, replace(held, techniques=techniques), what)
+    return None

@@ -1,0 +1,95 @@
+"""The first phase of a bundle: its texts become embeddings."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from pipeline.errors import Interrupted, JobFailure, OutOfMemory
+from pipeline.generation.encode import EncodedPrompt, encode, known
+from pipeline.generation.recovery.attempts import attempted, exhausted
+from pipeline.generation.recovery.fallbacks import Ladder
+from pipeline.memory.planning.estimate import Stage
+from pipeline.request import ImageRequest
+
+if TYPE_CHECKING:
+    from pipeline.loading.load import LoadedModel
+
+
+class Texts:
+    """The texts of requests, by their places: `prompts` as encoded, `techniques` that their encoders were held with.
+
+    `on_work` hears of each that is encoded; `timed` is entered for the time of the work.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        requests: Sequence[ImageRequest],
+        ladder: Ladder,
+        should_stop: Callable[[], bool],
+        on_work: Callable[[Stage, Sequence[int]], None],
+        timed: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self.prompts: dict[int, EncodedPrompt] = {}
+        self.techniques: dict[int, tuple[str, ...]] = {}
+        self._model, self._requests, self._ladder = model, requests, ladder
+        self._should_stop, self._on_work, self._timed = should_stop, on_work, timed
+
+    def encode_all(self) -> Iterator[tuple[int, JobFailure]]:
+        """Encode them; yields the places of those that cannot be, with the reason."""
+        self._ladder.prepare_encoding()
+        todo = deque[int]()
+        for place, request in enumerate(self._requests):
+            hopeless = self._ladder.why_not(request, "encode")
+            if hopeless is None or self._is_known(place):
+                todo.append(place)
+            else:
+                yield place, hopeless
+        while todo:
+            with self._timed():
+                failure = attempted(self._model, lambda: self._encode(todo))
+            if failure is None:
+                return
+            if not isinstance(failure, OutOfMemory):
+                yield todo.popleft(), failure
+            elif self._ladder.climb(self._requests[todo[0]].memory, "encode", 1) is None:
+                failure = exhausted(self._model, failure, "encode", [self._requests[todo[0]]])
+                self._ladder.give_up("encode", self._requests[todo[0]], failure)
+                self._ladder.encoding_failed()
+                yield from ((place, failure) for place in todo if not self._is_known(place))
+                return
+
+    def _encode(self, todo: deque[int]) -> None:
+        """The first one first; what is done is no longer in `todo`."""
+        from pipeline.adapters import apply
+        from pipeline.memory.device.stages import stage
+
+        while todo and self._is_known(todo[0]):
+            todo.popleft()
+        if not todo:
+            return
+        with stage(self._model, "encode"):
+            while todo:
+                if self._should_stop():
+                    raise Interrupted("stopped before denoising")
+                if not self._is_known(todo[0]):
+                    request = self._requests[todo[0]]
+                    self._on_work("encode", [todo[0]])
+                    apply(self._model, request.adapters)
+                    self._keep(todo[0], encode(self._model, request))
+                    self._ladder.encoded(request)
+                todo.popleft()
+
+    def _is_known(self, place: int) -> bool:
+        """Whether a request's texts are encoded already; they are kept for it then."""
+        prompt = known(self._model, self._requests[place])
+        if prompt is not None:
+            self._keep(place, prompt)
+        return prompt is not None
+
+    def _keep(self, place: int, prompt: EncodedPrompt) -> None:
+        self.prompts[place] = prompt
+        self.techniques[place] = tuple(t for t in self._model.memory.techniques if t.startswith("encoder_"))

@@ -1,0 +1,82 @@
+"""Which addresses are out on the internet. A name that a hub's answer leads to must not mean a machine in here."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.errors import Unreachable, UnsafeAnswer
+from pipeline.hubs.inline import begun
+
+Resolve = Callable[..., list[tuple[Any, Any, Any, str, tuple[Any, ...]]]]
+"""`socket.getaddrinfo`, or what stands in for it."""
+
+LOOKED_UP_S = 6.0
+"""So long a name is waited for: after 5 s the system asks its second name server (resolv.conf(5), `timeout`)."""
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+"""IPv6 addresses that stand for IPv4 ones where a network has no IPv4 (RFC 6052)."""
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the public internet; what it carries inside (IPv4 in IPv6) counts as well."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(ip, ipaddress.IPv6Address):
+        inside = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
+        if ip in _NAT64:
+            inside.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
+        carried = [str(one) for one in inside if one is not None]
+        if carried:
+            return all(map(is_public, carried))
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
+
+
+def addresses_of(
+    host: str, port: int, resolve: Resolve = socket.getaddrinfo, limit_s: float = LOOKED_UP_S
+) -> list[str]:
+    """The addresses of a host, the first to be tried first; an IP address is its own and is not looked up.
+
+    Raises `Unreachable` if the name is not known, and if no name server answers: the system knows no limit for that.
+    """
+    if _is_address(host):
+        return [host]
+    try:
+        answers = begun(lambda: resolve(host, port, type=socket.SOCK_STREAM)).result(limit_s)
+    except TimeoutError:
+        raise Unreachable(f"{host}: no name server answers within {limit_s:g} s; is there a network?") from None
+    except (OSError, UnicodeError):
+        answers = []
+    addresses = list(dict.fromkeys(str(answer[4][0]) for answer in answers))
+    if not addresses:
+        raise Unreachable(f"{host}: its address cannot be found; is there a network?")
+    return addresses
+
+
+def public_addresses(
+    host: str, port: int, resolve: Resolve = socket.getaddrinfo, limit_s: float = LOOKED_UP_S
+) -> list[str]:
+    """The addresses of a host, all of them public; the connection must then be made to one of these very addresses.
+
+    Raises as `addresses_of`, and `UnsafeAnswer` if any of the addresses is not public.
+    """
+    addresses = addresses_of(host, port, resolve, limit_s)
+    inner = next((address for address in addresses if not is_public(address)), None)
+    if inner is not None:
+        raise UnsafeAnswer(
+            f"{host}: has the address {inner}, which is not on the internet; it is not connected to "
+            "(a mirror of your own goes into hub.huggingface_url or hub.civitai_url)"
+        )
+    return addresses
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

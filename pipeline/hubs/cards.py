@@ -1,0 +1,143 @@
+"""What a hub tells of a model: base model, trigger words, recommended settings, licence, the author's text.
+
+It is asked once and kept with its date; from then on it is there without a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.hubs import civitai, huggingface
+from pipeline.hubs.civitai_answers import title
+from pipeline.hubs.hub_settings import HubSettings
+from pipeline.hubs.json_fields import words
+from pipeline.hubs.remote_models import Hub
+from pipeline.hubs.results import NotFound, Ok, Outcome, Problem
+from pipeline.hubs.settings_in_text import settings_in, settings_of
+from pipeline.hubs.transport import Transport
+from pipeline.hubs.version_files import KINDS, family_of_base
+from pipeline.registry.records import StoredKind, StoredModel
+from pipeline.weights.references import Reference, parse
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A model's card. All texts are plain: one printable line each, but for `text`, which has line breaks.
+
+    `settings` are the author's recommendations by our names (`steps`, `guidance_scale`, `sampler`, `clip_skip`,
+    `weight`), each a number, a range or a word, as the author puts it. `at` is when the hub said all this (UTC, ISO).
+    `obstacle` is what keeps the model from being had, as far as that is known before it is fetched.
+    """
+
+    hub: Hub
+    reference: str
+    name: str
+    at: str
+    kind: StoredKind | None = None
+    family: str | None = None
+    base_model: str | None = None
+    licence: str | None = None
+    trigger_words: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    text: str = ""
+    obstacle: Problem | None = None
+
+    @property
+    def age_days(self) -> float:
+        """Days since the hub said it."""
+        return (datetime.now(UTC) - datetime.fromisoformat(self.at)).total_seconds() / 86_400
+
+
+def card(transport: Transport, reference: Reference, *, anew: bool = False) -> Outcome[Card]:
+    """The card of a repository on Hugging Face or of a version on CivitAI; what is kept is taken, unless `anew`.
+
+    If the hub cannot be asked anew, what is kept is given, as stale.
+    """
+    fresh_s = 0.0 if anew else None
+    if reference.scheme == "hf":
+        return _of_repository(transport, reference, fresh_s)
+    if reference.scheme == "civitai" and reference.number:
+        return _of_version(transport, reference.number, fresh_s)
+    return NotFound(reference.text, "has no card, since it names no model of a hub")
+
+
+def card_of(model: StoredModel) -> Reference | None:
+    """By what reference the card of a model on this machine is kept; None if no hub is known to have it."""
+    if model.source != "local":
+        return parse(model.reference)
+    return parse(f"civitai:{model.version_id}") if model.version_id else None
+
+
+def kept_card(settings: HubSettings, reference: Reference) -> Card | None:
+    """The card that was kept, of whatever age; nobody is asked."""
+    said = card(Transport(settings, asks=False), reference)
+    return said.value if isinstance(said, Ok) else None
+
+
+def _of_repository(transport: Transport, reference: Reference, fresh_s: float | None) -> Outcome[Card]:
+    name = reference.repository or ""
+    said = huggingface.info(transport, name, reference.revision or "main", fresh_s)
+    if not isinstance(said, Ok):
+        return said
+    value = said.value
+    written = huggingface.readme(transport, name, value["sha"])
+    text = written.value if isinstance(written, Ok) else ""
+    found = Card(
+        hub="huggingface",
+        reference=f"hf:{name}@{value['sha']}",
+        name=name.rpartition("/")[2],
+        at=said.at,
+        kind=huggingface.kind(value),
+        family=huggingface.family(value),
+        base_model=huggingface.base_model(value),
+        licence=huggingface.licence(value),
+        trigger_words=words(value["card"]["instance_prompt"]),
+        tags=tuple(tag for tag in value["tags"] if ":" not in tag),
+        settings=settings_in(text),
+        text=text,
+        obstacle=huggingface.obstacle(transport, value, f"hf:{name}"),
+    )
+    return Ok(found, said.at, said.stale)
+
+
+def card_by_hash(transport: Transport, sha256: str) -> Outcome[Card]:
+    """The card of the CivitAI version that has a file with this hash; tells the hub the hash."""
+    said = civitai.version_by_hash(transport, sha256)
+    return _of_answer(transport, said, None) if isinstance(said, Ok) else said
+
+
+def _of_version(transport: Transport, number: int, fresh_s: float | None) -> Outcome[Card]:
+    said = civitai.version(transport, number, fresh_s)
+    if isinstance(said, NotFound):
+        of = civitai.model(transport, number, fresh_s)
+        if not isinstance(of, Ok) or not of.value["versions"]:
+            return of if not isinstance(of, Ok) else said
+        said = civitai.version(transport, of.value["versions"][0]["id"], fresh_s)
+    return _of_answer(transport, said, fresh_s) if isinstance(said, Ok) else said
+
+
+def _of_answer(transport: Transport, said: Ok[Any], fresh_s: float | None) -> Outcome[Card]:
+    value = said.value
+    about = civitai.model(transport, value["model_id"], fresh_s) if value["model_id"] else None
+    more: Mapping[str, Any] = about.value if isinstance(about, Ok) else {}
+    text = "\n\n".join(part for part in (value["text"], more.get("text", "")) if part)
+    found = Card(
+        hub="civitai",
+        reference=f"civitai:{value['id']}",
+        name=title(value["model"]["name"], value["name"]),
+        at=said.at,
+        kind=KINDS.get(value["model"]["type"]),
+        family=family_of_base(value["base_model"]),
+        base_model=value["base_model"] or None,
+        licence=more.get("permissions"),
+        trigger_words=tuple(value["words"]),
+        tags=tuple(more.get("tags", ())),
+        settings={**settings_of(value["pictures"]), **settings_in(text)},
+        text=text,
+        obstacle=civitai.obstacle(transport, value, value["model"], f"civitai:{value['id']}"),
+    )
+    return Ok(found, said.at, said.stale)

@@ -1,0 +1,201 @@
+"""CivitAI's protocol: what it says of a version, of a model, by a hash and in a search, cut down to what is used.
+
+Endpoints and refusals are those of its own handlers (`src/pages/api` of civitai/civitai). Its answers' `downloadUrl` is
+never used: addresses are made of the version's and the file's number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from pipeline.hubs.answer_cache import keep, kept
+from pipeline.hubs.civitai_answers import title, trimmed_model, trimmed_version
+from pipeline.hubs.json_fields import mapping, number, objects, parse_object
+from pipeline.hubs.paging import page, paged
+from pipeline.hubs.query import FRESH_S, Answer, answered, ask, is_refused_by_storage, storage_problem
+from pipeline.hubs.remote_models import TOKENS, SearchHit
+from pipeline.hubs.results import (
+    Archived,
+    DownloadsDisabled,
+    EarlyAccess,
+    NeedsLogin,
+    NotFound,
+    Offline,
+    Ok,
+    Outcome,
+    Problem,
+    RateLimited,
+    Refused,
+)
+from pipeline.hubs.retries import retry_after_s
+from pipeline.hubs.transport import Transport
+from pipeline.hubs.version_files import KINDS, TYPES, bytes_of, chosen_file, family_of_base
+from pipeline.registry.records import StoredKind, now
+from pipeline.storage.foreign_names import plain
+
+_HUB = "CivitAI"
+_NONSENSE = "its address answers with something else than was asked for"
+
+
+def version(transport: Transport, id_: int, fresh_s: float | None = FRESH_S) -> Outcome[Any]:
+    """What the hub says of a version: an object with the fields of `trimmed_version`.
+
+    It is asked again only if what is kept is older than `fresh_s` seconds; None: whatever its age.
+    """
+    return _object(transport, f"model-versions/{id_}", f"civitai:{id_}", trimmed_version, fresh_s)
+
+
+def model(transport: Transport, id_: int, fresh_s: float | None = FRESH_S) -> Outcome[Any]:
+    """What the hub says of a model and its versions, the newest first; likewise."""
+    return _object(transport, f"models/{id_}", f"civitai:{id_}", trimmed_model, fresh_s)
+
+
+def version_by_hash(transport: Transport, sha256: str) -> Outcome[Any]:
+    """The version that has a file with this hash. Tells the hub the hash, so only those call it who were asked to."""
+    place = f"model-versions/by-hash/{sha256.upper()}"
+    return _object(transport, place, f"sha256:{sha256}", trimmed_version, fresh_s=None)
+
+
+def search(transport: Transport, query: str, kind: StoredKind | None, limit: int | None) -> Outcome[list[SearchHit]]:
+    """Models with these words, each by its newest version that can be had; all of them without a limit.
+
+    An empty answer does not say there is none. What is sent are the words and the kind. `page` is refused beside a
+    query, and of flags even `false` counts as true.
+    """
+    types = [("types", one) for one in TYPES[kind]] if kind else []
+
+    def ask_page(count: int, cursor: str | None) -> Outcome[Any]:
+        asked = [("query", query), ("limit", str(count)), *types, *([("cursor", cursor)] if cursor else [])]
+        address = f"{_api(transport)}/models?{urlencode(asked)}"
+
+        def fetch() -> Outcome[Any]:
+            answer = ask(transport, "civitai.api", address, _HUB)
+            if not isinstance(answer, Answer):
+                return answer
+            if answer.status != 200:
+                return refusal(transport, answer, _HUB)
+            raw = parse_object(answer.body)
+            if raw is None or not isinstance(raw.get("items"), list):
+                return Offline(_HUB, _NONSENSE)
+            following = mapping(raw.get("metadata")).get("nextCursor")
+            return Ok(page([trimmed_model(one) for one in objects(raw["items"])], following), now())
+
+        return answered(f"{address}#page", _HUB, fetch, FRESH_S)
+
+    said = paged(ask_page, limit, _HUB, transport.say)
+    if not isinstance(said, Ok):
+        return said
+    return Ok([hit for one in said.value if (hit := _hit(transport, one))], said.at, said.stale)
+
+
+def refusal(transport: Transport, answer: Answer, what: str) -> Problem:
+    """What an answer without success means, in a question as in a download."""
+    if is_refused_by_storage(answer):
+        return storage_problem(answer, what, _HUB)
+    body = parse_object(answer.body) or {}
+    said = f"{plain(body.get('error'))} {plain(body.get('message'))}".lower()
+    match answer.status:
+        case 401 if "disabled downloads" in said:
+            return DownloadsDisabled(what)
+        case 401:
+            return NeedsLogin(what, TOKENS["civitai"], transport.has_token("civitai"))
+        case 403 if "early access" in said:
+            return EarlyAccess(what, plain(body.get("deadline"), 30) or None)
+        case 403 | 451:
+            return Offline(what, f"{_HUB} turns this network away ({answer.status})")
+        case 404:
+            return NotFound(what, lasting="no-store" not in answer.headers.get("cache-control", ""))
+        case 410:
+            return Archived(what)
+        case 429 if "cursor" in said:  # of deep pages; asking again would never help
+            return Refused(what, "asked CivitAI for a page that it does not give")
+        case 429:
+            return RateLimited(what, retry_after_s(answer.headers))
+    return Offline(what, f"{_HUB} answers with an error ({answer.status})")
+
+
+def obstacle(transport: Transport, said: Mapping[str, Any], of: Mapping[str, Any], what: str) -> Problem | None:
+    """What keeps a version (`said`) of a model (`of`) from being had, as far as the answers tell.
+
+    Whether a login is asked for shows only when it is downloaded; that is remembered for later searches.
+    """
+    if of["mode"] in ("Archived", "TakenDown"):
+        return Archived(what)
+    if of["poi"]:
+        return Refused(what, "shows a real person, and CivitAI no longer gives such models out")
+    if said["usage"] not in ("", "Download"):
+        return DownloadsDisabled(what)
+    if said["early_access"] and not transport.has_token("civitai"):
+        return EarlyAccess(what, said["early_access_until"] or None)
+    if not transport.has_token("civitai") and kept(_login_address(transport, said["id"])):
+        return NeedsLogin(what, TOKENS["civitai"])
+    if of["type"] not in KINDS:
+        return Refused(what, f"is of the kind {of['type']!r}, which is not used here")
+    chosen = chosen_file(said)
+    return Refused(what, chosen) if isinstance(chosen, str) else None
+
+
+def file_url(transport: Transport, version_id: int, file_id: int) -> str:
+    """Where one file of a version is fetched. Without the file's number the hub would pick one by its own lights."""
+    return f"{transport.settings.civitai()}/api/download/models/{version_id}?fileId={file_id}"
+
+
+def remember_login(transport: Transport, version_id: int) -> None:
+    """Note that a version is given only to those who are logged in."""
+    keep(_login_address(transport, version_id), True)
+
+
+def _login_address(transport: Transport, version_id: int) -> str:
+    return f"{transport.settings.civitai()}/login-needed/{version_id}"
+
+
+def _api(transport: Transport) -> str:
+    return f"{transport.settings.civitai()}/api/v1"
+
+
+def _object(
+    transport: Transport,
+    place: str,
+    what: str,
+    trim: Callable[[Mapping[str, Any]], dict[str, Any]],
+    fresh_s: float | None,
+) -> Outcome[Any]:
+    address = f"{_api(transport)}/{place}"
+
+    def fetch() -> Outcome[Any]:
+        answer = ask(transport, "civitai.api", address, what)
+        if not isinstance(answer, Answer):
+            return answer
+        if answer.status != 200:
+            return refusal(transport, answer, what)
+        raw = parse_object(answer.body)
+        if raw is None or number(raw.get("id")) is None:
+            return Offline(what, _NONSENSE)
+        return Ok(trim(raw), now())
+
+    return answered(address, what, fetch, fresh_s)
+
+
+def _hit(transport: Transport, of: Mapping[str, Any]) -> SearchHit | None:
+    """A model by its newest version that can be had, else by the newest."""
+    if of["type"] not in KINDS or not of["versions"]:
+        return None
+    problems = [obstacle(transport, one, of, f"civitai:{one['id']}") for one in of["versions"]]
+    place = problems.index(None) if None in problems else 0
+    one = of["versions"][place]
+    file = chosen_file(one)
+    return SearchHit(
+        source="civitai",
+        reference=f"civitai:{one['id']}",
+        name=title(of["name"], one["name"]),
+        short=of["name"],
+        kind=KINDS[of["type"]],
+        family=family_of_base(one["base_model"]),
+        base_model=one["base_model"] or None,
+        licence=of["permissions"],
+        bytes=None if isinstance(file, str) else bytes_of(file),
+        downloads=of["downloads"],
+        obstacle=problems[place],
+    )

@@ -1,0 +1,276 @@
+"""One file of weights from a hub into the store: resumed, verified, and under its name only when it is whole and sound.
+
+What is known beforehand is its SHA-256, and it alone decides. A process that dies leaves a partial file, which the next
+one goes on with; a file under the target's name has the content that its name says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import DownloadError, ModelError, Unreachable, UnsafeAnswer
+from pipeline.hubs.disk_room import free_bytes, no_room
+from pipeline.hubs.file_sources import FileSource, HubRefused, Refusal
+from pipeline.hubs.partial_file import START_BYTES, PartialFile, held_partial
+from pipeline.hubs.progress_bars import Progress
+from pipeline.hubs.query import Answer, is_refused_by_storage
+from pipeline.hubs.retries import Patience, retry_after_s
+from pipeline.hubs.transport import Response, Transport
+from pipeline.hubs.weights_faults import Front, fault_of_start, fault_of_weights
+from pipeline.storage.foreign_names import plain
+from pipeline.weights.headers.weights_header import WeightsHeader
+
+MOST_BYTES = 2**40
+"""A file of weights whose size no hub tells is not followed any further."""
+
+_GAIN_BYTES = 2**20
+"""An attempt that has brought so much was no failure, even if it broke off."""
+
+_MISSING_TRIES = 3
+"""CivitAI answers 404 also while its storage is out of reach (reliability.md 3.2, trap 4); links to storage run out."""
+
+Judge = Callable[[WeightsHeader], None]
+"""Takes the header of weights that are being fetched, and raises `ModelError` if they are not wanted."""
+
+_WEB_TYPES = ("text/html", "application/xhtml+xml", "application/json", "application/problem+json")
+_MOST_REFUSAL_BYTES = 64 * 2**10
+
+
+class _Damaged(Exception):
+    """What came is not what was promised; once more from the first byte may help."""
+
+
+class _Unwanted(_Damaged):
+    """By its header it is nothing that is wanted, as `error` says; unless the header is damaged, it never will be."""
+
+    def __init__(self, error: ModelError) -> None:
+        self.error = error
+        super().__init__(str(error))
+
+
+class _Unusable(Exception):
+    """What comes is something else, and will be again."""
+
+
+class _Refused(Exception):
+    """The hub has answered with something other than the file."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        self.refusal = refusal
+        super().__init__(refusal.say())
+
+
+def download(
+    sources: Sequence[FileSource],
+    target: Path,
+    *,
+    sha256: str,
+    size_bytes: int | None,
+    transport: Transport,
+    name: str,
+    progress: Progress | None = None,
+    patience: Patience | None = None,
+    judge: Judge | None = None,
+) -> Path:
+    """Fetch the file with this SHA-256 (64 small hex digits) to `target`, from the first source that has it.
+
+    `target` ends in `.safetensors` or `.gguf`; if it exists nothing is asked. `size_bytes` is what the hub promises.
+    `name` is for messages only. `judge` is given the header as soon as it is here, and may refuse the file by a
+    `ModelError`, which is raised once a second look has shown the same; little has come by then, and nothing is kept.
+    Two processes fetch a file once: the second waits for the first. Raises `HubRefused` where every source has refused,
+    `Unreachable` where none could be reached, `DownloadError` for all else; what has come is kept, and the same call
+    goes on.
+    """
+    one = _Download(
+        target, sha256, size_bytes, transport, plain(name, 80) or "a file", progress, patience or Patience(), judge
+    )
+    with one.plain_disk_faults(), held_partial(target, one.say_waiting) as partial:
+        if partial is None:
+            return target
+        one.drop_nonsense(partial)
+        one.check_room(partial)
+        failures: list[str] = []
+        unreachable = 0
+        refusals: list[Refusal] = []
+        for source in sources:
+            try:
+                one.fetch(source, partial)
+                partial.becomes(target)
+                return target
+            except _Unwanted as error:
+                raise error.error from None
+            except _Refused as error:
+                refusals.append(error.refusal)
+                failures.append(f"{source.label} {error}")
+            except (_Unusable, _Damaged, Unreachable, UnsafeAnswer) as error:
+                failures.append(f"{source.label}: {error}")
+                unreachable += isinstance(error, Unreachable)
+        kept = f"; {partial.size:,} bytes are kept, the same command goes on from there" if partial.size else ""
+    said = f"{one.name}: {'; '.join(dict.fromkeys(failures)) or 'no hub has it'}{kept}"
+    if refusals and len(refusals) == len(failures):
+        raise HubRefused(said, refusals)
+    raise Unreachable(said) if unreachable and unreachable == len(failures) else DownloadError(said)
+
+
+@dataclass(frozen=True, slots=True)
+class _Download:
+    target: Path
+    sha256: str
+    size_bytes: int | None
+    transport: Transport
+    name: str
+    progress: Progress | None
+    patience: Patience
+    judge: Judge | None
+
+    def say_waiting(self) -> None:
+        self.transport.say(f"{self.name}: another process is fetching it; waiting for that")
+
+    @contextmanager
+    def plain_disk_faults(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DownloadError(
+                f"{self.name}: cannot be written to {self.target.parent} ({error.strerror or error}); make room or set "
+                "DARKROOM_HOME to another disk, then the same command goes on"
+            ) from None
+
+    def drop_nonsense(self, partial: PartialFile) -> None:
+        """What an earlier process left is not gone on with if it cannot be the beginning of the file."""
+        too_long = self.size_bytes is not None and partial.size > self.size_bytes
+        if partial.size < START_BYTES or too_long or fault_of_start(partial.start, self.target.suffix):
+            partial.restart()
+
+    def check_room(self, partial: PartialFile) -> None:
+        """Raises `DownloadError` if the disk cannot take the rest."""
+        rest, free = (self.size_bytes or 0) - partial.size, free_bytes(self.target.parent)
+        if rest > free:
+            raise DownloadError(f"{self.name}: {no_room(rest, free, self.target.parent)}")
+
+    def fetch(self, source: FileSource, partial: PartialFile) -> None:
+        """Fill the partial file from one source and verify it, with all the patience there is."""
+        failures = missing = 0
+        damaged = False
+        while True:
+            before = partial.size
+            try:
+                if partial.size != self.size_bytes:
+                    self._ask(source, partial)
+                self._verify(partial)
+                return
+            except _Damaged:
+                partial.restart()
+                if damaged:
+                    raise
+                damaged = True
+            except Unreachable as error:
+                failures = 1 if partial.size - before >= _GAIN_BYTES else failures + 1
+                if not self.patience.wait(failures, why=f"{self.name}: {error}", say=self.transport.say):
+                    raise
+            except _Refused as error:
+                status = error.refusal.status
+                may_pass = status == 404 or is_refused_by_storage(error.refusal.answer)
+                failures, missing = failures + 1, missing + may_pass
+                again = status in (408, 425, 429) or status >= 500 or (may_pass and missing < _MISSING_TRIES)
+                asked_s = retry_after_s(error.refusal.answer.headers)
+                why = f"{self.name}: {source.label} {error.refusal.say().partition(';')[0]}"
+                if not again or not self.patience.wait(
+                    failures, crowded=status == 429, asked_s=asked_s, why=why, say=self.transport.say
+                ):
+                    raise
+
+    def _ask(self, source: FileSource, partial: PartialFile) -> None:
+        """One request: what it brings is appended."""
+        start = partial.size
+        most = self.size_bytes or MOST_BYTES
+        with self.transport.get(source.url, kind=source.kind, range_start=start, max_bytes=MOST_BYTES) as answer:
+            if answer.status == 416 and start:
+                if self.size_bytes is None:
+                    return  # it was whole already, or its hash will show that it is not
+                raise _Damaged("has not as many bytes as were promised")
+            if answer.status not in (200, 206):
+                said = Answer(answer.status, answer.headers, beginning(answer), answer.url != source.url)
+                raise _Refused(Refusal(source, said))
+            _refuse_pages(answer)
+            if answer.status == 200 and start:
+                partial.restart()
+            self._check_announced(answer, partial.size)
+            self._tell(partial)
+            front = Front(partial.path, self.target.suffix, self.size_bytes)
+            looked = partial.size > 0
+            for chunk in answer.body:
+                if partial.size + len(chunk) > most:
+                    raise _Damaged(f"sends more than the {most:,} bytes that were promised")
+                partial.append(chunk)
+                self._tell(partial)
+                if not looked and partial.size >= START_BYTES:
+                    looked = True
+                    if fault := fault_of_start(partial.start, self.target.suffix):
+                        partial.restart()
+                        raise _Unusable(f"sends {fault}")
+                self._check_header(front, partial)
+        if self.size_bytes is not None and partial.size < self.size_bytes:
+            raise Unreachable(f"the connection ended after {partial.size:,} of {self.size_bytes:,} bytes")
+
+    def _check_header(self, front: Front, partial: PartialFile) -> None:
+        """Decide by the header before the rest is fetched."""
+        try:
+            header = front.header(partial.size)
+        except ModelError as error:
+            raise _Damaged(_refused_as(str(error).removeprefix(f"{partial.path.name}: "))) from None
+        if header and self.judge:
+            try:
+                self.judge(header)
+            except ModelError as error:
+                raise _Unwanted(error) from None
+
+    def _check_announced(self, answer: Response, start: int) -> None:
+        """What the headers say of the body's place in the file, and of its length."""
+        if answer.status == 206:
+            unit, _, place = answer.headers.get("content-range", "").partition(" ")
+            first, total = place.partition("-")[0], place.rpartition("/")[2]
+            if unit != "bytes" or first != str(start) or total not in ("*", str(self.size_bytes or total)):
+                raise _Damaged("sends another part of the file than was asked for")
+        length = answer.headers.get("content-length")
+        if self.size_bytes is not None and length not in (None, str(self.size_bytes - start)):
+            raise _Damaged(f"announces {length[:20]} bytes where {self.size_bytes - start:,} were promised")
+
+    def _verify(self, partial: PartialFile) -> None:
+        found = partial.sha256()
+        if found != self.sha256:
+            raise _Damaged(f"what came has the SHA-256 {found}, expected {self.sha256}")
+        if fault := fault_of_weights(partial.path, self.target.suffix):
+            partial.restart()
+            raise _Unusable(_refused_as(fault))
+
+    def _tell(self, partial: PartialFile) -> None:
+        if self.progress:
+            self.progress(self.name, partial.size, self.size_bytes)
+
+
+def _refused_as(fault: str) -> str:
+    return f"has it, but it is refused: {fault}"
+
+
+def _refuse_pages(answer: Response) -> None:
+    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind in _WEB_TYPES:
+        thing = "JSON text" if "json" in kind else "a web page"
+        raise _Unusable(f"sends {thing} in place of the file; its author may ask for a login")
+
+
+def beginning(answer: Response) -> bytes:
+    """As much of an answer as it takes to see why it is no file."""
+    body = b""
+    try:
+        for chunk in answer.body:
+            body += chunk
+            if len(body) >= _MOST_REFUSAL_BYTES:
+                break
+    except DownloadError:  # the status says enough
+        pass
+    return body[:_MOST_REFUSAL_BYTES]

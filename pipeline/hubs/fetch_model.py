@@ -1,0 +1,224 @@
+"""A model from a hub onto this machine: what would be fetched, the fetching, and its entry in the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from pipeline.errors import DownloadError, ModelError
+from pipeline.hubs import huggingface, repositories, versions
+from pipeline.hubs.answer_cache import keep_place, kept_places
+from pipeline.hubs.cards import card
+from pipeline.hubs.disk_room import free_bytes, no_room, to_fetch_bytes
+from pipeline.hubs.file_sources import FileSource, HubRefused
+from pipeline.hubs.progress_bars import Progress
+from pipeline.hubs.query import FRESH_S
+from pipeline.hubs.refusals import civitai_refusal
+from pipeline.hubs.remote_models import RemoteFile, RemoteModel
+from pipeline.hubs.results import NotFound, Ok, Outcome, Refused
+from pipeline.hubs.small_files import fetch_small
+from pipeline.hubs.transport import Transport
+from pipeline.registry.content import blob_path, provisional, snapshot, suffix_of
+from pipeline.registry.database import Registry
+from pipeline.registry.inspected import look_at, look_at_header
+from pipeline.registry.leftovers import leftovers, remove_leftovers
+from pipeline.registry.records import StoredFile, StoredModel, now
+from pipeline.registry.store_folders import store_folder
+from pipeline.registry.storing import add
+from pipeline.weights.headers.weights_header import WEIGHTS, WeightsHeader
+from pipeline.weights.references import CONFIGURATION, Reference, parse
+
+if TYPE_CHECKING:
+    from pipeline.hubs.downloading import Judge
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadPlan:
+    """What a download would be. `missing` are the files that are not in the store yet; none is fetched for a plan."""
+
+    model: RemoteModel
+    missing: tuple[RemoteFile, ...]
+    free_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes still to fetch, as far as the hub tells sizes; what an earlier download has left is not among them."""
+        return to_fetch_bytes(self.missing)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the disk of the store has the room now."""
+        return self.bytes <= self.free_bytes
+
+
+def find_remote(transport: Transport, reference: Reference, *, fresh_s: float = FRESH_S) -> Outcome[RemoteModel]:
+    """The model that a hub's reference or a whole SHA-256 means, with the files to fetch.
+
+    A hash is told to CivitAI, the only hub that finds by it. Of Hugging Face what is kept for less than `fresh_s` s is
+    taken unasked.
+    """
+    if reference.scheme == "hf":
+        return repositories.repository(transport, reference, fresh_s)
+    if reference.scheme == "civitai" and reference.number:
+        return versions.version(transport, reference.number)
+    if reference.scheme == "sha256" and len(reference.sha256 or "") == 64:
+        return versions.version_by_hash(transport, reference.sha256 or "")
+    if reference.scheme == "sha256":
+        return NotFound(reference.text, "a hub finds by the whole hash only, all 64 digits")
+    return NotFound(reference.text, "names no model of a hub")
+
+
+def plan(model: RemoteModel) -> DownloadPlan:
+    """What is still to be fetched of a model, and the room there is for it."""
+    return DownloadPlan(model, tuple(file for file in model.files if not _is_here(file)), free_bytes())
+
+
+def fetch(
+    model: RemoteModel, registry: Registry, transport: Transport, progress: Progress | None = None
+) -> Outcome[StoredModel]:
+    """Fetch what is missing of a model, and enter it into the registry; what is here already is not fetched again.
+
+    Raises `DownloadError`, `RegistryError`, and `ModelError` for weights of a kind that is not known here.
+    """
+    planned = plan(model)
+    if not planned.fits:
+        raise DownloadError(f"{model.reference}: {no_room(planned.bytes, planned.free_bytes)}")
+    try:
+        stored = _fetched(model, registry, transport, progress)
+    except OSError as error:
+        raise DownloadError(
+            f"{model.reference}: cannot be written to {store_folder()} ({error.strerror or error}); make room or set "
+            "DARKROOM_HOME to another disk, then the same command goes on"
+        ) from None
+    if isinstance(stored, Ok):
+        card(transport, parse(model.reference))  # from now on it is there without a network
+    return stored
+
+
+def _fetched(
+    model: RemoteModel, registry: Registry, transport: Transport, progress: Progress | None
+) -> Outcome[StoredModel]:
+    small = [file for file in model.files if not _is_weights(file)]
+    weights = sorted(filter(_is_weights, model.files), key=lambda one: one.bytes or 0)
+    known: dict[str, str] = {}
+    for file in small:
+        said = fetch_small(transport, file, model.reference)
+        if not isinstance(said, Ok):
+            return said
+        known[file.name] = said.value
+    if weights and CONFIGURATION in known:  # what is refused for its configuration shows before much is fetched
+        with provisional(known) as folder, _refused_by_name(model, folder):
+            look_at(folder, configuration=True)
+    one = weights[0] if len(weights) == 1 and CONFIGURATION not in known else None
+    judge = _judge(model, one, known.get("config.json")) if one else None
+    for file in weights:
+        said = _fetch_weights(file, model, transport, progress, judge)
+        if not isinstance(said, Ok):
+            return said
+        known[file.name] = said.value
+    if model.folder:
+        path = snapshot(known)
+        places = {name: path / name for name in known}
+    else:
+        ((name, sha256),) = known.items()
+        path = blob_path(sha256, suffix_of(name))
+        places = {name: path}
+    files = [StoredFile.at(place, name, sha256=known[name], owned=True) for name, place in places.items()]
+    try:
+        with _refused_by_name(model, path):
+            look = look_at(path, configuration=parse(model.reference).file == CONFIGURATION)
+    except ModelError:
+        of_weights = {blob_path(known[file.name], suffix_of(file.name)) for file in weights}
+        remove_leftovers(registry, [one for one in leftovers(registry) if one.path in {path, *of_weights}])
+        raise
+    stored = StoredModel(
+        name=model.name,
+        source=model.hub,
+        reference=model.reference,
+        kind=look.kind,
+        path=path,
+        bytes=sum(file.bytes for file in files),
+        family=look.family,
+        precision=look.precision,
+        base_model=model.base_model,
+        licence=model.licence,
+        trigger_words=model.trigger_words,
+        tags=model.tags,
+        revision=model.revision,
+        branches=model.branches,
+        version_id=model.version_id,
+        model_id=model.model_id,
+    )
+    return Ok(add(registry, stored, files), now())
+
+
+@contextmanager
+def _refused_by_name(model: RemoteModel, path: Path) -> Iterator[None]:
+    """Let what is refused be called as the user called it; what the store calls it says nothing."""
+    try:
+        yield
+    except ModelError as error:
+        fault = str(error).removeprefix("model ").removeprefix(f"{path.name}: ").replace(path.name, model.name)
+        raise ModelError(f"{model.reference}: cannot be used: {fault}") from None
+
+
+def _judge(model: RemoteModel, file: RemoteFile, configuration: str | None) -> Judge:
+    """Refuses the only weights of a model by their header and its configuration (by its SHA-256), if it has one."""
+    from pipeline.weights.folder_inspection import read_json  # with it comes all that detects families
+
+    path = Path(file.name)
+
+    def judge(header: WeightsHeader) -> None:
+        values = read_json(blob_path(configuration, ".json"), "no configuration") if configuration else None
+        with _refused_by_name(model, path):
+            look_at_header(path, header, values)
+
+    return judge
+
+
+def _is_weights(file: RemoteFile) -> bool:
+    return PurePosixPath(file.name).suffix.lower() in WEIGHTS
+
+
+def _fetch_weights(
+    file: RemoteFile, model: RemoteModel, transport: Transport, progress: Progress | None, judge: Judge | None
+) -> Outcome[str]:
+    """One file of weights into the store, from wherever hubs have offered it; returns its SHA-256."""
+    if file.sha256 is None:
+        return Refused(model.reference, f"the hub gives no SHA-256 by which {file.name} could be checked")
+    from pipeline.hubs.download_speed import Speedometer
+    from pipeline.hubs.downloading import download
+
+    speedometer = Speedometer(progress)
+    places = dict.fromkeys([(model.hub, file.url), *kept_places(file.sha256)])
+    keep_place(file.sha256, model.hub, file.url)
+    sources = [
+        FileSource(url, "huggingface.file" if hub == "huggingface" else "civitai.file")
+        for hub, url in places
+        if url.startswith(f"{transport.settings.url_of(hub)}/")  # not those of yesterday's mirror
+    ]
+    try:
+        download(
+            sources,
+            blob_path(file.sha256, suffix_of(file.name)),
+            sha256=file.sha256,
+            size_bytes=file.bytes if file.exact else None,
+            transport=transport,
+            name=file.name,
+            progress=speedometer,
+            judge=judge,
+        )
+    except HubRefused as refused:
+        answer = refused.refusals[0].answer
+        if model.hub == "huggingface":
+            return huggingface.refusal(transport, answer, model.reference)
+        return civitai_refusal(answer, model, transport)
+    speedometer.remember()
+    return Ok(file.sha256, now())
+
+
+def _is_here(file: RemoteFile) -> bool:
+    return file.sha256 is not None and blob_path(file.sha256, suffix_of(file.name)).is_file()

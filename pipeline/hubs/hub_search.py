@@ -1,0 +1,124 @@
+"""What there is for some words: here, on Hugging Face, on CivitAI, in the order in which it can really be had."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from pipeline.hubs import civitai, huggingface
+from pipeline.hubs.inline import begun
+from pipeline.hubs.remote_models import SearchHit
+from pipeline.hubs.results import Ok, Outcome
+from pipeline.hubs.transport import Transport
+from pipeline.registry.database import Registry
+from pipeline.registry.queries import search_local
+from pipeline.registry.records import StoredKind, StoredModel
+from pipeline.registry.storing import key_of
+from pipeline.storage.foreign_names import plain
+
+ASKED = 40
+"""So many finds are asked of each hub; CivitAI sorts them by age, so that a well-known one may come late."""
+
+Search = Callable[[Transport, str, StoredKind | None, int | None], Outcome[list[SearchHit]]]
+HUBS: tuple[tuple[str, Search], ...] = (("Hugging Face", huggingface.search), ("CivitAI", civitai.search))
+"""In the order in which they are preferred: the first pins what it gives by a commit and needs no login for most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The finds of a search, the best first, and sentences on what is missing from it.
+
+    `reached`: some hub could be asked now, or its answer was younger than an hour.
+    """
+
+    hits: tuple[SearchHit, ...]
+    notes: tuple[str, ...] = ()
+    reached: bool = True
+
+
+def search(
+    query: str,
+    registry: Registry,
+    transport: Transport,
+    *,
+    kind: StoredKind | None = None,
+    limit: int | None = 20,
+    asked: int | None = ASKED,
+) -> Found:
+    """Models with these words. Those here come first, then what can be had, then what cannot, marked with the reason.
+
+    Sent to the hubs are the words and the kind; `asked` is the number of finds that is asked of each, None for all. A
+    hub that cannot be asked is noted, never raised. Raises `RegistryError`.
+    """
+    words = plain(query, 100)
+    local = here(words, registry, kind)
+    fetched = {hit.reference.partition("@")[0] for hit in local}
+    notes: list[str] = []
+    remote: list[SearchHit] = []
+    reached = not words
+    if words:
+        for said in _ask_hubs(transport, words, kind, asked):
+            reached |= said.kind != "offline" and not (isinstance(said, Ok) and said.stale)
+            if isinstance(said, Ok):
+                remote += [
+                    hit for hit in said.value if hit.reference not in fetched and hit.kind in (None, kind or hit.kind)
+                ]
+                notes += [f"some of this is {said.say()}"] if said.stale else []
+            else:
+                notes.append(said.say())
+    remote.sort(key=lambda hit: _rank(hit, words))
+    return Found((*local, *remote)[:limit], tuple(dict.fromkeys(notes)), reached)
+
+
+def here(query: str, registry: Registry, kind: StoredKind | None = None) -> list[SearchHit]:
+    """Models on this machine with these words, those that are called so first. Raises `RegistryError`."""
+    return [_local_hit(model) for model in search_local(registry, query) if kind in (None, model.kind)]
+
+
+def ask_hub(
+    ask: Search, transport: Transport, words: str, kind: StoredKind | None, asked: int | None = ASKED
+) -> Outcome[list[SearchHit]]:
+    """The finds of one hub for the words as they are written and, where they hang together, for them apart as well.
+
+    Hubs compare words as they stand, and do not find "Ink Wash" by `ink-wash`.
+    """
+    said = ask(transport, words, kind, asked)
+    apart = " ".join(re.split(r"[\s_-]+", words)).strip()
+    if not isinstance(said, Ok) or apart in ("", words):
+        return said
+    more = ask(transport, apart, kind, asked)
+    if not isinstance(more, Ok):
+        return said
+    hits = {hit.reference: hit for hit in (*said.value, *more.value)}
+    return Ok([*hits.values()], said.at, said.stale or more.stale)
+
+
+def _ask_hubs(
+    transport: Transport, words: str, kind: StoredKind | None, asked: int | None
+) -> list[Outcome[list[SearchHit]]]:
+    """The answers of all hubs, which are asked at the same time, in the order of `HUBS`."""
+    answers = [begun(partial(ask_hub, ask, transport, words, kind, asked)) for _, ask in HUBS]
+    return [answer.result() for answer in answers]
+
+
+def _rank(hit: SearchHit, words: str) -> tuple[bool, int, bool, int]:
+    """What can be had, then how well the name fits, then whether it can be run, then the number of downloads."""
+    name, key = key_of(hit.short or hit.name), key_of(words)
+    fit = 0 if name == key else 1 if name.startswith(key) else 2 if key in name else 3
+    return hit.obstacle is not None, fit, hit.family is None, -hit.downloads
+
+
+def _local_hit(model: StoredModel) -> SearchHit:
+    return SearchHit(
+        source=model.source,
+        reference=model.reference,
+        name=model.name,
+        kind=model.kind,
+        family=model.family,
+        base_model=model.base_model,
+        licence=model.licence,
+        bytes=model.bytes,
+        path=model.path,
+    )

@@ -1,0 +1,94 @@
+"""Where a model that somebody names may be had: the hubs in order, and on each the only find that is called so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipeline.errors import ModelError, Unreachable
+from pipeline.hubs.hub_search import HUBS, ask_hub
+from pipeline.hubs.remote_models import LABELS, SearchHit
+from pipeline.hubs.results import PASSING, Ok
+from pipeline.hubs.transport import Transport
+from pipeline.registry.records import StoredKind
+from pipeline.registry.storing import key_of
+from pipeline.weights.references import Reference, parse
+
+NOUNS: dict[StoredKind | None, str] = {
+    None: "model", "checkpoint": "model", "lora": "lora", "vae": "vae", "controlnet": "controlnet",
+    "embedding": "embedding", "ip_adapter": "ip-adapter",
+}  # fmt: skip
+"""How messages call what is looked for, by its kind; as `references.resolve` takes it."""
+
+_CANDIDATES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One place that was looked at, in order, and what it said. `is_passing`: that may be otherwise the next time."""
+
+    where: str
+    said: str
+    is_passing: bool = False
+
+
+def attempt(where: str, named: str, said: str, *, is_passing: bool) -> Attempt:
+    """What a hub said, without what stands before it in a line anyway: the hub's name, and what was asked for."""
+    said = said.removeprefix(f"{named}: ").removeprefix(f"{where}: ").replace(f": {where}: ", ": ", 1)
+    return Attempt(where, said, is_passing)
+
+
+def nowhere(named: str, noun: str, tried: list[Attempt]) -> ModelError:
+    """What is raised at the end, with all that was tried; `Unreachable` where the next time may be another."""
+    said = "; ".join(f"{one.where}: {one.said}" for one in tried)
+    asked = tried[1:]  # the first is this machine
+    kind = Unreachable if asked and all(one.is_passing for one in asked) else ModelError
+    return kind(f"{noun} {named!r}: cannot be had. {said}")
+
+
+def offers(
+    parsed: Reference, transport: Transport, kind: StoredKind | None, tried: list[Attempt]
+) -> Iterator[tuple[str, Reference]]:
+    """Where a model may be had, the preferred first; why others are no offers is added to `tried`.
+
+    Each hub is asked only when those before it did not give the model.
+    """
+    if parsed.scheme == "hf":
+        yield LABELS["huggingface"], parsed
+    elif parsed.scheme in ("civitai", "sha256"):
+        yield LABELS["civitai"], parsed
+    elif "/" in parsed.text:
+        yield LABELS["huggingface"], parse(f"hf:{parsed.text}")
+    else:
+        for label, ask in HUBS:
+            said = ask_hub(ask, transport, parsed.text, kind)
+            if not isinstance(said, Ok):
+                tried.append(attempt(label, parsed.text, said.say(), is_passing=said.kind in PASSING))
+            elif hit := _called(parsed.text, label, said.value, kind, tried):
+                yield label, parse(hit.reference)
+
+
+def _called(
+    name: str, label: str, hits: list[SearchHit], kind: StoredKind | None, tried: list[Attempt]
+) -> SearchHit | None:
+    """The only find that is called so and can be had. Raises `ModelError` where there are several."""
+    exact = [hit for hit in hits if key_of(name) in (key_of(hit.name), key_of(hit.short or hit.name))]
+    exact = [hit for hit in exact if kind is None or hit.kind in (None, kind)]
+    free = [hit for hit in exact if hit.obstacle is None]
+    if len(free) > 1:
+        raise ModelError(
+            f"{NOUNS[kind]} {name!r}: is what {len(free)} on {label} are called; say which: {_listed(free)}"
+        )
+    if free:
+        return free[0]
+    obstacle = next((hit.obstacle for hit in exact if hit.obstacle), None)
+    if obstacle:
+        tried.append(Attempt(label, obstacle.say()))
+    else:
+        tried.append(Attempt(label, "nothing is called so" + (f"; like it are {_listed(hits)}" if hits else "")))
+    return None
+
+
+def _listed(hits: list[SearchHit]) -> str:
+    more = f" and {len(hits) - _CANDIDATES} more" if len(hits) > _CANDIDATES else ""
+    return ", ".join(hit.reference for hit in hits[:_CANDIDATES]) + more

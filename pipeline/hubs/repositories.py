@@ -1,0 +1,118 @@
+"""From a reference to a repository on Hugging Face to the model it means, pinned, with the files to fetch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from pipeline.hubs import huggingface
+from pipeline.hubs.json_fields import parse_object, words
+from pipeline.hubs.query import FRESH_S
+from pipeline.hubs.remote_models import RemoteFile, RemoteModel
+from pipeline.hubs.repository_files import (
+    RepositoryFile,
+    Unfit,
+    component_files,
+    folder_files,
+    is_pipeline,
+    listed_files,
+    pipeline_files,
+    single_file,
+)
+from pipeline.hubs.results import Ok, Outcome, Refused
+from pipeline.hubs.small_files import text_of
+from pipeline.hubs.transport import Transport
+from pipeline.weights.references import CONFIGURATION, Reference
+
+_MOST_INDEX_BYTES = 2**20
+_MOST_TAGS = 20
+_UNCHECKED = "the hub gives no hash by which {} could be checked"
+
+
+def repository(transport: Transport, reference: Reference, fresh_s: float = FRESH_S) -> Outcome[RemoteModel]:
+    """The model that a reference means; nothing large is fetched for the answer.
+
+    The hub is asked if what it said is older than `fresh_s` seconds.
+    """
+    name, revision, what = reference.repository or "", reference.revision or "main", reference.text
+    said = huggingface.info(transport, name, revision, fresh_s)
+    if not isinstance(said, Ok):
+        return said
+    if obstacle := huggingface.obstacle(transport, said.value, what):
+        return obstacle
+    commit = said.value["sha"]
+    listed, refused = listed_files(said.value["siblings"])
+    try:
+        if reference.file in (None, CONFIGURATION) and is_pipeline(listed):
+            of_index = next(file for file in listed if file.name == CONFIGURATION)
+            index = _index(transport, name, commit, of_index, what)
+            if not isinstance(index, Ok):
+                return index
+            chosen = pipeline_files(listed, index.value, weights=reference.file is None)
+            inside = reference.file or ""
+        else:
+            chosen, inside = _part(listed, reference.file, name)
+        if unchecked := next((file.name for file in chosen if not (file.sha256 or file.git_blob)), None):
+            return Refused(what, _UNCHECKED.format(unchecked))
+    except Unfit as unfit:
+        return Refused(what, str(unfit))
+    folder = inside in ("", CONFIGURATION) or chosen[0].name != inside
+    cut = len(inside) + 1 if folder and inside not in ("", CONFIGURATION) else 0
+    branch = () if huggingface.COMMIT.fullmatch(revision) else (revision,)
+    model = RemoteModel(
+        hub="huggingface",
+        reference=f"hf:{name}@{commit}" + (f"/{inside}" if inside else ""),
+        name=_name(name, inside),
+        files=tuple(_remote(transport, name, commit, file, cut) for file in chosen),
+        folder=folder,
+        kind=huggingface.kind(said.value),
+        family=huggingface.family(said.value),
+        base_model=huggingface.base_model(said.value),
+        licence=huggingface.licence(said.value),
+        trigger_words=words(said.value["card"]["instance_prompt"]),
+        tags=tuple(tag for tag in said.value["tags"] if ":" not in tag)[:_MOST_TAGS],
+        revision=commit,
+        branches=branch,
+        notes=(f"{refused} of its files have names that are refused; they are left out",) if refused else (),
+    )
+    return Ok(model, said.at, said.stale)
+
+
+def _part(listed: Sequence[RepositoryFile], file: str | None, repository: str) -> tuple[list[RepositoryFile], str]:
+    """The files of a component, of a folder or the one file that is meant, and its path in the repository."""
+    if file is None:
+        component = component_files(listed)
+        if component:
+            return component, ""
+    elif folder := folder_files(listed, file):
+        return folder, file
+    one = single_file(listed, file, repository)
+    return [one], one.name
+
+
+def _index(transport: Transport, name: str, commit: str, file: RepositoryFile, what: str) -> Outcome[Mapping[str, Any]]:
+    """The `model_index.json` at a commit, checked by its hash; kept for ever."""
+    if not (file.sha256 or file.git_blob):
+        return Refused(what, _UNCHECKED.format(file.name))
+    said = text_of(transport, _remote(transport, name, commit, file), what, _MOST_INDEX_BYTES)
+    if not isinstance(said, Ok):
+        return said
+    index = parse_object(said.value.encode())
+    return Refused(what, f"its {CONFIGURATION} is no JSON object") if index is None else Ok(index, said.at)
+
+
+def _remote(transport: Transport, name: str, commit: str, file: RepositoryFile, cut: int = 0) -> RemoteFile:
+    """A file of a repository as it is fetched, with `cut` characters of its name left out."""
+    url = huggingface.file_url(transport, name, commit, file.name)
+    return RemoteFile(file.name[cut:], url, file.bytes, file.sha256, file.git_blob)
+
+
+def _name(repository: str, inside: str) -> str:
+    """The file's own name where it tells something, else the repository's."""
+    from pipeline.registry.model_description import GENERIC  # with it comes all that scans folders
+
+    if inside == CONFIGURATION:
+        return f"{repository.rpartition('/')[2]}-configuration"
+    own = PurePosixPath(inside).stem
+    return repository.rpartition("/")[2] if own in ("", *GENERIC) else own

@@ -1,0 +1,218 @@
+"""Which files of a repository are fetched: what pictures need, in one precision, and nothing that can run code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from pipeline.hubs.json_fields import mapping, number, sha256_of
+from pipeline.storage.foreign_names import fault_of_name, same_file
+from pipeline.weights.headers.weights_header import PICKLES, WEIGHTS
+
+SMALL = (".json", ".txt", ".model", ".jinja")
+"""Configurations and vocabularies. Never taken: pickles (.bin, .ckpt, .pt), code (.py), other runtimes' weights."""
+
+MOST_SMALL_BYTES = 64 * 2**20
+"""No vocabulary is larger: Gemma's tokenizer.json, the largest known, has 33 MB."""
+
+_LIBRARIES = ("diffusers", "transformers")
+_NAMED_AS_LOADED = ("diffusion_pytorch_model", "model")
+_WEIGHTS = re.compile(
+    r"(?P<stem>[^/.]+?)(?:\.(?P<variant>[A-Za-z0-9_]+))?(?:-(?P<part>\d{5})-of-(?P<parts>\d{5}))?\.safetensors"
+)
+_VARIANTS = ("fp16", "bf16", None, "fp32")
+"""Which precision is taken where a component comes in several: what it is held in on GPUs, at half the bytes."""
+
+_LORA_FILES = ("pytorch_lora_weights.safetensors", "lora.safetensors")
+_GIT_BLOB = re.compile(r"[0-9a-f]{40}")
+_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryFile:
+    """A file as a repository lists it; `bytes` and hashes are None where they are not told."""
+
+    name: str
+    bytes: int | None = None
+    sha256: str | None = None
+    git_blob: str | None = None
+
+
+class Unfit(Exception):
+    """Nothing in the repository can be taken; callers make a `Refused` of the message, which says why."""
+
+
+def listed_files(siblings: Any) -> tuple[list[RepositoryFile], int]:
+    """The files of an answer's `siblings` whose names may become paths, and how many were left out for theirs.
+
+    Of two names that some file systems take for one, neither is kept.
+    """
+    files: dict[str, RepositoryFile] = {}
+    refused = 0
+    twice: set[str] = set()
+    for one in siblings if isinstance(siblings, list) else []:
+        entry = mapping(one)
+        name = entry.get("rfilename")
+        if not isinstance(name, str) or fault_of_name(name):
+            refused += 1
+            continue
+        key = same_file(name)
+        if key in files:
+            twice.add(key)
+        large = mapping(entry.get("lfs"))
+        git_blob = entry.get("blobId")
+        files[key] = RepositoryFile(
+            name,
+            number(large.get("size")) or number(entry.get("size")),
+            sha256_of(large.get("sha256")),
+            git_blob if not large and isinstance(git_blob, str) and _GIT_BLOB.fullmatch(git_blob) else None,
+        )
+    return [file for key, file in files.items() if key not in twice], refused + 2 * len(twice)
+
+
+def is_pipeline(files: Iterable[RepositoryFile]) -> bool:
+    """Whether this is a whole diffusers folder."""
+    return any(file.name == "model_index.json" for file in files)
+
+
+def pipeline_files(
+    files: Sequence[RepositoryFile], index: Mapping[str, Any], *, weights: bool = True
+) -> list[RepositoryFile]:
+    """What a diffusers folder needs, by its `model_index.json`: of each component small files and one set of weights.
+
+    Left out are what text-to-image does without (safety checker), single-file copies beside the folders, other
+    precisions; with `weights=False` all weights. Raises `Unfit` for code of its own and for weights that are only
+    pickles.
+    """
+    from pipeline.weights.folder_inspection import NOT_LOADED  # with it comes all that detects families
+
+    if not isinstance(index.get("_class_name"), str):
+        raise Unfit("its model_index.json names no pipeline of diffusers")
+    chosen = [file for file in files if file.name == "model_index.json"]
+    for name, value in index.items():
+        if name.startswith("_") or name in NOT_LOADED or not isinstance(value, list):
+            continue
+        if len(value) != 2 or None in value:
+            continue
+        if value[0] not in _LIBRARIES:
+            raise Unfit(f"its component {name[:60]!r} is code from {str(value[0])[:60]!r}, which is never run")
+        if fault_of_name(name) or "/" in name:
+            raise Unfit(f"its model_index.json names a component {name[:60]!r}, which is no name")
+        inside = [file for file in files if file.name.startswith(f"{name}/") and file.name.count("/") == 1]
+        if not inside:
+            raise Unfit(f"it lacks the folder {name}/, which its model_index.json names")
+        chosen += _component(inside, name) if weights else _small(inside)
+    return chosen
+
+
+def component_files(files: Sequence[RepositoryFile]) -> list[RepositoryFile] | None:
+    """What the repository of one component (a VAE, a ControlNet) needs; None if it is none. Raises `Unfit`."""
+    top = [file for file in files if "/" not in file.name]
+    named = [file for file in top if (known := _WEIGHTS.fullmatch(file.name)) and known["stem"] in _NAMED_AS_LOADED]
+    if not named or not any(file.name == "config.json" for file in top):
+        return None
+    return [*(file for file in top if file.name.endswith(".json")), *_weights(named, "it")]
+
+
+def folder_files(files: Sequence[RepositoryFile], folder: str) -> list[RepositoryFile] | None:
+    """What the folder of one component in a repository needs; None if this is none. Raises `Unfit`."""
+    inside = [file for file in files if str(PurePosixPath(file.name).parent) == folder]
+    return _component(inside, folder) if any(file.name == f"{folder}/config.json" for file in inside) else None
+
+
+def single_file(files: Sequence[RepositoryFile], name: str | None, repository: str) -> RepositoryFile:
+    """The one file of weights that is meant: the one named, else the only one, else a LoRA's usual name.
+
+    Raises `Unfit`, with the candidates where there are several.
+    """
+    weights = [file for file in files if PurePosixPath(file.name).suffix.lower() in WEIGHTS]
+    if name is not None:
+        found = next((file for file in files if file.name == name), None)
+        if found in weights and found is not None:
+            return found
+        if found is not None:
+            raise Unfit(f"{name} is not taken: {_why_not(name)}")
+        raise Unfit(f"has no file {name!r}{_candidates(weights, repository, '; it has')}")
+    if len(weights) == 1:
+        return weights[0]
+    usual = [file for file in weights if PurePosixPath(file.name).name in _LORA_FILES]
+    if len(usual) == 1:
+        return usual[0]
+    if weights:
+        raise Unfit(f"holds several models{_candidates(weights, repository, '; say which:')}")
+    pickle = next((file.name for file in files if PurePosixPath(file.name).suffix.lower() in PICKLES), None)
+    if pickle:
+        raise Unfit(
+            f"has its weights only as {PurePosixPath(pickle).name}, a pickle, which can run code when opened; look for "
+            "a copy as safetensors"
+        )
+    raise Unfit("holds no weights that could be used (.safetensors, .gguf)")
+
+
+def has_weights(names: Iterable[str]) -> bool:
+    """Whether any of these files holds weights that are taken."""
+    return any(PurePosixPath(name).suffix.lower() in WEIGHTS for name in names)
+
+
+def _component(inside: Sequence[RepositoryFile], name: str) -> list[RepositoryFile]:
+    small = _small(inside)
+    if not any(file.name == f"{name}/config.json" for file in small):
+        return small  # a tokenizer, a scheduler
+    weights = [file for file in inside if file.name.endswith(".safetensors")]
+    named = [file for file in weights if _match(file)["stem"] in _NAMED_AS_LOADED] or weights
+    if named:
+        return small + _weights(named, f"{name}/")
+    pickles = [file.name for file in inside if PurePosixPath(file.name).suffix.lower() in PICKLES]
+    if pickles:
+        raise Unfit(
+            f"has the weights of {name}/ only as {PurePosixPath(pickles[0]).name}, a pickle, which can run code when "
+            "opened; look for a copy as safetensors"
+        )
+    if any(PurePosixPath(file.name).name == "tokenizer_config.json" for file in small):
+        return small
+    raise Unfit(f"has no weights in {name}/ (*.safetensors)")
+
+
+def _small(inside: Sequence[RepositoryFile]) -> list[RepositoryFile]:
+    small = [file for file in inside if PurePosixPath(file.name).suffix.lower() in SMALL]
+    large = next((file for file in small if (file.bytes or 0) > MOST_SMALL_BYTES), None)
+    if large:
+        raise Unfit(f"its {large.name} has {large.bytes:,} bytes, which no configuration or vocabulary has")
+    return small
+
+
+def _weights(files: Sequence[RepositoryFile], where: str) -> list[RepositoryFile]:
+    """One precision of a component, with all its parts."""
+    variants = {_match(file)["variant"] for file in files}
+    # Other words than precisions (`non_ema`, `ema_only`) are for those who train on.
+    wanted = next((variant for variant in _VARIANTS if variant in variants), sorted(map(str, variants))[0])
+    chosen = [file for file in files if _match(file)["variant"] == wanted]
+    parts = [file for file in chosen if _match(file)["parts"]]
+    whole = [file for file in chosen if file not in parts]
+    if whole:
+        return whole
+    count = int(_match(parts[0])["parts"] or 0)
+    if len(parts) != count:
+        raise Unfit(f"{where} has {len(parts)} of {count} parts of its weights")
+    return parts
+
+
+def _match(file: RepositoryFile) -> Mapping[str, str | None]:
+    known = _WEIGHTS.fullmatch(PurePosixPath(file.name).name)
+    return known.groupdict() if known else {"stem": file.name, "variant": "unknown", "part": None, "parts": None}
+
+
+def _why_not(name: str) -> str:
+    if PurePosixPath(name).suffix.lower() in PICKLES:
+        return "it is a pickle, which can run code when opened"
+    return f"expected a file that ends in {' or '.join(WEIGHTS)}"
+
+
+def _candidates(weights: Sequence[RepositoryFile], repository: str, words: str) -> str:
+    if not weights:
+        return ""
+    shown = ", ".join(f"hf:{repository}/{file.name}" for file in weights[:_SHOWN])
+    return f"{words} {shown}" + (f" and {len(weights) - _SHOWN} more" if len(weights) > _SHOWN else "")

@@ -1,0 +1,77 @@
+"""From a number or a hash on CivitAI to the model it means, with the one file to fetch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.hubs import civitai
+from pipeline.hubs.civitai_answers import title
+from pipeline.hubs.remote_models import RemoteFile, RemoteModel
+from pipeline.hubs.results import NotFound, Ok, Outcome, Refused
+from pipeline.hubs.transport import Transport
+from pipeline.hubs.version_files import KINDS, bytes_of, chosen_file, digest_of, family_of_base, is_exact
+
+
+def version(transport: Transport, number: int) -> Outcome[RemoteModel]:
+    """The version with this number; where there is none, of the model with this number the newest that can be had."""
+    said = civitai.version(transport, number)
+    if isinstance(said, NotFound):
+        of = civitai.model(transport, number)
+        if not isinstance(of, Ok):
+            return of
+        what = f"civitai:{number}"
+        problems = [civitai.obstacle(transport, one, of.value, what) for one in of.value["versions"]]
+        if not problems:
+            return Refused(what, "is a model without versions")
+        if None not in problems:
+            return problems[0] or NotFound(what)
+        said = civitai.version(transport, of.value["versions"][problems.index(None)]["id"])
+    return _described(transport, said, f"civitai:{number}")
+
+
+def version_by_hash(transport: Transport, sha256: str) -> Outcome[RemoteModel]:
+    """The version with a file of this very content."""
+    return _described(transport, civitai.version_by_hash(transport, sha256), f"sha256:{sha256}", sha256)
+
+
+def _described(transport: Transport, said: Outcome[Any], what: str, sha256: str | None = None) -> Outcome[RemoteModel]:
+    if not isinstance(said, Ok):
+        return said
+    version: Mapping[str, Any] = said.value
+    if obstacle := civitai.obstacle(transport, version, version["model"], what):
+        return obstacle
+    file = chosen_file(version, sha256)
+    if isinstance(file, str):
+        return Refused(what, file)
+    base = version["base_model"]
+    family = family_of_base(base)
+    # What only the model's own answer tells is worth a question, but nothing depends on it.
+    of = civitai.model(transport, version["model_id"]) if version["model_id"] else NotFound(what)
+    more: Mapping[str, Any] = of.value if isinstance(of, Ok) else {"permissions": None, "tags": []}
+    notes = () if family else (f"whether a model for {base or 'an unnamed base'} can be run shows when it is here",)
+    model = RemoteModel(
+        hub="civitai",
+        reference=f"civitai:{version['id']}",
+        name=title(version["model"]["name"], version["name"]),
+        files=(
+            RemoteFile(
+                file["name"],
+                civitai.file_url(transport, version["id"], file["id"]),
+                bytes_of(file),
+                digest_of(file),
+                exact=is_exact(file),
+            ),
+        ),
+        folder=False,
+        kind=KINDS[version["model"]["type"]],
+        family=family,
+        base_model=base or None,
+        licence=more["permissions"],
+        trigger_words=tuple(version["words"]),
+        tags=tuple(more["tags"]),
+        version_id=version["id"],
+        model_id=version["model_id"],
+        notes=notes,
+    )
+    return Ok(model, said.at, said.stale)

@@ -1,0 +1,1 @@
+"""Weights onto a device: files, conversion, precision, compilation."""

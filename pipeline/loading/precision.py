@@ -1,0 +1,60 @@
+"""In which type a model is computed on a device, and each component held: but for the few that overflow in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pipeline.errors import ConfigError
+from pipeline.request import DType
+from pipeline.system.device import Device
+from pipeline.weights.families import FAMILIES
+
+OVERFLOWS_IN_FLOAT16: dict[str, str] = {
+    "T5EncoderModel": "its feed-forward layers leave float16's range, which spoils FLUX.1 and SD 3.5 prompts",
+    "UMT5EncoderModel": "as T5",
+    "Gemma2Model": "trained in bfloat16; its activations leave float16's range, Sana then paints black",
+    "AutoencoderDC": "trained in bfloat16; decodes to NaN in float16",
+}
+"""Classes that are held otherwise where float16 is asked for (diffusers' pages on FLUX.1 and Sana), and why.
+
+Text encoders as bfloat16, whose products every card can compute if need be; `AutoencoderDC` as float32, since cuDNN has
+no convolutions in bfloat16 on the very cards that float16 is for.
+"""
+
+
+def model_dtype(asked: Literal["auto"] | DType, device: Device, family: str | None) -> DType:
+    """The type to compute a model of this family in; of an unknown one, None, whatever suits the device.
+
+    Where that is float16 and the family leaves its range: float32 on cards without bfloat16, bfloat16 on Apple. Raises
+    `ConfigError` for float16 asked for by name.
+    """
+    known = FAMILIES.get(family) if family else None
+    if known is None or known.float16 or (device.dtype if asked == "auto" else asked) != "float16":
+        return device.dtype if asked == "auto" else asked
+    if asked == "float16":
+        raise ConfigError(
+            f"memory.dtype: {known.label} leaves float16's range and would come out black; take bfloat16 or float32, "
+            "or leave it at auto"
+        )
+    return "bfloat16" if device.kind == "mps" else "float32"
+
+
+def component_dtype(class_name: str, pipeline_class: str, config: Mapping[str, Any], dtype: DType) -> DType:
+    """The type to hold a component in; `config` is its config.json. Only float16 has exceptions.
+
+    SDXL's own VAE overflows in float16: its config says `force_upcast`, on which diffusers casts it up for every
+    decode. Loaded as float32 it keeps the digits that the detour loses, and nothing is cast back and forth. Repaired
+    VAEs say `force_upcast: false` and stay.
+    """
+    if dtype != "float16":
+        return dtype
+    if class_name in OVERFLOWS_IN_FLOAT16:
+        return "float32" if class_name == "AutoencoderDC" else "bfloat16"
+    if (
+        class_name == "AutoencoderKL"
+        and pipeline_class.startswith("StableDiffusionXL")
+        and config.get("force_upcast", True)
+    ):
+        return "float32"
+    return dtype

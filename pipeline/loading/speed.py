@@ -1,0 +1,204 @@
+"""What makes a loaded model faster: attention backend, memory format, compilation, step caches, files read ahead."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pipeline.errors import ConfigError, JobFailure
+from pipeline.loading.compiling import compiled, uncompile
+from pipeline.system.device import host_memory
+
+if TYPE_CHECKING:
+    from pipeline.loading.load import LoadedModel
+
+ATTENTION_BACKENDS: dict[str, str] = {
+    "native": "native",
+    "cudnn": "_native_cudnn",
+    "flash": "flash",
+    "flash3": "_flash_3",
+    "sage": "sage",
+    "xformers": "xformers",
+}
+"""Our names for diffusers' attention backends that need no download; all but `native` need a GPU."""
+
+STEP_CACHES: dict[str, frozenset[str]] = {
+    "first_block": frozenset({"flux", "qwen_image"}),
+    "taylor_seer": frozenset({"flux", "flux2_klein", "qwen_image"}),
+}
+"""Step caches by name, with the families (keys of `FAMILIES`) whose denoiser and pipeline have them. All change pixels;
+with `first_block`, a picture also depends on its neighbours in the batch, for whose mean change it decides."""
+
+DEPENDS_ON_NEIGHBOURS = ("first_block",)
+"""Step caches with which a picture depends on its batch; it is made alone then, so that it can be made again."""
+
+FREE_SHARE = 0.5
+"""Of the free memory, what files read ahead may take: the page cache must not push out what is at work."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedSettings:
+    """What a user can choose about speed; none of it needs the model to be loaded again.
+
+    `compile`: `auto` where the plan holds enough images of one size and LoRAs to pay for it, on GPUs only, and never
+    with quantised weights: int8 blocks of FLUX.1's size, as torchao's tensors, were not compiled after a minute (H200,
+    torch 2.11), and nobody has measured it with layers of plain tensors. `channels_last`: for UNets on GPUs.
+    """
+
+    attention: str = "native"
+    compile: Literal["auto", "on", "off"] = "auto"
+    channels_last: bool = True
+
+
+def prepare(model: LoadedModel, images_alike: int = 0) -> dict[str, Any]:
+    """Apply the model's `SpeedSettings`; returns the facts that pixels depend on. Cheap where all is as wanted.
+
+    `images_alike`: how many images of this model, size and LoRAs are still to be made.
+    """
+    from pipeline.adapters import used_while_denoising
+    from pipeline.memory.device.loaded_components import components, is_placed_by_hooks
+    from pipeline.memory.device.offload_hooks import is_cast
+
+    beside = used_while_denoising(model)
+    for module in (*components(model).values(), *beside):
+        pin_attention(module, model.speed.attention)
+    denoiser = components(model)[model.files.denoiser]
+    hooked = is_placed_by_hooks(denoiser)
+    done = "no"
+    if hooked or is_cast(denoiser):
+        uncompile(denoiser)  # what swaps weights during the run cannot be traced
+    else:
+        done = compiled(denoiser, model, images_alike)
+    return {
+        "attention_backend": model.speed.attention,
+        "channels_last": lies_channels_last(model, denoiser),
+        "compile": done,
+    }
+
+
+def lies_channels_last(model: LoadedModel, denoiser: Any) -> bool:
+    """Whether a denoiser's weights lie, from its loading on, with the channels of a picture side by side.
+
+    Tensor cores want convolutions so.
+    """
+    return model.speed.channels_last and model.device.type == "cuda" and hasattr(denoiser, "conv_in")
+
+
+def pin_attention(module: Any, backend: str) -> None:
+    """Set a model's attention backend and no other's.
+
+    diffusers keeps the last one set, of any model, as the default of all models that have none of their own; so every
+    model is given one, and the default is put back. Raises `ConfigError` where the backend cannot run.
+    """
+    if not hasattr(module, "set_attention_backend"):
+        return
+    from diffusers.models.attention_dispatch import _AttentionBackendRegistry as Registry
+
+    if backend not in ATTENTION_BACKENDS:
+        raise ConfigError(f"engine.attention: no backend {backend!r}; there are {', '.join(ATTENTION_BACKENDS)}")
+    default = Registry._active_backend
+    try:
+        module.set_attention_backend(ATTENTION_BACKENDS[backend])
+    except (RuntimeError, ValueError, ImportError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"engine.attention={backend} cannot be used here: {reason}; native always can") from error
+    finally:
+        Registry.set_active_backend(default)
+
+
+@contextmanager
+def step_cache(model: LoadedModel, name: str | None) -> Iterator[None]:
+    """Within the block, the denoiser reuses what changes little from step to step; off and empty afterwards, always.
+
+    Raises `JobFailure` for a denoiser that has no such cache.
+    """
+    if name is None:
+        yield
+        return
+    denoiser = _denoiser(model)
+    if not hasattr(denoiser, "enable_cache"):
+        raise JobFailure(f"step_cache={name}: {type(denoiser).__name__} has no step caches; use step_cache=null")
+    disable_step_cache(model)
+    denoiser.enable_cache(_configuration(name))
+    try:
+        yield
+    finally:
+        disable_step_cache(model)
+
+
+def disable_step_cache(model: LoadedModel) -> None:
+    """Take off and empty whatever step cache is on."""
+    denoiser = _denoiser(model)
+    if getattr(denoiser, "is_cache_enabled", False):
+        denoiser._reset_stateful_cache()
+        denoiser.disable_cache()
+
+
+def _denoiser(model: LoadedModel) -> Any:
+    return getattr(model.pipe, model.files.denoiser, None)
+
+
+def _configuration(name: str) -> Any:
+    import torch
+    from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
+    from diffusers.hooks.taylorseer_cache import TaylorSeerCacheConfig
+
+    if name == "first_block":
+        return FirstBlockCacheConfig(threshold=0.05)
+    if name == "taylor_seer":
+        return TaylorSeerCacheConfig(taylor_factors_dtype=torch.float32)
+    raise ConfigError(f"step_cache: there is no {name!r}; there are {', '.join(STEP_CACHES)}")
+
+
+class ReadAhead:
+    """Files on their way into the page cache, on a thread of its own."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._paths = list(paths)
+        self._stopped = threading.Event()
+        self.bytes_read = 0
+        self._thread = threading.Thread(target=self._read, name="read ahead", daemon=True)
+        self._thread.start()
+        atexit.register(self.stop)  # no thread of Python's may outlive its interpreter
+
+    def stop(self) -> None:
+        """Stop, within one piece of a file."""
+        self._stopped.set()
+        self._thread.join()
+        atexit.unregister(self.stop)
+
+    def wait(self) -> None:
+        """Until everything is read that will be."""
+        self._thread.join()
+
+    def _read(self) -> None:
+        piece = bytearray(8 * 2**20)
+        for path in self._paths:
+            try:
+                with path.open("rb", buffering=0) as file:
+                    if hasattr(os, "posix_fadvise"):
+                        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+                    while not self._stopped.is_set() and self._has_room(len(piece)):
+                        count = file.readinto(piece)
+                        if not count:
+                            break
+                        self.bytes_read += count
+            except OSError:  # whoever loads the file says what is wrong with it
+                continue
+
+    def _has_room(self, size: int) -> bool:
+        return self.bytes_read + size <= FREE_SHARE * host_memory()[1]  # cached pages count as free
+
+
+def read_ahead(paths: Iterable[Path]) -> ReadAhead:
+    """Read files that are needed soon, so that loading them finds them in memory; no tensor is made.
+
+    Models must never be built on a second thread: libraries patch torch process-wide while they do.
+    """
+    return ReadAhead(paths)

@@ -1,0 +1,111 @@
+"""The components of a loaded model: found by name, given back, loaded again, set in every pipeline that has them."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pipeline.memory.device.block_streaming import BlockStreaming
+from pipeline.memory.device.disk_weights import bring_back, disk_weights_of
+from pipeline.memory.device.offload_hooks import is_cast, is_offloaded, is_offloaded_in_parts
+from pipeline.memory.device.page_locked import empty_host_cache
+
+if TYPE_CHECKING:
+    from pipeline.loading.load import LoadedModel
+
+
+def free_memory(model: LoadedModel) -> None:
+    """What nobody needs any more becomes free on the device and in the machine."""
+    gc.collect()
+    empty_caches(model)
+
+
+def empty_caches(model: LoadedModel) -> None:
+    """What is free in Python becomes free for others."""
+    import torch
+
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps freed pieces below 32 MB to itself
+        if trim is not None:
+            trim(0)
+    if model.device.type == "cuda":
+        torch.cuda.empty_cache()
+        empty_host_cache()
+
+
+def components(model: LoadedModel) -> dict[str, Any]:
+    """The modules of a model by their names in the pipeline."""
+    import torch
+
+    return {name: part for name, part in model.pipe.components.items() if isinstance(part, torch.nn.Module)}
+
+
+def encoders(model: LoadedModel) -> list[str]:
+    """Names of the text encoders that are there."""
+    return [name for name in components(model) if name.startswith("text_encoder")]
+
+
+def is_placed_by_hooks(module: Any) -> bool:
+    """Whether hooks bring a module to the device when it runs."""
+    return streaming_of(module) is not None or is_offloaded(module)
+
+
+def is_streamed(module: Any) -> bool:
+    """Whether a module comes to the device in parts."""
+    return streaming_of(module) is not None or is_offloaded_in_parts(module)
+
+
+def streaming_of(module: Any) -> BlockStreaming | None:
+    """What streams a module's blocks; None where nothing does."""
+    streaming: BlockStreaming | None = module.__dict__.get("block_streaming")
+    return streaming
+
+
+def rebuild(model: LoadedModel, name: str) -> None:
+    """Load a component again as `model.memory` wants it; the old one is gone before the new one comes.
+
+    A component that could not be loaded is in `model.dropped`.
+    """
+    from pipeline.loading.load import load_component
+
+    old, on_device = components(model).get(name), False
+    if old is not None:
+        on_device = model.pool.is_on_device(old)
+        give_back(model, name, keep=False)
+    del old
+    free_memory(model)
+    model.dropped.add(name)
+    new = load_component(model, name)
+    put(model, name, new)
+    model.dropped.discard(name)
+    if on_device:
+        model.pool.to_device(new, model.device)
+
+
+def give_back(model: LoadedModel, name: str, *, keep: bool = True) -> None:
+    """Take a component out of the pipeline, back to the pool; without `keep` it is freed unless others use it.
+
+    It carries no hooks. What of it waits on disk is read only for others who use it: it waits there because memory is
+    short, so nobody keeps it for later.
+    """
+    from pipeline.adapters import take_off
+
+    take_off(model, name)  # the next model that shares it must not find adapters on it
+    module = components(model)[name]
+    put(model, name, None)
+    key = model.pool.key_of(module)
+    if model.pool.is_shared(module):
+        bring_back(module)
+    # A float8 copy is not what its key says to the next user, who may want to put LoRAs on it first.
+    keep = keep and not is_cast(module) and disk_weights_of(module) is None
+    del module
+    (model.pool.release if keep else model.pool.discard)(key)
+
+
+def put(model: LoadedModel, name: str, module: Any) -> None:
+    """Set a component in the pipeline and in all views of it."""
+    for pipe in (model.pipe, *model.views.values()):
+        if name in pipe.components:
+            setattr(pipe, name, module)

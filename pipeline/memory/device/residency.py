@@ -1,0 +1,189 @@
+"""How a loaded model is held in memory: techniques put on and taken off in place, in the safe order.
+
+A component is loaded again only where its weights themselves must be others: another quantisation, float8 storage
+undone, the tiny VAE in or out.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import DarkroomError
+from pipeline.loading.failures import classify
+from pipeline.memory.device.apply_techniques import TECHNIQUES_APPLIED, decode_plainly, take_hooks_off
+from pipeline.memory.device.disk_weights import bring_back
+from pipeline.memory.device.loaded_components import (
+    components,
+    empty_caches,
+    free_memory,
+    give_back,
+    is_placed_by_hooks,
+    is_streamed,
+    rebuild,
+)
+from pipeline.memory.device.offload_hooks import is_cast
+from pipeline.memory.device.page_locked import to_pageable
+from pipeline.memory.device.quantization import quantized_as
+from pipeline.request import MemorySettings
+
+if TYPE_CHECKING:
+    from pipeline.loading.load import LoadedModel
+
+
+def hold(model: LoadedModel, memory: MemorySettings) -> None:
+    """Bring a model to other techniques of the same precision; nearly free where nothing changes.
+
+    `model.memory` says afterwards how the model is really held: without a technique that its classes do not have.
+    Raises what went wrong where one cannot be put on, `ModelError` or `OutOfMemory`; the model is then held as before,
+    or, where memory is lacking for that as well, in no way at all until the next `hold`.
+    """
+    if memory.dtype != model.memory.dtype:
+        raise ValueError(f"a model loaded in {model.memory.dtype} cannot be held in {memory.dtype}; load it again")
+    before = _asked(model)
+    if model.pipe.__dict__.get("held") and _decides(before) == _decides(memory):
+        model.pipe.__dict__["held"] = memory
+        model.memory = replace(memory, techniques=model.memory.techniques)
+        return
+    try:
+        _lift(model)
+        _apply(model, memory)
+        return
+    except Exception as error:
+        failure = error
+    # Whatever it was, memory that ran out included: what could not be put on must not seem to be on. Outside the except
+    # block and without the frames of the failure, which would keep what took the memory.
+    traceback.clear_frames(failure.__traceback__)
+    try:
+        _lift(model)
+        _apply(model, before)
+    except Exception as again:
+        traceback.clear_frames(again.__traceback__)
+        failure.__context__ = again
+    try:
+        if isinstance(failure, DarkroomError):
+            raise failure
+        raise classify(failure) from failure
+    finally:
+        del failure  # or it and this frame would keep each other, and all that is in the frames above
+
+
+def reapply(model: LoadedModel) -> None:
+    """Take everything off and put it on again, as `model.memory` says."""
+    memory = _asked(model)
+    _lift(model)
+    _apply(model, memory)
+
+
+@contextmanager
+def lifted(model: LoadedModel) -> Iterator[None]:
+    """Within the block, layers may be added to the components and taken away: nothing is hooked, cast or offloaded.
+
+    A denoiser in float8 storage is replaced by a freshly loaded one, since LoRAs must be there before it is cast. What
+    waits on disk stays there: layers are added to weights that have a shape and no content. Who needs the content asks
+    for it (`disk_weights.bring_part`).
+    """
+    modules = list(components(model).values())
+    if not any(is_placed_by_hooks(module) or is_cast(module) for module in modules):
+        yield
+        return
+    memory = _asked(model)
+    _lift(model)
+    for name, module in components(model).items():
+        if is_cast(module):
+            rebuild(model, name)
+    try:
+        yield
+    finally:
+        _apply(model, memory)
+
+
+def recover(model: LoadedModel) -> None:
+    """Make a model usable after an exception came out of it: weights half moved, caches half filled.
+
+    To be called outside the `except` block: a traceback that is alive keeps the tensors that took the memory. Raises
+    what went wrong where `hold` had failed and the model cannot be held as before now either.
+    """
+    from pipeline.loading.speed import disable_step_cache
+
+    disable_step_cache(model)
+    free_memory(model)
+    if "held" not in model.pipe.__dict__ or any(is_placed_by_hooks(module) for module in components(model).values()):
+        reapply(model)
+
+
+def let_go(model: LoadedModel, *, keep: bool = True) -> None:
+    """Give a model's components back to the pool, as they were loaded; the model is of no use after that.
+
+    Without `keep` nothing waits there for the next model, and what waits on disk does not in any case.
+    """
+    from pipeline.adapters import take_off
+    from pipeline.loading.compiling import uncompile
+
+    take_off(model)
+    _lift(model)
+    for name in list(components(model)):
+        uncompile(components(model)[name])
+        components(model)[name].__dict__.pop("_hf_hook", None)
+        give_back(model, name, keep=keep)
+    model.views.clear()
+    empty_caches(model)
+
+
+def _apply(model: LoadedModel, memory: MemorySettings) -> None:
+    """Techniques onto a model that carries none."""
+    import torch
+
+    model.memory = memory
+    with torch.inference_mode(False):  # what is moved stays ordinary weights
+        _load_what_differs(model)
+        if not memory.uses("disk_offload"):
+            for module in components(model).values():
+                bring_back(module)
+        used = [name for name, apply in TECHNIQUES_APPLIED.items() if memory.uses(name) and apply(model)]
+        for module in components(model).values():
+            if not is_streamed(module):
+                to_pageable(module)
+    empty_caches(model)
+    model.memory = replace(memory, techniques=tuple(used))
+    model.pipe.__dict__["held"] = memory
+
+
+def _lift(model: LoadedModel) -> None:
+    """Everything off that can be taken off; what hooks had placed is on the host then, or on disk where it waited."""
+    model.pipe.__dict__.pop("held", None)
+    for module in components(model).values():
+        take_hooks_off(module)
+    if getattr(model.pipe, "vae", None) is not None:
+        decode_plainly(model.pipe.vae)
+
+
+def _asked(model: LoadedModel) -> MemorySettings:
+    """What was asked of `hold` last; `model.memory` may have less, where the model has no such thing."""
+    memory: MemorySettings = model.pipe.__dict__.get("held") or model.memory
+    return memory
+
+
+def _decides(memory: MemorySettings) -> Any:
+    return memory.techniques, memory.budget_bytes, memory.resident_share, memory.tiny_vae_sha256
+
+
+def _load_what_differs(model: LoadedModel) -> None:
+    missing = {name for name in model.dropped if not name.startswith("text_encoder")}
+    for name in missing | {name for name, module in components(model).items() if _weights_differ(model, name, module)}:
+        rebuild(model, name)
+
+
+def _weights_differ(model: LoadedModel, name: str, module: Any) -> bool:
+    memory, role = model.memory, "encoder" if name.startswith("text_encoder") else "denoiser"
+    if name == "vae":
+        own = model.files.component("vae")
+        is_tiny = type(module).__name__ == "AutoencoderTiny"
+        return is_tiny != memory.uses("tiny_vae") and (own is None or own.class_name != "AutoencoderTiny")
+    if role == "denoiser" and name != model.files.denoiser:
+        return False
+    wanted = next((kind for kind in ("int8", "float8", "int4") if memory.uses(f"{role}_{kind}")), None)
+    return quantized_as(module) != wanted or (is_cast(module) and not memory.uses("fp8_storage"))

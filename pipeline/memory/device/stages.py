@@ -1,0 +1,136 @@
+"""What is on the device when: the components that a stage needs, and its peaks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+from pipeline.memory.device.apply_techniques import (
+    PARTWISE,
+    offload_models,
+    put_hooks_on,
+    resident_bytes,
+    take_hooks_off,
+)
+from pipeline.memory.device.loaded_components import (
+    components,
+    empty_caches,
+    encoders,
+    give_back,
+    rebuild,
+    streaming_of,
+)
+from pipeline.memory.device.offload_hooks import is_offloaded
+from pipeline.memory.device.peaks import measured
+
+if TYPE_CHECKING:
+    from pipeline.loading.load import LoadedModel
+    from pipeline.memory.planning.estimate import Shape
+
+Stage = Literal["encode", "denoise", "decode"]
+
+
+@contextmanager
+def stage(model: LoadedModel, name: Stage, extra: Collection[str] = (), shape: Shape | None = None) -> Iterator[None]:
+    """Within the block, the components of a stage are on the device, and with `staged` no others.
+
+    `extra` names components that are needed besides, such as the VAE that encodes an initial image. Encoders that
+    `drop_encoders` has freed are loaded again for "encode", and freed when it ends well. `shape` of the batch decides
+    how many blocks stay on the device with `resident_blocks`. The peaks, also of a stage that fails, are in
+    `model.stage_peaks`.
+    """
+    with measured(model.device) as peaks:
+        model.stage_peaks[name] = peaks
+        if name == "encode" or model.dropped & {*extra}:
+            _load_dropped(model)
+        elif model.memory.uses("drop_encoders") and not {*encoders(model)} & {*extra}:
+            _drop_encoders(model)  # never needed, since every text was encoded in an earlier run
+        _place(model, name, extra, shape)
+        yield
+        if name == "encode" and model.memory.uses("drop_encoders"):
+            _drop_encoders(model)
+
+
+def _place(model: LoadedModel, name: Stage, extra: Collection[str], shape: Shape | None) -> None:
+    import torch
+
+    from pipeline.adapters import used_while_denoising
+
+    needed = {id(module) for part, module in components(model).items() if _stage_of(model, part) == name}
+    needed |= {id(components(model)[part]) for part in extra if part in components(model)}
+    beside = used_while_denoising(model)
+    if name == "denoise":
+        needed |= {id(module) for module in beside}
+    modules = {id(module): module for module in (*components(model).values(), *beside)}
+    alone = model.memory.uses("staged") or bool(PARTWISE & {*model.memory.techniques})
+    with torch.inference_mode(False):  # what is moved stays ordinary weights
+        for key, module in modules.items():
+            if alone and key not in needed:
+                _take_off(model, module)
+        if alone:  # the pieces that one stage leaves behind do not fit the weights of the next
+            torch.cuda.empty_cache()
+        for key, module in modules.items():
+            if not alone or key in needed:
+                _put_on(model, module, shape)
+            _say_where_it_runs(model, module)
+
+
+def _put_on(model: LoadedModel, module: Any, shape: Shape | None) -> None:
+    streaming = streaming_of(module)
+    if streaming is not None:
+        if shape is not None and module is components(model).get(model.files.denoiser):
+            streaming.resize(resident_bytes(model, model.files.denoiser, shape))
+        streaming.enter()
+    elif not is_offloaded(module):
+        model.pool.to_device(module, model.device)
+
+
+def _take_off(model: LoadedModel, module: Any) -> None:
+    streaming = streaming_of(module)
+    if streaming is not None:
+        streaming.leave()
+    elif not is_offloaded(module):
+        model.pool.to_host(module)
+
+
+def _stage_of(model: LoadedModel, component: str) -> Stage:
+    if component.startswith("text_encoder") or component == "image_encoder":
+        return "encode"
+    return "decode" if component in ("vae", "movq", "safety_checker") else "denoise"
+
+
+def _load_dropped(model: LoadedModel) -> None:
+    if not model.dropped:
+        return
+    for name in sorted(model.dropped):
+        rebuild(model, name)
+        put_hooks_on(model, name)
+    if model.memory.uses("model_offload"):
+        offload_models(model)
+
+
+def _drop_encoders(model: LoadedModel) -> None:
+    """Their references go, so their memory goes, on the device and on the host."""
+    there = encoders(model)
+    if not there:
+        return
+    for name in there:
+        take_hooks_off(components(model)[name])
+        give_back(model, name, keep=False)
+        model.dropped.add(name)
+    empty_caches(model)
+
+
+def _say_where_it_runs(model: LoadedModel, module: Any) -> None:
+    """A pipeline takes the device of its first component for its own, and that one may be off the device just now.
+
+    It believes accelerate's hooks more; this one does nothing but name the device.
+    """
+    from accelerate.hooks import ModelHook
+
+    if model.device.type == "cpu" or is_offloaded(module):
+        return
+    marker = ModelHook()
+    marker.execution_device = model.device
+    module._hf_hook = marker

@@ -1,0 +1,118 @@
+"""What worked when memory ran out, remembered from run to run, so that each sweep climbs its ladder once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.memory.planning.techniques import TECHNIQUES, ordered
+from pipeline.request import Adapters, MemorySettings
+from pipeline.storage.cache_file import CacheFile
+
+TOLERANCE = 0.1
+"""Share by which the memory may differ and still count as the same: what is free is never twice the same number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What decides how much memory something takes, before anything was given up for it.
+
+    `stage` is "load", "encode", or "make" for denoising and decoding, on which alone size and guidance bear. `memory`
+    is as planned. `adapters` says which kinds are on, see `kinds`. `device_bytes` is the device's whole memory.
+    """
+
+    stage: Literal["load", "encode", "make"]
+    model_sha256: str
+    memory: MemorySettings
+    device_bytes: int
+    width: int = 0
+    height: int = 0
+    guided: bool = False
+    adapters: str = ""
+
+    def key(self) -> str:
+        """The situation but for the memory there is: other weights, sizes and wishes are other situations."""
+        memory = self.memory
+        held = [memory.dtype, ordered(memory.techniques), sorted(memory.off), memory.exact, memory.tiny_vae_sha256]
+        return json.dumps(
+            [self.stage, self.model_sha256, held, self.width, self.height, self.guided, self.adapters],
+        )
+
+    def room(self) -> list[int | None]:
+        """The memory there is, in all and to be used; where it changes, experience is worth nothing."""
+        return [self.device_bytes, self.memory.budget_bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """What a situation took: techniques, the most pictures that were denoised and decoded at once, and the share of the
+    blocks that stayed of those that could.
+
+    None where their number was not what had to give way.
+    """
+
+    techniques: tuple[str, ...]
+    batch: int | None = None
+    decoded: int | None = None
+    resident_share: float = 1.0
+
+
+def kinds(adapters: Adapters) -> str:
+    """How many adapters there are of each kind that takes memory; not which, since that is nobody's business later."""
+    counts = {
+        "loras": len(adapters.loras),
+        "controlnets": len(adapters.controlnets),
+        "ip_adapters": len(adapters.ip_adapters),
+        "init": int(adapters.init is not None),
+    }
+    return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+
+
+class Experience:
+    """What is remembered. In the user's cache folder; where that cannot be used, only for this process."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._file = CacheFile(path, "situations (situation TEXT PRIMARY KEY, room TEXT, worked TEXT)")
+        self._known: dict[str, tuple[str, str]] = {}
+
+    def recall(self, situation: Situation) -> Worked | None:
+        """What worked; None where nothing had to be given up, or the memory is another now."""
+        row = self._known.get(situation.key()) or self._read(situation.key())
+        if row is None:
+            return None
+        try:
+            room, (techniques, batch, decoded, *more) = json.loads(row[0]), json.loads(row[1])
+            share = more[0] if more else 1.0  # earlier versions had none
+            worked = Worked(tuple(name for name in techniques if name in TECHNIQUES), batch, decoded, share)
+            sensible = all(one is None or one > 0 for one in (batch, decoded)) and 0 < share <= 1
+            usable = sensible and all(map(_alike, room, situation.room()))
+        except (ValueError, TypeError):  # damaged, or of another version
+            usable = False
+        if not usable:
+            self.forget(situation)
+            return None
+        return worked
+
+    def remember(self, situation: Situation, worked: Worked) -> None:
+        """Note what worked in the end."""
+        how = [ordered(worked.techniques), worked.batch, worked.decoded, worked.resident_share]
+        row = json.dumps(situation.room()), json.dumps(how)
+        self._known[situation.key()] = row
+        self._file.change(("INSERT OR REPLACE INTO situations VALUES (?, ?, ?)", (situation.key(), *row)))
+
+    def forget(self, situation: Situation) -> None:
+        """Start anew in a situation."""
+        self._known.pop(situation.key(), None)
+        self._file.change(("DELETE FROM situations WHERE situation = ?", (situation.key(),)))
+
+    def _read(self, key: str) -> tuple[str, str] | None:
+        rows = self._file.rows("SELECT room, worked FROM situations WHERE situation = ?", (key,))
+        return (str(rows[0][0]), str(rows[0][1])) if rows else None
+
+
+def _alike(one: int | None, other: int | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return abs(one - other) <= TOLERANCE * max(one, other)

@@ -1,0 +1,63 @@
+"""What is asked of memory by name: checked before anything is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pipeline.errors import ConfigError
+from pipeline.memory.planning.techniques import conflicts, ordered
+from pipeline.memory.planning.working_memory import GIB
+from pipeline.request import DType, MemorySettings
+from pipeline.weights.file_inspection import inspect_file
+from pipeline.weights.hashes import content_hash, remember_place
+from pipeline.weights.references import resolve
+from pipeline.weights.vae_fit import check_vae
+
+if TYPE_CHECKING:
+    from pipeline.weights.inspection import ModelFiles
+
+
+def asked_memory(
+    level: str,
+    dtype: DType,
+    techniques: Mapping[str, object],
+    device_kind: str,
+    *,
+    exact: bool = False,
+    budget_gb: float | None = None,
+    tiny_vae: str | None = None,
+    files: ModelFiles | None = None,
+) -> MemorySettings:
+    """The settings of a request. A technique is True (on), False (never), or anything else, which leaves it open.
+
+    `budget_gb` is in units of 2^30 bytes. `tiny_vae` is the folder of an AutoencoderTiny, checked against `files` where
+    the model is known. Raises `ConfigError` with one line per forbidden combination, `ModelError` for a tiny VAE that
+    does not fit.
+    """
+    on = [name for name, value in techniques.items() if value is True]
+    faults = conflicts(on, device_kind, exact=exact, tiny_vae=tiny_vae is not None)
+    if faults:
+        raise ConfigError([f"memory.techniques: {line}" for line in faults])
+    asked = MemorySettings(
+        level=level,
+        dtype=dtype,
+        techniques=ordered(on),
+        off=ordered(name for name, value in techniques.items() if value is False),
+        exact=exact,
+        budget_bytes=None if budget_gb is None else int(budget_gb * GIB),
+    )
+    return asked if tiny_vae is None else _with_tiny_vae(asked, tiny_vae, files)
+
+
+def _with_tiny_vae(asked: MemorySettings, tiny_vae: str, files: ModelFiles | None) -> MemorySettings:
+    folder = resolve(tiny_vae, "tiny VAE")
+    facts = inspect_file(folder)
+    if facts.class_name != "AutoencoderTiny" or not folder.is_dir():
+        raise ConfigError(f"memory.tiny_vae: {folder.name} is {facts.label}; expected the folder of an AutoencoderTiny")
+    if files is not None:
+        check_vae(folder, files)
+    sha256 = content_hash(folder, facts.files)
+    remember_place(sha256, folder)
+    return replace(asked, tiny_vae_source=str(folder), tiny_vae_sha256=sha256)

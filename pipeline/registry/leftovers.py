@@ -1,0 +1,113 @@
+"""What lies in the store and belongs to no model: downloads that were broken off, and what dead processes have left."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import time
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.registry.content import SUFFIXES
+from pipeline.registry.database import Registry
+from pipeline.registry.store_folders import store_folder
+
+STRAY_S = 86_400
+"""What is older is removed whenever the store is made smaller; younger ones may be gone on with, or get their model."""
+
+PARTIAL = ".partial"
+"""How the name of a file ends that a download grows in."""
+
+_OURS = re.compile(rf"[0-9a-f]{{64}}({'|'.join(map(re.escape, SUFFIXES))})({re.escape(PARTIAL)})?|\..*\.tmp")
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A file, or a folder of links. `bytes` are those on the disk, `age_s` the seconds since it was written to."""
+
+    path: Path
+    bytes: int
+    age_s: float
+
+    @property
+    def is_old(self) -> bool:
+        """Whether nobody can be about to use it."""
+        return self.age_s > STRAY_S
+
+
+def leftovers(registry: Registry) -> list[Leftover]:
+    """All that no model has, the oldest first. Raises `RegistryError`."""
+    hashes = {row["sha256"] for row in registry.rows("SELECT DISTINCT sha256 FROM files WHERE owned")}
+    folders = {row["path"] for row in registry.rows("SELECT path FROM models")}
+    found = filter(None, map(_seen, _without_model(hashes, folders)))
+    return sorted(found, key=lambda leftover: -leftover.age_s)
+
+
+def remove_leftovers(registry: Registry, chosen: Iterable[Leftover]) -> list[Leftover]:
+    """Take these off the disk, but for those that a process is fetching or that have got a model; returns what is gone.
+
+    Raises `RegistryError`.
+    """
+    gone = []
+    with registry.changing():  # nobody adds a model meanwhile
+        still = {leftover.path for leftover in leftovers(registry)}
+        for leftover in chosen:
+            if leftover.path not in still:
+                continue
+            if leftover.path.is_dir():
+                shutil.rmtree(leftover.path, ignore_errors=True)
+            elif not _removed(leftover.path):
+                continue
+            gone.append(leftover)
+    return gone
+
+
+def is_fetching() -> bool:
+    """Whether a process is fetching weights now; what it has fetched for the same model before is not to be touched."""
+    return any(_is_held(path) for path in (store_folder() / "blobs").glob(f"??/*{PARTIAL}"))
+
+
+def _without_model(hashes: Collection[str], folders: Collection[str]) -> Iterator[Path]:
+    store = store_folder()
+    for path in (store / "blobs").glob("??/*"):
+        is_blob = not path.name.endswith((PARTIAL, ".tmp"))
+        if _OURS.fullmatch(path.name) and not (is_blob and path.stem in hashes):
+            yield path
+    yield from (path for path in (store / "snapshots").glob("*") if str(path) not in folders)
+    yield from (store / "notes").glob(".*.tmp")
+
+
+def _seen(path: Path) -> Leftover | None:
+    """With its size: links share theirs with what they lead to. None where it is gone by now."""
+    try:
+        stat = path.stat()
+        own = [path.lstat()] if path.is_file() else [one.lstat() for one in path.rglob("*") if one.is_file()]
+    except OSError:
+        return None
+    size = sum(one.st_size for one in own if path.is_file() or one.st_nlink == 1)
+    return Leftover(path, size, time.time() - max(stat.st_mtime, stat.st_ctime))
+
+
+def _removed(path: Path) -> bool:
+    if path.name.endswith(PARTIAL) and _is_held(path):
+        return False
+    path.unlink(missing_ok=True)
+    return True
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a download is at a partial file: it has the kernel's lock on it."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False

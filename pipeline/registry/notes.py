@@ -1,0 +1,83 @@
+"""What is noted in the store of each fetched model, so that the registry can be made anew without asking a hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from pipeline.registry.records import KINDS, StoredFile, StoredModel
+from pipeline.registry.store_folders import data_folder, store_folder
+from pipeline.storage.user_folders import make_folder
+
+
+def write_note(model: StoredModel, files: Sequence[StoredFile]) -> None:
+    """Note a fetched model beside its files; whole or not at all. Raises `OSError`."""
+    path = _note_path(model)
+    make_folder(path.parent, data_folder())
+    values = asdict(model) | {"path": _relative(model.path), "id": 0}
+    values["files"] = [asdict(file) | {"path": _relative(file.path), "model_id": 0} for file in files]
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            json.dump(values, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def remove_note(model: StoredModel) -> None:
+    """Take the note of a model away. Raises `OSError`."""
+    _note_path(model).unlink(missing_ok=True)
+
+
+def notes() -> Iterator[tuple[Path, StoredModel | None, list[StoredFile], str]]:
+    """Every note in the store with its model and files, or None and why it cannot be used."""
+    for path in sorted((store_folder() / "notes").glob("*.json")):
+        try:
+            model, files = _read(path)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            yield path, None, [], "cannot be read as a note of a fetched model; fetch that again"
+            continue
+        lost = next((file.path for file in files if not file.path.is_file()), None)
+        if lost:
+            yield path, None, [], f"{model.reference} lacks {lost.name}; fetch it again"
+        else:
+            yield path, model, files, ""
+
+
+def _note_path(model: StoredModel) -> Path:
+    name = hashlib.sha256(f"{model.reference}\n{_relative(model.path)}".encode()).hexdigest()[:32]
+    return store_folder() / "notes" / f"{name}.json"
+
+
+def _relative(path: Path) -> str:
+    return path.relative_to(store_folder()).as_posix()
+
+
+def _read(path: Path) -> tuple[StoredModel, list[StoredFile]]:
+    values = json.loads(path.read_text(encoding="utf-8"))
+    files = [StoredFile(**_arguments(StoredFile, one)) for one in values["files"]]
+    model = StoredModel(**_arguments(StoredModel, values))
+    if model.kind not in KINDS or not isinstance(model.name, str) or not isinstance(model.reference, str):
+        raise ValueError(path.name)
+    return model, files
+
+
+def _arguments(record: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a record, with lists as tuples and the path made whole; it never leaves the store."""
+    known = {one.name for one in fields(record)}
+    given = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name in known
+    }
+    place = store_folder() / values["path"]
+    if not place.resolve().is_relative_to(store_folder().resolve()):
+        raise ValueError(values["path"])
+    return given | {"path": place}

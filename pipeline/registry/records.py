@@ -1,0 +1,109 @@
+"""What the registry knows of a model and of its files, as frozen values."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+Source = Literal["local", "huggingface", "civitai"]
+"""Where a model came from. `local` is what a scanned folder holds and no hub's layout tells the origin of."""
+
+StoredKind = Literal["checkpoint", "lora", "vae", "controlnet", "embedding", "ip_adapter"]
+
+KINDS: tuple[StoredKind, ...] = ("checkpoint", "lora", "vae", "controlnet", "embedding", "ip_adapter")
+"""What models are for. A denoiser without encoders is a checkpoint too: `model.source` takes both."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A model on this machine: a file, a diffusers folder or the folder of one component.
+
+    `reference` is canonical: `hf:org/name@<commit>`, with `/file` where it is one file of a repository,
+    `civitai:<versionId>`, or the path. `id` is 0 until the registry has given one. `bytes` are those of its files.
+    `revision` is the commit, `branches` are names that pointed to it when it was last looked. `version_id` and
+    `model_id` are CivitAI's, of a scanned file as a file beside it claims. Times are UTC, in ISO format; `last_used` is
+    None for what was never used by its reference or name.
+    """
+
+    name: str
+    source: Source
+    reference: str
+    kind: StoredKind
+    path: Path
+    bytes: int
+    family: str | None = None
+    precision: str | None = None
+    base_model: str | None = None
+    licence: str | None = None
+    trigger_words: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    last_used: str | None = None
+    added_at: str = ""
+    revision: str | None = None
+    branches: tuple[str, ...] = ()
+    version_id: int | None = None
+    model_id: int | None = None
+    id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """One file of a model. `name` is what its author called it, never a path to write to.
+
+    `sha256` is what the file must hold: of a fetched file as the hub said and the download confirmed, of a scanned one
+    as it was when it was first hashed; None until then. `claimed_sha256` is what a file beside it says, unchecked.
+    `tensor_hash` is that of `pipeline.weights.hashes`. `owned`: fetched by Darkroom into its store, so it may be
+    removed.
+    """
+
+    name: str
+    path: Path
+    bytes: int
+    mtime_ns: int
+    inode: int
+    sha256: str | None = None
+    tensor_hash: str | None = None
+    claimed_sha256: str | None = None
+    owned: bool = False
+    model_id: int = 0
+
+    @classmethod
+    def at(
+        cls,
+        path: Path,
+        name: str,
+        *,
+        sha256: str | None = None,
+        claimed_sha256: str | None = None,
+        owned: bool = False,
+    ) -> StoredFile:
+        """The file as it lies there now. Raises `OSError`."""
+        return cls(name, path, *state_of(path.stat()), sha256, claimed_sha256=claimed_sha256, owned=owned)
+
+    def now(self) -> StoredFile:
+        """The same file with size, time and inode as they are now. Raises `OSError`."""
+        size, mtime_ns, inode = state_of(self.path.stat())
+        return replace(self, bytes=size, mtime_ns=mtime_ns, inode=inode)
+
+    def unchanged(self) -> bool:
+        """Whether size, time and inode are those noted: then the bytes are, too, as far as one can tell unread."""
+        try:
+            return state_of(self.path.stat()) == (self.bytes, self.mtime_ns, self.inode)
+        except OSError:
+            return False
+
+
+def state_of(stat: os.stat_result) -> tuple[int, int, int]:
+    """What tells a changed file from an unchanged one without reading it: size, time in nanoseconds, inode.
+
+    Of inodes the lower 63 bits: pooled file systems make up numbers that SQLite's integers do not hold.
+    """
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino & (2**63 - 1)
+
+
+def now() -> str:
+    """The time as the registry writes it: UTC, in ISO format, to the microsecond."""
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,126 @@
+"""Which components a model is put together from: each one's class, its configuration, the files of its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ModelError
+from pipeline.request import MemorySettings, ModelSettings
+from pipeline.weights.hashes import file_hashes
+from pipeline.weights.inspection import NOT_LOADED, ModelFiles, component_weights
+from pipeline.weights.references import resolve
+
+DENOISERS = ("unet", "transformer", "prior")
+"""The names that pipelines give to what denoises."""
+
+_CHECKER = ("safety_checker", "feature_extractor")
+_WITHOUT_WEIGHTS = ("Tokenizer", "TokenizerFast", "Scheduler", "Processor", "ProcessorFast", "Extractor")
+_OF_NO_CONTENT = ("transformers_version", "torch_dtype", "dtype", "architectures")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One component before it is loaded. `config` is the folder with its configuration.
+
+    `weights` are empty for tokenizers, schedulers and image processors. With `single_file` they are one file in the
+    layout of the model's authors, or of GGUF, and not the folder's own; `family` is then that of a file which holds
+    other components too.
+    """
+
+    name: str
+    library: str
+    class_name: str
+    config: Path
+    weights: tuple[Path, ...] = ()
+    variant: str | None = None
+    single_file: bool = False
+    family: str | None = None
+
+    @property
+    def role(self) -> str:
+        """`denoiser`, `encoder` or `other`: what weight quantisation tells apart."""
+        if self.name in DENOISERS:
+            return "denoiser"
+        return "encoder" if self.name.startswith("text_encoder") else "other"
+
+    def configuration(self) -> dict[str, Any]:
+        """Its config.json."""
+        value: dict[str, Any] = json.loads((self.config / "config.json").read_text(encoding="utf-8"))
+        return value
+
+
+def index_of(files: ModelFiles) -> tuple[Path, dict[str, Any]]:
+    """The folder that says how the pipeline is put together, and its model_index.json."""
+    folder = files.config or files.path
+    return folder, json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+
+
+def parts_of(files: ModelFiles, settings: ModelSettings, memory: MemorySettings) -> dict[str, Part]:
+    """Every component that is loaded, by name. Raises `ModelError` where one is nowhere to be found."""
+    folder, index = index_of(files)
+    parts = {}
+    for name, value in index.items():
+        if name.startswith("_") or not isinstance(value, list) or value[0] is None:
+            continue
+        if name in NOT_LOADED and not (settings.safety_checker and name in _CHECKER):
+            continue
+        library, class_name = str(value[0]), str(value[1])
+        if name == "vae" and settings.vae_source:
+            parts[name] = _vae(settings, Part(name, library, class_name, folder / name))
+        else:
+            parts[name] = _part(files, folder, name, library, class_name)
+    if memory.uses("tiny_vae"):
+        tiny = resolve(memory.tiny_vae_source or "")
+        weights, variant = component_weights(tiny, tiny.name)
+        parts["vae"] = Part("vae", "diffusers", "AutoencoderTiny", tiny, tuple(weights), variant)
+    return parts
+
+
+def pool_key(part: Part, dtype: str, techniques: Iterable[str]) -> Hashable:
+    """What makes two components the same in memory: class, configuration, weights, type, and how they are stored.
+
+    Paths and the traces that programs leave in configurations do not count, so a text encoder that came with two
+    models is one.
+    """
+    config = {
+        key: value
+        for key, value in part.configuration().items()
+        if key not in _OF_NO_CONTENT and not key.startswith("_")
+    }
+    text = json.dumps(config, sort_keys=True)
+    digests = sorted(file_hashes(list(part.weights)).values())
+    name = part.name if part.single_file else ""  # one file holds several components
+    content = hashlib.sha256("\n".join([part.class_name, name, text, *digests]).encode()).hexdigest()
+    return content, dtype, tuple(sorted(techniques))
+
+
+def _part(files: ModelFiles, folder: Path, name: str, library: str, class_name: str) -> Part:
+    own = folder / name
+    if class_name.endswith(_WITHOUT_WEIGHTS):
+        return Part(name, library, class_name, own)
+    if any(component.name == name and files.path in component.files for component in files.components):
+        return Part(name, library, class_name, own, (files.path,), single_file=True, family=files.family)
+    if not any(own.glob("*.safetensors")) and files.layout != "folder":
+        way = "model.vae=PATH" if name == "vae" else "model.config=FOLDER, a diffusers folder of this family"
+        raise ModelError(f"model {files.path.name}: holds no {name}, and {folder.name}/ neither; give one with {way}")
+    weights, variant = component_weights(own, folder.name)
+    return Part(name, library, class_name, own, tuple(weights), variant)
+
+
+def _vae(settings: ModelSettings, own: Part) -> Part:
+    """The VAE given instead of the model's own; a single file is read with the configuration of that one."""
+    path = resolve(settings.vae_source or "")
+    if path.is_file():
+        return replace(own, weights=(path,), single_file=True)
+    weights, variant = component_weights(path, path.name)
+    class_name = str(json.loads((path / "config.json").read_text(encoding="utf-8")).get("_class_name", ""))
+    if not class_name.startswith("Autoencoder"):
+        raise ModelError(
+            f"vae {settings.vae}: config.json names {class_name!r}; expected one of diffusers' autoencoders"
+        )
+    return Part("vae", "diffusers", class_name, path, tuple(weights), variant)

@@ -1,0 +1,1 @@
+"""The headers of weights files."""
