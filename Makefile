@@ -36,6 +36,7 @@ lint: install-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 fast: install-tests
 	$(PYTEST) -m "not slow and not campaign"

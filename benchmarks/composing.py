@@ -10,7 +10,7 @@ from jobs.engines.messages import WorkerSettings
 from jobs.manifest.job_states import read_states
 from jobs.planning.plan import Plan
 from jobs.planning.validation import Batch, validate
-from pipeline.loading.speed import SpeedSettings
+from pipeline.request import SpeedSettings
 
 CONF = ROOT / "conf"
 

@@ -81,8 +81,8 @@ def child(case: Case, folder: Path) -> None:
     from pipeline.generation.generate import generate_batch
     from pipeline.loading.load import load
     from pipeline.memory.planning.estimate import OVERHEAD, Shape, Sizes, estimate
+    from pipeline.registry.model_settings import identify
     from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
-    from pipeline.weights.profile import identify
 
     settings, files = identify(str(folder))
     memory = MemorySettings(dtype=case.dtype, techniques=case.techniques)  # type: ignore[arg-type]

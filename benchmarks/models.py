@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.measuring import MEGABYTE, ROOT, Row, Scale, answer, command_seconds, in_child
 
 if TYPE_CHECKING:
-    from jobs.engines.messages import Bundle, Message
+    from jobs.engines.messages import Message
+    from jobs.job import Bundle
 
 SWITCHES = 20
 MOST_MEGABYTES = 20.0

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.measuring import Row, Scale, answer, in_child
 
 if TYPE_CHECKING:
-    from jobs.engines.messages import Bundle, Message
+    from jobs.engines.messages import Message
+    from jobs.job import Bundle
     from jobs.planning.validation import Batch
 
 IMAGES = 64

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable
+from dataclasses import dataclass, replace
 
-from pipeline.request import ImageRequest
+from pipeline.request import NO_ADAPTERS, ImageRequest, Likeness, MemorySettings
 from pipeline.request_id import REQUEST_SCHEMA as JOB_SCHEMA
-from pipeline.request_id import Likeness, hash_model, hash_prompt, hash_sampling, hash_seed
+from pipeline.request_id import hash_model, hash_prompt, hash_sampling, hash_seed
 from pipeline.request_id import request_id as job_id
 
 __all__ = [
@@ -38,3 +39,46 @@ class Job:
     prompt_template: str | None
     tags: tuple[str, ...]
     prompt_place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A job and which attempt this is, counted from 1 over all runs."""
+
+    job: Job
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Batches that go through encoding, denoising and decoding together, and how the model is held for them."""
+
+    batches: tuple[tuple[Assignment, ...], ...]
+    held: MemorySettings
+    predicted_peak_bytes: int | None = None
+    predicted_stage_bytes: tuple[tuple[str, int], ...] = ()
+    images_alike: int = 0
+    """How many images of this model and size the plan holds; decides whether compiling pays."""
+
+    @property
+    def assignments(self) -> tuple[Assignment, ...]:
+        """All of them, in order."""
+        return tuple(one for batch in self.batches for one in batch)
+
+    @property
+    def kind(self) -> Hashable:
+        """What must be equal for the images of two bundles to take the same time."""
+        request = self.assignments[0].job.request
+        alike = replace(request, prompt="", negative_prompt="", seed=0, adapters=NO_ADAPTERS)
+        adapters = request.adapters
+        beside = (len(adapters.loras), len(adapters.controlnets), len(adapters.ip_adapters), adapters.init)
+        return alike, beside, len(self.batches[0]), self.held
+
+    def alone(self, one: Assignment) -> Bundle:
+        """A bundle of one of these jobs, held alike."""
+        return replace(self, batches=((one,),))
+
+    def of(self, job_ids: Collection[str]) -> Bundle:
+        """The bundle without all other jobs."""
+        batches = (tuple(one for one in batch if one.job.id in job_ids) for batch in self.batches)
+        return replace(self, batches=tuple(batch for batch in batches if batch))

@@ -13,18 +13,25 @@ from pipeline.checks import asked_each, check_memory, check_request
 from pipeline.errors import ConfigError, JobFailure
 from pipeline.generation.current_model import ModelAtHand
 from pipeline.generation.generate import generate_bundle
-from pipeline.loading.load import LoadedModel
 from pipeline.loading.precision import model_dtype
-from pipeline.loading.speed import SpeedSettings
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.planning.choice import ALWAYS_ON, Choice, choose, shortage
 from pipeline.memory.planning.estimate import Shape, Sizes
 from pipeline.memory.planning.memory_request import asked_memory
 from pipeline.memory.planning.rates import rates_of
 from pipeline.picture import Picture
-from pipeline.request import DEFAULT_GUIDANCE, DEFAULT_STEPS, DType, ImageRequest, LoraSettings, MemorySettings
+from pipeline.registry.model_settings import identify
+from pipeline.request import (
+    DEFAULT_GUIDANCE,
+    DEFAULT_STEPS,
+    DType,
+    ImageRequest,
+    LoraSettings,
+    MemorySettings,
+    SpeedSettings,
+)
 from pipeline.schedulers import name_of_class, scheduler_name
 from pipeline.system.device import DeviceMemory, device_memory, find_device
-from pipeline.weights.profile import identify
 from pipeline.weights.references import EMBEDDED_DEFAULTS
 
 PathOf = str | Path

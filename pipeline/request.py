@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,6 +72,20 @@ class MemorySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SpeedSettings:
+    """What a user can choose about speed; none of it needs the model to be loaded again.
+
+    `compile`: `auto` where the plan holds enough images of one size and LoRAs to pay for it, on GPUs only, and never
+    with quantised weights: int8 blocks of FLUX.1's size, as torchao's tensors, were not compiled after a minute (H200,
+    torch 2.11), and nobody has measured it with layers of plain tensors. `channels_last`: for UNets on GPUs.
+    """
+
+    attention: str = "native"
+    compile: Literal["auto", "on", "off"] = "auto"
+    channels_last: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class ReferenceImage:
     """A picture that is given to the model; `sha256` is of the file's bytes, `source` a local path, never written."""
 
@@ -87,6 +102,17 @@ class LoraSettings:
     source: str
     sha256: str
     weight: float = 1.0
+
+
+def lora_weights(loras: Iterable[LoraSettings]) -> dict[str, float]:
+    """Weight by the SHA-256 of the file; the same file twice adds up, and weight 0 is as if it were absent.
+
+    In the order of the hashes, since the order in which they are added decides the last bits.
+    """
+    weights: dict[str, float] = {}
+    for lora in loras:
+        weights[lora.sha256] = weights.get(lora.sha256, 0.0) + lora.weight
+    return {sha256: weights[sha256] for sha256 in sorted(weights) if weights[sha256]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +205,19 @@ class ImageRequest:
     scheduler_options: tuple[tuple[str, Any], ...] = ()
     step_cache: str | None = None
     adapters: Adapters = NO_ADAPTERS
+
+
+class Likeness(NamedTuple):
+    """The sampling of a job. Jobs that agree in all of it, and in the weights, can be made in one bundle."""
+
+    steps: int
+    guidance_scale: float
+    width: int
+    height: int
+    scheduler: str
+    clip_skip: int | None
+    scheduler_options: tuple[tuple[str, Any], ...] = ()
+    step_cache: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pipeline.memory.planning.techniques import TECHNIQUES
-from pipeline.request import NO_ADAPTERS, Adapters, ImageRequest, MemorySettings, ModelSettings
+from pipeline.request import NO_ADAPTERS, Adapters, ImageRequest, Likeness, MemorySettings, ModelSettings
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -17,19 +17,6 @@ REQUEST_SCHEMA = 2
 """Raised only when the same settings would make another picture; old images are then made anew."""
 
 _canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
-
-
-class Likeness(NamedTuple):
-    """The sampling of a job. Jobs that agree in all of it, and in the weights, can be made in one bundle."""
-
-    steps: int
-    guidance_scale: float
-    width: int
-    height: int
-    scheduler: str
-    clip_skip: int | None
-    scheduler_options: tuple[tuple[str, Any], ...] = ()
-    step_cache: str | None = None
 
 
 def request_id(request: ImageRequest) -> str:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pipeline.adapters import apply, arguments, identify_lora, kept_precision, view
 from pipeline.generation.noise import float32_noise
-from pipeline.loading.load import LoadedModel
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.request import NO_ADAPTERS, Adapters
 
 Pictures = npt.NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""The arrows of the design: who may import whom, and what stays cold."""
+"""What stays cold. Who may import whom is in pyproject.toml, and `make lint` holds it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ import pytest
 REPO = Path(__file__).resolve().parents[1]
 PRODUCT = sorted([*(REPO / "pipeline").rglob("*.py"), *(REPO / "jobs").rglob("*.py"), REPO / "run.py"])
 HEAVY = {"torch", "diffusers", "transformers"}
+KNOWS_TENSORS = tuple(
+    f"pipeline/{room}"
+    for room in ("memory/device/", "loading/", "adapters/", "generation/", "system/", "schedulers.py")
+)
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:
@@ -48,17 +52,12 @@ def test_the_walk_sees_what_it_looks_for() -> None:
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=name_of)
-def test_imports_obey_the_arrows(path: Path) -> None:
-    part = path.relative_to(REPO).parts[0]
+def test_tensors_come_late_and_to_few_rooms(path: Path) -> None:
     for module, at_import in imports(path):
         top = module.partition(".")[0]
         if top in HEAVY:
-            assert part == "pipeline", f"{module}: only pipeline/ knows tensors"
+            assert name_of(path).startswith(KNOWS_TENSORS), f"{module}: not in this room"
             assert not at_import, f"{module} must be imported inside functions"
-        if top in ("hydra", "omegaconf"):
-            assert part == "run.py", f"{module}: only run.py knows Hydra"
-        if part == "pipeline":
-            assert top not in ("jobs", "run", "yaml", "duckdb"), f"{module}: pipeline/ knows no batch"
         assert top not in ("run", "examples"), f"{module} is imported by nobody"
 
 

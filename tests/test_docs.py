@@ -47,7 +47,7 @@ from pipeline.metadata.naming import NamingSettings
 from pipeline.metadata.record import Record
 from pipeline.schedulers import SAMPLERS
 from pipeline.weights.families import FAMILIES
-from pipeline.weights.headers.weights_header import PICKLES
+from pipeline.weights.headers.base import PICKLES
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"

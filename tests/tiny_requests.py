@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pipeline.loading.load import LoadedModel
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.request import ImageRequest
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import DarkroomError, ModelError
 from pipeline.registry.inspected import look_at
-from pipeline.registry.resolve import content_hash, places_called, places_of, places_of_kind
+from pipeline.registry.lookup import content_hash, places_called, places_of, places_of_kind
 from pipeline.request import Adapters
 from pipeline.weights.families import family_of
 from pipeline.weights.hashes import file_hash
@@ -50,7 +50,7 @@ def find_model(record: Record, model: str | None, places: Places) -> tuple[Model
 
     Raises `ModelError` for what is at none of the places, saying what would help.
     """
-    from pipeline.weights.profile import identify
+    from pipeline.registry.model_settings import identify
     from pipeline.weights.references import EMBEDDED
 
     said, vae = record.model, record.vae

@@ -110,7 +110,7 @@ def remake(
     """
     from pipeline.generation.generate import generate_batch
     from pipeline.loading.load import load
-    from pipeline.loading.speed import SpeedSettings
+    from pipeline.request import SpeedSettings
     from pipeline.system.device import find_device
 
     _check_names(record)

@@ -9,10 +9,10 @@ from typing import Any
 
 from jobs.terminal import aligned, size_text
 from pipeline.errors import ModelError
+from pipeline.registry.resolve import resolve
 from pipeline.weights.families import FAMILIES
 from pipeline.weights.hashes import file_hash, folder_hash, tensor_hash
 from pipeline.weights.inspection import Component, FileFacts, ModelFiles, inspect_file, inspect_model
-from pipeline.weights.references import resolve
 from pipeline.weights.shipped import SHIPPED
 
 AUTOV3_DIGITS = 12

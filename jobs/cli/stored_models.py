@@ -10,9 +10,9 @@ from typing import Any
 from jobs.terminal import aligned, one_line, size_text
 from pipeline.errors import ConfigError, ModelError
 from pipeline.registry.database import Registry
+from pipeline.registry.lookup import listed
 from pipeline.registry.queries import Stats, find
 from pipeline.registry.records import StoredFile, StoredModel
-from pipeline.registry.resolve import listed
 from pipeline.weights.families import FAMILIES
 
 COLUMNS = tuple(field.name for field in fields(StoredModel))

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
+from jobs import DEFAULT_OUTPUT_DIR
 from jobs.config.values import (
     ClipSkip,
     Gigabytes,
@@ -24,7 +25,6 @@ from jobs.config.values import (
     folder_name,
     whole,
 )
-from jobs.manifest.layout import DEFAULT_OUTPUT_DIR
 from pipeline.loading.speed import ATTENTION_BACKENDS, STEP_CACHES
 from pipeline.memory.planning.techniques import TECHNIQUES
 from pipeline.ranges import BATCH_SIZE, CPU_THREADS, EXCERPT_LENGTH, QUALITY, SEQUENCE_LENGTH

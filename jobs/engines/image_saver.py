@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,20 +13,9 @@ from jobs.manifest.journal import Journal
 from jobs.manifest.schema import done_row
 from pipeline.errors import JobFailure
 from pipeline.metadata.building import build_record
-from pipeline.metadata.metadata_settings import ImageFormat, MetadataSettings
-from pipeline.metadata.naming import NamingSettings
 from pipeline.metadata.record import Origin, Record
-from pipeline.metadata.saving import save
+from pipeline.metadata.saving import SaveSettings, save
 from pipeline.request import GeneratedImage
-
-
-@dataclass(frozen=True, slots=True)
-class SaveSettings:
-    """How the images of one configuration are named, described and encoded."""
-
-    naming: NamingSettings
-    metadata: MetadataSettings
-    output_format: ImageFormat
 
 
 class ImageSaver:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from jobs.engines.messages import Assignment
+from jobs.job import Assignment
 from jobs.manifest.attempts import interrupted_row
 from jobs.manifest.crashpoints import reached
 from jobs.manifest.journal import Journal

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
 
-from jobs.engines.messages import STOP, Bundle, Died, Ended, Message, WorkerSettings
+from jobs.engines.messages import STOP, Died, Ended, Message, WorkerSettings
 from jobs.engines.processes import WorkerProcess, WorkerProcesses
+from jobs.job import Bundle
 
 
 class LocalEngine:

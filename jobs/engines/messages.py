@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from jobs.engines.image_saver import SaveSettings
 from jobs.engines.recycling import RecyclingLimits
 from jobs.engines.stage_peaks import StagePeak
-from jobs.job import Job
 from pipeline.generation.generate import PhaseSeconds
-from pipeline.loading.speed import SpeedSettings
-from pipeline.request import NO_ADAPTERS, MemorySettings
+from pipeline.metadata.saving import SaveSettings
+from pipeline.request import SpeedSettings
 
 STOP = "stop"
 """Asks a worker to stop between two denoising steps, seal, and end."""
@@ -31,49 +28,6 @@ class WorkerSettings:
     recycling: RecyclingLimits = field(default_factory=RecyclingLimits)
     read_ahead: bool = False
     verbose: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """A job and which attempt this is, counted from 1 over all runs."""
-
-    job: Job
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Bundle:
-    """Batches that go through encoding, denoising and decoding together, and how the model is held for them."""
-
-    batches: tuple[tuple[Assignment, ...], ...]
-    held: MemorySettings
-    predicted_peak_bytes: int | None = None
-    predicted_stage_bytes: tuple[tuple[str, int], ...] = ()
-    images_alike: int = 0
-    """How many images of this model and size the plan holds; decides whether compiling pays."""
-
-    @property
-    def assignments(self) -> tuple[Assignment, ...]:
-        """All of them, in order."""
-        return tuple(one for batch in self.batches for one in batch)
-
-    @property
-    def kind(self) -> Hashable:
-        """What must be equal for the images of two bundles to take the same time."""
-        request = self.assignments[0].job.request
-        alike = replace(request, prompt="", negative_prompt="", seed=0, adapters=NO_ADAPTERS)
-        adapters = request.adapters
-        beside = (len(adapters.loras), len(adapters.controlnets), len(adapters.ip_adapters), adapters.init)
-        return alike, beside, len(self.batches[0]), self.held
-
-    def alone(self, one: Assignment) -> Bundle:
-        """A bundle of one of these jobs, held alike."""
-        return replace(self, batches=((one,),))
-
-    def of(self, job_ids: Collection[str]) -> Bundle:
-        """The bundle without all other jobs."""
-        batches = (tuple(one for one in batch if one.job.id in job_ids) for batch in self.batches)
-        return replace(self, batches=tuple(batch for batch in batches if batch))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 
 from pipeline.loading.speed import ReadAhead, read_ahead
+from pipeline.registry.model_settings import weight_files
 from pipeline.request import ModelSettings
-from pipeline.weights.profile import weight_files
 
 
 class ReadingAhead:

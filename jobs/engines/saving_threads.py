@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-from jobs.engines.messages import Assignment
+from jobs.job import Assignment
 from pipeline.errors import RunStopped
 from pipeline.request import GeneratedImage
 

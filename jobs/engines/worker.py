@@ -17,24 +17,12 @@ import psutil
 from jobs.engines.disk_reserve import DiskReserve
 from jobs.engines.image_saver import ImageSaver
 from jobs.engines.jobs_in_progress import AtWork
-from jobs.engines.messages import (
-    RECYCLE,
-    Assignment,
-    At,
-    Bundle,
-    Busy,
-    Ended,
-    Failed,
-    Loaded,
-    Made,
-    MadeElsewhere,
-    Message,
-    WorkerSettings,
-)
+from jobs.engines.messages import RECYCLE, At, Busy, Ended, Failed, Loaded, Made, MadeElsewhere, Message, WorkerSettings
 from jobs.engines.read_ahead import ReadingAhead
 from jobs.engines.recycling import Recycling
 from jobs.engines.saving_threads import Saving
 from jobs.engines.stage_peaks import StagePeaks, measured
+from jobs.job import Assignment, Bundle
 from jobs.manifest.attempts import failed_row
 from jobs.manifest.claims import Claims
 from jobs.manifest.done_elsewhere import FinishedSince
@@ -43,12 +31,12 @@ from pipeline.errors import DarkroomError, DeviceLost, Interrupted, JobFailure, 
 from pipeline.generation.current_model import ModelAtHand
 from pipeline.generation.generate import PhaseSeconds, generate_bundle
 from pipeline.generation.recovery.known_failures import Prospects
-from pipeline.loading.failures import classify
-from pipeline.loading.load import LoadedModel
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.pool import Pool
 from pipeline.memory.planning.estimate import Stage
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
 from pipeline.system.device import host_memory
+from pipeline.system.failures import classify
 
 HOST_SHARE = 0.5
 """Share of the machine's memory in which components of models are kept; the rest is for pictures and other programs."""

@@ -14,8 +14,9 @@ from multiprocessing.connection import Connection
 
 from tqdm import tqdm
 
-from jobs.engines.messages import Bundle, Ended, Message, WorkerSettings
+from jobs.engines.messages import Ended, Message, WorkerSettings
 from jobs.engines.worker import Worker
+from jobs.job import Bundle
 from pipeline.errors import RunStopped
 
 

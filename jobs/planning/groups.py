@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from pipeline.request import Adapters, MemorySettings, ModelSettings
-from pipeline.request_id import Likeness
+from pipeline.request import Adapters, Likeness, MemorySettings, ModelSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ from typing import Any
 from jobs.config.sections import FALLBACK, Model, Sampling
 from pipeline.errors import ModelError
 from pipeline.memory.planning.estimate import Sizes
+from pipeline.registry.model_settings import identify, public_name
+from pipeline.registry.resolve import is_remote
 from pipeline.request import LoraSettings, ModelSettings
 from pipeline.schedulers import name_of_class
 from pipeline.weights.families import FAMILIES, Family, family_of
 from pipeline.weights.inspection import ModelFiles
-from pipeline.weights.profile import identify, public_name
-from pipeline.weights.references import is_remote
 
 
 @dataclass(frozen=True, slots=True)

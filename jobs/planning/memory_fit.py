@@ -10,7 +10,7 @@ from jobs.planning.groups import Fit, Trial
 from jobs.planning.known_models import KnownModel
 from pipeline.loading.compiling import FULL_BREAK_EVEN
 from pipeline.loading.precision import model_dtype
-from pipeline.loading.speed import DEPENDS_ON_NEIGHBOURS, SpeedSettings
+from pipeline.loading.speed import DEPENDS_ON_NEIGHBOURS
 from pipeline.memory.planning import memory_request
 from pipeline.memory.planning.choice import Choice, batch_range, choose
 from pipeline.memory.planning.estimate import Shape
@@ -28,8 +28,7 @@ from pipeline.memory.planning.timings import (
     untried,
 )
 from pipeline.memory.planning.working_memory import GIB
-from pipeline.request import Adapters, MemorySettings
-from pipeline.request_id import Likeness
+from pipeline.request import Adapters, Likeness, MemorySettings, SpeedSettings
 from pipeline.system.device import Device, DeviceMemory
 
 TRIED_SHARE = 4

@@ -19,11 +19,11 @@ from pipeline.memory.planning.estimate import Shape, Sizes
 from pipeline.memory.planning.rates import rates_of
 from pipeline.memory.planning.techniques import TECHNIQUES
 from pipeline.memory.planning.working_memory import GIB
+from pipeline.registry.resolve import is_remote, resolve
 from pipeline.request import DEFAULT_GUIDANCE
 from pipeline.system.device import Device, DeviceMemory, device_memory
 from pipeline.weights.families import FAMILIES, Family
 from pipeline.weights.inspection import ModelFiles, inspect_model
-from pipeline.weights.references import is_remote, resolve
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 

@@ -10,7 +10,8 @@ from jobs.config.sections import Model
 from jobs.planning.adapter_axes import changed
 from jobs.planning.grid import Grid
 from pipeline.errors import ConfigError, ModelError
-from pipeline.weights.references import SCHEMES, is_remote, resolve
+from pipeline.registry.resolve import is_remote, resolve
+from pipeline.weights.references import SCHEMES
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping
 from jobs.planning.known_models import KnownModel
 from jobs.planning.plan import Plan
 from pipeline.adapters import check_adapters
+from pipeline.loading.requirements import requirement_faults
 from pipeline.loading.speed import STEP_CACHES
 from pipeline.memory.planning.choice import shortage
-from pipeline.request import Adapters, MemorySettings, ModelSettings
-from pipeline.request_id import Likeness
+from pipeline.request import Adapters, Likeness, MemorySettings, ModelSettings
 from pipeline.schedulers import fits, is_scheduler, scheduler_faults
-from pipeline.weights.requirements import requirement_faults
 
 
 def unsuitable(plan: Plan, models: Mapping[ModelSettings, KnownModel]) -> list[str]:

@@ -12,8 +12,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from jobs.engines.messages import Assignment, Bundle
-from jobs.job import Job, Likeness
+from jobs.job import Assignment, Bundle, Job, Likeness
 from jobs.manifest.job_states import JOB_KEY_BYTES, JobState, JobStates, job_key
 from jobs.manifest.schema import INTERRUPTED
 from jobs.planning.expand import Expansion

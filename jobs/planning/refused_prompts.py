@@ -10,8 +10,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from jobs.engines.messages import Assignment
-from jobs.job import Job
+from jobs.job import Assignment, Job
 from jobs.manifest.attempts import failed_row
 from jobs.manifest.journal import Journal
 from pipeline.errors import LeakFound

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from jobs.config.batch_config import BatchConfig, parse_sound_parts
-from jobs.engines.image_saver import SaveSettings
 from jobs.planning.expand import Expansion
 from jobs.planning.grid import Grid
 from jobs.planning.known_models import KnownModel, known_model
@@ -25,6 +24,7 @@ from jobs.prompts.wildcards import Wildcards
 from pipeline.errors import ConfigError, DarkroomError
 from pipeline.metadata.metadata_settings import MetadataSettings
 from pipeline.metadata.naming import NamingSettings
+from pipeline.metadata.saving import SaveSettings
 from pipeline.request import ModelSettings
 from pipeline.system.device import Device, device_memory, find_device
 

@@ -13,22 +13,9 @@ from pathlib import Path
 from types import FrameType
 
 from jobs.engines.local import LocalEngine
-from jobs.engines.messages import (
-    RECYCLE,
-    Assignment,
-    At,
-    Bundle,
-    Busy,
-    Died,
-    Ended,
-    Failed,
-    Loaded,
-    Made,
-    MadeElsewhere,
-    Message,
-)
+from jobs.engines.messages import RECYCLE, At, Busy, Died, Ended, Failed, Loaded, Made, MadeElsewhere, Message
 from jobs.engines.stage_peaks import StagePeaks
-from jobs.job import Job
+from jobs.job import Assignment, Bundle, Job
 from jobs.manifest.done_elsewhere import FinishedSince
 from jobs.manifest.layout import command
 from jobs.manifest.recovery import recover

@@ -3,7 +3,7 @@
 `identify_*` and `check_adapters` read headers only and are for planning; the rest works on a loaded model.
 """
 
-from pipeline.adapters.apply import apply, take_off, text_encoder_key
+from pipeline.adapters.apply import apply, text_encoder_key
 from pipeline.adapters.arguments import arguments
 from pipeline.adapters.combinations import check_adapters
 from pipeline.adapters.controlnet import identify_controlnet
@@ -12,7 +12,7 @@ from pipeline.adapters.ip_adapter import encoder_hash, identify_ip_adapter
 from pipeline.adapters.lora import identify_lora
 from pipeline.adapters.reference_images import identify_image
 from pipeline.adapters.textual_inversion import identify_embedding
-from pipeline.adapters.views import kept_precision, used_while_denoising, view
+from pipeline.adapters.views import kept_precision, view
 
 __all__ = [
     "apply",
@@ -26,8 +26,6 @@ __all__ = [
     "identify_ip_adapter",
     "identify_lora",
     "kept_precision",
-    "take_off",
     "text_encoder_key",
-    "used_while_denoising",
     "view",
 ]

@@ -13,21 +13,36 @@ from pipeline.adapters import ip_adapter_layers, lora_layers, textual_inversion
 from pipeline.adapters.lora import touches_text_encoder
 from pipeline.adapters.views import load_controlnet
 from pipeline.errors import JobFailure
-from pipeline.request import NO_ADAPTERS, Adapters
+from pipeline.request import NO_ADAPTERS, Adapters, lora_weights
 
 if TYPE_CHECKING:
-    from pipeline.loading.load import LoadedModel
+    from pipeline.memory.device.loaded_model import LoadedModel
 
 
 @dataclass(slots=True)
 class OnModel:
-    """What is on a model, in use or not, and what is needed to take it off again; kept as `LoadedModel.adapters`."""
+    """What is applied to a model, in use or not, and what it takes to remove it; kept as `LoadedModel.adapters`."""
 
     loras: lora_layers.Loras = field(default_factory=OrderedDict)
     tokens: textual_inversion.TokensOn | None = None
     ip_adapters: ip_adapter_layers.IpAdaptersOn | None = None
     seen: ip_adapter_layers.Seen = field(default_factory=OrderedDict)
     controlnets: dict[str, Any] = field(default_factory=dict)
+
+    def remove(self, model: LoadedModel, component: str | None = None) -> None:
+        """Leave no trace of adapters on a model, or on one of its components, before it goes back to the pool."""
+        pipes = [model.pipe, *model.views.values()]
+        if self.tokens is not None and (component is None or component.startswith("text_encoder")):
+            textual_inversion.put_off(pipes, self.tokens)
+            self.tokens = None
+        if self.ip_adapters is not None and component in (None, model.files.denoiser):
+            ip_adapter_layers.put_off(self.ip_adapters)
+            self.ip_adapters = None
+        lora_layers.restore_layers(model.pipe, component)
+        if component is None:
+            self.loras.clear()
+            _release_controlnets(model, self, keep=())
+            model.applied, model.lora_matches = NO_ADAPTERS, ()
 
 
 def apply(model: LoadedModel, adapters: Adapters) -> None:
@@ -36,7 +51,7 @@ def apply(model: LoadedModel, adapters: Adapters) -> None:
     What is there is looked up in the components and not remembered, since they may have been loaded again. The model's
     own weights are never touched. After a failure the model is as if none had been asked for.
     """
-    on: OnModel = model.adapters or OnModel()
+    on = model.adapters if isinstance(model.adapters, OnModel) else OnModel()
     model.adapters = on
     try:
         with _ordinary_tensors():
@@ -52,32 +67,11 @@ def apply(model: LoadedModel, adapters: Adapters) -> None:
     model.applied = adapters
 
 
-def take_off(model: LoadedModel, component: str | None = None) -> None:
-    """Leave no trace of adapters on a model, or on one of its components, before it goes back to the pool."""
-    on: OnModel | None = model.adapters
-    if on is None:
-        return
-    pipes = [model.pipe, *model.views.values()]
-    if on.tokens is not None and (component is None or component.startswith("text_encoder")):
-        textual_inversion.put_off(pipes, on.tokens)
-        on.tokens = None
-    if on.ip_adapters is not None and component in (None, model.files.denoiser):
-        ip_adapter_layers.put_off(on.ip_adapters)
-        on.ip_adapters = None
-    lora_layers.restore_layers(model.pipe, component)
-    if component is None:
-        on.loras.clear()
-        _release_controlnets(model, on, keep=())
-        model.applied, model.lora_matches = NO_ADAPTERS, ()
-
-
 def text_encoder_key(model: LoadedModel, adapters: Adapters) -> str:
     """What of the adapters changes how prompts are encoded, as a key for embeddings; empty if nothing does."""
-    weights = lora_layers.wanted_weights(adapters.loras)
-    files = {lora_layers.adapter_name(lora): lora for lora in adapters.loras}
-    parts = [
-        f"lora {files[name].sha256} {weight!r}" for name, weight in weights.items() if touches_text_encoder(files[name])
-    ]
+    files = {lora.sha256: lora for lora in adapters.loras}
+    weights = lora_weights(adapters.loras).items()
+    parts = [f"lora {sha256} {weight!r}" for sha256, weight in weights if touches_text_encoder(files[sha256])]
     parts += [f"embedding {one.sha256} {one.token}" for one in adapters.embeddings]
     return "\n".join(parts)
 

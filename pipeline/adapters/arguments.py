@@ -11,7 +11,7 @@ from pipeline.adapters.reference_images import fitted
 from pipeline.request import Adapters, ControlNetSettings, IpAdapterSettings
 
 if TYPE_CHECKING:
-    from pipeline.loading.load import LoadedModel
+    from pipeline.memory.device.loaded_model import LoadedModel
 
 
 def arguments(
@@ -57,6 +57,7 @@ def _of_ip_adapters(
 ) -> dict[str, Any]:
     import torch
 
+    assert model.adapters is not None, "IP-Adapters are applied before the call"
     pairs = [model.adapters.seen[(one.sha256, one.encoder_sha256, one.image.sha256)] for one in ip_adapters]
     if "negative_ip_adapter_image_embeds" in accepted:
         return {

@@ -8,12 +8,12 @@ from typing import Any
 from pipeline.adapters.reference_images import identify_image
 from pipeline.adapters.weights import check_family, deciding_files, family_label, find, hash_of, public_name
 from pipeline.errors import ModelError
+from pipeline.registry.resolve import resolve
 from pipeline.request import IpAdapterSettings
 from pipeline.weights.families import FAMILIES
 from pipeline.weights.folder_inspection import read_json
-from pipeline.weights.headers.weights_header import read_weights
+from pipeline.weights.headers.read import read_weights
 from pipeline.weights.inspection import ModelFiles
-from pipeline.weights.references import resolve
 
 _FOLDER = "image_encoder"
 """Name of the encoder's folder beside the file, as h94/IP-Adapter has it."""

@@ -13,11 +13,11 @@ from pipeline.adapters.reference_images import opened
 from pipeline.adapters.weights import file_now, folder_now
 from pipeline.errors import JobFailure
 from pipeline.loading.component_weights import first_line, load_weights
+from pipeline.loading.components import Part
 from pipeline.request import IpAdapterSettings
-from pipeline.weights.components import Part
 
 if TYPE_CHECKING:
-    from pipeline.loading.load import LoadedModel
+    from pipeline.memory.device.loaded_model import LoadedModel
 
 _PROJECTIONS = ("encoder_hid_proj", "image_proj")
 _NOT_CAST = "_skip_layerwise_casting_patterns"

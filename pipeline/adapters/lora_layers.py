@@ -14,8 +14,8 @@ from pipeline.adapters.weights import file_now
 from pipeline.errors import JobFailure
 from pipeline.loading.component_weights import first_line
 from pipeline.memory.planning.sizes import IDLE_LORA_BYTES
-from pipeline.request import LoraMatch, LoraSettings
-from pipeline.weights.headers.weights_header import read_weights
+from pipeline.request import LoraMatch, LoraSettings, lora_weights
+from pipeline.weights.headers.read import read_weights
 
 MAX_LOADED = 8
 """LoRAs that stay on a model, switched off, for the next image that wants them, if they are small (`IDLE_LORA_BYTES`):
@@ -43,15 +43,9 @@ def adapter_name(lora: LoraSettings) -> str:
 
 
 def wanted_weights(loras: Sequence[LoraSettings]) -> dict[str, float]:
-    """Weight by adapter name; the same file twice adds up, and weight 0 is as if it were absent.
-
-    In the order of their names, since the order in which they are added decides the last bits.
-    """
-    weights: dict[str, float] = {}
-    for lora in loras:
-        name = adapter_name(lora)
-        weights[name] = weights.get(name, 0.0) + lora.weight
-    return {name: weights[name] for name in sorted(weights) if weights[name]}
+    """Weights as `lora_weights` has them, by adapter name."""
+    names = {lora.sha256: adapter_name(lora) for lora in loras}
+    return {names[sha256]: weight for sha256, weight in lora_weights(loras).items()}
 
 
 def missing(pipe: Any, held: Loras, loras: Sequence[LoraSettings]) -> list[LoraSettings]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from pipeline.adapters.weights import file_now, hash_of, public_name
 from pipeline.errors import JobFailure, ModelError
 from pipeline.loading.component_weights import first_line
+from pipeline.registry.resolve import resolve
 from pipeline.request import ReferenceImage
-from pipeline.weights.references import resolve
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -12,11 +12,12 @@ from pipeline.adapters.controlnet import CONTROLNET_CLASSES
 from pipeline.adapters.weights import folder_now
 from pipeline.errors import JobFailure
 from pipeline.loading.component_weights import first_line
+from pipeline.memory.device.loaded_components import controlnets
 from pipeline.request import Adapters, ControlNetSettings
-from pipeline.weights.families import ENCODES_CONTROL_IMAGES, Family, family_of
+from pipeline.weights.families import Family, family_of
 
 if TYPE_CHECKING:
-    from pipeline.loading.load import LoadedModel
+    from pipeline.memory.device.loaded_model import LoadedModel
 
 _FLAGS = ("force_zeros_for_empty_prompt", "requires_safety_checker", "requires_aesthetics_score", "is_distilled")
 """Settings of a pipeline that are no components; they stand in its configuration."""
@@ -33,7 +34,7 @@ def view(model: LoadedModel, adapters: Adapters) -> Any:
     if not (adapters.init or adapters.controlnets):
         return model.pipe
     name = _class_name(model, adapters)
-    modules = [_controlnets(model)[one.sha256] for one in adapters.controlnets]
+    modules = [controlnets(model)[one.sha256] for one in adapters.controlnets]
     pipe = model.views.get(name)
     if pipe is None or _nets(pipe) != modules:
         view_class = getattr(diffusers, name)
@@ -79,15 +80,6 @@ def kept_precision(pipe: Any) -> Iterator[None]:
         yield
     finally:
         vars(vae).pop("to", None)  # offload hooks may have done so already
-
-
-def used_while_denoising(model: LoadedModel) -> list[Any]:
-    """Modules that the denoising loop needs besides the denoiser: ControlNets, and the VAE that encodes pictures."""
-    adapters = model.applied
-    modules = [_controlnets(model)[one.sha256] for one in adapters.controlnets]
-    encodes = bool(adapters.init) or (bool(modules) and model.files.family in ENCODES_CONTROL_IMAGES)
-    vae = getattr(model.pipe, "vae", None)
-    return [*modules, vae] if encodes and vae is not None else modules
 
 
 def load_controlnet(model: LoadedModel, one: ControlNetSettings) -> Any:
@@ -139,8 +131,3 @@ def _together(modules: list[Any]) -> Any:
 
     name = type(modules[0]).__name__.replace("ControlNetModel", "MultiControlNetModel")
     return getattr(controlnets, name)(modules)
-
-
-def _controlnets(model: LoadedModel) -> dict[str, Any]:
-    held: dict[str, Any] = model.adapters.controlnets if model.adapters else {}
-    return held

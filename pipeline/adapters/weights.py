@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 
 from pipeline.errors import JobFailure, ModelError
+from pipeline.registry.resolve import name_of, resolve
 from pipeline.weights.families import FAMILIES, Family
 from pipeline.weights.hashes import file_hashes, folder_hash, remember_place
 from pipeline.weights.inspection import FileFacts, ModelFiles, component_weights, inspect_file
-from pipeline.weights.references import called, name_of, resolve
+from pipeline.weights.references import called
 
 
 def find(source: str, kind: str, way_out: str) -> tuple[Path, FileFacts]:

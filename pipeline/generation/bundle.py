@@ -29,7 +29,7 @@ from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
 from pipeline.weights.families import FAMILIES
 
 if TYPE_CHECKING:
-    from pipeline.loading.load import LoadedModel
+    from pipeline.memory.device.loaded_model import LoadedModel
 
 Outcomes = Iterator[tuple[int, GeneratedImage | JobFailure]]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline.generation.recovery.attempts import could_hold, load_giving_way
+from pipeline.loading.unchanged import was_written_over
 from pipeline.request import MemorySettings, ModelSettings
-from pipeline.weights.unchanged import was_written_over
 
 if TYPE_CHECKING:
     from pipeline.generation.recovery.known_failures import Prospects
-    from pipeline.loading.load import LoadedModel
-    from pipeline.loading.speed import SpeedSettings
+    from pipeline.memory.device.loaded_model import LoadedModel
     from pipeline.memory.device.pool import Pool
+    from pipeline.request import SpeedSettings
 
 
 class ModelAtHand:

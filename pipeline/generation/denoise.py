@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
-    from pipeline.loading.load import LoadedModel
+    from pipeline.memory.device.loaded_model import LoadedModel
 
 
 @dataclass(slots=True)

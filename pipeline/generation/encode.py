@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.generation.embedding_cache import Embedding
 from pipeline.generation.guidance import is_guided, negative_text
 from pipeline.generation.long_prompts import (
     is_of_other_length,
@@ -23,12 +22,13 @@ from pipeline.generation.long_prompts import (
 )
 from pipeline.generation.prompt_tokens import counted, tokenizers_of
 from pipeline.generation.text_interface import TextInterface, defaults, parameters, text_interface
+from pipeline.memory.device.embedding_cache import Embedding
 from pipeline.memory.planning.timings import device_name
 from pipeline.request import ImageRequest
 from pipeline.weights.hashes import file_hashes
 
 if TYPE_CHECKING:
-    from pipeline.loading.load import LoadedModel
+    from pipeline.memory.device.loaded_model import LoadedModel
 
     _Encoder = Callable[[LoadedModel, ImageRequest, TextInterface, str, Embedding | None], Embedding]
 

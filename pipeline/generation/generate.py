@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pipeline.errors import JobFailure
 from pipeline.generation.bundle import Bundle
 from pipeline.generation.recovery.known_failures import Prospects
-from pipeline.loading.load import LoadedModel
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.planning.estimate import Stage
 from pipeline.request import GeneratedImage, ImageRequest
 

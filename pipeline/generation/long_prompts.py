@@ -10,8 +10,8 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pipeline.generation.embedding_cache import Embedding
 from pipeline.generation.prompt_tokens import tokenizers_of
+from pipeline.memory.device.embedding_cache import Embedding
 
 if TYPE_CHECKING:
     import torch

@@ -20,7 +20,7 @@ from pipeline.request import ImageRequest
 if TYPE_CHECKING:
     import torch
 
-    from pipeline.loading.load import LoadedModel
+    from pipeline.memory.device.loaded_model import LoadedModel
 
 
 _SLOWER = {*STREAMING, *QUANTIZATIONS["denoiser"]}

@@ -15,7 +15,7 @@ from pipeline.memory.planning.estimate import Stage
 from pipeline.request import ImageRequest
 
 if TYPE_CHECKING:
-    from pipeline.loading.load import LoadedModel
+    from pipeline.memory.device.loaded_model import LoadedModel
 
 
 class Texts:

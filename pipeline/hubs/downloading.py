@@ -21,7 +21,7 @@ from pipeline.hubs.retries import Patience, retry_after_s
 from pipeline.hubs.transport import Response, Transport
 from pipeline.hubs.weights_faults import Front, fault_of_start, fault_of_weights
 from pipeline.storage.foreign_names import plain
-from pipeline.weights.headers.weights_header import WeightsHeader
+from pipeline.weights.headers.base import WeightsHeader
 
 MOST_BYTES = 2**40
 """A file of weights whose size no hub tells is not followed any further."""

@@ -28,7 +28,7 @@ from pipeline.registry.leftovers import leftovers, remove_leftovers
 from pipeline.registry.records import StoredFile, StoredModel, now
 from pipeline.registry.store_folders import store_folder
 from pipeline.registry.storing import add
-from pipeline.weights.headers.weights_header import WEIGHTS, WeightsHeader
+from pipeline.weights.headers.base import WEIGHTS, WeightsHeader
 from pipeline.weights.references import CONFIGURATION, Reference, parse
 
 if TYPE_CHECKING:

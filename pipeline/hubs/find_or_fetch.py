@@ -21,10 +21,11 @@ from pipeline.hubs.remote_models import RemoteModel
 from pipeline.hubs.results import PASSING, Offline, Ok, Outcome, Refused
 from pipeline.hubs.transport import Transport
 from pipeline.registry.database import Registry
+from pipeline.registry.lookup import find_place, is_known
 from pipeline.registry.queries import find
 from pipeline.registry.records import StoredKind, StoredModel, now
-from pipeline.registry.resolve import find_place, is_known
-from pipeline.weights.references import EMBEDDED, Reference, asked_for, parse, resolve
+from pipeline.registry.resolve import resolve
+from pipeline.weights.references import EMBEDDED, Reference, asked_for, parse
 
 
 @dataclass(frozen=True, slots=True)

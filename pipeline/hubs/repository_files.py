@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.hubs.json_fields import mapping, number, sha256_of
 from pipeline.storage.foreign_names import fault_of_name, same_file
-from pipeline.weights.headers.weights_header import PICKLES, WEIGHTS
+from pipeline.weights.headers.base import PICKLES, WEIGHTS
 
 SMALL = (".json", ".txt", ".model", ".jinja")
 """Configurations and vocabularies. Never taken: pickles (.bin, .ckpt, .pt), code (.py), other runtimes' weights."""

@@ -8,10 +8,10 @@ from math import inf
 from pathlib import Path
 
 from pipeline.errors import ModelError
+from pipeline.weights.headers.base import HeaderCutOff, WeightsHeader
 from pipeline.weights.headers.file_signatures import what_it_is
 from pipeline.weights.headers.gguf import read_gguf
 from pipeline.weights.headers.safetensors import MAX_HEADER_BYTES, read_safetensors
-from pipeline.weights.headers.weights_header import HeaderCutOff, WeightsHeader
 
 _FIRST_LOOK_BYTES = 32 * 2**10
 

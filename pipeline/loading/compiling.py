@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.memory.device.quantization import quantized_as
+from pipeline.memory.device.undo import COMPILED, uncompile
+from pipeline.request import lora_weights
 
 if TYPE_CHECKING:
-    from pipeline.loading.load import LoadedModel
+    from pipeline.memory.device.loaded_model import LoadedModel
 
 Result = TypeVar("Result")
 
@@ -18,7 +20,7 @@ FULL_BREAK_EVEN = 31
 """Images of one size and with the same LoRAs after which compiling has paid for itself: 9.6 s for the repeated blocks,
 67 s for the whole, 2.2 s saved per image (FLUX.1 dev on an H100; PyTorch, "torch.compile and Diffusers", 2026)."""
 
-_COMPILED, _FAILED = "compiled", "cannot_be_compiled"
+_FAILED = "cannot_be_compiled"
 
 
 def compiled(denoiser: Any, model: LoadedModel, images_alike: int) -> str:
@@ -27,7 +29,7 @@ def compiled(denoiser: Any, model: LoadedModel, images_alike: int) -> str:
     `images_alike`: how many images of this model, size and LoRAs are still to be made.
     """
     loras = _loras(model)
-    done, made_for = denoiser.__dict__.get(_COMPILED, ("no", loras))
+    done, made_for = denoiser.__dict__.get(COMPILED, ("no", loras))
     if done != "no" and made_for != loras:
         _forget(denoiser)
         done = "no"
@@ -43,15 +45,8 @@ def compiled(denoiser: Any, model: LoadedModel, images_alike: int) -> str:
     else:
         denoiser.compile()
         done = "whole"
-    denoiser.__dict__[_COMPILED] = done, loras
+    denoiser.__dict__[COMPILED] = done, loras
     return str(done)
-
-
-def uncompile(module: Any) -> None:
-    """Let a module run as written again."""
-    if module.__dict__.pop(_COMPILED, None):
-        for child in module.modules():
-            child._compiled_call_impl = None
 
 
 def as_compiled(model: LoadedModel, facts: dict[str, Any], run: Callable[[], Result]) -> Result:
@@ -84,9 +79,7 @@ def _is_wanted(denoiser: Any, model: LoadedModel, images_alike: int) -> bool:
 
 def _loras(model: LoadedModel) -> tuple[tuple[str, float], ...]:
     """What of LoRAs is compiled in: which they are, and each one's weight."""
-    from pipeline.adapters.lora_layers import wanted_weights
-
-    return tuple(wanted_weights(model.applied.loras).items())
+    return tuple(lora_weights(model.applied.loras).items())
 
 
 def _forget(denoiser: Any) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ModelError, OutOfMemory
-from pipeline.loading.failures import classify
+from pipeline.loading.components import Part
 from pipeline.loading.single_file import load_from_single_file
-from pipeline.weights.components import Part
+from pipeline.system.failures import classify
 from pipeline.weights.shipped import load_tokenizer
 
 if TYPE_CHECKING:

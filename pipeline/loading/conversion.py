@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pipeline.loading.component_weights import load_weights
+from pipeline.loading.components import Part
 from pipeline.memory.device.alignment import converted
 from pipeline.memory.device.mapped_files import MappedFiles
-from pipeline.weights.components import Part
-from pipeline.weights.headers.weights_header import dtypes, read_weights
+from pipeline.weights.headers.base import dtypes
+from pipeline.weights.headers.read import read_weights
 
 if TYPE_CHECKING:
     import torch

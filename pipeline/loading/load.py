@@ -5,65 +5,30 @@ from __future__ import annotations
 import gc
 import inspect
 import time
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.errors import DarkroomError, ModelError
 from pipeline.loading.component_weights import class_of, first_line, load_without_weights
-from pipeline.loading.failures import classify
+from pipeline.loading.components import Part, index_of, parts_of, pool_key
 from pipeline.loading.offline import import_libraries, without_deprecations
 from pipeline.loading.precision import component_dtype
-from pipeline.request import NO_ADAPTERS, Adapters, LoraMatch, MemorySettings, ModelSettings
+from pipeline.loading.requirements import requirement_faults
+from pipeline.loading.unchanged import check_untouched, planned_files, was_written_over
+from pipeline.registry.resolve import resolve
+from pipeline.request import MemorySettings, ModelSettings
 from pipeline.system.architectures import check_served
-from pipeline.weights.components import Part, index_of, parts_of, pool_key
+from pipeline.system.failures import classify
 from pipeline.weights.inspection import ModelFiles, inspect_model
-from pipeline.weights.references import resolve
-from pipeline.weights.requirements import requirement_faults
-from pipeline.weights.unchanged import FileStates, check_untouched, planned_files, was_written_over
 
 if TYPE_CHECKING:
     import torch
 
-    from pipeline.generation.embedding_cache import EmbeddingCache
-    from pipeline.loading.speed import SpeedSettings
+    from pipeline.memory.device.loaded_model import LoadedModel
     from pipeline.memory.device.pool import Pool
+    from pipeline.request import SpeedSettings
 
 _QUANTIZATIONS: tuple[Literal["int8", "float8", "int4"], ...] = ("int8", "float8", "int4")
-
-
-@dataclass(slots=True)
-class LoadedModel:
-    """A diffusers pipeline, how its components are held, and what they have already computed.
-
-    `own_scheduler` came with the weights; batches get fresh ones made from it, since schedulers keep state.
-    `applied` is what is on the model now, `lora_matches` how its LoRAs matched; `views` are pipelines of other classes
-    over the same components; `dropped` names encoders that were freed. `stage_peaks` are bytes per stage. `adapters`
-    is what `pipeline.adapters` remembers of what it put on. `gave_way`: how the model was planned to be held, and how
-    it is since memory ran out; where `memory` is not the latter, it is held by another plan. `warm`: kinds and sizes of
-    batches that were made on it, of which further ones take their usual time. `read`: files that it was loaded from.
-    """
-
-    pipe: Any
-    settings: ModelSettings
-    memory: MemorySettings
-    device: torch.device
-    dtype: torch.dtype
-    load_seconds: float
-    own_scheduler: Any
-    files: ModelFiles
-    pool: Pool
-    embeddings: EmbeddingCache
-    speed: SpeedSettings
-    applied: Adapters = NO_ADAPTERS
-    lora_matches: tuple[LoraMatch, ...] = ()
-    stage_peaks: dict[str, dict[str, int]] = field(default_factory=dict)
-    views: dict[str, Any] = field(default_factory=dict)
-    dropped: set[str] = field(default_factory=set)
-    adapters: Any = None
-    gave_way: tuple[MemorySettings, MemorySettings] | None = None
-    warm: set[Hashable] = field(default_factory=set)
-    read: FileStates = field(default_factory=dict)
 
 
 def load(
@@ -83,10 +48,11 @@ def load(
     import_libraries()
     import torch
 
-    from pipeline.generation.embedding_cache import EmbeddingCache
-    from pipeline.loading.speed import SpeedSettings
+    from pipeline.memory.device.embedding_cache import EmbeddingCache
+    from pipeline.memory.device.loaded_model import LoadedModel
     from pipeline.memory.device.pool import Pool
     from pipeline.memory.device.residency import hold, let_go
+    from pipeline.request import SpeedSettings
 
     started = time.perf_counter()
     check_served(device)
@@ -114,6 +80,7 @@ def load(
         embeddings=EmbeddingCache(),
         speed=speed or SpeedSettings(),
         read=planned_files(settings, memory, files),
+        load_component=load_component,
     )
     components: dict[str, Any] = {}
     try:

@@ -10,11 +10,11 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ModelError
+from pipeline.loading.components import Part
 from pipeline.weights.checkpoint_parts import split
-from pipeline.weights.components import Part
 from pipeline.weights.denoiser_detection import DENOISER_PREFIXES
 from pipeline.weights.families import FAMILIES
-from pipeline.weights.headers.weights_header import read_weights
+from pipeline.weights.headers.read import read_weights
 
 if TYPE_CHECKING:
     import torch

@@ -7,16 +7,16 @@ import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError, JobFailure
-from pipeline.loading.compiling import compiled, uncompile
+from pipeline.loading.compiling import compiled
+from pipeline.memory.device.undo import disable_step_cache, uncompile
 from pipeline.system.device import host_memory
 
 if TYPE_CHECKING:
-    from pipeline.loading.load import LoadedModel
+    from pipeline.memory.device.loaded_model import LoadedModel
 
 ATTENTION_BACKENDS: dict[str, str] = {
     "native": "native",
@@ -42,27 +42,12 @@ FREE_SHARE = 0.5
 """Of the free memory, what files read ahead may take: the page cache must not push out what is at work."""
 
 
-@dataclass(frozen=True, slots=True)
-class SpeedSettings:
-    """What a user can choose about speed; none of it needs the model to be loaded again.
-
-    `compile`: `auto` where the plan holds enough images of one size and LoRAs to pay for it, on GPUs only, and never
-    with quantised weights: int8 blocks of FLUX.1's size, as torchao's tensors, were not compiled after a minute (H200,
-    torch 2.11), and nobody has measured it with layers of plain tensors. `channels_last`: for UNets on GPUs.
-    """
-
-    attention: str = "native"
-    compile: Literal["auto", "on", "off"] = "auto"
-    channels_last: bool = True
-
-
 def prepare(model: LoadedModel, images_alike: int = 0) -> dict[str, Any]:
     """Apply the model's `SpeedSettings`; returns the facts that pixels depend on. Cheap where all is as wanted.
 
     `images_alike`: how many images of this model, size and LoRAs are still to be made.
     """
-    from pipeline.adapters import used_while_denoising
-    from pipeline.memory.device.loaded_components import components, is_placed_by_hooks
+    from pipeline.memory.device.loaded_components import components, is_placed_by_hooks, used_while_denoising
     from pipeline.memory.device.offload_hooks import is_cast
 
     beside = used_while_denoising(model)
@@ -130,14 +115,6 @@ def step_cache(model: LoadedModel, name: str | None) -> Iterator[None]:
         yield
     finally:
         disable_step_cache(model)
-
-
-def disable_step_cache(model: LoadedModel) -> None:
-    """Take off and empty whatever step cache is on."""
-    denoiser = _denoiser(model)
-    if getattr(denoiser, "is_cache_enabled", False):
-        denoiser._reset_stateful_cache()
-        denoiser.disable_cache()
 
 
 def _denoiser(model: LoadedModel) -> Any:

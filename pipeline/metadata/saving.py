@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.metadata.encoding import encode_image
 from pipeline.metadata.leaks import own_words, scan
-from pipeline.metadata.metadata_settings import MetadataSettings
+from pipeline.metadata.metadata_settings import ImageFormat, MetadataSettings
 from pipeline.metadata.naming import NamingSettings, image_path
 from pipeline.metadata.record import Record
 from pipeline.metadata.saved_files import store
 from pipeline.metadata.verifying import verify_encoded
 from pipeline.request import GeneratedImage
+
+
+@dataclass(frozen=True, slots=True)
+class SaveSettings:
+    """How the images of one configuration are named, described and encoded."""
+
+    naming: NamingSettings
+    metadata: MetadataSettings
+    output_format: ImageFormat
 
 
 def save(

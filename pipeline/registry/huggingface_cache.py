@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.registry.records import state_of
+from pipeline.storage.file_state import state_of
 from pipeline.storage.foreign_names import fault_of_name
 
 _FOLDER = re.compile(r"models--(?:([A-Za-z0-9][\w.-]*?)--)?([A-Za-z0-9][\w.-]*)", re.ASCII)

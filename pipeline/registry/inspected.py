@@ -11,7 +11,7 @@ from pipeline.errors import ModelError
 from pipeline.registry.records import KINDS, StoredKind
 
 if TYPE_CHECKING:
-    from pipeline.weights.headers.weights_header import WeightsHeader
+    from pipeline.weights.headers.base import WeightsHeader
     from pipeline.weights.model_files import FileFacts
 
 

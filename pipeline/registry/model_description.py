@@ -11,7 +11,7 @@ from pipeline.registry.records import StoredFile, StoredModel
 from pipeline.registry.sidecars import Hints, read_hints
 from pipeline.registry.walking import Item
 from pipeline.storage.foreign_names import plain
-from pipeline.weights.headers.weights_header import read_weights
+from pipeline.weights.headers.read import read_weights
 
 GENERIC = ("diffusion_pytorch_model", "pytorch_lora_weights", "model")
 """File names that say nothing of a model; it is then called like its folder or repository."""

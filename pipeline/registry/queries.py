@@ -13,7 +13,7 @@ from pipeline.registry.database import Registry
 from pipeline.registry.leftovers import leftovers
 from pipeline.registry.records import Source, StoredFile, StoredKind, StoredModel
 from pipeline.registry.storing import MODEL_COLUMNS, file_of, key_of, model_of, repository_of
-from pipeline.weights.headers.weights_header import WEIGHTS
+from pipeline.weights.headers.base import WEIGHTS
 from pipeline.weights.references import Reference, parse
 
 Sort = Literal["name", "bytes", "last_used", "added_at", "kind", "family"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
+
+from pipeline.storage.file_state import state_of
 
 Source = Literal["local", "huggingface", "civitai"]
 """Where a model came from. `local` is what a scanned folder holds and no hub's layout tells the origin of."""
@@ -94,14 +95,6 @@ class StoredFile:
             return state_of(self.path.stat()) == (self.bytes, self.mtime_ns, self.inode)
         except OSError:
             return False
-
-
-def state_of(stat: os.stat_result) -> tuple[int, int, int]:
-    """What tells a changed file from an unchanged one without reading it: size, time in nanoseconds, inode.
-
-    Of inodes the lower 63 bits: pooled file systems make up numbers that SQLite's integers do not hold.
-    """
-    return stat.st_size, stat.st_mtime_ns, stat.st_ino & (2**63 - 1)
 
 
 def now() -> str:

@@ -1,205 +1,131 @@
-"""From a reference to a place on this machine by what the registry knows, checked before it is given out."""
+"""From a reference to a file or folder on this machine.
+
+The registry's database is opened, and its code imported, only where a path does not decide.
+"""
 
 from __future__ import annotations
 
-from contextlib import suppress
+import shlex
 from pathlib import Path
 
 from pipeline.errors import ModelError
-from pipeline.registry.content import SUFFIXES, blob_path
-from pipeline.registry.database import Registry, RegistryError
-from pipeline.registry.queries import files_by_hash, find, list_models
-from pipeline.registry.records import StoredKind, StoredModel
-from pipeline.registry.store_folders import registry_file
-from pipeline.registry.storing import files_of, key_of, note_hashes
-from pipeline.registry.upkeep import touch
-from pipeline.weights.hashes import file_hash, folder_hash, known_places
-from pipeline.weights.references import CONFIGURATION, Reference, asked_for, parse
-
-_KINDS: dict[str, StoredKind] = {
-    "model": "checkpoint",
-    "model.config": "checkpoint",
-    "vae": "vae",
-    "tiny VAE": "vae",
-    "lora": "lora",
-    "controlnet": "controlnet",
-    "embedding": "embedding",
-    "ip-adapter": "ip_adapter",
-    "image encoder": "ip_adapter",
-}
-"""What is looked for by each noun of `references.resolve`: of two models of one name, the one of this kind is meant."""
+from pipeline.weights.references import (
+    ADDRESSES,
+    EMBEDDED,
+    REPOSITORY,
+    SCHEMES,
+    Reference,
+    asked_for,
+    parse,
+)
 
 
-def find_place(reference: Reference, noun: str) -> Path | None:
-    """Where what a reference means lies on this machine; None if nothing is known of it.
+def resolve(reference: str, noun: str = "model") -> Path:
+    """The local file or folder that a reference means, without asking anybody else.
 
-    What was fetched must be as it was fetched, and what is named by a hash must have it. Raises `ModelError` where a
-    name is ambiguous, and for what is known and has gone or changed; `RegistryError`.
+    That is an embedded model's name, a path (`~` is understood), or what the registry knows by a hub's reference, a
+    hash or a name. What was fetched is checked to be as it was. `noun` says in messages what was looked for; embedded
+    names count for models only, and pictures (`image`) are found by path alone. Raises `ModelError` for what is not
+    there, in one line that says what to do.
     """
-    digits = reference.sha256
-    if not registry_file().exists():
-        return _by_hash(None, digits) if digits else None
-    with Registry() as registry:
-        if digits:
-            return _by_hash(registry, digits)
-        found, inside = _found(registry, asked_for(reference, noun))
-        if not found:
+    if noun == "model" and reference in EMBEDDED:
+        return EMBEDDED[reference]
+    if not reference.startswith((*SCHEMES, *ADDRESSES)) and (path := _existing(reference)):
+        return path
+    if noun == "image":
+        raise ModelError(f"image {reference!r}: no such file (looked in {Path.cwd()})")
+    try:
+        parsed = parse(reference)
+    except ModelError as error:
+        raise ModelError(f"{noun} {error}") from None
+    if parsed.scheme == "path":
+        raise _not_here(parsed, noun)
+    from pipeline.registry.database import RegistryError
+    from pipeline.registry.lookup import find_place
+
+    try:
+        place = find_place(parsed, noun)
+    except RegistryError as error:
+        if parsed.scheme != "name":
+            raise
+        raise ModelError(f"{_not_here(parsed, noun)}; the registry was not asked: {error}") from None
+    if place is None:
+        raise _not_here(parsed, noun)
+    return place
+
+
+def is_remote(reference: str, noun: str = "model") -> bool:
+    """Whether a reference names weights on another machine (`hf:org/name`, `civitai:123`) that are not on this one.
+
+    `noun` is as in `resolve`. False for what is no reference: `resolve` says what is wrong with it. Raises `ModelError`
+    if the registry cannot be read.
+    """
+    if not reference.startswith(SCHEMES):
+        return False
+    try:
+        parsed = parse(reference)
+    except ModelError:
+        return False
+    from pipeline.registry.lookup import is_known
+
+    return not is_known(asked_for(parsed, noun))
+
+
+def name_of(reference: str, path: Path) -> str:
+    """How what `resolve` found at `path` is called: a path by its file or folder, else as the registry calls it.
+
+    What lies in a hub's cache or in the store has a hash for a name. Raises `ModelError` if the registry cannot be
+    read.
+    """
+    if reference in EMBEDDED:
+        return reference
+    named = Path(reference)
+    if not _existing(reference):
+        from pipeline.registry.lookup import name_at
+
+        if known := name_at(path):
+            return known
+        named = path
+    return named.stem if path.is_file() else named.name or path.name
+
+
+def _existing(reference: str) -> Path | None:
+    """The file or folder at a path, if there is one; a file by the name it was asked for.
+
+    In Hugging Face's cache files are links to nameless content, and it is the name that says what they are.
+    """
+    try:
+        path = Path(reference).expanduser()
+        if not reference.strip() or not path.exists():
             return None
-        model = _the_one(found, reference, noun)
-        _check(registry, model, reference, noun)
-        with suppress(RegistryError):  # what is only read can be used too
-            touch(registry, model)
-        return model.path / inside
-
-
-def is_known(reference: Reference) -> bool:
-    """Whether something of this reference lies here; nothing is checked, and no use noted. Raises `RegistryError`."""
-    digits = reference.sha256
-    if not registry_file().exists():
-        return bool(digits and _places(digits))
-    with Registry() as registry:
-        if digits:
-            return bool(_places(digits, registry))
-        found, inside = _found(registry, reference)
-        return any((model.path / inside).exists() for model in found)
-
-
-def name_at(path: Path) -> str | None:
-    """What the registry calls the model at a path; None if it knows none there. Raises `RegistryError`."""
-    if not registry_file().exists():
+        return path.parent.resolve() / path.name if path.is_file() else path.resolve()
+    except (OSError, ValueError, RuntimeError):  # a name too long, with a null character, a home that is none
         return None
-    with Registry() as registry:
-        rows = registry.rows("SELECT name FROM models WHERE path = ? ORDER BY id LIMIT 1", (str(path),))
-    return str(rows[0]["name"]) if rows else None
 
 
-def places_of(sha256: str) -> list[Path]:
-    """Where what has this SHA-256 may lie on this machine, the likeliest first; whoever uses it hashes it.
-
-    Without a registry that can be read: where it was used before.
-    """
-    try:
-        if registry_file().exists():
-            with Registry() as registry:
-                return _places(sha256, registry)
-    except RegistryError:
-        pass  # said where a model is named; here what was used before may do
-    return _places(sha256)
-
-
-def places_called(name: str) -> list[Path]:
-    """Where models of exactly this name lie, in any spelling of it: a scan knows names, and hashes only later.
-
-    Nothing without a registry that can be read.
-    """
-    try:
-        if registry_file().exists():
-            with Registry() as registry:
-                rows = registry.rows("SELECT path FROM models WHERE name_key = ? ORDER BY id", (key_of(name),))
-                return [place for row in rows if (place := Path(row["path"])).exists()]
-    except RegistryError:
-        pass
-    return []
-
-
-def places_of_kind(kind: StoredKind, family: str | None = None) -> list[Path]:
-    """Where models of a kind lie, of a family if that is given or of none that is known; as `places_called`."""
-    try:
-        if registry_file().exists():
-            with Registry() as registry:
-                found = list_models(registry, kind=kind)
-                return [one.path for one in found if family in (None, one.family) or one.family is None]
-    except RegistryError:
-        pass
-    return []
-
-
-def _found(registry: Registry, reference: Reference) -> tuple[list[StoredModel], str]:
-    """What is known by a reference; of a part of a repository that is here as a whole, also where in that it is."""
-    found, inside = find(registry, reference), reference.file
-    if not inside or (found and inside != CONFIGURATION):
-        return found, ""
-    whole = find(registry, Reference(reference.text, "hf", reference.repository, reference.revision))
-    whole = [model for model in whole if parse(model.reference).file is None]  # not its only part that is here
-    if inside == CONFIGURATION:
-        return whole or found, ""
-    return [model for model in whole if (model.path / inside).exists()], inside
-
-
-def _the_one(found: list[StoredModel], reference: Reference, noun: str) -> StoredModel:
-    here = [model for model in found if model.path.exists()]
-    if not here:
-        lost = found[0]
-        raise ModelError(
-            f"{noun} {reference.text!r}: lay at {lost.path} and is gone; put it back, or take in where it is now with: "
-            "darkroom models scan FOLDER"
+def _not_here(reference: Reference, noun: str) -> ModelError:
+    text = reference.text
+    fetched_with = f"darkroom models download {shlex.quote(asked_for(reference, noun).text)}"
+    if reference.scheme in ("hf", "civitai"):
+        return ModelError(
+            f"{noun} {text!r}: not on this machine; fetch it with: {fetched_with} (with hub.auto_download=true a run "
+            "does so itself)"
         )
-    kind = _KINDS.get(noun)
-    fitting = [model for model in here if model.kind == kind] or here
-    if len(fitting) > 1 and not _same_content(fitting):
-        raise ModelError(f"{noun} {reference.text!r}: is what {len(fitting)} are called; say which: {listed(fitting)}")
-    return fitting[0]
-
-
-def listed(models: list[StoredModel], most: int = 5) -> str:
-    """Models between which a name does not decide, as a message lists them: each by what names it alone."""
-    shown = ", ".join(model.reference for model in models[:most])
-    return shown + (f" and {len(models) - most} more" if len(models) > most else "")
-
-
-def _same_content(models: list[StoredModel]) -> bool:
-    """Whether these are copies of one file; files of the same length are hashed to know."""
-    if len({model.bytes for model in models}) > 1 or not all(model.path.is_file() for model in models):
-        return False
-    try:
-        return len({file_hash(model.path) for model in models}) == 1
-    except OSError:
-        return False
-
-
-def _check(registry: Registry, model: StoredModel, reference: Reference, noun: str) -> None:
-    """That what was fetched is what was fetched: unread where nothing about the file has changed, else by its hash."""
-    for file in files_of(registry, model):
-        if not file.owned or file.unchanged():
-            continue
-        try:
-            same = file_hash(file.path) == file.sha256
-        except OSError:
-            same = False
-        if not same:
-            raise ModelError(
-                f"{noun} {reference.text!r}: {file.name} is not as it was fetched; remove it with: "
-                f"darkroom models remove {model.reference}, and fetch it again"
-            )
-        with suppress(RegistryError, OSError):
-            note_hashes(registry, file.now())
-
-
-def _by_hash(registry: Registry | None, digits: str) -> Path | None:
-    """A place whose content has this hash, by reading it where that is not remembered."""
-    for place in _places(digits, registry):
-        with suppress(OSError, ModelError):
-            if content_hash(place).startswith(digits):
-                return place
-    return None
-
-
-def _places(digits: str, registry: Registry | None = None) -> list[Path]:
-    """Where what has this hash may lie: the store, what is known or claimed of scanned files, what was used before."""
-    places: list[Path] = []
-    if len(digits) == 64:
-        places += [blob_path(digits, suffix) for suffix in SUFFIXES]
-    if registry:
-        for claimed in (False, True):
-            places += [file.path for file in files_by_hash(registry, digits, claimed=claimed)]
-    places += known_places(digits)
-    return [place for place in dict.fromkeys(places) if place.exists()]
-
-
-def content_hash(place: Path) -> str:
-    """The hash by which records name a file or folder of weights. Raises `ModelError`, `OSError`."""
-    if place.is_file():
-        return file_hash(place)
-    from pipeline.registry.inspected import look_at
-
-    return folder_hash(place, look_at(place).files)
+    if reference.scheme == "sha256":
+        whole = f", or ask CivitAI for it with: {fetched_with}" if len(reference.sha256 or "") == 64 else ""
+        return ModelError(
+            f"{noun} {text!r}: nothing on this machine is known to have this hash; take its folder in with: "
+            f"darkroom models scan FOLDER, and have what is new hashed with: darkroom models verify{whole}"
+        )
+    if REPOSITORY.fullmatch(text):
+        hub = f"; for the repository on Hugging Face write hf:{text}"
+    else:
+        hub = f"; fetch what is called so with: {fetched_with}" if reference.scheme == "name" else ""
+    looked = f"{noun} {text!r}: no such {'folder or file' if noun == 'model' else 'file'} (looked in {Path.cwd()})"
+    named = ", and `darkroom models list` shows no such name" if reference.scheme == "name" else ""
+    if noun != "model":
+        return ModelError(f"{looked}{named}{hub}")
+    return ModelError(
+        f"{looked}{named}; expected a diffusers folder with a model_index.json, a .safetensors or .gguf file, or one "
+        f"of the embedded models: {', '.join(EMBEDDED)}{hub}"
+    )

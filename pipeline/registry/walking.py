@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.registry.huggingface_cache import CachedRepository, cached_repository
-from pipeline.registry.records import state_of
 from pipeline.registry.sidecars import sidecars_of
-from pipeline.weights.headers.weights_header import PICKLES, WEIGHTS
+from pipeline.storage.file_state import state_of
+from pipeline.weights.headers.base import PICKLES, WEIGHTS
 
 _COMPONENT = re.compile(r"(diffusion_pytorch_model|model)[.-].*safetensors$")
 """The weights that, beside a config.json, make a folder a component; as `weights_files` has it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipeline.weights.denoiser_detection import DENOISER_PREFIXES
-from pipeline.weights.headers.weights_header import TensorInfo
+from pipeline.weights.headers.base import TensorInfo
 
 _ENCODERS = {
     "cond_stage_model": "text_encoder",

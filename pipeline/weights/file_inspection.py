@@ -12,15 +12,9 @@ from pipeline.weights.checkpoint_parts import CLASSES, split
 from pipeline.weights.denoiser_detection import Denoiser, detect, prediction_markers, sample_of
 from pipeline.weights.families import FAMILIES
 from pipeline.weights.folder_inspection import OPTIONAL, quantization_of, read_json
+from pipeline.weights.headers.base import TensorInfo, WeightsHeader, dtypes, parameters, tensor_bytes
 from pipeline.weights.headers.gguf import quantization_name
-from pipeline.weights.headers.weights_header import (
-    TensorInfo,
-    WeightsHeader,
-    dtypes,
-    parameters,
-    read_weights,
-    tensor_bytes,
-)
+from pipeline.weights.headers.read import read_weights
 from pipeline.weights.lora_detection import Lora, detect_lora
 from pipeline.weights.model_files import Component, FileFacts
 from pipeline.weights.weights_files import component_weights

@@ -10,7 +10,8 @@ from typing import Any
 from pipeline.errors import ModelError
 from pipeline.weights.denoiser_detection import Denoiser, detect
 from pipeline.weights.families import Family, family_of
-from pipeline.weights.headers.weights_header import TensorInfo, dtypes, parameters, read_weights, tensor_bytes
+from pipeline.weights.headers.base import TensorInfo, dtypes, parameters, tensor_bytes
+from pipeline.weights.headers.read import read_weights
 from pipeline.weights.model_files import Component, ModelFiles
 from pipeline.weights.weights_files import component_weights
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from pipeline.registry.records import state_of
+from pipeline.storage.file_state import state_of
 from pipeline.storage.user_folders import cache_folder, make_folder
 
 _SHA256, _TENSORS = "files", "tensor_files"

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 
-from pipeline.weights.headers.weights_header import TensorInfo
+from pipeline.weights.headers.base import TensorInfo
 
 _PAIR = re.compile(r"^(.+?)[._](?:lora\d?|lora_linear_layer)[._](down|up|A|B)(?:\.\w+)?\.weight$")
 _LYCORIS = re.compile(r"^(.+)\.(hada_w[12]_[ab]|lokr_w[12](?:_[ab])?|lokr_t2|hada_t[12]|oft_blocks|oft_diag)$")

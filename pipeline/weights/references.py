@@ -1,9 +1,8 @@
-"""From what a user writes to a file or folder on this machine."""
+"""What users write for a model or a file of weights, taken apart. Where it lies is for `pipeline.registry.resolve`."""
 
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from typing import Literal
 
 from pipeline.errors import ModelError
 from pipeline.storage.foreign_names import fault_of_name
-from pipeline.weights.headers.weights_header import PICKLES, WEIGHTS
+from pipeline.weights.headers.base import PICKLES, WEIGHTS
 
 EMBEDDED = {"demo": Path(__file__).resolve().parent.parent / "demo"}
 """Models that are shipped with the program, by name."""
@@ -28,7 +27,7 @@ SHORTEST_HASH = 10
 CONFIGURATION = "model_index.json"
 """As the file of a reference: the configurations and vocabularies of a diffusers repository, without its weights."""
 
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _WITHOUT_OWNER = re.compile(r"[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 """Hugging Face's oldest repositories (`gpt2`)."""
 
@@ -39,7 +38,7 @@ _HASH = re.compile(rf"[0-9a-f]{{{SHORTEST_HASH},64}}")
 _HASH_AS_NAME = re.compile(r"[0-9a-f]{40,64}(\.\w+)?")
 """Of what lies in the store or in Hugging Face's cache."""
 _MOST_CHARACTERS = 1_000
-_ADDRESS = ("http:", "https:")
+ADDRESSES = ("http:", "https:")
 SCHEMES = ("hf:", "civitai:", "sha256:")
 """How references begin that mean the same on every machine."""
 
@@ -94,7 +93,7 @@ def parse(reference: str) -> Reference:
             if not _HASH.fullmatch(rest.lower()):
                 raise ModelError(f"{_shown(text)}: expected sha256: and {SHORTEST_HASH} to 64 digits from 0-9 and a-f")
             return Reference(text, "sha256", sha256=rest.lower())
-    if text.lower().startswith(_ADDRESS):
+    if text.lower().startswith(ADDRESSES):
         raise ModelError(f"{_shown(text)}: web addresses are not taken; {_instead_of(text)}")
     return Reference(text, "path" if _is_path(text) else "name")
 
@@ -104,75 +103,6 @@ def asked_for(reference: Reference, noun: str) -> Reference:
     if noun != "model.config" or reference.scheme != "hf" or reference.file:
         return reference
     return replace(reference, text=f"{reference.text}/{CONFIGURATION}", file=CONFIGURATION)
-
-
-def resolve(reference: str, noun: str = "model") -> Path:
-    """The local file or folder that a reference means, without asking anybody else.
-
-    That is an embedded model's name, a path (`~` is understood), or what the registry knows by a hub's reference, a
-    hash or a name. What was fetched is checked to be as it was. `noun` says in messages what was looked for; embedded
-    names count for models only, and pictures (`image`) are found by path alone. Raises `ModelError` for what is not
-    there, in one line that says what to do.
-    """
-    if noun == "model" and reference in EMBEDDED:
-        return EMBEDDED[reference]
-    if not reference.startswith((*SCHEMES, *_ADDRESS)) and (path := _existing(reference)):
-        return path
-    if noun == "image":
-        raise ModelError(f"image {reference!r}: no such file (looked in {Path.cwd()})")
-    try:
-        parsed = parse(reference)
-    except ModelError as error:
-        raise ModelError(f"{noun} {error}") from None
-    if parsed.scheme == "path":
-        raise _not_here(parsed, noun)
-    from pipeline.registry.database import RegistryError
-    from pipeline.registry.resolve import find_place
-
-    try:
-        place = find_place(parsed, noun)
-    except RegistryError as error:
-        if parsed.scheme != "name":
-            raise
-        raise ModelError(f"{_not_here(parsed, noun)}; the registry was not asked: {error}") from None
-    if place is None:
-        raise _not_here(parsed, noun)
-    return place
-
-
-def is_remote(reference: str, noun: str = "model") -> bool:
-    """Whether a reference names weights on another machine (`hf:org/name`, `civitai:123`) that are not on this one.
-
-    `noun` is as in `resolve`. False for what is no reference: `resolve` says what is wrong with it. Raises `ModelError`
-    if the registry cannot be read.
-    """
-    if not reference.startswith(SCHEMES):
-        return False
-    try:
-        parsed = parse(reference)
-    except ModelError:
-        return False
-    from pipeline.registry.resolve import is_known
-
-    return not is_known(asked_for(parsed, noun))
-
-
-def name_of(reference: str, path: Path) -> str:
-    """How what `resolve` found at `path` is called: a path by its file or folder, else as the registry calls it.
-
-    What lies in a hub's cache or in the store has a hash for a name. Raises `ModelError` if the registry cannot be
-    read.
-    """
-    if reference in EMBEDDED:
-        return reference
-    named = Path(reference)
-    if not _existing(reference):
-        from pipeline.registry.resolve import name_at
-
-        if known := name_at(path):
-            return known
-        named = path
-    return named.stem if path.is_file() else named.name or path.name
 
 
 @contextmanager
@@ -186,52 +116,10 @@ def called(reference: str, path: Path) -> Iterator[None]:
         raise ModelError(str(error).replace(path.name, reference)) from None
 
 
-def _existing(reference: str) -> Path | None:
-    """The file or folder at a path, if there is one; a file by the name it was asked for.
-
-    In Hugging Face's cache files are links to nameless content, and it is the name that says what they are.
-    """
-    try:
-        path = Path(reference).expanduser()
-        if not reference.strip() or not path.exists():
-            return None
-        return path.parent.resolve() / path.name if path.is_file() else path.resolve()
-    except (OSError, ValueError, RuntimeError):  # a name too long, with a null character, a home that is none
-        return None
-
-
-def _not_here(reference: Reference, noun: str) -> ModelError:
-    text = reference.text
-    fetched_with = f"darkroom models download {shlex.quote(asked_for(reference, noun).text)}"
-    if reference.scheme in ("hf", "civitai"):
-        return ModelError(
-            f"{noun} {text!r}: not on this machine; fetch it with: {fetched_with} (with hub.auto_download=true a run "
-            "does so itself)"
-        )
-    if reference.scheme == "sha256":
-        whole = f", or ask CivitAI for it with: {fetched_with}" if len(reference.sha256 or "") == 64 else ""
-        return ModelError(
-            f"{noun} {text!r}: nothing on this machine is known to have this hash; take its folder in with: "
-            f"darkroom models scan FOLDER, and have what is new hashed with: darkroom models verify{whole}"
-        )
-    if _REPOSITORY.fullmatch(text):
-        hub = f"; for the repository on Hugging Face write hf:{text}"
-    else:
-        hub = f"; fetch what is called so with: {fetched_with}" if reference.scheme == "name" else ""
-    looked = f"{noun} {text!r}: no such {'folder or file' if noun == 'model' else 'file'} (looked in {Path.cwd()})"
-    named = ", and `darkroom models list` shows no such name" if reference.scheme == "name" else ""
-    if noun != "model":
-        return ModelError(f"{looked}{named}{hub}")
-    return ModelError(
-        f"{looked}{named}; expected a diffusers folder with a model_index.json, a .safetensors or .gguf file, or one "
-        f"of the embedded models: {', '.join(EMBEDDED)}{hub}"
-    )
-
-
 def _huggingface(text: str, rest: str) -> Reference:
     known = _HUGGINGFACE.fullmatch(rest)
     name = known["repository"] if known else ""
-    if not known or ".." in name or not (_REPOSITORY.fullmatch(name) or _WITHOUT_OWNER.fullmatch(name)):
+    if not known or ".." in name or not (REPOSITORY.fullmatch(name) or _WITHOUT_OWNER.fullmatch(name)):
         raise ModelError(
             f"{_shown(text)}: expected hf:org/name, hf:org/name@revision or hf:org/name@revision/file (without org/ "
             "where a repository has no owner)"

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import ModelError
-from pipeline.weights.headers.weights_header import PICKLES, WeightsHeader, read_weights
+from pipeline.weights.headers.base import PICKLES, WeightsHeader
+from pipeline.weights.headers.read import read_weights
 
 _LOADED = ("diffusion_pytorch_model", "model")
 """How the weights begin that diffusers and transformers load; other files of a folder are passed over."""

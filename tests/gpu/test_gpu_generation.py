@@ -14,8 +14,8 @@ import pytest
 from pipeline.generation.generate import generate_batch
 from pipeline.generation.stopwatch import Lap
 from pipeline.loading.load import load
+from pipeline.registry.model_settings import identify
 from pipeline.request import DType, GeneratedImage, ImageRequest, MemorySettings
-from pipeline.weights.profile import identify
 
 REPO = Path(__file__).resolve().parents[2]
 PROMPTS = ("a red house in hills at sunset", "a blue boat in sea at night", "mountains at dawn")

@@ -140,7 +140,7 @@ from pipeline.memory.device.loaded_components import components
 from pipeline.memory.device.residency import hold, let_go
 from pipeline.memory.device.pool import Pool
 from pipeline.loading.load import load
-from pipeline.weights.profile import identify
+from pipeline.registry.model_settings import identify
 def page_locked():
     stats = torch.cuda.host_memory_stats() if hasattr(torch.cuda, 'host_memory_stats') else {}
     return stats.get('allocated_bytes.current', 0)
@@ -356,9 +356,9 @@ def test_a_model_larger_than_the_device_runs() -> None:
 
 
 FULL = """
-from pipeline.loading.failures import classify
+from pipeline.system.failures import classify
 from pipeline.loading.load import load
-from pipeline.weights.profile import identify
+from pipeline.registry.model_settings import identify
 from pipeline.request import MemorySettings
 if sys.argv[2] == 'loaded':
     load(identify('demo')[0], MemorySettings(), 'cuda')
@@ -418,7 +418,7 @@ import numpy as np
 from held_models import requests_for
 from pipeline.generation.generate import generate_bundle
 from pipeline.loading.load import load
-from pipeline.weights.profile import identify
+from pipeline.registry.model_settings import identify
 from pipeline.request import GeneratedImage, MemorySettings
 settings = identify(sys.argv[2])[0]
 model = load(settings, MemorySettings(), 'cuda')
@@ -451,7 +451,7 @@ LEVELS = """
 import numpy as np
 from held_models import held_by, images
 from pipeline.loading.load import load
-from pipeline.weights.profile import identify
+from pipeline.registry.model_settings import identify
 from pipeline.memory.device.residency import hold
 model = load(identify(sys.argv[2])[0], held_by(), 'cuda')
 wanted = [image.pixels for image in images(model)]

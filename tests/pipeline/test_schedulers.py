@@ -14,10 +14,10 @@ from test_families import Tiny, request_for
 
 from pipeline.generation.generate import generate_batch
 from pipeline.loading.load import load
+from pipeline.registry.model_settings import identify
 from pipeline.request import GeneratedImage, MemorySettings
 from pipeline.scheduler_classes import scheduler_classes
 from pipeline.schedulers import SAMPLERS, fits, make_scheduler, name_of_class, scheduler_faults, scheduler_name
-from pipeline.weights.profile import identify
 
 
 @pytest.mark.parametrize(

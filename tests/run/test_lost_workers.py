@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from jobs.engines import worker
-from jobs.engines.messages import Bundle, Died, Ended, Made, Message, WorkerSettings
+from jobs.engines.messages import Died, Ended, Made, Message, WorkerSettings
+from jobs.job import Bundle
 from jobs.manifest.job_states import JobStates, read_states
 from jobs.planning.plan import Plan
 from jobs.running.loop import Result, Runner

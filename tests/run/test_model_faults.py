@@ -106,7 +106,7 @@ def test_lone_denoiser_hub_name_and_lost_path_are_no_models(
 
 def test_python_file_beside_the_weights_changes_nothing(tiny_sd: Path, tmp_path: Path) -> None:
     """A `custom_pipeline`-style file is no component, is not read, and does not make another model of it."""
-    from pipeline.weights.profile import identify
+    from pipeline.registry.model_settings import identify
 
     folder = tmp_path / "mine"
     shutil.copytree(tiny_sd, folder)
@@ -116,7 +116,7 @@ def test_python_file_beside_the_weights_changes_nothing(tiny_sd: Path, tmp_path:
 
 
 def test_changed_weights_are_another_model(tiny_sd: Path, tmp_path: Path) -> None:
-    from pipeline.weights.profile import identify
+    from pipeline.registry.model_settings import identify
 
     folder = tmp_path / "mine"
     shutil.copytree(tiny_sd, folder)

@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 import torch
 
-from jobs.engines.messages import Bundle, Failed, Message, WorkerSettings
+from jobs.engines.messages import Failed, Message, WorkerSettings
 from jobs.engines.worker import Worker
+from jobs.job import Bundle
 from jobs.manifest.job_states import JobStates, read_states
 from jobs.planning.plan import Plan
 from jobs.planning.validation import Batch
 from jobs.running.main import validate
 from pipeline.generation.recovery import attempts
-from pipeline.loading.load import LoadedModel
 from pipeline.memory.device import residency
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.planning.history import Experience
 from pipeline.request import MemorySettings
 

@@ -20,17 +20,17 @@ from pipeline.errors import (
 )
 from pipeline.generation.recovery.known_failures import Prospects
 from pipeline.generation.recovery.next_fallback import Where, climb
-from pipeline.loading.failures import classify
 from pipeline.loading.load import load
 from pipeline.memory.planning.history import Experience, Situation, Worked
+from pipeline.registry.model_settings import weight_files
 from pipeline.request import ImageRequest, MemorySettings, ModelSettings
 from pipeline.system.device import host_memory
-from pipeline.weights.profile import weight_files
+from pipeline.system.failures import classify
 
 if TYPE_CHECKING:
-    from pipeline.loading.load import LoadedModel
-    from pipeline.loading.speed import SpeedSettings
+    from pipeline.memory.device.loaded_model import LoadedModel
     from pipeline.memory.device.pool import Pool
+    from pipeline.request import SpeedSettings
 
 T = TypeVar("T")
 

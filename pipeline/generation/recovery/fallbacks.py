@@ -16,7 +16,7 @@ from pipeline.memory.planning.techniques import conflicts, ordered
 from pipeline.request import ImageRequest, MemorySettings
 
 if TYPE_CHECKING:
-    from pipeline.loading.load import LoadedModel
+    from pipeline.memory.device.loaded_model import LoadedModel
 
 
 @dataclass(slots=True)

@@ -25,7 +25,7 @@ from pipeline.memory.planning.working_memory import TILE_SIDE
 if TYPE_CHECKING:
     import torch
 
-    from pipeline.loading.load import LoadedModel
+    from pipeline.memory.device.loaded_model import LoadedModel
     from pipeline.memory.planning.estimate import Shape
 
 PARTWISE = frozenset({"block_offload", "leaf_offload", "disk_offload", "resident_blocks"})

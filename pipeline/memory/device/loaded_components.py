@@ -11,9 +11,10 @@ from pipeline.memory.device.block_streaming import BlockStreaming
 from pipeline.memory.device.disk_weights import bring_back, disk_weights_of
 from pipeline.memory.device.offload_hooks import is_cast, is_offloaded, is_offloaded_in_parts
 from pipeline.memory.device.page_locked import empty_host_cache
+from pipeline.weights.families import ENCODES_CONTROL_IMAGES
 
 if TYPE_CHECKING:
-    from pipeline.loading.load import LoadedModel
+    from pipeline.memory.device.loaded_model import LoadedModel
 
 
 def free_memory(model: LoadedModel) -> None:
@@ -63,13 +64,26 @@ def streaming_of(module: Any) -> BlockStreaming | None:
     return streaming
 
 
+def used_while_denoising(model: LoadedModel) -> list[Any]:
+    """Modules that the denoising loop needs besides the denoiser: ControlNets, and the VAE that encodes pictures."""
+    adapters = model.applied
+    modules = [controlnets(model)[one.sha256] for one in adapters.controlnets]
+    encodes = bool(adapters.init) or (bool(modules) and model.files.family in ENCODES_CONTROL_IMAGES)
+    vae = getattr(model.pipe, "vae", None)
+    return [*modules, vae] if encodes and vae is not None else modules
+
+
+def controlnets(model: LoadedModel) -> dict[str, Any]:
+    """The loaded ControlNets of a model by the SHA-256 of their weights."""
+    held: dict[str, Any] = model.adapters.controlnets if model.adapters else {}
+    return held
+
+
 def rebuild(model: LoadedModel, name: str) -> None:
     """Load a component again as `model.memory` wants it; the old one is gone before the new one comes.
 
     A component that could not be loaded is in `model.dropped`.
     """
-    from pipeline.loading.load import load_component
-
     old, on_device = components(model).get(name), False
     if old is not None:
         on_device = model.pool.is_on_device(old)
@@ -77,7 +91,7 @@ def rebuild(model: LoadedModel, name: str) -> None:
     del old
     free_memory(model)
     model.dropped.add(name)
-    new = load_component(model, name)
+    new = model.load_component(model, name)
     put(model, name, new)
     model.dropped.discard(name)
     if on_device:
@@ -90,9 +104,8 @@ def give_back(model: LoadedModel, name: str, *, keep: bool = True) -> None:
     It carries no hooks. What of it waits on disk is read only for others who use it: it waits there because memory is
     short, so nobody keeps it for later.
     """
-    from pipeline.adapters import take_off
-
-    take_off(model, name)  # the next model that shares it must not find adapters on it
+    if model.adapters is not None:
+        model.adapters.remove(model, name)  # the next model that shares it must not find adapters on it
     module = components(model)[name]
     put(model, name, None)
     key = model.pool.key_of(module)

@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import DarkroomError
-from pipeline.loading.failures import classify
 from pipeline.memory.device.apply_techniques import TECHNIQUES_APPLIED, decode_plainly, take_hooks_off
 from pipeline.memory.device.disk_weights import bring_back
 from pipeline.memory.device.loaded_components import (
@@ -28,10 +27,12 @@ from pipeline.memory.device.loaded_components import (
 from pipeline.memory.device.offload_hooks import is_cast
 from pipeline.memory.device.page_locked import to_pageable
 from pipeline.memory.device.quantization import quantized_as
+from pipeline.memory.device.undo import disable_step_cache, uncompile
 from pipeline.request import MemorySettings
+from pipeline.system.failures import classify
 
 if TYPE_CHECKING:
-    from pipeline.loading.load import LoadedModel
+    from pipeline.memory.device.loaded_model import LoadedModel
 
 
 def hold(model: LoadedModel, memory: MemorySettings) -> None:
@@ -107,8 +108,6 @@ def recover(model: LoadedModel) -> None:
     To be called outside the `except` block: a traceback that is alive keeps the tensors that took the memory. Raises
     what went wrong where `hold` had failed and the model cannot be held as before now either.
     """
-    from pipeline.loading.speed import disable_step_cache
-
     disable_step_cache(model)
     free_memory(model)
     if "held" not in model.pipe.__dict__ or any(is_placed_by_hooks(module) for module in components(model).values()):
@@ -120,10 +119,8 @@ def let_go(model: LoadedModel, *, keep: bool = True) -> None:
 
     Without `keep` nothing waits there for the next model, and what waits on disk does not in any case.
     """
-    from pipeline.adapters import take_off
-    from pipeline.loading.compiling import uncompile
-
-    take_off(model)
+    if model.adapters is not None:
+        model.adapters.remove(model)
     _lift(model)
     for name in list(components(model)):
         uncompile(components(model)[name])

@@ -20,12 +20,13 @@ from pipeline.memory.device.loaded_components import (
     give_back,
     rebuild,
     streaming_of,
+    used_while_denoising,
 )
 from pipeline.memory.device.offload_hooks import is_offloaded
 from pipeline.memory.device.peaks import measured
 
 if TYPE_CHECKING:
-    from pipeline.loading.load import LoadedModel
+    from pipeline.memory.device.loaded_model import LoadedModel
     from pipeline.memory.planning.estimate import Shape
 
 Stage = Literal["encode", "denoise", "decode"]
@@ -54,8 +55,6 @@ def stage(model: LoadedModel, name: Stage, extra: Collection[str] = (), shape: S
 
 def _place(model: LoadedModel, name: Stage, extra: Collection[str], shape: Shape | None) -> None:
     import torch
-
-    from pipeline.adapters import used_while_denoising
 
     needed = {id(module) for part, module in components(model).items() if _stage_of(model, part) == name}
     needed |= {id(components(model)[part]) for part in extra if part in components(model)}

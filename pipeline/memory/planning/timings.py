@@ -16,12 +16,10 @@ from pathlib import Path
 from statistics import median_low
 
 from pipeline.errors import ConfigError
-from pipeline.loading.speed import SpeedSettings
 from pipeline.memory.planning.history import kinds
 from pipeline.memory.planning.techniques import ordered
 from pipeline.memory.planning.working_memory import GIB
-from pipeline.request import Adapters, ImageRequest, MemorySettings, ModelSettings
-from pipeline.request_id import Likeness
+from pipeline.request import Adapters, ImageRequest, Likeness, MemorySettings, ModelSettings, SpeedSettings
 from pipeline.schedulers import SAMPLERS
 from pipeline.storage.cache_file import CacheFile
 from pipeline.system.device import find_device

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
 
 from pipeline.errors import ModelError
+from pipeline.weights.headers.base import HeaderCutOff, TensorInfo, WeightsHeader, fault_of_layout
 from pipeline.weights.headers.file_signatures import what_it_is
-from pipeline.weights.headers.weights_header import HeaderCutOff, TensorInfo, WeightsHeader, fault_of_layout
 
 MAX_HEADER_BYTES = 64 * 2**20
 """Larger headers are refused. Those of denoisers stay under 1 MB; a text encoder's holds its vocabulary, some 10 MB."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ModelError
+from pipeline.weights.headers.base import HeaderCutOff, TensorInfo, WeightsHeader, fault_of_layout
 from pipeline.weights.headers.file_signatures import what_it_is
-from pipeline.weights.headers.weights_header import HeaderCutOff, TensorInfo, WeightsHeader, fault_of_layout
 
 MAX_HEADER_BYTES = 16 * 2**20
 """Larger headers are refused: real ones stay under 2 MB, and parsing a huge one is an attack on memory."""

@@ -25,10 +25,10 @@ from pipeline.metadata.reading import read_record
 from pipeline.metadata.record import Memory, Model, Origin, Record
 from pipeline.metadata.saving import save
 from pipeline.registry.database import Registry
+from pipeline.registry.model_settings import identify
 from pipeline.registry.scanning import scan
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
 from pipeline.request_id import request_id
-from pipeline.weights.profile import identify
 
 
 def take_in(folder: Path) -> None:

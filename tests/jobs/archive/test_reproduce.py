@@ -20,11 +20,11 @@ from pipeline.metadata.naming import NamingSettings
 from pipeline.metadata.reading import read_profile, read_record
 from pipeline.metadata.record import Origin, Record
 from pipeline.metadata.saving import save
+from pipeline.registry.model_settings import identify
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
 from pipeline.request_id import request_id
 from pipeline.schedulers import make_scheduler
 from pipeline.system.device import Device
-from pipeline.weights.profile import identify
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import yaml
 
 from jobs.config.sections import Model
 from pipeline.errors import ModelError
+from pipeline.registry.resolve import resolve
 from pipeline.schedulers import SAMPLERS, scheduler_faults
 from pipeline.weights.families import FAMILIES, Family
-from pipeline.weights.references import resolve
 
 FOLDER = Path(__file__).parents[3] / "conf" / "model"
 SHIPPED = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem not in ("custom", "demo"))

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from jobs.engines.jobs_in_progress import AtWork
-from jobs.engines.messages import Assignment
-from jobs.job import Job
+from jobs.job import Assignment, Job
 from jobs.manifest import events
 from jobs.manifest.journal import Journal
 from pipeline.errors import DiskFull

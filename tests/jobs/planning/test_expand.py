@@ -17,8 +17,7 @@ from jobs.planning.expand import Expansion
 from jobs.prompts.sets import open_prompts
 from jobs.prompts.wildcards import Wildcards
 from pipeline.errors import ConfigError
-from pipeline.request import MemorySettings, ModelSettings
-from pipeline.request_id import Likeness
+from pipeline.request import Likeness, MemorySettings, ModelSettings
 
 ROOT = Path(__file__).parents[3]
 MODEL = ModelSettings(name="demo", source="demo", sha256="a" * 64, architecture="sd")

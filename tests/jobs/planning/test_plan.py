@@ -15,8 +15,7 @@ from jobs.planning.plan import Plan, PlanSettings
 from jobs.prompts.sets import open_prompts
 from jobs.prompts.wildcards import Wildcards
 from jobs.running.report import plan_as_json, scrubbed
-from pipeline.request import Adapters, MemorySettings, ModelSettings
-from pipeline.request_id import Likeness
+from pipeline.request import Adapters, Likeness, MemorySettings, ModelSettings
 
 FALLBACK = Sampling(steps=20, guidance_scale=5.0, width=64, height=64, scheduler="DDIM")
 

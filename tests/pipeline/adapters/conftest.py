@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.loading.load import LoadedModel, load
+from pipeline.loading.load import load
+from pipeline.memory.device.loaded_model import LoadedModel
+from pipeline.registry.model_settings import identify
 from pipeline.request import DType, MemorySettings
-from pipeline.weights.profile import identify
 
 
 @pytest.fixture(scope="session")

@@ -17,12 +17,13 @@ from adapter_files import write_controlnet, write_picture, write_transformer_con
 from direct_calls import pictures
 from families import a_few
 
-from pipeline.adapters import apply, check_adapters, identify_controlnet, used_while_denoising, view
+from pipeline.adapters import apply, check_adapters, identify_controlnet, view
 from pipeline.adapters.control_images import control_image
 from pipeline.adapters.controlnet import CONTROLNET_CLASSES
 from pipeline.errors import JobFailure, ModelError
-from pipeline.loading.load import LoadedModel
 from pipeline.memory.device.apply_techniques import resident_bytes
+from pipeline.memory.device.loaded_components import used_while_denoising
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.planning.estimate import OVERHEAD, Shape
 from pipeline.request import NO_ADAPTERS, Adapters, MemorySettings
 from pipeline.weights.inspection import inspect_file

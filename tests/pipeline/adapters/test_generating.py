@@ -22,7 +22,7 @@ from pipeline.adapters import (
 )
 from pipeline.errors import JobFailure
 from pipeline.generation.generate import generate_batch, generate_bundle
-from pipeline.loading.load import LoadedModel
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.request import NO_ADAPTERS, Adapters, GeneratedImage, ImageRequest
 
 

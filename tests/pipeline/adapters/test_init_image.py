@@ -10,10 +10,11 @@ import pytest
 from adapter_files import write_controlnet, write_picture, write_transformer_controlnet
 from direct_calls import pictures
 
-from pipeline.adapters import check_adapters, identify_controlnet, identify_init, used_while_denoising
+from pipeline.adapters import check_adapters, identify_controlnet, identify_init
 from pipeline.adapters.controlnet import CONTROLNET_CLASSES
 from pipeline.errors import ModelError
-from pipeline.loading.load import LoadedModel
+from pipeline.memory.device.loaded_components import used_while_denoising
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.request import Adapters
 
 

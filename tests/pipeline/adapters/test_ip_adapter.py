@@ -19,9 +19,9 @@ from adapter_files import (
 from direct_calls import pictures
 
 from jobs.archive.recorded_weights import Places, find_adapters
-from pipeline.adapters import apply, check_adapters, identify_ip_adapter, take_off
+from pipeline.adapters import apply, check_adapters, identify_ip_adapter
 from pipeline.errors import JobFailure, ModelError
-from pipeline.loading.load import LoadedModel
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.metadata.record import IpAdapter as RecordedIpAdapter
 from pipeline.metadata.record import Picture, Record
 from pipeline.request import NO_ADAPTERS, Adapters, IpAdapterSettings
@@ -167,7 +167,7 @@ def test_a_denoiser_that_was_loaded_again_gets_it_again(sd: LoadedModel, adapter
 
     adapters = Adapters(ip_adapters=(one(sd, adapter, face),))
     expected = pictures(sd, adapters)
-    take_off(sd, "unet")
+    sd.adapters.remove(sd, "unet")
     assert sd.pipe.unet.encoder_hid_proj is None
     sd.pool.discard(sd.pool.key_of(sd.pipe.unet))
     sd.pipe.unet = load_component(sd, "unet")

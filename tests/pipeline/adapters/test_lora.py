@@ -12,10 +12,10 @@ from adapter_files import layers_of, write_lora, write_tensors
 from direct_calls import pictures, with_loras
 from families import a_few
 
-from pipeline.adapters import apply, identify_lora, take_off, text_encoder_key
+from pipeline.adapters import apply, identify_lora, text_encoder_key
 from pipeline.adapters.lora_layers import MAX_LOADED
 from pipeline.errors import JobFailure, ModelError
-from pipeline.loading.load import LoadedModel
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.request import NO_ADAPTERS, LoraMatch, LoraSettings
 from pipeline.weights.hashes import file_hash
 
@@ -156,7 +156,7 @@ def test_twenty_loras_leave_the_base_as_it_was_and_few_layers(sd: LoadedModel, t
     assert len(sd.pipe.unet.peft_config) == MAX_LOADED == len(sd.pipe.text_encoder.peft_config)
     assert parameters[MAX_LOADED - 1 :] == [parameters[-1]] * (21 - MAX_LOADED)
     np.testing.assert_array_equal(pictures(sd), base)
-    take_off(sd)
+    sd.adapters.remove(sd)
     assert not any("lora" in name for name, _ in sd.pipe.unet.named_modules())
     np.testing.assert_array_equal(pictures(sd), base)
 

@@ -11,7 +11,7 @@ from direct_calls import with_loras
 
 import pipeline.adapters.lora_layers as lora_layers
 from pipeline.adapters import apply, identify_ip_adapter
-from pipeline.loading.load import LoadedModel
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.quantization import true_bytes
 from pipeline.memory.planning.sizes import Sizes
 from pipeline.request import Adapters, MemorySettings

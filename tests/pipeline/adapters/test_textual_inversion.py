@@ -12,7 +12,7 @@ from direct_calls import pictures
 
 from pipeline.adapters import apply, identify_embedding, text_encoder_key
 from pipeline.errors import JobFailure, ModelError
-from pipeline.loading.load import LoadedModel
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.request import NO_ADAPTERS, Adapters
 
 

@@ -11,8 +11,8 @@ import pytest
 from pipeline.generation.decode import developed
 from pipeline.generation.generate import generate_batch
 from pipeline.loading.load import load
+from pipeline.registry.model_settings import identify
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
-from pipeline.weights.profile import identify
 
 
 def test_the_vae_of_sdxl_decodes_in_float32_on_apple_too(

@@ -16,11 +16,12 @@ from families import a_few
 
 from pipeline.errors import Interrupted, JobFailure
 from pipeline.generation.generate import generate_batch, generate_bundle
-from pipeline.loading.load import LoadedModel, load
+from pipeline.loading.load import load
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.residency import hold
+from pipeline.registry.model_settings import identify
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
 from pipeline.weights.families import FAMILIES
-from pipeline.weights.profile import identify
 
 PROMPTS = ("a red house", "a blue boat in sea")
 NO_NEGATIVE_PROMPT = ("flux", "flux2_klein")

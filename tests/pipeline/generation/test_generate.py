@@ -17,10 +17,11 @@ from tiny_requests import request_for
 from pipeline.errors import BadPixels, DeviceLost, Interrupted, JobFailure
 from pipeline.generation.encode import encode
 from pipeline.generation.generate import PhaseSeconds, generate_batch, generate_bundle
-from pipeline.loading.load import LoadedModel, load
+from pipeline.loading.load import load
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.residency import hold
+from pipeline.registry.model_settings import identify
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings, PromptTokens
-from pipeline.weights.profile import identify
 
 PROMPTS = ("a red house", "a blue boat in sea")
 

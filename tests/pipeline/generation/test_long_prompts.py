@@ -17,9 +17,10 @@ from tiny_tokenizers import CLIP_TOKENS
 from pipeline.generation.encode import encode
 from pipeline.generation.generate import generate_batch
 from pipeline.generation.long_prompts import parse_weights, takes_weights
-from pipeline.loading.load import LoadedModel, load
+from pipeline.loading.load import load
+from pipeline.memory.device.loaded_model import LoadedModel
+from pipeline.registry.model_settings import identify
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
-from pipeline.weights.profile import identify
 
 CHUNK = CLIP_TOKENS
 FIRST, SECOND = "a red house in hills at sunset,", "with a blue boat and a car"

@@ -12,9 +12,10 @@ import torch
 from tiny_requests import request_for
 
 from pipeline.generation.generate import generate_batch
-from pipeline.loading.load import LoadedModel, load
+from pipeline.loading.load import load
+from pipeline.memory.device.loaded_model import LoadedModel
+from pipeline.registry.model_settings import identify
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
-from pipeline.weights.profile import identify
 
 
 @pytest.fixture(scope="module")

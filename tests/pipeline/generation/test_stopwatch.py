@@ -16,13 +16,14 @@ from tiny_requests import request_for
 from pipeline.generation import stopwatch
 from pipeline.generation.generate import generate_bundle
 from pipeline.generation.stopwatch import Lap
-from pipeline.loading.load import LoadedModel, load
+from pipeline.loading.load import load
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.residency import hold
 from pipeline.memory.planning.rates import SLOW, MeasuredRates
 from pipeline.memory.planning.timings import Paces
+from pipeline.registry.model_settings import identify
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
 from pipeline.system.device import Device
-from pipeline.weights.profile import identify
 
 Measured = Callable[[], Counter[int]]
 

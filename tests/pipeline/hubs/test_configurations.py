@@ -14,11 +14,12 @@ from pipeline.hubs.results import Ok, Refused
 from pipeline.hubs.transport import Transport
 from pipeline.registry.database import Registry
 from pipeline.registry.queries import find, list_models
+from pipeline.registry.resolve import is_remote, resolve
 from pipeline.registry.scanning import scan
 from pipeline.registry.upkeep import remove
 from pipeline.weights.hashes import folder_hash
 from pipeline.weights.inspection import inspect_model
-from pipeline.weights.references import EMBEDDED, is_remote, resolve
+from pipeline.weights.references import EMBEDDED
 
 NAME = "hf:tiny/demo"
 

@@ -23,13 +23,14 @@ from pipeline.hubs.results import Gated, Ok, Refused
 from pipeline.hubs.transport import Transport
 from pipeline.registry.database import Registry
 from pipeline.registry.leftovers import leftovers
+from pipeline.registry.model_settings import identify
 from pipeline.registry.queries import find, list_models
+from pipeline.registry.resolve import resolve
 from pipeline.registry.store_folders import store_folder
 from pipeline.registry.storing import files_of
 from pipeline.registry.upkeep import verify
 from pipeline.weights.inspection import inspect_model
-from pipeline.weights.profile import identify
-from pipeline.weights.references import EMBEDDED, EMBEDDED_DEFAULTS, parse, resolve
+from pipeline.weights.references import EMBEDDED, EMBEDDED_DEFAULTS, parse
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from pipeline.hubs.find_or_fetch import (
 from pipeline.hubs.results import NotFound, Ok
 from pipeline.hubs.transport import Transport
 from pipeline.registry.database import Registry
-from pipeline.weights.references import resolve
+from pipeline.registry.resolve import resolve
 
 NOBODY = "http://127.0.0.1:9"
 """An address at which nothing answers: what a machine without a network sees of a mirror."""

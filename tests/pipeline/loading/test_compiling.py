@@ -15,11 +15,13 @@ from adapter_files import layers_of, write_lora
 from pipeline.adapters import apply, identify_lora
 from pipeline.generation.generate import generate_bundle
 from pipeline.loading import compiling
-from pipeline.loading.compiling import as_compiled, uncompile
-from pipeline.loading.load import LoadedModel, load
-from pipeline.loading.speed import SpeedSettings, prepare
-from pipeline.request import NO_ADAPTERS, Adapters, GeneratedImage, ImageRequest, MemorySettings
-from pipeline.weights.profile import identify
+from pipeline.loading.compiling import as_compiled
+from pipeline.loading.load import load
+from pipeline.loading.speed import prepare
+from pipeline.memory.device.loaded_model import LoadedModel
+from pipeline.memory.device.undo import uncompile
+from pipeline.registry.model_settings import identify
+from pipeline.request import NO_ADAPTERS, Adapters, GeneratedImage, ImageRequest, MemorySettings, SpeedSettings
 
 Backend = Callable[[Any, Any], Any]
 

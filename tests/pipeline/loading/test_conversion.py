@@ -14,15 +14,16 @@ from safetensors.torch import load_file, save_file
 
 import pipeline.loading.conversion as conversion
 from pipeline.loading.component_weights import load_weights
+from pipeline.loading.components import Part, parts_of
 from pipeline.loading.conversion import convert, load_unconverted
-from pipeline.loading.load import LoadedModel, load
+from pipeline.loading.load import load
 from pipeline.loading.offline import without_deprecations
 from pipeline.memory.device.disk_weights import bring_back, disk_weights_of, put_on_disk
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.mapped_files import MappedFiles
+from pipeline.registry.model_settings import identify
 from pipeline.request import MemorySettings
-from pipeline.weights.components import Part, parts_of
 from pipeline.weights.families import FAMILIES
-from pipeline.weights.profile import identify
 
 Tiny = Callable[[str], Path]
 ON_DISK = MemorySettings(techniques=("leaf_offload", "disk_offload"))

@@ -16,15 +16,16 @@ import torch
 from tiny_models import write_tiny_sd
 
 from pipeline.errors import ModelError, OutOfMemory
-from pipeline.loading.load import LoadedModel, load, load_component
+from pipeline.loading.load import load, load_component
 from pipeline.loading.precision import component_dtype
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.pool import Pool
 from pipeline.memory.device.quantization import quantized_as, true_bytes
 from pipeline.memory.planning.memory_request import asked_memory
 from pipeline.memory.planning.sizes import Sizes
+from pipeline.registry.model_settings import identify
 from pipeline.request import MemorySettings
 from pipeline.weights.families import FAMILIES
-from pipeline.weights.profile import identify
 
 Tiny = Callable[[str], Path]
 
@@ -295,7 +296,7 @@ def test_a_folder_with_zero_snr_keeps_its_own_spacing(tiny: Tiny, tmp_path: Path
 SILENT = """
 import sys
 from pipeline.loading.load import load
-from pipeline.weights.profile import identify
+from pipeline.registry.model_settings import identify
 from pipeline.request import MemorySettings
 for source in sys.argv[1:]:
     load(identify(source)[0], MemorySettings(techniques=("denoiser_int8",)), "cpu")

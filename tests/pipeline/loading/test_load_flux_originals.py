@@ -18,12 +18,13 @@ from safetensors.torch import load_file, save_file
 from tiny_checkpoints import write_checkpoint
 
 from pipeline.errors import ModelError
-from pipeline.loading.load import LoadedModel, load
+from pipeline.loading.load import load
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.quantization import true_bytes
 from pipeline.memory.planning.sizes import Sizes
+from pipeline.registry.model_settings import identify
 from pipeline.request import MemorySettings
 from pipeline.weights.inspection import inspect_file, inspect_model
-from pipeline.weights.profile import identify
 
 Tiny = Callable[[str], Path]
 Tensors = dict[str, torch.Tensor]

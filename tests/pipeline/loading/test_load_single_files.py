@@ -16,12 +16,13 @@ from safetensors.torch import load_file, save_file
 from tiny_checkpoints import write_checkpoint, write_denoiser, write_gguf, write_vae
 
 from pipeline.errors import ModelError
-from pipeline.loading.load import LoadedModel, load
+from pipeline.loading.load import load
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.pool import Pool
 from pipeline.memory.device.quantization import quantized_as, true_bytes
+from pipeline.registry.model_settings import identify
 from pipeline.request import MemorySettings
 from pipeline.weights.families import FAMILIES
-from pipeline.weights.profile import identify
 from pipeline.weights.shipped import SHIPPED
 
 Tiny = Callable[[str], Path]

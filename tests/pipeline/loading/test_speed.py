@@ -16,13 +16,14 @@ import torch
 
 from pipeline.errors import ConfigError, JobFailure
 from pipeline.loading import speed
-from pipeline.loading.compiling import uncompile
-from pipeline.loading.load import LoadedModel, load, load_component
-from pipeline.loading.speed import STEP_CACHES, SpeedSettings, prepare, read_ahead, step_cache
+from pipeline.loading.load import load, load_component
+from pipeline.loading.speed import STEP_CACHES, prepare, read_ahead, step_cache
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.pool import Pool
-from pipeline.request import MemorySettings
+from pipeline.memory.device.undo import uncompile
+from pipeline.registry.model_settings import identify
+from pipeline.request import MemorySettings, SpeedSettings
 from pipeline.weights.families import FAMILIES
-from pipeline.weights.profile import identify
 
 Load = Callable[[str], LoadedModel]
 

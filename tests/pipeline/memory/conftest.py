@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from held_models import Load
 
-from pipeline.loading.load import LoadedModel, load
+from pipeline.loading.load import load
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.pool import Pool
+from pipeline.registry.model_settings import identify
 from pipeline.request import MemorySettings
-from pipeline.weights.profile import identify
 
 
 @pytest.fixture

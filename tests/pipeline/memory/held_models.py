@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.generation.generate import generate_bundle
-from pipeline.loading.load import LoadedModel
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.planning.techniques import ordered
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
 

@@ -23,13 +23,14 @@ from small_weights import (
 
 from pipeline.errors import ModelError
 from pipeline.registry.database import Registry, RegistryError
+from pipeline.registry.model_settings import identify
 from pipeline.registry.queries import find, list_models
+from pipeline.registry.resolve import is_remote, resolve
 from pipeline.registry.scanning import scan
 from pipeline.registry.store_folders import registry_file
 from pipeline.registry.upkeep import hashed
 from pipeline.weights.file_inspection import inspect_file
-from pipeline.weights.profile import identify
-from pipeline.weights.references import EMBEDDED, is_remote, resolve
+from pipeline.weights.references import EMBEDDED
 
 COMMIT = "a1" * 20
 
@@ -235,7 +236,7 @@ def test_resolving_works_on_a_read_only_disk(registry: Registry, home: Path, tmp
     registry.close()
     home.chmod(0o555)
     registry_file().chmod(0o444)
-    code = "from pipeline.weights.references import resolve\nprint(resolve('civitai:22', 'lora'))"
+    code = "from pipeline.registry.resolve import resolve\nprint(resolve('civitai:22', 'lora'))"
     try:
         assert output(python(code, preexec_fn=without_privileges)) == str(model.path)
     finally:

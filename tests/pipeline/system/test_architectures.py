@@ -40,8 +40,8 @@ def pascal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_card_without_code_is_told_in_one_line_before_anything_is_loaded(pascal: None) -> None:
     from pipeline.loading.load import load
+    from pipeline.registry.model_settings import identify
     from pipeline.request import MemorySettings
-    from pipeline.weights.profile import identify
 
     with pytest.raises(
         RunStopped, match=r"Tesla P40 has compute capability 6\.1, .* serves sm_75, .*engine.device=cpu"

@@ -14,8 +14,8 @@ import pytest
 from published_weights import diffusers_shapes, write_header
 
 from pipeline.errors import ModelError
+from pipeline.registry.model_settings import identify
 from pipeline.weights.hashes import cache_file, file_hash, known_places, remember_place, tensor_hash
-from pipeline.weights.profile import identify
 from pipeline.weights.references import EMBEDDED
 
 Tiny = Callable[[str], Path]

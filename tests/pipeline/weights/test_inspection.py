@@ -12,9 +12,9 @@ import pytest
 from published_weights import original_shapes, prefixed, published_shapes, write_header
 
 from pipeline.errors import ModelError
+from pipeline.registry.model_settings import identify, weight_files
 from pipeline.weights.families import FAMILIES
 from pipeline.weights.inspection import inspect_file, inspect_model
-from pipeline.weights.profile import identify, weight_files
 from pipeline.weights.shipped import SHIPPED
 
 Tiny = Callable[[str], Path]

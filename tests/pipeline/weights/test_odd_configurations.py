@@ -12,9 +12,9 @@ import pytest
 
 from pipeline.errors import ModelError
 from pipeline.loading.component_weights import load_without_weights
-from pipeline.weights.components import Part
+from pipeline.loading.components import Part
+from pipeline.registry.model_settings import identify
 from pipeline.weights.inspection import inspect_file, inspect_model
-from pipeline.weights.profile import identify
 
 Tiny = Callable[[str], Path]
 CODE = {"AutoTokenizer": ["evil.Evil", None], "AutoModel": "evil.Evil"}

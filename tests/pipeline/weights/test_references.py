@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ModelError
-from pipeline.weights.references import Reference, is_remote, parse, resolve
+from pipeline.registry.resolve import is_remote, resolve
+from pipeline.weights.references import Reference, parse
 
 SOUND: dict[str, dict[str, Any]] = {
     "hf:org/name": {"scheme": "hf", "repository": "org/name"},

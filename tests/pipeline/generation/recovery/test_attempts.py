@@ -19,13 +19,13 @@ from pipeline.generation.decode import Undecoded
 from pipeline.generation.generate import generate_batch, generate_bundle
 from pipeline.generation.recovery import attempts
 from pipeline.generation.recovery.known_failures import Prospects
-from pipeline.loading.load import LoadedModel, load
-from pipeline.loading.speed import SpeedSettings
+from pipeline.loading.load import load
 from pipeline.memory.device import residency
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.pool import Pool
 from pipeline.memory.planning.history import Experience
-from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
-from pipeline.weights.profile import identify
+from pipeline.registry.model_settings import identify
+from pipeline.request import GeneratedImage, ImageRequest, MemorySettings, SpeedSettings
 
 PROMPTS = ("a red house", "a blue boat", "a car")
 EXACT = MemorySettings(exact=True)

@@ -21,17 +21,18 @@ from held_models import Load, held_by, pictures
 from offload_files import offload_folders, unreadable
 
 from pipeline.errors import ModelError, OutOfHostMemory
-from pipeline.loading.load import LoadedModel, load
+from pipeline.loading.load import load
 from pipeline.memory.device import disk_weights
 from pipeline.memory.device.disk_weights import disk_weights_of
 from pipeline.memory.device.loaded_components import components, is_placed_by_hooks
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.offload_hooks import is_offloaded
 from pipeline.memory.device.pool import Pool
 from pipeline.memory.device.quantization import quantized_as
 from pipeline.memory.device.residency import hold, let_go, lifted, recover
 from pipeline.memory.device.stages import stage
+from pipeline.registry.model_settings import identify
 from pipeline.request import MemorySettings
-from pipeline.weights.profile import identify
 
 PLAIN = MemorySettings()
 BY_LEAF = held_by("leaf_offload", "disk_offload")

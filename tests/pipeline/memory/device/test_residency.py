@@ -17,10 +17,10 @@ from held_models import Load, held_by, images, pictures, requests_for
 
 from pipeline.errors import ModelError
 from pipeline.generation.generate import generate_batch
-from pipeline.loading.load import LoadedModel
 from pipeline.memory.device.apply_techniques import TECHNIQUES_APPLIED
 from pipeline.memory.device.block_streaming import BlockStreaming
 from pipeline.memory.device.loaded_components import components, is_placed_by_hooks
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.offload_hooks import add_group_offload, is_cast, is_offloaded, remove_group_offload
 from pipeline.memory.device.pool import Pool
 from pipeline.memory.device.quantization import quantized_as, true_bytes
@@ -337,7 +337,7 @@ def test_two_models_share_an_encoder(loaded: Load, tmp_path: Path, tiny: Callabl
     from safetensors.torch import load_file, save_file
 
     from pipeline.loading.load import load
-    from pipeline.weights.profile import identify
+    from pipeline.registry.model_settings import identify
 
     folder = tmp_path / "tuned"
     shutil.copytree(tiny("sd15"), folder)
@@ -356,22 +356,19 @@ def test_two_models_share_an_encoder(loaded: Load, tmp_path: Path, tiny: Callabl
     assert two.pipe.text_encoder is encoder and pictures(two).shape
 
 
-def test_a_model_that_could_not_be_held_otherwise_is_held_and_paints_as_before(
-    loaded: Load, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_could_not_be_held_otherwise_is_held_and_paints_as_before(loaded: Load) -> None:
     from pipeline.errors import OutOfMemory
-    from pipeline.loading import load
 
     model = loaded("sd15", held_by("staged"))
     expected = pictures(model)
-    real, fails = load.load_component, [OutOfMemory("out of memory: injected")]
+    real, fails = model.load_component, [OutOfMemory("out of memory: injected")]
 
     def load_component(*arguments: Any) -> Any:
         if fails:
             raise fails.pop()
         return real(*arguments)
 
-    monkeypatch.setattr(load, "load_component", load_component)
+    model.load_component = load_component
     with pytest.raises(OutOfMemory, match="injected"):
         hold(model, held_by("denoiser_int8"))
     assert not fails and model.memory.techniques == ("staged",) and model.pipe.unet is not None

@@ -12,9 +12,9 @@ import pytest
 import torch
 from held_models import Load, held_by, images, pictures
 
-from pipeline.loading.load import LoadedModel
 from pipeline.memory.device.block_streaming import BlockStreaming
 from pipeline.memory.device.loaded_components import components, encoders
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.peaks import INTERVAL_S, measured
 from pipeline.memory.device.pool import Pool
 from pipeline.memory.device.quantization import true_bytes

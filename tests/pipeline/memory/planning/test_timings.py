@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.loading.speed import SpeedSettings
 from pipeline.memory.planning.history import Experience, Situation, Worked
 from pipeline.memory.planning.timings import (
     GAIN,
@@ -31,12 +30,13 @@ from pipeline.request import (
     Adapters,
     ImageRequest,
     InitImage,
+    Likeness,
     LoraSettings,
     MemorySettings,
     ModelSettings,
     ReferenceImage,
+    SpeedSettings,
 )
-from pipeline.request_id import Likeness
 
 MODEL = ModelSettings("one", "one", "ab" * 32, "StableDiffusionPipeline")
 HELD = MemorySettings(dtype="float16", techniques=("half_precision", "staged", "vae_slicing"))

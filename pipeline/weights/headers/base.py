@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
-from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import ModelError
@@ -56,25 +55,6 @@ def fault_of_layout(spans: Iterable[tuple[int, int, str]], alignment: int = 1) -
             return f"tensor {name[:80]!r} {what} (it begins at byte {first:,}, expected {expected:,})"
         end = last
     return None
-
-
-def read_weights(path: Path) -> WeightsHeader:
-    """The header of a `.safetensors` or `.gguf` file. Raises `ModelError` for other kinds and unsound files."""
-    from pipeline.weights.headers.gguf import read_gguf
-    from pipeline.weights.headers.safetensors import read_safetensors
-
-    suffix = path.suffix.lower()
-    if suffix in PICKLES:
-        raise ModelError(
-            f"{path.name}: is a {suffix} file, a pickle, which can run code when opened; "
-            "get or convert it as safetensors"
-        )
-    if suffix not in WEIGHTS:
-        raise ModelError(f"{path.name}: weights are read from .safetensors and .gguf files, not from {suffix}")
-    try:
-        return read_gguf(path) if suffix == ".gguf" else read_safetensors(path)
-    except OSError as error:
-        raise ModelError(f"{path.name}: cannot be read ({error.strerror or error})") from None
 
 
 def parameters(tensors: Mapping[str, TensorInfo]) -> int:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ModelError
+from pipeline.registry.resolve import resolve
 from pipeline.request import MemorySettings, ModelSettings
 from pipeline.weights.hashes import file_hashes
 from pipeline.weights.inspection import NOT_LOADED, ModelFiles, component_weights
-from pipeline.weights.references import resolve
 
 DENOISERS = ("unet", "transformer", "prior")
 """The names that pipelines give to what denoises."""

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+from pipeline.loading.components import index_of
 from pipeline.request import MemorySettings, ModelSettings
-from pipeline.weights.components import index_of
 from pipeline.weights.inspection import ModelFiles
 
 EXTRAS = {"gguf": "gguf", "torchao": "quantization", "bitsandbytes": "bitsandbytes"}

@@ -6,16 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import WeightsChanged
-from pipeline.registry.records import state_of
+from pipeline.registry.resolve import resolve
 from pipeline.request import MemorySettings, ModelSettings
+from pipeline.storage.file_state import FileStates, state_of
 from pipeline.weights.file_inspection import inspect_file
 from pipeline.weights.hashes import content_hash
-from pipeline.weights.headers.weights_header import WEIGHTS
+from pipeline.weights.headers.base import WEIGHTS
 from pipeline.weights.model_files import ModelFiles
-from pipeline.weights.references import resolve
-
-FileStates = dict[Path, tuple[int, int, int] | None]
-"""Size, time and inode of files, as `state_of` gives them; None where there is none."""
 
 _CHANGED = "changed since this was planned; run the same command again, which plans with what is there now"
 

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from pipeline.generation import encode as encoding
-from pipeline.generation.embedding_cache import Embedding, EmbeddingCache
 from pipeline.generation.encode import encode
 from pipeline.generation.generate import generate_batch
-from pipeline.loading.load import LoadedModel, load
+from pipeline.loading.load import load
+from pipeline.memory.device.embedding_cache import Embedding, EmbeddingCache
+from pipeline.memory.device.loaded_model import LoadedModel
+from pipeline.registry.model_settings import identify
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings, PromptTokens
-from pipeline.weights.profile import identify
 
 DROPPING = MemorySettings(techniques=("staged", "drop_encoders"))
 

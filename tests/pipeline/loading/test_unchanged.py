@@ -18,12 +18,11 @@ from pipeline.generation.current_model import ModelAtHand
 from pipeline.generation.generate import generate_batch
 from pipeline.loading import conversion
 from pipeline.loading.load import load
-from pipeline.loading.speed import SpeedSettings
+from pipeline.loading.unchanged import planned_files
 from pipeline.memory.device.pool import Pool
 from pipeline.memory.planning.memory_request import asked_memory
-from pipeline.request import MemorySettings
-from pipeline.weights.profile import identify
-from pipeline.weights.unchanged import planned_files
+from pipeline.registry.model_settings import identify
+from pipeline.request import MemorySettings, SpeedSettings
 
 # Copies of a shared model that change under their hashes: nobody else may look them up by these.
 pytestmark = pytest.mark.usefixtures("home")

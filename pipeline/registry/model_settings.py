@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.errors import ModelError
+from pipeline.registry.resolve import name_of, resolve
 from pipeline.request import ModelSettings, PredictionType
 from pipeline.weights.families import FAMILIES
 from pipeline.weights.file_inspection import inspect_file
 from pipeline.weights.hashes import content_hash, remember_place
-from pipeline.weights.headers.weights_header import WEIGHTS
+from pipeline.weights.headers.base import WEIGHTS
 from pipeline.weights.inspection import ModelFiles, inspect_model
-from pipeline.weights.references import EMBEDDED, called, name_of, resolve
+from pipeline.weights.references import EMBEDDED, called
 from pipeline.weights.vae_fit import check_vae
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.errors import BadPixels, DeviceLost, JobFailure, OutOfHostMemory, OutOfMemory
-from pipeline.loading.failures import classify
+from pipeline.system.failures import classify
 
 NO_DEVICE_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.79 GiB"),

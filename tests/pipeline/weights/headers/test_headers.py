@@ -18,8 +18,8 @@ import pytest
 from published_weights import Shapes, original_shapes, published_shapes, write_header
 
 from pipeline.errors import ModelError
+from pipeline.weights.headers.base import TensorInfo, WeightsHeader
 from pipeline.weights.headers.gguf import _TYPES, quantization_name, read_gguf
-from pipeline.weights.headers.weights_header import TensorInfo, WeightsHeader
 from pipeline.weights.inspection import inspect_file
 
 SELF_IO = Path("/proc/self/io")

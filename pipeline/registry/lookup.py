@@ -1,0 +1,205 @@
+"""From a reference to a place on this machine by what the registry knows, checked before it is given out."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from pipeline.errors import ModelError
+from pipeline.registry.content import SUFFIXES, blob_path
+from pipeline.registry.database import Registry, RegistryError
+from pipeline.registry.queries import files_by_hash, find, list_models
+from pipeline.registry.records import StoredKind, StoredModel
+from pipeline.registry.store_folders import registry_file
+from pipeline.registry.storing import files_of, key_of, note_hashes
+from pipeline.registry.upkeep import touch
+from pipeline.weights.hashes import file_hash, folder_hash, known_places
+from pipeline.weights.references import CONFIGURATION, Reference, asked_for, parse
+
+_KINDS: dict[str, StoredKind] = {
+    "model": "checkpoint",
+    "model.config": "checkpoint",
+    "vae": "vae",
+    "tiny VAE": "vae",
+    "lora": "lora",
+    "controlnet": "controlnet",
+    "embedding": "embedding",
+    "ip-adapter": "ip_adapter",
+    "image encoder": "ip_adapter",
+}
+"""What is looked for by each noun of `references.resolve`: of two models of one name, the one of this kind is meant."""
+
+
+def find_place(reference: Reference, noun: str) -> Path | None:
+    """Where what a reference means lies on this machine; None if nothing is known of it.
+
+    What was fetched must be as it was fetched, and what is named by a hash must have it. Raises `ModelError` where a
+    name is ambiguous, and for what is known and has gone or changed; `RegistryError`.
+    """
+    digits = reference.sha256
+    if not registry_file().exists():
+        return _by_hash(None, digits) if digits else None
+    with Registry() as registry:
+        if digits:
+            return _by_hash(registry, digits)
+        found, inside = _found(registry, asked_for(reference, noun))
+        if not found:
+            return None
+        model = _the_one(found, reference, noun)
+        _check(registry, model, reference, noun)
+        with suppress(RegistryError):  # what is only read can be used too
+            touch(registry, model)
+        return model.path / inside
+
+
+def is_known(reference: Reference) -> bool:
+    """Whether something of this reference lies here; nothing is checked, and no use noted. Raises `RegistryError`."""
+    digits = reference.sha256
+    if not registry_file().exists():
+        return bool(digits and _places(digits))
+    with Registry() as registry:
+        if digits:
+            return bool(_places(digits, registry))
+        found, inside = _found(registry, reference)
+        return any((model.path / inside).exists() for model in found)
+
+
+def name_at(path: Path) -> str | None:
+    """What the registry calls the model at a path; None if it knows none there. Raises `RegistryError`."""
+    if not registry_file().exists():
+        return None
+    with Registry() as registry:
+        rows = registry.rows("SELECT name FROM models WHERE path = ? ORDER BY id LIMIT 1", (str(path),))
+    return str(rows[0]["name"]) if rows else None
+
+
+def places_of(sha256: str) -> list[Path]:
+    """Where what has this SHA-256 may lie on this machine, the likeliest first; whoever uses it hashes it.
+
+    Without a registry that can be read: where it was used before.
+    """
+    try:
+        if registry_file().exists():
+            with Registry() as registry:
+                return _places(sha256, registry)
+    except RegistryError:
+        pass  # said where a model is named; here what was used before may do
+    return _places(sha256)
+
+
+def places_called(name: str) -> list[Path]:
+    """Where models of exactly this name lie, in any spelling of it: a scan knows names, and hashes only later.
+
+    Nothing without a registry that can be read.
+    """
+    try:
+        if registry_file().exists():
+            with Registry() as registry:
+                rows = registry.rows("SELECT path FROM models WHERE name_key = ? ORDER BY id", (key_of(name),))
+                return [place for row in rows if (place := Path(row["path"])).exists()]
+    except RegistryError:
+        pass
+    return []
+
+
+def places_of_kind(kind: StoredKind, family: str | None = None) -> list[Path]:
+    """Where models of a kind lie, of a family if that is given or of none that is known; as `places_called`."""
+    try:
+        if registry_file().exists():
+            with Registry() as registry:
+                found = list_models(registry, kind=kind)
+                return [one.path for one in found if family in (None, one.family) or one.family is None]
+    except RegistryError:
+        pass
+    return []
+
+
+def _found(registry: Registry, reference: Reference) -> tuple[list[StoredModel], str]:
+    """What is known by a reference; of a part of a repository that is here as a whole, also where in that it is."""
+    found, inside = find(registry, reference), reference.file
+    if not inside or (found and inside != CONFIGURATION):
+        return found, ""
+    whole = find(registry, Reference(reference.text, "hf", reference.repository, reference.revision))
+    whole = [model for model in whole if parse(model.reference).file is None]  # not its only part that is here
+    if inside == CONFIGURATION:
+        return whole or found, ""
+    return [model for model in whole if (model.path / inside).exists()], inside
+
+
+def _the_one(found: list[StoredModel], reference: Reference, noun: str) -> StoredModel:
+    here = [model for model in found if model.path.exists()]
+    if not here:
+        lost = found[0]
+        raise ModelError(
+            f"{noun} {reference.text!r}: lay at {lost.path} and is gone; put it back, or take in where it is now with: "
+            "darkroom models scan FOLDER"
+        )
+    kind = _KINDS.get(noun)
+    fitting = [model for model in here if model.kind == kind] or here
+    if len(fitting) > 1 and not _same_content(fitting):
+        raise ModelError(f"{noun} {reference.text!r}: is what {len(fitting)} are called; say which: {listed(fitting)}")
+    return fitting[0]
+
+
+def listed(models: list[StoredModel], most: int = 5) -> str:
+    """Models between which a name does not decide, as a message lists them: each by what names it alone."""
+    shown = ", ".join(model.reference for model in models[:most])
+    return shown + (f" and {len(models) - most} more" if len(models) > most else "")
+
+
+def _same_content(models: list[StoredModel]) -> bool:
+    """Whether these are copies of one file; files of the same length are hashed to know."""
+    if len({model.bytes for model in models}) > 1 or not all(model.path.is_file() for model in models):
+        return False
+    try:
+        return len({file_hash(model.path) for model in models}) == 1
+    except OSError:
+        return False
+
+
+def _check(registry: Registry, model: StoredModel, reference: Reference, noun: str) -> None:
+    """That what was fetched is what was fetched: unread where nothing about the file has changed, else by its hash."""
+    for file in files_of(registry, model):
+        if not file.owned or file.unchanged():
+            continue
+        try:
+            same = file_hash(file.path) == file.sha256
+        except OSError:
+            same = False
+        if not same:
+            raise ModelError(
+                f"{noun} {reference.text!r}: {file.name} is not as it was fetched; remove it with: "
+                f"darkroom models remove {model.reference}, and fetch it again"
+            )
+        with suppress(RegistryError, OSError):
+            note_hashes(registry, file.now())
+
+
+def _by_hash(registry: Registry | None, digits: str) -> Path | None:
+    """A place whose content has this hash, by reading it where that is not remembered."""
+    for place in _places(digits, registry):
+        with suppress(OSError, ModelError):
+            if content_hash(place).startswith(digits):
+                return place
+    return None
+
+
+def _places(digits: str, registry: Registry | None = None) -> list[Path]:
+    """Where what has this hash may lie: the store, what is known or claimed of scanned files, what was used before."""
+    places: list[Path] = []
+    if len(digits) == 64:
+        places += [blob_path(digits, suffix) for suffix in SUFFIXES]
+    if registry:
+        for claimed in (False, True):
+            places += [file.path for file in files_by_hash(registry, digits, claimed=claimed)]
+    places += known_places(digits)
+    return [place for place in dict.fromkeys(places) if place.exists()]
+
+
+def content_hash(place: Path) -> str:
+    """The hash by which records name a file or folder of weights. Raises `ModelError`, `OSError`."""
+    if place.is_file():
+        return file_hash(place)
+    from pipeline.registry.inspected import look_at
+
+    return folder_hash(place, look_at(place).files)
