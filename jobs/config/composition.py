@@ -30,6 +30,8 @@ _WORD = re.compile(r"[^,\[\]\s'\"()]+")
 _NO_NAME = re.compile(r"null|true|false|[-+]?[\d._]+(?:e[-+]?\d+)?", re.IGNORECASE)
 """A word that Hydra reads as something else than the name of an option."""
 
+_LINES_WITHIN = re.compile(r"\s*\{(?:.*,)?\s*lines\s*:", re.DOTALL)
+
 _GROUPS = ("prompts", "model", "memory", "sampling", "naming", "metadata", "engine")
 _OVERLAYS = ("experiment", "local")
 _MAPPINGS = ("scheduler_options", "parameters")
@@ -51,6 +53,15 @@ def user_folders(arguments: list[str]) -> list[Path]:
         what = own[0].lstrip("+").partition("=")[0] if own else found.refused[0]
         raise ConfigError(f"{what}: what steers Hydra itself is not taken; give your own options with --config-dir DIR")
     return list(found.config_dir)
+
+
+def place_of_lines(overrides: Sequence[str]) -> str | None:
+    """What messages call the place of the prompts if the command line gives them; None if a file does."""
+    for override in overrides:
+        key, equals, value = override.lstrip("+").partition("=")
+        if equals and (key == "prompts.lines" or (key == "prompts" and _LINES_WITHIN.match(value))):
+            return "prompts.lines on the command line"
+    return None
 
 
 def asks_for_completion(arguments: Sequence[str]) -> bool:

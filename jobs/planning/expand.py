@@ -59,7 +59,8 @@ class Expansion:
 
     A prompt's own values win over the grid's, the grid's over `sampling`, that over the model's own,
     and these over `fallback`, which has every value but perhaps `clip_skip`. Raises `ConfigError` with all
-    faults: grid, templates, unknown wildcards, more than 10,000,000 jobs.
+    faults: grid, templates, unknown wildcards, more than 10,000,000 jobs. `place_of_lines` is what messages call
+    `prompts.lines`; None names the prompt set.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Expansion:
         memory: MemorySettings,
         fallback: Sampling,
         adapters: AdapterSource | None = None,
+        place_of_lines: str | None = None,
     ) -> None:
         self._adapters = adapters
         self._config, self._config_index = config, config_index
@@ -80,6 +82,7 @@ class Expansion:
         self._hash_prompt = lru_cache(maxsize=64)(partial(hash_prompt, hash_model(model, memory)))
         self._base = config.sampling.over(config.model.sampling).over(fallback).model_dump()
         self._set_name = config.prompts.name or config.title
+        self._place_of_lines = place_of_lines or self._set_name
         self._negative_prompt = clean(config.prompts.negative_prompt)
         faults: list[str] = []
         try:
@@ -189,7 +192,7 @@ class Expansion:
             prompt_index=row.prompt_index,
             prompt_template=row.template,
             tags=self._tags(row),
-            prompt_place=line.where if of_file else f"prompt {row.prompt_index + 1} of {self._set_name}",
+            prompt_place=line.where if of_file else f"prompt {row.prompt_index + 1} of {self._place_of_lines}",
         )
 
     def _refusal(self, row: _Row) -> str | None:

@@ -53,7 +53,9 @@ class Batch:
 class _Validation:
     """Goes through the configurations of a batch, noting faults, each once and in the order found."""
 
-    def __init__(self, first: BatchConfig, folders: Sequence[Path], faults: Sequence[str]) -> None:
+    def __init__(
+        self, first: BatchConfig, folders: Sequence[Path], faults: Sequence[str], place_of_lines: str | None
+    ) -> None:
         self.faults = dict.fromkeys(faults)
         self.expansions: list[Expansion] = []
         self.plans: list[PlanSettings] = []
@@ -64,6 +66,7 @@ class _Validation:
         self._lacking = Lacking()
         self.device = find_device(first.engine.device)
         self._memory = device_memory(self.device)
+        self._place_of_lines = place_of_lines
         self._dry_run = bool(first.dry_run)
         self._wildcards = Wildcards([folder / "wildcards" for folder in folders])
         self._prompt_folders = [folder / "prompts" for folder in folders]
@@ -92,7 +95,17 @@ class _Validation:
         )
         with self._noting():
             self.expansions.append(
-                Expansion(config, index, source, self._wildcards, known.settings, asked, known.fallback, adapters)
+                Expansion(
+                    config,
+                    index,
+                    source,
+                    self._wildcards,
+                    known.settings,
+                    asked,
+                    known.fallback,
+                    adapters,
+                    self._place_of_lines,
+                )
             )
         if adapters is not None:
             known.loras.update(adapters.loras)
@@ -139,8 +152,10 @@ class _Validation:
             self.faults[str(error)] = None
 
 
-def validate(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> Batch:
+def validate(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path], place_of_lines: str | None = None) -> Batch:
     """Check configurations, prompts, models, adapters, naming and the output folder.
+
+    `place_of_lines` is what messages call `prompts.lines`; None names the prompt set.
 
     Raises `ConfigError` with every fault, and `NotHere` if there is none but that something is to be fetched first.
     """
@@ -148,7 +163,7 @@ def validate(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> B
     if not parsed:
         raise ConfigError(faults)
     first = parsed[0]
-    found = _Validation(first, folders, faults)
+    found = _Validation(first, folders, faults, place_of_lines)
     for index, config in enumerate(parsed):
         found.look_at(config, index)
     output_dir = Path(first.output.dir)

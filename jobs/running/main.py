@@ -38,16 +38,22 @@ from pipeline.errors import ConfigError, DarkroomError, LeakFound, RunStopped
 EXIT_OK, EXIT_INPUT, EXIT_FAILURES, EXIT_STOPPED = 0, 2, 3, 4
 
 
-def main(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path], workers: WorkerProcesses | None = None) -> int:
+def main(
+    configs: Sequence[Mapping[str, Any]],
+    folders: Sequence[Path],
+    workers: WorkerProcesses | None = None,
+    place_of_lines: str | None = None,
+) -> int:
     """Run a batch; returns the exit code. `folders` are the configuration folders, searched for prompt files,
-    `workers` where the worker's process comes from.
+    `workers` where the worker's process comes from. `place_of_lines` is what messages call `prompts.lines` where they
+    do not come from the prompt set's own file.
 
     0: every requested image exists. 2: bad input, nothing started. 3: finished, some jobs failed. 4: stopped early, the
     same command goes on.
     """
     verbose = any(config.get("verbose") is True for config in configs)
     try:
-        return run(_with_all_here(configs, folders), workers)
+        return run(_with_all_here(configs, folders, place_of_lines), workers)
     except NotHere as lacking:
         return _tell_missing(lacking)
     except RunStopped as error:
@@ -64,12 +70,12 @@ def main(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path], workers:
         return EXIT_STOPPED
 
 
-def _with_all_here(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> Batch:
+def _with_all_here(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path], place_of_lines: str | None) -> Batch:
     """The batch, once what it lacks has been fetched. Raises `NotHere` for a dry run, as `validate` and `fetch` do."""
     fetched: set[Needed] = set()
     while True:
         try:
-            return validate(configs, folders)
+            return validate(configs, folders, place_of_lines)
         except NotHere as lacking:
             # A file that has come may show that weights are needed where configurations had seemed enough.
             if lacking.config.dry_run or fetched.issuperset(lacking.needs):

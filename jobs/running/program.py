@@ -63,7 +63,7 @@ def makes_images(arguments: Sequence[str]) -> bool:
 
 
 def _compose_and_run(arguments: list[str], conf: Path, compose: Compose, workers: WorkerProcesses | None) -> int:
-    from jobs.config.composition import known_overrides, user_folders
+    from jobs.config.composition import known_overrides, place_of_lines, user_folders
     from jobs.config.trust import check_trust
 
     if "--version" in arguments:
@@ -84,7 +84,7 @@ def _compose_and_run(arguments: list[str], conf: Path, compose: Compose, workers
 
     gc.freeze()
     gc.enable()
-    return main(configs, folders, workers)
+    return main(configs, folders, workers, place_of_lines(sys.argv[1:]))
 
 
 def leave(code: int) -> NoReturn:

@@ -20,6 +20,15 @@ def everything_below(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
 
 
+def test_a_prompt_is_told_by_where_its_text_stood(make_batch: Callable[..., Batch]) -> None:
+    batch = make_batch([f"my key is {KEY}"], "dry_run=true")
+    given = f'prompts.lines=["a red house","my key is {KEY}"]'
+    assert "refused: prompt 1 of mine, 1 image: " in batch.run().out
+    for override in (given, f"prompts={{{given.removeprefix('prompts.').replace('=', ': ')}}}"):
+        run = batch.run(override)
+        assert "refused: prompt 2 of prompts.lines on the command line, 1 image: " in run.out, run
+
+
 def test_failed_job_does_not_stop_the_others(make_batch: Callable[..., Batch]) -> None:
     batch = make_batch(["a red house", f"my key is {KEY}", "a blue boat"])
     run = batch.run()
