@@ -1,7 +1,7 @@
 """Hydra reads the command line, `jobs` does the rest, and the exit code says how it went. Packages are imported within
 functions: a worker's process imports this file too, and Ctrl-C may come at any time."""
 
-import signal
+import _signal as signal  # type: ignore[import-not-found]  # `signal` around it takes 5 ms to import
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until run() can answer, Ctrl-C ends this without a traceback

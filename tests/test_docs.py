@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel
 
 from benchmarks import memory_tables
-from jobs.cli import entry, image_commands, manifest_commands
+from jobs.cli import commands, image_commands, manifest_commands
 from jobs.config.batch_config import BatchConfig, parse_configs
 from jobs.config.composition import explain, known_overrides
 from jobs.config.sections import ControlNet, Embedding, Init, IpAdapter, Lora, Sampling
@@ -463,7 +463,7 @@ WITH_A_FILE = ("show", "reproduce", "inspect")
 
 
 def click_command() -> Any:
-    return typer.main.get_command(entry.app)
+    return typer.main.get_command(commands.app)
 
 
 @pytest.mark.parametrize(("page", "line"), documented_commands("darkroom"))
@@ -535,7 +535,7 @@ def test_exit_codes_are_those_of_the_code() -> None:
     assert {int(cell) for cell in first_cells(run_py)} == codes == {0, 2, 3, 4}
     from jobs.archive.reproduce import EXIT_DIFFERENT, EXIT_EQUAL
 
-    own = {EXIT_EQUAL, EXIT_DIFFERENT, entry.EXIT_BAD_INPUT, manifest_commands.EXIT_FAULTS_FOUND, main.EXIT_STOPPED}
+    own = {EXIT_EQUAL, EXIT_DIFFERENT, commands.EXIT_BAD_INPUT, manifest_commands.EXIT_FAULTS_FOUND, main.EXIT_STOPPED}
     assert {int(cell) for cell in first_cells(darkroom)} == own
 
 

@@ -1,85 +1,33 @@
-"""The `darkroom` command: everything that works on images that exist.
+"""`darkroom` as a process. Only what answers Ctrl-C is imported before that is in place: the commands take a while."""
 
-Each command imports what it needs, so that `darkroom --help` and `darkroom search` start at once.
-"""
+import signal
 
-from __future__ import annotations
-
-import traceback
-from dataclasses import dataclass
-from typing import Annotated, NoReturn
-
-import typer
-
-from jobs.cli import image_commands, machine_commands, manifest_commands, model_commands
-from jobs.running.program import VERSION_LINE, leave
-from jobs.running.streams import lasting_streams
-from jobs.terminal import complain
-from pipeline.errors import ConfigError, DarkroomError, RunStopped, Unreachable
-
-EXIT_BAD_INPUT, EXIT_STOPPED = 2, 4
-
-app = typer.Typer(
-    name="darkroom",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-)
-for part in (image_commands, machine_commands, manifest_commands, model_commands):
-    app.add_typer(part.app)
-
-
-@dataclass(slots=True)
-class _Options:
-    verbose: bool = False
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        typer.echo(VERSION_LINE)
-        raise typer.Exit
-
-
-@app.callback()
-def options(
-    context: typer.Context,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show tracebacks of errors.")] = False,
-    version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    """Find, explain, remake and check the images that `run.py` has made."""
-    context.obj.verbose = verbose
+STOPPED_BY_CTRL_C = 130
+"""What shells make of a process that SIGINT has ended."""
 
 
 def main() -> int:
     """Run the command line; returns the exit code. Errors meant for users are one line on standard error."""
-    options = _Options()
+    from jobs.cli.commands import run_command
+
+    return run_command()
+
+
+def script() -> None:
+    """Never returns. Ctrl-C ends it without a traceback, from this function's first line to its last."""
+    is_answered = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else a parent has it ignored
+    if is_answered:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    import jobs.cli.commands  # noqa: F401 what takes long
+    from jobs.running.program import leave
+
+    code = STOPPED_BY_CTRL_C
     try:
-        with lasting_streams():
-            return _run(options)
-    except RunStopped as error:  # nothing can be printed
-        complain(f"darkroom: {error}")
-        return EXIT_STOPPED
-
-
-def _run(options: _Options) -> int:
-    try:
-        app(obj=options)
-    except SystemExit as exit:
-        return exit.code if isinstance(exit.code, int) else EXIT_BAD_INPUT
-    except RunStopped:
-        raise
-    except DarkroomError as error:
-        if options.verbose:
-            traceback.print_exc()
-        else:
-            for line in error.faults if isinstance(error, ConfigError) else (str(error),):
-                complain(f"darkroom: {line}")
-        return EXIT_STOPPED if isinstance(error, Unreachable) else EXIT_BAD_INPUT
-    return 0
-
-
-def script() -> NoReturn:
-    """`darkroom` as a process. What DuckDB prints while an interpreter is taken down would tell nobody anything."""
-    leave(main())
+        if is_answered:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        code = main()
+        if is_answered:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+    except KeyboardInterrupt:
+        pass
+    leave(code)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from forked import REPO, ForkedProcess
+from forked import ForkedProcess
 from running import Batch
 
 
@@ -88,14 +86,3 @@ def test_closed_streams_are_no_files_of_ours(make_batch: Callable[..., Batch]) -
     ended = batch.run(fresh=True)
     assert ended.code == 0
     batch.assert_whole(2)
-
-
-def test_ctrl_c_before_the_program_can_answer_is_no_traceback(tmp_path: Path) -> None:
-    """In its first import, which here sends it."""
-    (tmp_path / "tempfile.py").write_text(
-        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n"
-    )
-    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    run = [sys.executable, REPO / "run.py", "dry_run=true"]
-    ended = subprocess.run(run, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")

@@ -1,0 +1,80 @@
+"""The commands of `darkroom`: everything that works on images that exist.
+
+Each command imports what it needs, so that `darkroom --help` and `darkroom search` start at once.
+"""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from jobs.cli import image_commands, machine_commands, manifest_commands, model_commands
+from jobs.running.program import VERSION_LINE
+from jobs.running.streams import lasting_streams
+from jobs.terminal import complain
+from pipeline.errors import ConfigError, DarkroomError, RunStopped, Unreachable
+
+EXIT_BAD_INPUT, EXIT_STOPPED = 2, 4
+
+app = typer.Typer(
+    name="darkroom",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+for part in (image_commands, machine_commands, manifest_commands, model_commands):
+    app.add_typer(part.app)
+
+
+@dataclass(slots=True)
+class _Options:
+    verbose: bool = False
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(VERSION_LINE)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show tracebacks of errors.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Find, explain, remake and check the images that `run.py` has made."""
+    context.obj.verbose = verbose
+
+
+def run_command() -> int:
+    """Run the command line; returns the exit code. Errors meant for users are one line on standard error."""
+    options = _Options()
+    try:
+        with lasting_streams():
+            return _run(options)
+    except RunStopped as error:  # nothing can be printed
+        complain(f"darkroom: {error}")
+        return EXIT_STOPPED
+
+
+def _run(options: _Options) -> int:
+    try:
+        app(obj=options)
+    except SystemExit as exit:
+        return exit.code if isinstance(exit.code, int) else EXIT_BAD_INPUT
+    except RunStopped:
+        raise
+    except DarkroomError as error:
+        if options.verbose:
+            traceback.print_exc()
+        else:
+            for line in error.faults if isinstance(error, ConfigError) else (str(error),):
+                complain(f"darkroom: {line}")
+        return EXIT_STOPPED if isinstance(error, Unreachable) else EXIT_BAD_INPUT
+    return 0
