@@ -33,10 +33,18 @@ _MISSING_TRIES = 3
 """CivitAI answers 404 also while its storage is out of reach (reliability.md 3.2, trap 4); links to storage run out."""
 
 Judge = Callable[[WeightsHeader], None]
-"""Takes the header of weights that are being fetched, and raises `ModelError` if they are not wanted."""
+"""Takes the header of weights that are being fetched; raises `ModelError` if they are not wanted, or `HeaderCame`."""
 
 _WEB_TYPES = ("text/html", "application/xhtml+xml", "application/json", "application/problem+json")
 _MOST_REFUSAL_BYTES = 64 * 2**10
+
+
+class HeaderCame(Exception):
+    """Raised with the header by a judge that wants no more for now. What has come is kept, to be gone on with."""
+
+    def __init__(self, header: WeightsHeader) -> None:
+        self.header = header
+        super().__init__()
 
 
 class _Damaged(Exception):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,6 +14,7 @@ from pipeline.hubs.answer_cache import keep_place, kept_places
 from pipeline.hubs.cards import card
 from pipeline.hubs.disk_room import free_bytes, no_room, to_fetch_bytes
 from pipeline.hubs.file_sources import FileSource, HubRefused
+from pipeline.hubs.partial_file import partial_path
 from pipeline.hubs.progress_bars import Progress
 from pipeline.hubs.query import FRESH_S
 from pipeline.hubs.refusals import civitai_refusal
@@ -23,12 +24,13 @@ from pipeline.hubs.small_files import fetch_small
 from pipeline.hubs.transport import Transport
 from pipeline.registry.content import blob_path, provisional, snapshot, suffix_of
 from pipeline.registry.database import Registry
-from pipeline.registry.inspected import look_at, look_at_header
+from pipeline.registry.inspected import look_at, look_at_header, look_at_shards
 from pipeline.registry.leftovers import leftovers, remove_leftovers
 from pipeline.registry.records import StoredFile, StoredModel, now
 from pipeline.registry.store_folders import store_folder
 from pipeline.registry.storing import add
 from pipeline.weights.headers.base import WEIGHTS, WeightsHeader
+from pipeline.weights.headers.read import read_weights
 from pipeline.weights.references import CONFIGURATION, Reference, parse
 
 if TYPE_CHECKING:
@@ -112,6 +114,10 @@ def _fetched(
     if weights and CONFIGURATION in known:  # what is refused for its configuration shows before much is fetched
         with provisional(known) as folder, _refused_by_name(model, folder):
             look_at(folder, configuration=True)
+    elif len(weights) > 1:
+        judged = _judge_shards(weights, known, model, registry, transport, progress)
+        if not isinstance(judged, Ok):
+            return judged
     one = weights[0] if len(weights) == 1 and CONFIGURATION not in known else None
     judge = _judge(model, one, known.get("config.json")) if one else None
     for file in weights:
@@ -131,8 +137,7 @@ def _fetched(
         with _refused_by_name(model, path):
             look = look_at(path, configuration=parse(model.reference).file == CONFIGURATION)
     except ModelError:
-        of_weights = {blob_path(known[file.name], suffix_of(file.name)) for file in weights}
-        remove_leftovers(registry, [one for one in leftovers(registry) if one.path in {path, *of_weights}])
+        _remove(registry, path, *map(_place, weights))
         raise
     stored = StoredModel(
         name=model.name,
@@ -179,6 +184,61 @@ def _judge(model: RemoteModel, file: RemoteFile, configuration: str | None) -> J
     return judge
 
 
+def _judge_shards(
+    weights: Sequence[RemoteFile],
+    small: Mapping[str, str],
+    model: RemoteModel,
+    registry: Registry,
+    transport: Transport,
+    progress: Progress | None,
+) -> Outcome[None]:
+    """Refuse a component in several files by their headers, for which alone the beginning of each is fetched.
+
+    `small` are the SHA-256 of its other files by name. Raises `ModelError` once a second look has shown the same.
+    """
+    for is_last in (False, True):
+        headers: dict[str, WeightsHeader] = {}
+        for file in sorted(weights, key=lambda one: one.name):
+            said = _fetch_header(file, model, transport, progress)
+            if not isinstance(said, Ok):
+                return said
+            headers[file.name] = said.value
+        try:
+            with provisional(small) as folder, _refused_by_name(model, folder):
+                look_at_shards(folder, headers)
+            break
+        except ModelError:
+            _remove(registry, *(path for file in weights for path in (_place(file), partial_path(_place(file)))))
+            if is_last:
+                raise
+    return Ok(None, now())
+
+
+def _fetch_header(
+    file: RemoteFile, model: RemoteModel, transport: Transport, progress: Progress | None
+) -> Outcome[WeightsHeader]:
+    from pipeline.hubs.downloading import HeaderCame
+
+    def enough(header: WeightsHeader) -> None:
+        raise HeaderCame(header)
+
+    try:
+        said = _fetch_weights(file, model, transport, progress, enough)
+    except HeaderCame as came:
+        return Ok(came.header, now())
+    return Ok(read_weights(_place(file)), now()) if isinstance(said, Ok) else said
+
+
+def _remove(registry: Registry, *paths: Path) -> None:
+    """Take what was refused off the disk, but for what another model has."""
+    remove_leftovers(registry, [one for one in leftovers(registry) if one.path in paths])
+
+
+def _place(file: RemoteFile) -> Path:
+    """Where a file of weights lies in the store, or will."""
+    return blob_path(file.sha256 or "", suffix_of(file.name))
+
+
 def _is_weights(file: RemoteFile) -> bool:
     return PurePosixPath(file.name).suffix.lower() in WEIGHTS
 
@@ -203,7 +263,7 @@ def _fetch_weights(
     try:
         download(
             sources,
-            blob_path(file.sha256, suffix_of(file.name)),
+            _place(file),
             sha256=file.sha256,
             size_bytes=file.bytes if file.exact else None,
             transport=transport,
@@ -221,4 +281,4 @@ def _fetch_weights(
 
 
 def _is_here(file: RemoteFile) -> bool:
-    return file.sha256 is not None and blob_path(file.sha256, suffix_of(file.name)).is_file()
+    return file.sha256 is not None and _place(file).is_file()

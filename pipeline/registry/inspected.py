@@ -55,6 +55,13 @@ def look_at_header(path: Path, header: WeightsHeader, configuration: Mapping[str
     return _as_stored(inspect_header(path, header, configuration))
 
 
+def look_at_shards(folder: Path, headers: Mapping[str, WeightsHeader]) -> Look:
+    """The same of a component's folder that has its small files, and of whose weights only the headers are here."""
+    from pipeline.weights.file_inspection import inspect_shards
+
+    return _as_stored(inspect_shards(folder, headers))
+
+
 def _as_stored(facts: FileFacts) -> Look:
     kind = "checkpoint" if facts.kind == "denoiser" else facts.kind
     if kind == "text_encoder" and "Vision" in (facts.class_name or ""):

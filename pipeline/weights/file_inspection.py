@@ -17,7 +17,7 @@ from pipeline.weights.headers.gguf import quantization_name
 from pipeline.weights.headers.read import read_weights
 from pipeline.weights.lora_detection import Lora, detect_lora
 from pipeline.weights.model_files import Component, FileFacts
-from pipeline.weights.weights_files import component_weights
+from pipeline.weights.weights_files import check_shards, component_weights
 
 
 def inspect_file(path: Path) -> FileFacts:
@@ -50,12 +50,24 @@ def _component_folder(path: Path) -> FileFacts:
         if (path / "model_index.json").is_file():
             raise ModelError(f"{path.name}: is a whole model; name the component meant, such as {path.name}/vae")
         raise ModelError(f"{path.name}: has no config.json; expected the folder of one component, or a file of weights")
-    configuration = read_json(path / "config.json", "no configuration")
     weights, _ = component_weights(path, path.name)
-    headers = [read_weights(file) for file in weights]
-    tensors = {name: tensor for header in headers for name, tensor in header.tensors.items()}
-    header = WeightsHeader("safetensors", tensors, headers[0].metadata)
-    return inspect_header(path, header, configuration, (path / "config.json", *weights))
+    return _joined(path, {file.name: read_weights(file) for file in weights})
+
+
+def inspect_shards(path: Path, headers: Mapping[str, WeightsHeader]) -> FileFacts:
+    """Tell what a component is whose folder has no more than its small files yet, by the headers of its weights.
+
+    Raises `ModelError`, also where an index places tensors elsewhere than they are.
+    """
+    check_shards(path, path.name, {name: header.tensors for name, header in headers.items()})
+    return _joined(path, headers)
+
+
+def _joined(path: Path, headers: Mapping[str, WeightsHeader]) -> FileFacts:
+    configuration = read_json(path / "config.json", "no configuration")
+    tensors = {name: tensor for header in headers.values() for name, tensor in header.tensors.items()}
+    header = WeightsHeader("safetensors", tensors, next(iter(headers.values())).metadata)
+    return inspect_header(path, header, configuration, (path / "config.json", *(path / name for name in headers)))
 
 
 def _facts(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from pipeline.errors import ModelError
@@ -32,7 +32,7 @@ def component_weights(folder: Path, model: str) -> tuple[list[Path], str | None]
     plain = [p for p in found if _variant(p) is None]
     chosen, variant = (plain, None) if plain else (found, _variant(found[0]))
     chosen = [p for p in chosen if _variant(p) == variant]
-    _check_shards(folder, model, chosen)
+    check_shards(folder, model, {path.name: _header(path, model).tensors for path in chosen})
     return chosen, variant
 
 
@@ -42,13 +42,15 @@ def _variant(path: Path) -> str | None:
     return parts[1].split("-")[0] if len(parts) == 3 else None
 
 
-def _check_shards(folder: Path, model: str, chosen: Sequence[Path]) -> None:
-    """That every shard is there, by the index where there is one and by the shards' own numbering."""
-    names = {path.name for path in chosen}
-    holds = {path.name: _header(path, model).tensors for path in chosen}
+def check_shards(folder: Path, model: str, holds: Mapping[str, Collection[str]]) -> None:
+    """That every shard is there, by the index where there is one and by the shards' own numbering.
+
+    `holds` are the tensors of each shard by its name; the shards themselves need not be in the folder yet.
+    """
+    names = holds.keys()
     for index in sorted(folder.glob("*.safetensors.index*.json")):
         wanted = _weight_map(index, model)
-        if not names & set(wanted.values()):
+        if not names & wanted.values():
             continue  # the index of another variant
         missing = sorted(set(wanted.values()) - names)
         if missing:
@@ -62,11 +64,11 @@ def _check_shards(folder: Path, model: str, chosen: Sequence[Path]) -> None:
                 "places there; fetch the model again"
             )
         return
-    for path in chosen:
-        shard = _SHARD.search(path.name)
-        if shard and len(chosen) < int(shard[1]):
+    for name in names:
+        shard = _SHARD.search(name)
+        if shard and len(names) < int(shard[1]):
             raise ModelError(
-                f"model {model}: {folder.name}/ has {len(chosen)} of {int(shard[1])} parts of its weights; "
+                f"model {model}: {folder.name}/ has {len(names)} of {int(shard[1])} parts of its weights; "
                 "fetch the model again"
             )
 

@@ -255,6 +255,68 @@ def test_components_that_are_nothing_by_themselves_are_refused_by_their_header(
     assert not [one for one in leftovers(registry) if one.bytes >= LARGE]
 
 
+def in_parts(folder: Path, parts: dict[str, dict[str, tuple[int, ...]]], **config: object) -> dict[str, bytes]:
+    """The files of a component whose weights are in several files, with their index."""
+    from published_weights import write_header
+
+    index = {tensor: name for name, shapes in parts.items() for tensor in shapes}
+    weights = {name: write_header(folder / name, shapes).read_bytes() for name, shapes in parts.items()}
+    return {
+        "config.json": json.dumps(config).encode(),
+        "diffusion_pytorch_model.safetensors.index.json": json.dumps({"weight_map": index}).encode(),
+        **weights,
+    }
+
+
+PARTS = [f"diffusion_pytorch_model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("what", ["of no kind", "not as its index says", "with an unsound header"])
+def test_weights_in_parts_are_refused_by_their_headers(
+    samples: Samples, tmp_path: Path, hub: HubServer, transport: Transport, registry: Registry, what: str
+) -> None:
+    strange = {name: {f"some.{name[24:29]}": (4, LARGE)} for name in PARTS}
+    files = in_parts(tmp_path, strange, _class_name="Strange")
+    fault = "is of no family"
+    if what == "not as its index says":
+        files[PARTS[0]], files[PARTS[1]] = files[PARTS[1]], files[PARTS[0]]
+        fault = rf"{PARTS[0]} lacks the tensor"
+    if what == "with an unsound header":
+        files[PARTS[2]] = files[PARTS[2]].replace(b"[0, ", b"[8, ")
+        fault = "header is damaged"
+    samples.repositories.append(Repository("org/parts", files, tags=()))
+    hub.fault("/cdn/.*", stall(LARGE))
+    with pytest.raises((ModelError, DownloadError), match=fault):
+        ensure_downloaded("hf:org/parts", registry, transport)
+    assert list_models(registry) == []
+    asked = [path for path in hub.paths() if path.startswith("/cdn")]
+    assert len(asked) <= 2 * len(PARTS), "once more: it may be damaged"
+    if what != "with an unsound header":  # the others may be sound, and the same command would go on with them
+        assert not [one for one in leftovers(registry) if one.path.suffix == ".partial"]
+
+
+def test_weights_in_parts_come_whole_and_are_gone_on_with(
+    samples: Samples, hub: HubServer, transport: Transport, registry: Registry
+) -> None:
+    from safetensors.torch import load, save
+
+    vae = dict(below(EMBEDDED["demo"] / "vae"))
+    (name,) = (name for name in vae if name.endswith(".safetensors"))
+    tensors = load(vae.pop(name))
+    names = list(tensors)
+    thirds = [names[start::3] for start in range(3)]
+    for part, third in zip(PARTS, thirds, strict=True):
+        vae[part] = save({key: tensors[key] for key in third})
+    index = {key: part for part, third in zip(PARTS, thirds, strict=True) for key in third}
+    vae["diffusion_pytorch_model.safetensors.index.json"] = json.dumps({"weight_map": index}).encode()
+    samples.repositories.append(Repository("org/vae", vae, tags=()))
+    hub.fault("/cdn/.*", cut(40_000), times=3)
+    path = ensure_downloaded("hf:org/vae", registry, transport)
+    assert below(path) == vae and [model.kind for model in list_models(registry)] == ["vae"]
+    asked = [request.header("Range") for request in hub.requests if request.path.startswith("/cdn")]
+    assert asked[:3] == [None] * 3 and None not in asked[3:]
+
+
 def test_folders_are_refused_by_their_configuration(
     demo: Repository, hub: HubServer, transport: Transport, registry: Registry
 ) -> None:
