@@ -6,16 +6,18 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.manifest.layout import Layout, command
+from jobs.manifest.paging import PAGE_ROWS, stream_pages
 from jobs.manifest.query import COLUMNS, stream
 from jobs.manifest.schema import DONE
 from pipeline.errors import ConfigError, ReadError
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection, DuckDBPyRelation, Expression
+    from duckdb import DuckDBPyRelation, Expression
 
 DEFAULT_COLUMNS = ("created_at", "model", "steps", "seed", "path", "prompt")
 DEFAULT_SORT = "-created_at"
@@ -47,24 +49,30 @@ def search(
     if not Layout(output_dir).root.is_dir():
         raise ReadError(f"{output_dir}: no manifest here; make images first, or name their folder with --output-dir")
 
-    def select(connection: DuckDBPyConnection) -> DuckDBPyRelation:
+    def select(images: DuckDBPyRelation) -> DuckDBPyRelation:
         import duckdb
 
-        images = connection.view("images")
         for condition in _conditions(text, where):
             images = images.filter(condition)
         order = duckdb.ColumnExpression(sort_column)
         images = images.sort((order.desc() if sort.startswith("-") else order.asc()).nulls_last())
-        images = images if limit is None else images.limit(limit)
-        return images.select(*(_fetchable(name) for name in chosen))
+        return images if limit is None else images.limit(limit)
 
-    import duckdb
+    def batches() -> Iterator[Sequence[tuple[Any, ...]]]:
+        import duckdb
 
-    try:
-        batches = stream(output_dir, select)
-    except duckdb.Error as error:
-        raise ConfigError(_refusal(output_dir, where, error)) from error
-    return (_found(chosen, row) for batch in batches for row in batch)
+        fetched = [_fetchable(name) for name in chosen]
+        try:
+            if "record_json" in chosen and (limit is None or limit > PAGE_ROWS):  # the other columns are small
+                yield from stream_pages(output_dir, select, fetched)
+            else:
+                yield from stream(output_dir, lambda found: select(found.view("images")).select(", ".join(fetched)))
+        except duckdb.Error as error:
+            raise ConfigError(_refusal(output_dir, where, error)) from error
+
+    # The first are read now, so that what is wrong is known before anything is printed.
+    rows = (_found(chosen, row) for batch in batches() for row in batch)
+    return chain(list(islice(rows, 1)), rows)
 
 
 def _conditions(text: str, where: str | None) -> list[Expression]:
@@ -90,12 +98,9 @@ def _word_occurs(word: str) -> Expression:
     return prompt | model | tags
 
 
-def _fetchable(name: str) -> Expression:
-    from duckdb import ColumnExpression
-
+def _fetchable(name: str) -> str:
     # Fetching a TIMESTAMPTZ would need pytz; the connection's time zone is UTC, so a plain one says the same.
-    column = ColumnExpression(name)
-    return column.cast("TIMESTAMP").alias(name) if name == "created_at" else column
+    return f"{name}::TIMESTAMP AS {name}" if name == "created_at" else name
 
 
 def _found(columns: Sequence[str], row: Sequence[Any]) -> Found:

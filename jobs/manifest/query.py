@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,8 @@ def stream(
 ) -> Iterator[Sequence[tuple[Any, ...]]]:
     """The rows of what `select` makes of the view `images`, many at a time; more are read when these are taken.
 
+    Of many whole rows in an order, `paging.stream_pages` needs less memory.
+
     The first are read at once, so that what is wrong is known before anything is printed, and a part that was
     compacted away meanwhile is no fault. Errors of DuckDB itself are let through.
     """
@@ -41,16 +44,16 @@ def stream(
     def read(snapshot: Snapshot) -> tuple[DuckDBPyConnection, list[tuple[Any, ...]]]:
         import duckdb
 
-        connection = _connect(snapshot)
-        try:
-            select(connection).create_view("selected")
-            return connection, connection.execute("FROM selected").fetchmany(BATCH_ROWS)
-        except duckdb.Error:
-            connection.close()
-            _raise_if_vanished(snapshot)
-            raise
+        with raise_if_vanished(snapshot):
+            connection = connect(snapshot)
+            try:
+                select(connection).create_view("selected")
+                return connection, connection.execute("FROM selected").fetchmany(BATCH_ROWS)
+            except duckdb.Error:
+                connection.close()
+                raise
 
-    connection, first = reading_retried(output_dir, read, _part_version)
+    connection, first = reading_retried(output_dir, read, part_version)
     return _batches(connection, first)
 
 
@@ -65,18 +68,13 @@ def open_connection(output_dir: Path) -> DuckDBPyConnection:
     """A locked connection with the view `images`; the caller closes it. `stream` also survives compactions."""
 
     def read(snapshot: Snapshot) -> DuckDBPyConnection:
-        import duckdb
+        with raise_if_vanished(snapshot):
+            return connect(snapshot)
 
-        try:
-            return _connect(snapshot)
-        except duckdb.Error:
-            _raise_if_vanished(snapshot)
-            raise
-
-    return reading_retried(output_dir, read, _part_version)
+    return reading_retried(output_dir, read, part_version)
 
 
-def _part_version(path: Path) -> int:
+def part_version(path: Path) -> int:
     """As `parts.part_version`, by the library that reads the rows here: importing the other one takes longer."""
     import duckdb
 
@@ -94,13 +92,25 @@ def _part_version(path: Path) -> int:
     return checked_version(path, found[0] if found else None)
 
 
-def _raise_if_vanished(snapshot: Snapshot) -> None:
-    for path in snapshot.parts:
-        if not path.exists():
-            raise FileNotFoundError(path)
+@contextmanager
+def raise_if_vanished(snapshot: Snapshot) -> Iterator[None]:
+    """Let an error of DuckDB be a FileNotFoundError where a part is no longer there."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error:
+        for path in snapshot.parts:
+            if not path.exists():
+                raise FileNotFoundError(path) from None
+        raise
 
 
-def _connect(snapshot: Snapshot) -> DuckDBPyConnection:
+def connect(snapshot: Snapshot, threads: int | None = None) -> DuckDBPyConnection:
+    """A locked connection with the views `images` and `placed`, which says in `_part` and `_row` where a row stands.
+
+    `threads` is how many DuckDB may use, None for its own choice. Raises errors of DuckDB.
+    """
     import duckdb
 
     live_rows = [row for path in snapshot.journals for row in events.replay(path).finished]
@@ -112,14 +122,16 @@ def _connect(snapshot: Snapshot) -> DuckDBPyConnection:
         # Moments are compared and shown in UTC, and a part's footer is read once, not once per step below.
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET parquet_metadata_cache = true")
+        if threads is not None:
+            connection.execute(f"SET threads = {threads}")
         parts, present = _readable(connection, [str(path) for path in snapshot.parts])
-        sources = [f"SELECT * FROM {_scan(parts)}"] if parts else []
+        sources = [(_scan(parts), "file_index", "file_row_number")] if parts else []
         if live_rows or not set(COLUMNS) <= present:
             _create_live_table(connection, live_rows)
-            sources.append("SELECT * FROM live")
-        connection.execute(
-            f"CREATE VIEW images AS SELECT {', '.join(COLUMNS)} FROM ({' UNION ALL BY NAME '.join(sources)})"
-        )
+            sources.append(("live", "-1", "rowid"))
+        _create_view(connection, "images", COLUMNS, [f"SELECT * FROM {source}" for source, _, _ in sources])
+        placed = [f"SELECT *, {part} AS _part, {row} AS _row FROM {source}" for source, part, row in sources]
+        _create_view(connection, "placed", (*COLUMNS, "_part", "_row"), placed)
         connection.execute(f"SET allowed_paths = {_literal(parts)}")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
@@ -145,6 +157,12 @@ def _readable(connection: DuckDBPyConnection, parts: list[str]) -> tuple[list[st
             return [], set()
         one_by_one = [_readable(connection, [part]) for part in parts]
         return [p for found, _ in one_by_one for p in found], set().union(*(present for _, present in one_by_one))
+
+
+def _create_view(connection: DuckDBPyConnection, name: str, columns: Sequence[str], sources: Sequence[str]) -> None:
+    connection.execute(
+        f"CREATE VIEW {name} AS SELECT {', '.join(columns)} FROM ({' UNION ALL BY NAME '.join(sources)})"
+    )
 
 
 def _create_live_table(connection: DuckDBPyConnection, rows: Sequence[events.RowValues]) -> None:
