@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.manifest.query import BATCH_ROWS, connect, part_version, raise_if_vanished
-from jobs.manifest.snapshot import Snapshot, reading_retried
+from jobs.manifest.query import BATCH_ROWS, connect, raise_if_vanished, read_retried
+from jobs.manifest.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
@@ -58,12 +58,12 @@ def stream_pages(output_dir: Path, select: Select, columns: Sequence[str]) -> It
                 except FileNotFoundError:
                     given.extend(found.identities(place))
                     found.connection.close()
-                    found, batch = reading_retried(output_dir, read, part_version)
+                    found, batch = read_retried(output_dir, read)
                     place = 0
         finally:
             found.connection.close()
 
-    return batches(*reading_retried(output_dir, read, part_version))
+    return batches(*read_retried(output_dir, read))
 
 
 class _Found:

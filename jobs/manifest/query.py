@@ -11,8 +11,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobs.manifest import events
 from jobs.manifest.parts import VERSION_KEY, checked_version, incomplete
@@ -22,6 +23,8 @@ from pipeline.errors import ReadError
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
+
+T = TypeVar("T")
 
 _log = logging.getLogger("darkroom.manifest")
 
@@ -53,7 +56,7 @@ def stream(
                 connection.close()
                 raise
 
-    connection, first = reading_retried(output_dir, read, part_version)
+    connection, first = read_retried(output_dir, read)
     return _batches(connection, first)
 
 
@@ -71,18 +74,25 @@ def open_connection(output_dir: Path) -> DuckDBPyConnection:
         with raise_if_vanished(snapshot):
             return connect(snapshot)
 
-    return reading_retried(output_dir, read, part_version)
+    return read_retried(output_dir, read)
 
 
-def part_version(path: Path) -> int:
+def read_retried(output_dir: Path, read: Callable[[Snapshot], T]) -> T:
+    """As `snapshot.reading_retried`; footers are read by DuckDB, on one connection: each takes longer than a footer."""
+    import duckdb
+
+    with duckdb.connect(":memory:") as footers:
+        return reading_retried(output_dir, read, partial(_part_version, footers))
+
+
+def _part_version(connection: DuckDBPyConnection, path: Path) -> int:
     """As `parts.part_version`, by the library that reads the rows here: importing the other one takes longer."""
     import duckdb
 
     try:
-        with duckdb.connect(":memory:") as connection:
-            found = connection.execute(
-                "SELECT value FROM parquet_kv_metadata(?) WHERE key = ?", [str(path), VERSION_KEY]
-            ).fetchone()
+        found = connection.execute(
+            "SELECT value FROM parquet_kv_metadata(?) WHERE key = ?", [str(path), VERSION_KEY]
+        ).fetchone()
     except duckdb.IOException as error:
         if not path.exists():
             raise FileNotFoundError(path) from None

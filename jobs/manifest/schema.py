@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypedDict, cas
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
-from jobs.job import Job
 from jobs.manifest.layout import is_inside
-from pipeline.metadata.record import Record
 from pipeline.version import VERSION
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from jobs.job import Job
+    from pipeline.metadata.record import Record
 
 SCHEMA_VERSION = 1
 

@@ -401,7 +401,7 @@ finally:
     print("heavy:", [name for name in {heavy} + {{forbidden}} if name in sys.modules])
 """
     search = ["search", "--output-dir", str(outputs)]
-    for arguments, forbidden in ((["--help"], ("duckdb",)), (search, ("PIL",))):
+    for arguments, forbidden in ((["--help"], ("duckdb",)), (search, ("PIL", "pipeline.metadata.record"))):
         run = subprocess.run(
             [sys.executable, "-c", program.format(arguments=arguments, forbidden=forbidden)],
             cwd=ROOT,

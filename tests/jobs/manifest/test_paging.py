@@ -10,6 +10,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from jobs.search import search
 from manifest_rows import START, done_of, make, write_part
 
 from jobs.manifest import paging
@@ -17,7 +18,6 @@ from jobs.manifest.compaction import compact
 from jobs.manifest.journal import Journal
 from jobs.manifest.paging import stream_pages
 from jobs.manifest.query import BATCH_ROWS
-from jobs.search import search
 
 REPO = Path(__file__).parents[3]
 
