@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+KEYS_AT_ONCE = 20_000
+"""So many keys are objects at the same time, of a million jobs."""
+
 
 @dataclass(frozen=True, slots=True)
 class PlanSettings:
@@ -202,20 +205,23 @@ class Plan:
         self.done_in = Counter[str]()
         if not self._states.folders and not self._states.others:
             return unique
-        keep = np.ones(len(unique), dtype=bool)
-        for position, index in enumerate(unique.tolist()):
-            one = settings[bisect_right(self._starts, index) - 1]
-            key = bytes(keys[JOB_KEY_BYTES * index : JOB_KEY_BYTES * (index + 1)])
-            if not one.resume:
-                continue
-            if (folder := self._states.folders.get(key)) is not None:
-                self.done += 1
-                self.done_in[folder] += 1
-                keep[position] = False
-            elif not one.retry_failed and _is_final(self._states.others.get(key)):
-                self.failed_before += 1
-                keep[position] = False
-        return unique[keep]
+        pending = array("q")
+        whole = np.frombuffer(keys, dtype=f"V{JOB_KEY_BYTES}")
+        for one, start, stop in zip(settings, self._starts, self._starts[1:], strict=False):
+            low, high = np.searchsorted(unique, (start, stop)).tolist()
+            for begin in range(low, high, KEYS_AT_ONCE):
+                some = unique[begin : min(begin + KEYS_AT_ONCE, high)]
+                for index, key in zip(some.tolist(), whole[some].tolist(), strict=True):
+                    if not one.resume:
+                        pending.append(index)
+                    elif (folder := self._states.folders.get(key)) is not None:
+                        self.done_in[folder] += 1
+                    elif not one.retry_failed and _is_final(self._states.others.get(key)):
+                        self.failed_before += 1
+                    else:
+                        pending.append(index)
+        self.done = self.done_in.total()
+        return np.array(pending, dtype=np.int64)
 
     def _without_refused(self, pending: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         import numpy as np
