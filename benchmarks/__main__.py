@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...] [--quick] [--json FILE] [--markdown FILE]`: measure, print, keep the JSON."""
+"""`python -m benchmarks [NAME ...] [--quick | --long] [--json FILE] [--markdown FILE]`: measure, print, keep JSON."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ NAMES = (
 )  # fmt: skip
 """The modules of this package that measure, in the order of the table."""
 
+LONG = ("memory_levels", "estimates", "gpu")
+"""Those that take minutes to hours and promise nothing on a CPU: measured when named, and with `--long`."""
+
 BUSY = 0.3
 """Load in the last minute above which figures are not to be trusted."""
 
@@ -47,10 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     broken: list[str] = []
     try:
-        for name in options.names or NAMES:
+        for name in options.names or [name for name in NAMES if options.long or name not in LONG]:
             started = time.perf_counter()
             try:
-                for row in _measured(name, Scale(options.quick, folder, options.rounds, part)):
+                for row in _measured(name, Scale(options.quick, folder, options.rounds, part, options.long)):
                     rows.append(row)
                     print("  ".join(text for text in cells(row) if text), file=sys.stderr, flush=True)
             except Exception as error:
@@ -77,8 +80,12 @@ def _measured(name: str, scale: Scale) -> Iterator[Row]:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=sys.modules["benchmarks"].__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"what to measure: {', '.join(NAMES)}; all by default")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the sizes, one round: does it run at all?")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"what to measure: {', '.join(NAMES)}")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="a tenth of the sizes, one round: does it run at all?")
+    size.add_argument(
+        "--long", action="store_true", help=f"{', '.join(LONG)} too, and more rounds of what makes images"
+    )
     parser.add_argument("--rounds", type=int, metavar="N", help="repeat no more often than this: faster, less certain")
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: outputs/benchmarks/<date>.json")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as Markdown, too")

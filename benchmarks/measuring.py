@@ -73,13 +73,15 @@ class Scale:
     folder: Path
     most_rounds: int | None = None
     part: Part = Part()
+    long: bool = False
 
     def of(self, size: int) -> int:
         """The size, a tenth of it when quick."""
         return max(1, size // 10) if self.quick else size
 
-    def rounds(self, count: int) -> int:
-        """How often to repeat: once when quick, and no more often than asked for."""
+    def rounds(self, count: int, long: int | None = None) -> int:
+        """How often to repeat: once when quick, `long` times (where given) when long, no more often than asked for."""
+        count = long if self.long and long else count
         return 1 if self.quick else min(count, self.most_rounds or count)
 
     def new_folder(self, name: str) -> Path:

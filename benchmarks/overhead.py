@@ -25,14 +25,15 @@ if TYPE_CHECKING:
 IMAGES = 64
 BATCH = 8
 MOST_MILLISECONDS = 2.0
-ROUNDS = 3
+ROUNDS, LONG_ROUNDS = 1, 3
 
 
 def measure(scale: Scale) -> Iterator[Row]:
     """Overhead per image, and what a saver takes per image."""
     images = max(BATCH, scale.of(IMAGES) // BATCH * BATCH)
     found: list[dict[str, Any]] = [
-        in_child("overhead", scale.new_folder(f"overhead{number}"), images) for number in range(scale.rounds(ROUNDS))
+        in_child("overhead", scale.new_folder(f"overhead{number}"), images)
+        for number in range(scale.rounds(ROUNDS, LONG_ROUNDS))
     ]
     every = ", ".join(f"{one['overhead_ms']:.1f}" for one in found)
     middle = sorted(found, key=lambda one: float(one["overhead_ms"]))[len(found) // 2]

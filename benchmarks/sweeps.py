@@ -24,7 +24,7 @@ PROMPTS, SEEDS = 4, 4
 GUIDANCE = (2.0, 5.0)
 WEIGHTS = (0.5, 1.0)
 STEPS = 8
-ROUNDS = 3
+ROUNDS, LONG_ROUNDS = 1, 3
 COLUMNS = ("path", "model", "prompt_index", "seed", "guidance_scale", "loras", "lora_weights")
 Found = dict[str, list[dict[str, Any]]]
 
@@ -42,7 +42,7 @@ def _models(folder: Path, models: Sequence[str], scale: Scale) -> Iterator[Row]:
     guidance = ",".join(f"{value:g}" for value in GUIDANCE)
     given = [f"sampling.guidance_scale={guidance}", "model=custom", f"model.source={','.join(models)}", *_common(sweep)]
     file = _written(folder / "models.json", sweep)
-    found = _in_turn(folder / "models", ["-m", *given], file, ("models",), scale.rounds(ROUNDS))
+    found = _in_turn(folder / "models", ["-m", *given], file, ("models",), scale.rounds(ROUNDS, LONG_ROUNDS))
     images = len(models) * PROMPTS * len(sweep["seeds"]) * len(GUIDANCE)
     said = f"{len(models)} models x {PROMPTS} prompts x {len(sweep['seeds'])} seeds x {len(GUIDANCE)} guidance scales"
     plain = found["models"][0]
@@ -84,7 +84,7 @@ def _loras(folder: Path, model: str, loras: Sequence[str], scale: Scale) -> Iter
         *_common(sweep),
     ]
     file = _written(folder / "loras.json", sweep)
-    found = _in_turn(folder / "loras", given, file, ("switching", "reloading"), scale.rounds(ROUNDS))
+    found = _in_turn(folder / "loras", given, file, ("switching", "reloading"), scale.rounds(ROUNDS, LONG_ROUNDS))
     said = f"{len(loras)} LoRAs x {len(WEIGHTS)} weights x 2 prompts x {len(sweep['seeds'])} seeds"
     images = len(loras) * len(WEIGHTS) * 2 * len(sweep["seeds"])
     yield Row(

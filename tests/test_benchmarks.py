@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from families import a_few
 
+from benchmarks import __main__ as program
 from benchmarks import gpu
+from benchmarks.__main__ import LONG, NAMES
 from benchmarks.gpu_ways import Work
-from benchmarks.measuring import MISSED, NOT_MEASURED, OK, Row, peak_rss_bytes, ratio_of_pairs
+from benchmarks.measuring import MISSED, NOT_MEASURED, OK, Row, Scale, peak_rss_bytes, ratio_of_pairs
 from benchmarks.report import as_markdown, quantity
 from benchmarks.true_size import blueprint, empty_component, write
 from pipeline.weights.families import FAMILIES
@@ -53,7 +55,7 @@ def benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.campaign
 def test_quick_run_has_every_row_in_the_table_the_json_and_the_markdown(tmp_path: Path) -> None:
-    done = benchmarks("--quick", "--json", str(tmp_path / "b.json"), "--markdown", str(tmp_path / "b.md"))
+    done = benchmarks(*NAMES, "--quick", "--json", str(tmp_path / "b.json"), "--markdown", str(tmp_path / "b.md"))
     assert done.returncode == 0, done.stderr
     document = json.loads((tmp_path / "b.json").read_text(encoding="utf-8"))
     assert {row["key"] for row in document["rows"]} == KEYS
@@ -76,6 +78,31 @@ def test_one_is_quickly_measured_and_written_as_json(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "b.json").read_text(encoding="utf-8"))["rows"]
     assert {row["key"] for row in rows} == {key for key in KEYS if key.startswith("journal.")}
     assert all(row["measured"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [([], set(NAMES) - set(LONG)), (["--long"], set(NAMES)), (["estimates"], {"estimates"})],
+)
+def test_what_takes_long_is_measured_when_it_is_asked_for(
+    arguments: list[str], expected: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[str] = []
+
+    def note(name: str, _scale: Scale) -> Iterator[Row]:
+        measured.append(name)
+        return iter(())
+
+    monkeypatch.setenv("XDG_CACHE_HOME", "")  # which `main` sets
+    monkeypatch.setattr(program, "_measured", note)
+    monkeypatch.setattr(program, "OUTPUT", tmp_path)
+    assert program.main(arguments) == 0
+    assert set(measured) == expected
+
+
+def test_the_long_form_repeats_more_often() -> None:
+    scales = [Scale(False, Path()), Scale(False, Path(), long=True), Scale(False, Path(), 2, long=True)]
+    assert [scale.rounds(1, 3) for scale in scales] == [1, 3, 2]
 
 
 def test_an_unknown_name_is_refused_with_the_names_there_are() -> None:
