@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from jobs.planning.memory_levels import NOMINAL, levels, profiles, prospects
 from pipeline.memory.planning.choice import CLASSES
 from pipeline.memory.planning.rates import published
-from pipeline.memory.planning.working_memory import GIB
 from pipeline.system.device import Device, DeviceMemory
+from pipeline.system.units import GIB
 
 MODELS = ("sd15", "sdxl", "sd35_large", "z_image_turbo", "flux_dev", "qwen_image")
 CARDS = {

@@ -85,18 +85,3 @@ def aligned(rows: Sequence[Sequence[str]], numeric: Container[int] = ()) -> list
         ]
         lines.append(one_line("  ".join(cells).rstrip()))
     return lines
-
-
-def duration_text(seconds: float) -> str:
-    """A time for people."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def size_text(count: int) -> str:
-    """Bytes for people, in units of 1,024."""
-    for unit, size in (("GB", 2**30), ("MB", 2**20), ("kB", 2**10)):
-        if count >= size:
-            return f"{count / size:.2f} {unit}"
-    return f"{count} B"

@@ -46,6 +46,7 @@ from pipeline.metadata.metadata_settings import MetadataSettings
 from pipeline.metadata.naming import NamingSettings
 from pipeline.metadata.record import Record
 from pipeline.schedulers import SAMPLERS
+from pipeline.system.units import size_text
 from pipeline.weights.families import FAMILIES
 from pipeline.weights.headers.base import PICKLES
 
@@ -352,7 +353,7 @@ def test_every_family_is_documented_with_its_sizes() -> None:
         encoders = sum(count for name, count in family.parameters.items() if name.startswith("text_encoder"))
         parts = (family.parameters[family.denoiser], encoders, family.parameters["vae"])
         billions = [f"{part / 1e9:.2f}" for part in parts]
-        sizes[family.name] = [*billions, f"{sum(parts) * 2 / 2**30:.1f} GB", str(family.size_multiple)]
+        sizes[family.name] = [*billions, size_text(sum(parts) * 2), str(family.size_multiple)]
     assert documented == sizes
     options = section("docs/configuration.md", "model").partition("`model.family`")[2].partition("\n")[0]
     assert set(re.findall(r"`(\w+)`", options)) == set(FAMILIES)

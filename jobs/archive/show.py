@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ReadError
+from pipeline.system.units import size_text
 
 if TYPE_CHECKING:
     from pipeline.metadata.foreign import ImageDescription
@@ -149,7 +150,7 @@ def _settings(record: Record) -> dict[str, Any]:
         "tags": ", ".join(record.job.tags),
         "created": f"{record.created:%Y-%m-%d %H:%M:%S} UTC by Darkroom {record.generator.version}",
         "seconds": f"{record.measured.seconds:.2f}",
-        "peak VRAM": f"{peak / 2**20:.0f} MiB" if peak else None,
+        "peak VRAM": size_text(peak) if peak else None,
         "run": record.job.run_id,
         "job": record.job.id,
         "image": record.id,

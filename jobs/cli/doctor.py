@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.planning.memory_levels import CONF, NOMINAL, Profile, Prospect, levels, profiles, prospects
-from pipeline.memory.planning.working_memory import GIB
 from pipeline.system.device import Device, DeviceMemory, Gpu, device_memory, find_device, gpus
+from pipeline.system.units import size_text
 from pipeline.weights.hashes import cache_file
 
 if TYPE_CHECKING:
@@ -109,15 +109,15 @@ def machine_lines(machine: Machine) -> Iterator[tuple[str, str]]:
     """Names and values, for people."""
     for gpu in machine.gpus:
         capability = ".".join(map(str, gpu.capability))
-        free = f"{_gb(gpu.free_bytes)} of {_gb(gpu.total_bytes)} free"
+        free = f"{size_text(gpu.free_bytes)} of {size_text(gpu.total_bytes)} free"
         yield f"GPU {gpu.index}", f"{gpu.name}, {free}, compute capability {capability}, driver {gpu.driver}"
     if not machine.gpus:
         yield "GPU", "no NVIDIA GPU"
     elif machine.device.kind != "cuda":
         yield "note", "torch cannot use it: it is built for CPUs, or CUDA_VISIBLE_DEVICES hides the GPU"
     yield "CPU", f"{machine.cpu}, {machine.cores} cores for this process"
-    yield "RAM", f"{_gb(machine.memory.host_free_bytes)} of {_gb(machine.memory.host_total_bytes)} free"
-    yield "disk free", ", ".join(f"{name} {_gb(size)}" for name, size in machine.disks.items())
+    yield "RAM", f"{size_text(machine.memory.host_free_bytes)} of {size_text(machine.memory.host_total_bytes)} free"
+    yield "disk free", ", ".join(f"{name} {size_text(size)}" for name, size in machine.disks.items())
     versions = {"Python": machine.python, **machine.versions}
     yield "versions", ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
     for extra, version in machine.extras.items():
@@ -203,7 +203,3 @@ def _cpu_name() -> str:
             if name.strip() == "model name":
                 return value.strip()
     return platform.processor() or platform.machine()
-
-
-def _gb(size: int) -> str:
-    return f"{size / GIB:.1f} GB"

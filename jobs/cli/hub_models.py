@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from jobs.terminal import aligned, size_text
+from jobs.terminal import aligned
 from pipeline.hubs.cards import Card
 from pipeline.hubs.remote_models import LABELS, SearchHit
 from pipeline.hubs.results import AnswerKind, Problem
+from pipeline.system.units import size_text
 from pipeline.weights.families import FAMILIES
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from jobs.terminal import aligned, size_text
+from jobs.terminal import aligned
 from pipeline.errors import ModelError
 from pipeline.registry.resolve import resolve
+from pipeline.system.units import size_text
 from pipeline.weights.families import FAMILIES
 from pipeline.weights.hashes import file_hash, folder_hash, tensor_hash
 from pipeline.weights.inspection import Component, FileFacts, ModelFiles, inspect_file, inspect_model

@@ -7,12 +7,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from jobs.terminal import aligned, one_line, size_text
+from jobs.terminal import aligned, one_line
 from pipeline.errors import ConfigError, ModelError
 from pipeline.registry.database import Registry
 from pipeline.registry.lookup import listed
 from pipeline.registry.queries import Stats, find
 from pipeline.registry.records import StoredFile, StoredModel
+from pipeline.system.units import size_text
 from pipeline.weights.families import FAMILIES
 
 COLUMNS = tuple(field.name for field in fields(StoredModel))

@@ -9,8 +9,9 @@ import typer
 
 from jobs.cli.manifest_commands import EXIT_FAULTS_FOUND
 from jobs.cli.model_options import Named
-from jobs.terminal import Json, one_line, print_json, print_line, size_text
+from jobs.terminal import Json, one_line, print_json, print_line
 from pipeline.errors import ModelError
+from pipeline.system.units import size_text
 
 if TYPE_CHECKING:
     from pipeline.registry.records import StoredFile

@@ -10,6 +10,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from statistics import median
 
+from pipeline.system.units import size_text
+
 SETTLED_BUNDLES = 3
 """Bundles of one kind after which their speed and memory are known; the first ones warm up."""
 
@@ -58,7 +60,7 @@ class Recycling:
             return f"{self._images:,} images made"
         settled = self._settled_rss_bytes.get(model)
         if limits.growth_bytes is not None and settled is not None and rss_bytes - settled > limits.growth_bytes:
-            return f"memory grown by {(rss_bytes - settled) / 1e9:.1f} GB"
+            return f"memory grown by {size_text(rss_bytes - settled)}"
         slow = len(self._recent) == RECENT_BUNDLES and min(self._recent)
         if limits.slowdown is not None and slow and slow > limits.slowdown:
             return f"{slow:.1f} times slower than before"

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.config.hub_access import open_transport
 from jobs.planning.missing_weights import Needed
-from jobs.terminal import aligned, duration_text, size_text
+from jobs.terminal import aligned
 from pipeline.errors import ConfigError, DownloadError, RunStopped
+from pipeline.system.units import duration_text, size_text
 
 if TYPE_CHECKING:
     from jobs.config.batch_config import BatchConfig
@@ -207,7 +208,7 @@ def _extent(plan: DownloadPlan) -> str:
 
 def _time(found: Downloads) -> str:
     how = "as the last download here" if found.is_measured else "assumed: none was measured here yet"
-    return f"about {duration_text(found.bytes / found.speed)} at {size_text(round(found.speed))}/s ({how})"
+    return f"about {duration_text(found.bytes / found.speed)} at {size_text(found.speed)}/s ({how})"
 
 
 def _counted(count: int, noun: str) -> str:

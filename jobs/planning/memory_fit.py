@@ -27,9 +27,9 @@ from pipeline.memory.planning.timings import (
     preferred,
     untried,
 )
-from pipeline.memory.planning.working_memory import GIB
 from pipeline.request import Adapters, Likeness, MemorySettings, SpeedSettings
 from pipeline.system.device import Device, DeviceMemory
+from pipeline.system.units import GIB
 
 TRIED_SHARE = 4
 """At most one of so many pictures of a group is made in a size that is being measured, and maybe slower."""

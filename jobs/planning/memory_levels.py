@@ -18,10 +18,10 @@ from pipeline.memory.planning.choice import CLASSES, Choice, choose, least_text
 from pipeline.memory.planning.estimate import Shape, Sizes
 from pipeline.memory.planning.rates import rates_of
 from pipeline.memory.planning.techniques import TECHNIQUES
-from pipeline.memory.planning.working_memory import GIB
 from pipeline.registry.resolve import is_remote, resolve
 from pipeline.request import DEFAULT_GUIDANCE
 from pipeline.system.device import Device, DeviceMemory, device_memory
+from pipeline.system.units import GIB, size_text
 from pipeline.weights.families import FAMILIES, Family
 from pipeline.weights.inspection import ModelFiles, inspect_model
 
@@ -60,7 +60,7 @@ class Prospect:
         if not self.choice.fits:
             return f"needs {least_text(self.choice.least_bytes)}"
         labels = [TECHNIQUES[name].label for name in self.choice.memory.techniques if name != "half_precision"]
-        return f"{self.choice.estimate.peak_bytes / GIB:.1f} GB, {', '.join(labels) or 'everything resident'}"
+        return f"{size_text(self.choice.estimate.peak_bytes)}, {', '.join(labels) or 'everything resident'}"
 
 
 def profiles(conf: Path = CONF) -> tuple[list[Profile], list[str]]:
@@ -115,8 +115,8 @@ def on_a_card(batch: Batch) -> list[PlanSettings]:
 def beside_card(batch: Batch) -> str:
     """What `on_a_card` assumes of the machine around the card, in words."""
     here = device_memory(batch.device)
-    sizes = dict.fromkeys(f"{_host_bytes(config, here) / GIB:.1f}" for config in batch.configs)
-    return f"with {' or '.join(sizes)} GB of main memory free (memory.host_gb)"
+    sizes = dict.fromkeys(size_text(_host_bytes(config, here)) for config in batch.configs)
+    return f"with {' or '.join(sizes)} of main memory free (memory.host_gb)"
 
 
 def _host_bytes(config: BatchConfig, here: DeviceMemory) -> int:

@@ -7,9 +7,9 @@ from typing import Any
 
 from jobs.planning.groups import Group
 from jobs.planning.plan import Plan
-from pipeline.memory.planning.choice import budget_text, least_text
+from pipeline.memory.planning.choice import least_text
 from pipeline.memory.planning.timings import described
-from pipeline.memory.planning.working_memory import GIB
+from pipeline.system.units import size_text
 
 
 def memory_lines(plan: Plan, where: str) -> Iterator[str]:
@@ -56,8 +56,8 @@ def memory_values(plan: Plan) -> list[dict[str, Any]]:
 
 def _text(group: Group) -> str:
     fit, like = group.fit, group.likeness
-    peak = "unknown" if fit.predicted_peak_bytes is None else f"about {fit.predicted_peak_bytes / GIB:.1f} GB"
-    budget = "" if fit.budget_bytes is None else f" of {budget_text(fit.budget_bytes)}"
+    peak = "unknown" if fit.predicted_peak_bytes is None else f"about {size_text(fit.predicted_peak_bytes)}"
+    budget = "" if fit.budget_bytes is None else f" of {size_text(fit.budget_bytes)}"
     verdict = "" if fit.fits else f"  does not fit: {least_text(fit.least_bytes)} would do"
     techniques = ", ".join(fit.held.techniques) or "everything resident"
     batch = str(fit.batch_size)

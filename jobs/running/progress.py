@@ -8,7 +8,8 @@ from typing import Any, TextIO
 
 from jobs.engines.messages import Failed, Loaded
 from jobs.job import Job
-from jobs.terminal import duration_text, printable
+from jobs.terminal import printable
+from pipeline.system.units import duration_text
 
 LINE_EVERY_S = 10.0
 TICK_EVERY_S = 0.5
@@ -69,7 +70,7 @@ class Progress:
     def loaded(self, loaded: Loaded) -> None:
         """A model is ready; the clock for images per second starts at the first one."""
         self._loaded_at = self._loaded_at or time.monotonic()
-        self.note(f"model {loaded.name} loaded in {loaded.seconds:.1f} s")
+        self.note(f"model {loaded.name} loaded in {duration_text(loaded.seconds)}")
 
     def tick(self) -> None:
         """Time has passed; to be called a few times a second."""

@@ -20,9 +20,10 @@ from jobs.manifest.job_states import MeasuredSeconds
 from jobs.manifest.layout import command
 from jobs.planning.refused_prompts import refused_prompts
 from jobs.running.memory_report import memory_values
-from jobs.terminal import duration_text, json_text, print_line
+from jobs.terminal import json_text, print_line
 from pipeline.metadata.leaks import scrub
 from pipeline.storage.durable import write_durably
+from pipeline.system.units import duration_text, size_text
 from pipeline.version import VERSION
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def disk_warning(plan: Plan, output_dir: Path) -> str | None:
     free = shutil.disk_usage(output_dir).free
     if size <= free:
         return None
-    return f"about {_size_text(size)} are needed and {_size_text(free)} free in {output_dir}; the run may stop early"
+    return f"about {size_text(size)} are needed and {size_text(free)} free in {output_dir}; the run may stop early"
 
 
 def print_plan(plan: Plan, timings: Sequence[MeasuredSeconds], output_dir: Path, *, verbose: bool) -> None:
@@ -75,7 +76,7 @@ def print_plan(plan: Plan, timings: Sequence[MeasuredSeconds], output_dir: Path,
     print_line(f"to make       {plan.to_make:,}")
     print_line(f"model loads   {plan.loads} (minimum {plan.minimum_loads})")
     print_line(f"time          {_time_text(seconds, covered, plan.to_make)}")
-    print_line(f"disk          about {_size_text(size)} in {output_dir}")
+    print_line(f"disk          about {size_text(size)} in {output_dir}")
     shown = None if verbose else FIRST_JOBS
     for job in islice(plan.jobs(), shown):
         print_line(f"  {_job_text(job)}")
@@ -279,13 +280,6 @@ def _time_text(seconds: float, covered: int, total: int) -> str:
         return "unknown (nothing like it was made here before)"
     text = f"about {duration_text(seconds)}"
     return text if covered == total else f"{text} for {covered:,} of the images, unknown for {total - covered:,}"
-
-
-def _size_text(size: int) -> str:
-    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= scale:
-            return f"{size / scale:.1f} {unit}"
-    return f"{size} bytes"
 
 
 def _counts(pairs: Iterable[tuple[str, int]]) -> str:

@@ -15,6 +15,7 @@ import httpcore2
 
 from pipeline.errors import BrokenOff, UnsafeAnswer
 from pipeline.hubs.addresses import LOOKED_UP_S, Resolve, addresses_of, public_addresses
+from pipeline.system.units import duration_text, size_text
 
 MOST_HEAD_BYTES = 256 * 2**10
 """So much may come before the body. h11 takes a head of up to 100 KiB, but any number of provisional ones (1xx)."""
@@ -113,7 +114,8 @@ class WatchedStream(httpcore2.NetworkStream):
                 raise UnsafeAnswer(f"{self._host}: sends headers without end")
         if self._waited_s >= self._pace.window_s:
             if self._bytes < self._waited_s * self._pace.min_bytes_per_s:
-                raise BrokenOff(f"{self._host}: sends so slowly ({self._bytes} bytes in {self._waited_s:.0f} s)")
+                took = f"{size_text(self._bytes)} in {duration_text(self._waited_s)}"
+                raise BrokenOff(f"{self._host}: sends so slowly ({took})")
             self._waited_s, self._bytes = 0.0, 1
         return data
 

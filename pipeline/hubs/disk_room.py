@@ -10,6 +10,7 @@ from pipeline.hubs.partial_file import partial_path
 from pipeline.hubs.remote_models import RemoteFile
 from pipeline.registry.content import blob_path, suffix_of
 from pipeline.registry.store_folders import store_folder
+from pipeline.system.units import size_text
 
 SPARE_BYTES = 64 * 2**20
 """So much of the disk is left to others."""
@@ -31,8 +32,9 @@ def to_fetch_bytes(files: Iterable[RemoteFile]) -> int:
 def no_room(needed_bytes: int, room_bytes: int, folder: Path | None = None) -> str:
     """The end of a line for the user: how much is missing where, and the way out."""
     return (
-        f"{needed_bytes:,} bytes are to be fetched and {room_bytes:,} are free for {folder or store_folder()}, but for "
-        f"{SPARE_BYTES // 2**20} MiB that stay free; make room there or set DARKROOM_HOME to another disk"
+        f"{size_text(needed_bytes)} are to be fetched and {size_text(room_bytes)} are free for "
+        f"{folder or store_folder()}, but for {size_text(SPARE_BYTES)} that stay free; make room there or set "
+        "DARKROOM_HOME to another disk"
     )
 
 

@@ -16,6 +16,7 @@ from pipeline.hubs.remote_models import LABELS, Hub
 from pipeline.hubs.waiting import TOLD_S, Say, lock, say_nothing
 from pipeline.registry.store_folders import data_folder
 from pipeline.storage.user_folders import make_folder
+from pipeline.system.units import duration_text
 
 RequestKind = Literal["huggingface.api", "huggingface.file", "civitai.api", "civitai.file"]
 
@@ -73,7 +74,7 @@ class Limits:
         except OSError:
             self._own[kind], wait_s = self._taken(bucket, self._own.get(kind, ""))
         if wait_s > TOLD_S:
-            self._say(f"{LABELS[bucket.hub]}: waiting {wait_s:.0f} s, so as not to ask it too often")
+            self._say(f"{LABELS[bucket.hub]}: waiting {duration_text(wait_s)}, so as not to ask it too often")
         if wait_s > 0:
             self._sleep(wait_s)
 

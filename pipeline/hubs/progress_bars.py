@@ -29,7 +29,7 @@ def progress_bars() -> Iterator[Progress]:
         if name not in bars:
             # What was here before counts for the share, not for the speed.
             bars[name] = tqdm(
-                desc=name[:40], total=of, initial=here, unit="B", unit_scale=True, unit_divisor=1024, disable=None
+                desc=name[:40], total=of, initial=here, unit="iB", unit_scale=True, unit_divisor=1024, disable=None
             )
         bars[name].update(here - bars[name].n)
 

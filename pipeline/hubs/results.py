@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Literal, TypeVar
 
+from pipeline.system.units import duration_text
+
 Value = TypeVar("Value")
 
 AnswerKind = Literal[
@@ -118,7 +120,7 @@ class RateLimited:
 
     def say(self) -> str:
         """One line for the user."""
-        wait = f"in {self.retry_after_s:.0f} s" if self.retry_after_s is not None else "in some minutes"
+        wait = f"in {duration_text(self.retry_after_s)}" if self.retry_after_s is not None else "in some minutes"
         return f"{self.what}: the hub asks for fewer requests; try again {wait}"
 
 

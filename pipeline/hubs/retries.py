@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from pipeline.hubs.waiting import TOLD_S, Say, say_nothing
+from pipeline.system.units import duration_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Patience:
         longest = min(self.longest_s, (self.crowded_s if crowded else self.first_s) * 2.0 ** (failures - 1))
         seconds = longest * (0.5 + self.chance() / 2) if asked_s is None else asked_s
         if seconds > TOLD_S:
-            say(f"{why}; trying again in {seconds:.0f} s")
+            say(f"{why}; trying again in {duration_text(seconds)}")
         self.sleep(seconds)
         return True
 

@@ -17,6 +17,7 @@ from pipeline.errors import ReadError
 from pipeline.metadata.exif import EXIF_PREFIX
 from pipeline.metadata.metadata_settings import ImageFormat
 from pipeline.metadata.png import SIGNATURE
+from pipeline.system.units import size_text
 
 MAX_PIXELS = 89_478_485
 """Where Pillow begins to warn of a decompression bomb; our own images end at 4096 x 4096."""
@@ -200,7 +201,7 @@ def _chunk_text(kind: str, rest: bytes) -> str | None:
 
 def _payload(stream: BinaryIO, length: int, kind: str) -> bytes:
     if length > MAX_PART_BYTES:
-        raise ReadError(f"its {kind!r} part has {length / 2**20:.1f} MB, more than {MAX_PART_BYTES // 2**20} MB")
+        raise ReadError(f"its {kind!r} part has {size_text(length)}, more than {size_text(MAX_PART_BYTES)}")
     return _exactly(stream, max(length, 0))
 
 

@@ -17,6 +17,7 @@ from pipeline.errors import ModelError
 from pipeline.registry.migrations import MIGRATIONS
 from pipeline.registry.store_folders import data_folder, network_disk, registry_file
 from pipeline.storage.user_folders import make_folder
+from pipeline.system.units import duration_text
 
 BUSY_S = 10.0
 """So long a process waits for another one that is writing; each write takes milliseconds."""
@@ -204,7 +205,8 @@ class Registry:
     def _in_words(self, error: sqlite3.Error) -> RegistryError:
         code = _code(error)
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            said = f"is in use by another process, for more than {self._busy_s:g} s now; try again when that is done"
+            waited = duration_text(self._busy_s)
+            said = f"is in use by another process, for more than {waited} now; try again when that is done"
         elif code in _DAMAGED:
             said = (
                 f"is damaged ({error}); move it away, and `darkroom models scan FOLDER` takes your folders in again "

@@ -117,7 +117,7 @@ ADAPTERS: dict[str, tuple[Case, str]] = {
         "pip install 'darkroom[bitsandbytes]'",
     ),
     "tiny VAE of nowhere": (lambda *_: {"memory": {"techniques": {"tiny_vae": True}}}, "give memory.tiny_vae=FOLDER"),
-    "too small a budget": (lambda *_: {"memory": {"budget_gb": 0.01}}, "the smallest budget that would do is"),
+    "too small a budget": (lambda *_: {"memory": {"budget_gb": 0.01}}, "the smallest that would do is memory.budget_gb="),
     "no GPU": (lambda *_: {"device": "cuda"}, "there is no usable NVIDIA GPU"),
 }
 
@@ -180,9 +180,9 @@ def test_a_remote_model_is_planned_for_by_its_published_sizes_and_never_run(
     }
     assert main([config], []) == 0
     said = capfd.readouterr().out
-    assert "of 8 GB" in said and "FLUX.1-dev is not on this machine; its sizes are those published" in said
+    assert "of 8.0 GiB" in said and "FLUX.1-dev is not on this machine; its sizes are those published" in said
     assert "resident_blocks" in said.split("on such a card")[1]
     config["memory"] = {"level": "auto", "budget_gb": 8, "quality": "exact", "host_gb": 2}
     assert main([config], []) == 0
-    card = capfd.readouterr().out.split("on such a card (there is none here), with 2.0 GB of main memory free")[1]
+    card = capfd.readouterr().out.split("on such a card (there is none here), with 2.0 GiB of main memory free")[1]
     assert "disk_offload" in card

@@ -26,6 +26,7 @@ from pipeline.registry.model_settings import weight_files
 from pipeline.request import ImageRequest, MemorySettings, ModelSettings
 from pipeline.system.device import host_memory
 from pipeline.system.failures import classify
+from pipeline.system.units import size_text
 
 if TYPE_CHECKING:
     from pipeline.memory.device.loaded_model import LoadedModel
@@ -140,7 +141,7 @@ def load_giving_way(
         if step is None:
             assert failure is not None  # nothing is given up before memory has run out
             size = sum(file.stat().st_size for file in weight_files(settings))
-            failure = _nothing_left(failure, f"load, {size / 1e9:.1f} GB of weights", asked, memory)
+            failure = _nothing_left(failure, f"load, {size_text(size)} of weights", asked, memory)
             prospects.give_up((situation, asked), failure)
             raise failure
         memory, before, what = step.memory, memory, step.what
@@ -151,7 +152,7 @@ def exhausted(model: LoadedModel, failure: OutOfMemory, stage: Where, requests: 
     first = requests[0]
     peaks = model.stage_peaks.get(stage, {})
     peak = peaks.get("allocated", peaks.get("rss"))
-    reached = f"{stage} at {peak / 1e9:.1f} GB" if peak else stage
+    reached = f"{stage} at {size_text(peak)}" if peak else stage
     what = f"{reached}, {len(requests)} of {first.width} x {first.height}"
     return _nothing_left(failure, what, first.memory, model.memory)
 

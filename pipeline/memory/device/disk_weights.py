@@ -17,6 +17,7 @@ from pipeline.memory.device.alignment import copy_at, offset_of
 from pipeline.memory.device.mapped_files import MappedFiles
 from pipeline.memory.device.quantization import true_bytes
 from pipeline.storage.user_folders import cache_folder, make_folder
+from pipeline.system.units import size_text
 
 if TYPE_CHECKING:
     import torch
@@ -142,7 +143,7 @@ def _fresh_folder(module: Any, name: str) -> Path:
     free = shutil.disk_usage(root).free
     if free < bytes_needed:
         raise ModelError(
-            f"disk_offload needs {bytes_needed / 2**30:.1f} GiB in the cache folder, {free / 2**30:.1f} GiB are free; "
+            f"disk_offload needs {size_text(bytes_needed)} in the cache folder, {size_text(free)} are free; "
             "set XDG_CACHE_HOME to a larger disk"
         )
     folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-{name}-", dir=root))

@@ -13,9 +13,9 @@ from pipeline.memory.planning.predicted_time import seconds_per_image
 from pipeline.memory.planning.rates import SLOW, Rates
 from pipeline.memory.planning.sizes import Sizes
 from pipeline.memory.planning.techniques import QUANTIZATIONS, STREAMING, TECHNIQUES, impossible, installed, ordered
-from pipeline.memory.planning.working_memory import GIB
 from pipeline.request import MemorySettings
 from pipeline.system.device import DeviceMemory
+from pipeline.system.units import GIB, size_text
 from pipeline.weights.families import FAMILIES
 
 CLASSES: dict[str, int] = {"none": 24 * GIB, "balanced": 12 * GIB, "aggressive": 8 * GIB, "ultra": 4 * GIB}
@@ -112,21 +112,16 @@ def batch_limit(
     return fits
 
 
-def budget_text(budget_bytes: int) -> str:
-    """A budget as it was given: `0.45 GB`."""
-    return f"{round(budget_bytes / GIB, 2):g} GB"
-
-
 def least_text(least_bytes: int) -> str:
-    """The smallest budget that would do, rounded up, so that it does if it is given."""
-    return f"{math.ceil(least_bytes / GIB * 100) / 100:g} GB"
+    """The smallest budget that would do, as it is given; rounded up, so that it does."""
+    return f"memory.budget_gb={math.ceil(least_bytes / GIB * 100) / 100:g}"
 
 
 def shortage(name: str, width: int, height: int, budget_bytes: int, least_bytes: int) -> str:
     """What to say where no plan fits."""
     return (
-        f"memory.budget_gb: {name} at {width} x {height} does not fit into {budget_text(budget_bytes)} with any "
-        f"allowed technique; the smallest budget that would do is {least_text(least_bytes)}"
+        f"memory.budget_gb: {name} at {width} x {height} does not fit into {size_text(budget_bytes)} with any "
+        f"allowed technique; the smallest that would do is {least_text(least_bytes)}"
     )
 
 

@@ -14,15 +14,9 @@ from typing import Literal
 from pipeline.memory.planning.sizes import BYTES, ComponentSize, Role
 from pipeline.memory.planning.sizes import Sizes as Sizes
 from pipeline.memory.planning.techniques import QUANTIZATIONS, STREAMING
-from pipeline.memory.planning.working_memory import (
-    ENCODING,
-    GIB,
-    decode_elements,
-    denoise_elements,
-    encode_elements,
-    tiled,
-)
+from pipeline.memory.planning.working_memory import ENCODING, decode_elements, denoise_elements, encode_elements, tiled
 from pipeline.request import MemorySettings
+from pipeline.system.units import GIB
 from pipeline.weights.families import FAMILIES
 
 Stage = Literal["encode", "denoise", "decode"]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError
 from pipeline.memory.planning.techniques import conflicts, ordered
-from pipeline.memory.planning.working_memory import GIB
 from pipeline.registry.resolve import resolve
 from pipeline.request import DType, MemorySettings
+from pipeline.system.units import GIB
 from pipeline.weights.file_inspection import inspect_file
 from pipeline.weights.hashes import content_hash, remember_place
 from pipeline.weights.vae_fit import check_vae

@@ -18,11 +18,11 @@ from statistics import median_low
 from pipeline.errors import ConfigError
 from pipeline.memory.planning.history import kinds
 from pipeline.memory.planning.techniques import ordered
-from pipeline.memory.planning.working_memory import GIB
 from pipeline.request import Adapters, ImageRequest, Likeness, MemorySettings, ModelSettings, SpeedSettings
 from pipeline.schedulers import SAMPLERS
 from pipeline.storage.cache_file import CacheFile
 from pipeline.system.device import find_device
+from pipeline.system.units import GIB
 
 GAIN = 0.03
 """Share of a picture's time that a batch size must save to be worth its memory, and the wait for the first picture."""

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 from pipeline.weights.families import FAMILIES, Family
 
-MIB, GIB = 2**20, 2**30
-
 TILE_SIDE = 512
 """Side in pixels of the tiles that a VAE decodes with `vae_tiling`; smaller pictures are never tiled."""
 
@@ -166,7 +164,7 @@ def tiled(pixels: float) -> float:
 def encode_elements(parameters: int) -> float:
     """Elements alive while one prompt is encoded: 50 million in T5 XXL with 512 tokens (counted), more with hidden
     states of all layers or a vocabulary's logits, little in small encoders."""
-    return min(128 * MIB, parameters / 32)
+    return min(128 * 2**20, parameters / 32)
 
 
 def _scale(parameters: int, published: float) -> float:

@@ -86,7 +86,7 @@ def test_on_a_card_every_level_is_bounded_by_what_is_free(monkeypatch: pytest.Mo
     assert flux["ultra"]["budget_bytes"] < 4 * GIB and flux["auto"]["dtype"] == "bfloat16"
     assert "this Card 24" in heading(diagnosis)
     lines = dict(machine_lines(diagnosis.machine))
-    assert lines["GPU 0"] == "Card 24, 23.0 GB of 24.0 GB free, compute capability 8.6, driver 570.1"
+    assert lines["GPU 0"] == "Card 24, 23.0 GiB of 24.0 GiB free, compute capability 8.6, driver 570.1"
 
 
 def test_a_card_that_torch_cannot_use_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_what_does_not_fit_names_the_least_budget(monkeypatch: pytest.MonkeyPatc
     on(monkeypatch, NO_GPU)
     (flux,) = (one for one in examine(tmp_path, budget_gb=1).prospects if one.profile == "flux_dev")
     assert flux.choice is not None and not flux.choice.fits
-    needed = float(flux.text.removeprefix("needs ").removesuffix(" GB")) * GIB
+    needed = float(flux.text.removeprefix("needs memory.budget_gb=")) * GIB
     assert flux.choice.least_bytes <= needed < flux.choice.least_bytes + 0.011 * GIB  # enough, if it is given
 
 

@@ -25,9 +25,9 @@ from small_weights import (
     write_sidecar,
 )  # fmt: skip
 
-from jobs.terminal import size_text
 from pipeline.registry.database import Registry
 from pipeline.registry.store_folders import registry_file
+from pipeline.system.units import size_text
 
 REPO = Path(__file__).parents[3]
 Run = Callable[..., tuple[int, str, str]]

@@ -26,7 +26,7 @@ def test_after_so_many_images() -> None:
 def test_growth_counts_from_where_the_model_had_settled() -> None:
     rss = [1, 3, 4, 4.5, 5.1]  # loading and warming up is no growth
     found = reasons(RecyclingLimits(growth_bytes=10**9), [("a", 1.0, int(size * 10**9)) for size in rss])
-    assert found[:4] == [None] * 4 and found[4] is not None and "1.1 GB" in found[4]
+    assert found[:4] == [None] * 4 and found[4] is not None and "1.0 GiB" in found[4]
 
 
 def test_another_larger_model_is_no_growth() -> None:

@@ -229,7 +229,7 @@ def test_a_disk_without_room_is_noticed_before_anything_is_asked(
     source = fetching.offer(WEIGHTS)
     usage = shutil.disk_usage(fetching.folder)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=SPARE_BYTES + 200_000))
-    with pytest.raises(DownloadError, match=r"300,\d\d\d bytes are to be fetched and 200,000 are free for .*make room"):
+    with pytest.raises(DownloadError, match=r"293 KiB are to be fetched and 195 KiB are free for .*make room"):
         fetching.fetch(WEIGHTS, source)
     assert fetching.server.requests == []
     assert fetching.left() == []

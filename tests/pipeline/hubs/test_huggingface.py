@@ -204,7 +204,7 @@ def test_a_hub_that_wants_a_long_rest_gets_it(hub: HubServer, transport: Transpo
     hub.fault(INFO, instead(json_reply({}, 429).with_headers(Retry_After="240")))
     said = repository(transport, parse("hf:org/one"))
     assert isinstance(said, RateLimited) and said.retry_after_s == 240
-    assert "try again in 240 s" in said.say() and waits == []
+    assert "try again in 4 min" in said.say() and waits == []
 
 
 def test_a_hub_out_of_order_is_no_connection(hub: HubServer, transport: Transport, waits: list[float]) -> None:

@@ -91,7 +91,7 @@ def test_a_text_chunk_of_5_mb(sample: Callable[..., Any], tmp_path: Path) -> Non
     path = tmp_path / "big.png"
     path.write_bytes(insert_chunks(plain_bytes("png"), [international_text_chunk("parameters", "x" * 5_000_000)]))
     for reader in (read_record, read_any, read_pixels):
-        with pytest.raises(ReadError, match=r"'iTXt' part has 4\.8 MB, more than 4 MB") as caught:
+        with pytest.raises(ReadError, match=r"'iTXt' part has 4\.8 MiB, more than 4\.0 MiB") as caught:
             reader(path)
         one_line(caught.value, path)
 

@@ -26,6 +26,7 @@ from pipeline.memory.device.pool import Pool
 from pipeline.memory.planning.history import Experience
 from pipeline.registry.model_settings import identify
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings, SpeedSettings
+from pipeline.system.units import size_text
 
 PROMPTS = ("a red house", "a blue boat", "a car")
 EXACT = MemorySettings(exact=True)
@@ -498,7 +499,7 @@ def test_loading_without_end_fails_with_the_first_failure_and_numbers(
     with pytest.raises(OutOfMemory) as caught:
         load_with(loads)
     size = sum(file.stat().st_size for file in tiny_sd.glob("*/*.safetensors"))
-    for text in ("7 GiB", f"{size / 1e9:.1f} GB of weights", "disk_offload", "nothing is left", "memory.quality"):
+    for text in ("7 GiB", f"{size_text(size)} of weights", "disk_offload", "nothing is left", "memory.quality"):
         assert text in str(caught.value)
     assert len(set(loads.techniques)) == len(loads.techniques), "none tried twice"
 

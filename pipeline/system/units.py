@@ -1,0 +1,23 @@
+"""Sizes and durations as people read them: `3.4 GiB`, `12 min`."""
+
+from __future__ import annotations
+
+KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
+
+
+def size_text(size_bytes: float) -> str:
+    """A size in the largest unit of which it has at least one, to a tenth, from a hundred on whole: `596 MiB`."""
+    for unit, scale in (("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+        if round(size_bytes / scale * 1024) >= 1024:
+            count = round(size_bytes / scale, 1)
+            return f"{count:.1f} {unit}" if count < 100 else f"{count:.0f} {unit}"
+    return f"{size_bytes:.0f} B"
+
+
+def duration_text(seconds: float) -> str:
+    """Below ten seconds to a tenth, then in whole seconds up to two minutes, in minutes up to two hours, in hours."""
+    if seconds < 10:
+        return f"{round(seconds, 1):g} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
