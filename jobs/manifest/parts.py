@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.manifest.schema import Row, arrow_schema
 from pipeline.errors import ReadError
-from pipeline.storage.durable import removed_on_error, sync_path, temporary_name
+from pipeline.storage.durable import temporary_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,15 +50,12 @@ def write_temporary_part(path: Path, tables: Iterable[pa.Table]) -> Path:
     """
     import pyarrow.parquet as pq
 
-    temporary = temporary_name(path)
-    with removed_on_error(temporary):
-        with (
-            os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file,
-            pq.ParquetWriter(file, arrow_schema(), compression="zstd") as writer,
-        ):
-            for table in tables:
-                writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
-        sync_path(temporary)
+    with (
+        temporary_file(path) as (temporary, file),
+        pq.ParquetWriter(file, arrow_schema(), compression="zstd") as writer,
+    ):
+        for table in tables:
+            writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
     return temporary
 
 

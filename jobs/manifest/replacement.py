@@ -19,7 +19,7 @@ from typing import Any
 from jobs.manifest.crashpoints import reached
 from jobs.manifest.layout import Layout, is_part_file
 from pipeline.errors import ReadError
-from pipeline.storage.durable import publish, sync_path, write_durably
+from pipeline.storage.durable import publish, sync_path, write_whole
 
 _log = logging.getLogger("darkroom.manifest")
 
@@ -70,7 +70,7 @@ def replace_parts(layout: Layout, inputs: Sequence[Path], outputs: Sequence[tupl
         "temporaries": [temporary.name for temporary, _ in outputs],
     }
     try:
-        write_durably(record, json.dumps(content).encode())
+        write_whole(record, json.dumps(content).encode())
     except OSError:
         for temporary, _ in outputs:
             temporary.unlink()

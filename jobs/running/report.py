@@ -22,7 +22,7 @@ from jobs.planning.refused_prompts import refused_prompts
 from jobs.running.memory_report import memory_values
 from jobs.terminal import json_text, print_line
 from pipeline.metadata.leaks import scrub
-from pipeline.storage.durable import write_durably
+from pipeline.storage.durable import write_whole
 from pipeline.system.units import duration_text, size_text
 from pipeline.version import VERSION
 
@@ -165,9 +165,9 @@ def write_run_report(
         folder.mkdir(parents=True, exist_ok=True)
         documents = [scrubbed(config.model_dump(exclude={"hub"})) for config in configs]
         text = yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True)
-        write_durably(folder / "batch.yaml", text.encode())
+        write_whole(folder / "batch.yaml", text.encode())
         summary = _summary(run_id, plan, result, started, exit_code)
-        write_durably(folder / "summary.json", (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
+        write_whole(folder / "summary.json", (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
     except OSError:
         # After a full disk the report may not fit; the images and their rows are what counts.
         if not result.stopped:

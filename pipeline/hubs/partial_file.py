@@ -11,6 +11,7 @@ from pathlib import Path
 from pipeline.hubs.waiting import lock
 from pipeline.registry.leftovers import PARTIAL
 from pipeline.registry.store_folders import data_folder
+from pipeline.storage.durable import publish, write_all
 from pipeline.storage.user_folders import make_folder
 
 START_BYTES = 32
@@ -38,9 +39,7 @@ class PartialFile:
 
     def append(self, data: bytes) -> None:
         """Write at the end. Raises `OSError`; what of the data was written then counts only when it is opened again."""
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(self._fd, rest) :]
+        write_all(self._fd, data)
         self._count(data)
 
     def sha256(self) -> str:
@@ -50,12 +49,7 @@ class PartialFile:
     def becomes(self, target: Path) -> None:
         """Give it the target's name, for good: forced to the disk before and after."""
         os.fsync(self._fd)
-        self.path.replace(target)
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        publish(self.path, target)
 
     def _count(self, data: bytes) -> None:
         self._digest.update(data)

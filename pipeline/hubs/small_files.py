@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import uuid
 
 from pipeline.hubs.answer_cache import kept
 from pipeline.hubs.huggingface import refusal
@@ -16,6 +14,7 @@ from pipeline.hubs.transport import Transport
 from pipeline.registry.content import blob_path, suffix_of
 from pipeline.registry.records import now
 from pipeline.registry.store_folders import data_folder
+from pipeline.storage.durable import write_whole
 from pipeline.storage.user_folders import make_folder
 
 
@@ -34,15 +33,7 @@ def fetch_small(transport: Transport, file: RemoteFile, what: str) -> Outcome[st
     blob = blob_path(sha256, suffix_of(file.name))
     if not blob.is_file():
         make_folder(blob.parent, data_folder())
-        aside = blob.with_name(f".{blob.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            with aside.open("wb") as opened:
-                opened.write(content)
-                opened.flush()
-                os.fsync(opened.fileno())
-            aside.rename(blob)
-        finally:
-            aside.unlink(missing_ok=True)
+        write_whole(blob, content)
     return Ok(sha256, now())
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 from pipeline.registry.records import KINDS, StoredFile, StoredModel
 from pipeline.registry.store_folders import data_folder, store_folder
+from pipeline.storage.durable import write_whole
 from pipeline.storage.user_folders import make_folder
 
 
@@ -22,15 +21,7 @@ def write_note(model: StoredModel, files: Sequence[StoredFile]) -> None:
     make_folder(path.parent, data_folder())
     values = asdict(model) | {"path": _relative(model.path), "id": 0}
     values["files"] = [asdict(file) | {"path": _relative(file.path), "model_id": 0} for file in files]
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            json.dump(values, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_whole(path, json.dumps(values, indent=1).encode())
 
 
 def remove_note(model: StoredModel) -> None:

@@ -8,13 +8,75 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from pipeline.errors import DiskFull, RunStopped
+
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What the system says where there is no space or no quota left."""
+
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
 def temporary_name(path: Path) -> Path:
     """A name beside `path` that no reader of the folder picks up: `.NAME.UUID.tmp`."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+
+
+@contextlib.contextmanager
+def temporary_file(path: Path, *, mode: int = 0o666, sync: bool = True) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new file beside its final `path`, to be written in the block and then named by `publish` or `publish_new`.
+
+    It is on the disk when the block ends, unless not `sync`, and gone when the block fails. Raises `OSError`.
+    """
+    temporary = temporary_name(path)
+    with (
+        removed_on_error(temporary),
+        os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file,
+    ):
+        yield temporary, file
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def write_whole(path: Path, content: bytes, *, mode: int = 0o666, sync: bool = True) -> None:
+    """Create or replace `path` as a whole; what fails leaves no trace. Raises `OSError`.
+
+    Without `sync` a power cut may leave it torn: for what can be computed again.
+    """
+    with temporary_file(path, mode=mode, sync=sync) as (temporary, file):
+        file.write(content)
+    with removed_on_error(temporary):
+        publish(temporary, path, sync=sync)
+
+
+def publish(temporary: Path, path: Path, *, sync: bool = True) -> None:
+    """Give a temporary file its final name, in place of whatever has it; durably if `sync`."""
+    temporary.replace(path)
+    if sync:
+        sync_path(path.parent)
+
+
+def publish_new(temporary: Path, path: Path) -> None:
+    """Give a temporary file its final name, durably, and never in place of another file.
+
+    Raises `FileExistsError` when the name is taken (the temporary file stays, for the next name), also by a name that
+    differs in case alone where the file system does not tell them apart; `OSError`.
+    """
+    try:
+        # A hard link is the only rename that fails, atomically, when the new name is taken (POSIX.1-2024, link).
+        os.link(temporary, path)
+    except OSError as error:
+        if isinstance(error, FileExistsError) or error.errno not in _NO_LINKS:
+            raise
+        # FAT, some network and container file systems: reserve the name, then replace our own empty file.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        with removed_on_error(path):
+            temporary.replace(path)
+    else:
+        temporary.unlink()
+    sync_path(path.parent)
 
 
 def sync_path(path: Path) -> None:
@@ -24,25 +86,6 @@ def sync_path(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def publish(temporary: Path, path: Path) -> None:
-    """Give a synced temporary file its final name, durably."""
-    temporary.rename(path)
-    sync_path(path.parent)
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Create or replace `path` as a whole; what fails leaves no trace under the final name."""
-    temporary = temporary_name(path)
-    with removed_on_error(temporary):
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        try:
-            write_all(fd, content)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        publish(temporary, path)
 
 
 def write_all(fd: int, content: bytes) -> None:
@@ -58,7 +101,8 @@ def removed_on_error(temporary: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
 
 
@@ -71,7 +115,7 @@ def writing(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in NO_SPACE:
             raise DiskFull(
                 f"no space left while writing {place}; everything finished is kept: "
                 "free some space and run the same command again"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import uuid
 from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.request import PromptTokens
+from pipeline.storage.durable import write_whole
 from pipeline.storage.user_folders import cache_folder, make_folder
 
 if TYPE_CHECKING:
@@ -110,14 +110,7 @@ class EmbeddingCache:
         content = save(tensors, metadata={"embedding": json.dumps(notes)})
         make_folder(self._folder.parent, cache_folder())
         self._folder.mkdir(mode=0o700, exist_ok=True)  # also in a cache folder of before, which others may read
-        unfinished = self._folder / f".{key}.{uuid.uuid4()}.tmp"
-        try:
-            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(descriptor, "wb") as file:  # noqa: PTH123 (a descriptor, for its permissions)
-                file.write(content)
-            unfinished.replace(self._folder / f"{key}.safetensors")
-        finally:
-            unfinished.unlink(missing_ok=True)
+        write_whole(self._folder / f"{key}.safetensors", content, mode=0o600, sync=False)
         self._make_room()
 
     def _make_room(self) -> None:

@@ -28,11 +28,11 @@ def temporary_files(output_dir: Path) -> list[Path]:
 
 
 class Recorder:
-    """Notes what the program asks of the disk, in order: `write`, `fsync`, `rename`, `unlink`, each with a name."""
+    """Notes what the program asks of the disk, in order: `write`, `fsync`, `replace`, `unlink`, each with a name."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[tuple[str, str]] = []
-        originals: dict[str, Any] = {name: getattr(os, name) for name in ("write", "fsync", "rename", "unlink")}
+        originals: dict[str, Any] = {name: getattr(os, name) for name in ("write", "fsync", "replace", "unlink")}
 
         def named(target: Any) -> str:
             path = Path(f"/proc/self/fd/{target}").readlink() if isinstance(target, int) else Path(target)
@@ -40,7 +40,7 @@ class Recorder:
 
         def wrap(name: str) -> None:
             def call(target: Any, *rest: Any, **keywords: Any) -> Any:
-                final = rest[0] if name == "rename" else target
+                final = rest[0] if name == "replace" else target
                 self.calls.append((name, named(final)))
                 return originals[name](target, *rest, **keywords)
 
@@ -81,7 +81,7 @@ def test_a_part_is_flushed_before_its_name_and_its_name_before_the_journal_goes(
     # pyarrow writes the temporary file itself; everything that orders it is here.
     assert disk.take() == [
         ("fsync", ".tmp"),
-        ("rename", ".parquet"),
+        ("replace", ".parquet"),
         ("fsync", "parts"),
         ("unlink", ".jsonl"),
         ("fsync", "journal"),
@@ -101,9 +101,9 @@ def test_a_seal_under_way_writes_everything_before_it_renames_anything(
         assert calls == [
             ("fsync", ".tmp"),  # the part
             ("fsync", ".tmp"),  # the next journal, with the job in flight
-            ("rename", ".jsonl"),
+            ("replace", ".jsonl"),
             ("fsync", "journal"),
-            ("rename", ".parquet"),
+            ("replace", ".parquet"),
             ("fsync", "parts"),
             ("unlink", ".jsonl"),
             ("fsync", "journal"),
@@ -205,14 +205,14 @@ def test_a_seal_that_could_not_be_published_is_finished_at_the_end(
     journal = Journal(tmp_path, seal_rows=1)
     journal.start([attempt_of(9)])
     make(journal, tmp_path, 1)
-    rename = Path.rename
+    replace = Path.replace
 
     def refuse(self: Path, target: Path) -> Path:
         if Path(target).suffix == ".parquet":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return rename(self, target)
+        return replace(self, target)
 
-    monkeypatch.setattr(Path, "rename", refuse)
+    monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(DiskFull):
         journal.seal_if_due()
     assert len(journals(tmp_path)) == 2

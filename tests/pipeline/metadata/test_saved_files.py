@@ -16,7 +16,7 @@ from pipeline.errors import DiskFull, LeakFound, RunStopped
 from pipeline.metadata.metadata_settings import MetadataSettings
 from pipeline.metadata.naming import NamingSettings
 from pipeline.metadata.reading import read_any, read_id, read_record
-from pipeline.metadata.saved_files import next_free, place, store, write_temporary
+from pipeline.metadata.saved_files import next_free, store
 from pipeline.metadata.saving import save
 
 
@@ -30,34 +30,6 @@ def no_space(*_: Any) -> None:
 
 def no_links(*_: Any, **__: Any) -> None:
     raise OSError(errno.EPERM, "Operation not permitted")
-
-
-def test_a_temporary_file_has_its_own_name_and_the_whole_content(tmp_path: Path) -> None:
-    folder = tmp_path / "new" / "folder"
-    temporary = write_temporary(folder, "cat.png", b"pixels")
-    assert re.fullmatch(r"\.cat\.png\.[0-9a-f-]{36}\.tmp", temporary.name)
-    assert temporary.parent == folder and temporary.read_bytes() == b"pixels"
-
-
-def test_placing_gives_the_name_and_leaves_nothing_else(tmp_path: Path) -> None:
-    temporary = write_temporary(tmp_path, "cat.png", b"pixels")
-    assert place(temporary, tmp_path / "cat.png") == tmp_path / "cat.png"
-    assert names(tmp_path) == ["cat.png"]
-    assert (tmp_path / "cat.png").read_bytes() == b"pixels"
-    assert (tmp_path / "cat.png").stat().st_nlink == 1
-
-
-@pytest.mark.parametrize("links", [True, False])
-def test_placing_never_overwrites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
-    if not links:
-        monkeypatch.setattr(os, "link", no_links)
-    (tmp_path / "cat.png").write_bytes(b"old")
-    temporary = write_temporary(tmp_path, "cat.png", b"new")
-    with pytest.raises(FileExistsError):
-        place(temporary, tmp_path / "cat.png")
-    assert (tmp_path / "cat.png").read_bytes() == b"old"
-    assert place(temporary, next_free(tmp_path / "cat.png", 2)).read_bytes() == b"new"
-    assert names(tmp_path) == ["cat-2.png", "cat.png"]
 
 
 def test_next_names_are_counted() -> None:
@@ -91,17 +63,7 @@ def test_a_really_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     folder = tmp_path / "unwritable"
     folder.write_text("a file where a folder should be")
     with pytest.raises(OSError, match=r"exists|directory"):
-        write_temporary(folder, "cat.png", b"pixels")
-
-
-def test_an_interrupt_while_writing_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(_: int) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "fsync", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        write_temporary(tmp_path, "cat.png", b"pixels")
-    assert names(tmp_path) == []
+        store(b"pixels", folder / "cat.png")
 
 
 @pytest.mark.parametrize("links", [True, False])
