@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.storage.cache_file import CacheFile
+from pipeline.storage.sqlite_files import CacheFile
 
 _TABLE = "scheduler_classes (source TEXT, class_name TEXT, options TEXT, PRIMARY KEY (source, class_name))"
 

@@ -7,9 +7,8 @@ read is as good as not there, and what cannot be written is asked for again.
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +16,8 @@ from typing import Any
 
 from pipeline.hubs.remote_models import LABELS, Hub
 from pipeline.registry.records import now
-from pipeline.registry.store_folders import data_folder, network_disk
-from pipeline.storage.user_folders import make_folder
+from pipeline.registry.store_folders import data_folder
+from pipeline.storage.sqlite_files import CacheFile, network_disk
 
 MOST_ANSWERS = 5_000
 """The oldest go when there are more."""
@@ -30,9 +29,9 @@ _BUSY_S = 0.2
 """Waiting longer for another process would cost more than asking the hub again."""
 
 _TABLES = (
-    "CREATE TABLE IF NOT EXISTS answers (address TEXT PRIMARY KEY, value TEXT NOT NULL, at TEXT NOT NULL)",
+    "answers (address TEXT PRIMARY KEY, value TEXT NOT NULL, at TEXT NOT NULL)",
     # Where a file with this SHA-256 can be fetched, as hubs have told.
-    "CREATE TABLE IF NOT EXISTS places (sha256 TEXT, url TEXT, hub TEXT, PRIMARY KEY (sha256, url, hub))",
+    "places (sha256 TEXT, url TEXT, hub TEXT, PRIMARY KEY (sha256, url, hub))",
 )
 
 
@@ -59,10 +58,9 @@ def cache_file() -> Path:
 
 def kept(address: str) -> Kept | None:
     """What is kept under an address, of whatever age."""
-    with suppress(OSError, sqlite3.Error, ValueError, RecursionError), _reading() as connection:
-        row = connection.execute("SELECT value, at FROM answers WHERE address = ?", (address,)).fetchone()
-        if row:
-            return Kept(json.loads(row[0]), str(row[1]))
+    for value, at in _cache().rows("SELECT value, at FROM answers WHERE address = ?", (address,)):
+        with suppress(TypeError, ValueError, RecursionError):  # not written by us
+            return Kept(json.loads(value), str(at))
     return None
 
 
@@ -71,58 +69,28 @@ def keep(address: str, value: Any, at: str = "") -> None:
     text = json.dumps(value)
     if len(text) > MOST_BYTES:
         return
-    with suppress(OSError, sqlite3.Error), _writing() as connection:
-        connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", (address, text, at or now()))
-        connection.execute(
-            "DELETE FROM answers WHERE address IN (SELECT address FROM answers ORDER BY at DESC LIMIT -1 OFFSET ?)",
-            (MOST_ANSWERS,),
-        )
+    oldest = "SELECT address FROM answers ORDER BY at DESC LIMIT -1 OFFSET ?"
+    _change(
+        ("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", (address, text, at or now())),
+        (f"DELETE FROM answers WHERE address IN ({oldest})", (MOST_ANSWERS,)),
+    )
 
 
 def keep_place(sha256: str, hub: Hub, url: str) -> None:
     """Remember where a hub offers the file with this hash."""
-    with suppress(OSError, sqlite3.Error), _writing() as connection:
-        connection.execute("INSERT OR IGNORE INTO places VALUES (?, ?, ?)", (sha256, url, hub))
+    _change(("INSERT OR IGNORE INTO places VALUES (?, ?, ?)", (sha256, url, hub)))
 
 
 def kept_places(sha256: str) -> list[tuple[Hub, str]]:
     """Every place at which a hub has offered the file with this hash, Hugging Face's before CivitAI's."""
-    with suppress(OSError, sqlite3.Error), _reading() as connection:
-        rows = connection.execute("SELECT hub, url FROM places WHERE sha256 = ? ORDER BY hub DESC, url", (sha256,))
-        return [(hub, url) for hub, url in rows if hub in LABELS]
-    return []
+    rows = _cache().rows("SELECT hub, url FROM places WHERE sha256 = ? ORDER BY hub DESC, url", (sha256,))
+    return [(hub, url) for hub, url in rows if hub in LABELS]
 
 
-@contextmanager
-def _reading() -> Iterator[sqlite3.Connection]:
-    file = cache_file()
-    if not file.exists():
-        raise FileNotFoundError(file)
-    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=_BUSY_S)) as connection:
-        yield connection
+def _cache() -> CacheFile:
+    return CacheFile(cache_file(), *_TABLES, root=data_folder(), busy_s=_BUSY_S)
 
 
-@contextmanager
-def _writing() -> Iterator[sqlite3.Connection]:
-    file = cache_file()
-    if network_disk(file.parent):
-        raise OSError("SQLite's locks do not hold there")
-    make_folder(file.parent, data_folder())
-    connection = _opened(file)
-    with closing(connection), connection:
-        yield connection
-
-
-def _opened(file: Path) -> sqlite3.Connection:
-    for damaged in (False, True):
-        connection = sqlite3.connect(file, timeout=_BUSY_S)
-        try:
-            for table in _TABLES:
-                connection.execute(table)
-            return connection
-        except sqlite3.DatabaseError as error:
-            connection.close()
-            if damaged or error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-                raise
-            file.unlink(missing_ok=True)
-    raise AssertionError  # the second round returns or raises
+def _change(*statements: tuple[str, Sequence[str | int]]) -> None:
+    if not network_disk(cache_file().parent):  # SQLite's locks do not hold there
+        _cache().change(*statements)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import sqlite3
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,15 +13,14 @@ from typing import Any
 
 from pipeline.errors import ModelError
 from pipeline.registry.migrations import MIGRATIONS
-from pipeline.registry.store_folders import data_folder, network_disk, registry_file
+from pipeline.registry.store_folders import data_folder, registry_file
+from pipeline.storage.sqlite_files import Access, connect, fault_of, network_disk, write_ahead
 from pipeline.storage.user_folders import make_folder
 from pipeline.system.units import duration_text
 
 BUSY_S = 10.0
 """So long a process waits for another one that is writing; each write takes milliseconds."""
 
-_READ_ONLY = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _NOT_OURS = (errno.EROFS, errno.EACCES, errno.EPERM)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -101,7 +98,7 @@ class Registry:
             raise RegistryError(self._says(f"its folder cannot be made ({error.strerror}); {_ELSEWHERE}")) from None
         connection: sqlite3.Connection | None = None
         try:
-            connection = sqlite3.connect(self.path, timeout=self._busy_s, isolation_level=None)
+            connection = connect(self.path, busy_s=self._busy_s)
             self._prepared(connection)
             if not os.access(self.path, os.W_OK):
                 self._not_writable = _CANNOT_BE_WRITTEN
@@ -109,9 +106,10 @@ class Registry:
         except sqlite3.Error as error:
             if connection:
                 connection.close()
-            if self._is_full(error):
+            fault = fault_of(error, self.path)
+            if fault == "full":
                 return self._opened_on_full_disk()
-            if _code(error) in _READ_ONLY and not self.path.is_dir():
+            if fault == "read-only" and not self.path.is_dir():
                 return self._opened_to_read(_CANNOT_BE_WRITTEN)
             raise self._in_words(error) from None
         except RegistryError:
@@ -127,7 +125,7 @@ class Registry:
         """
         if not self.path.stat().st_size:  # there was no room for its tables
             return self._opened_to_read(_IS_FULL)
-        connection = sqlite3.connect(self.path, timeout=self._busy_s, isolation_level=None)
+        connection = connect(self.path, busy_s=self._busy_s)
         try:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._prepared(connection)
@@ -150,12 +148,11 @@ class Registry:
             self._prepared(connection)
             return connection
         fault: RegistryError | None = None
-        for how in ("mode=ro", "immutable=1"):
+        accesses: tuple[Access, ...] = ("mode=ro", "immutable=1")
+        for access in accesses:
             aside: sqlite3.Connection | None = None
             try:
-                aside = sqlite3.connect(
-                    f"{self.path.as_uri()}?{how}", uri=True, timeout=self._busy_s, isolation_level=None
-                )
+                aside = connect(self.path, access, busy_s=self._busy_s)
                 self._check_version(aside, exactly=True)
                 aside.row_factory = sqlite3.Row
                 return aside
@@ -171,7 +168,7 @@ class Registry:
         """Bring the tables up to date: once, whoever comes first."""
         connection.row_factory = sqlite3.Row
         if self._check_version(connection) < len(MIGRATIONS):
-            _write_ahead(connection, self._busy_s)
+            write_ahead(connection, self._busy_s)
             connection.execute("BEGIN IMMEDIATE")
             version = self._check_version(connection)  # another process may have done it by now
             for statements in MIGRATIONS[version:]:
@@ -203,27 +200,22 @@ class Registry:
             raise self._in_words(error) from None
 
     def _in_words(self, error: sqlite3.Error) -> RegistryError:
-        code = _code(error)
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            waited = duration_text(self._busy_s)
-            said = f"is in use by another process, for more than {waited} now; try again when that is done"
-        elif code in _DAMAGED:
-            said = (
-                f"is damaged ({error}); move it away, and `darkroom models scan FOLDER` takes your folders in again "
-                f"and `darkroom models scan {self.path.parent / 'models'}` what was fetched: no model is lost"
-            )
-        elif code in _READ_ONLY or self._is_full(error):
-            return RegistryNotWritable(self._says(_IS_FULL if self._is_full(error) else _CANNOT_BE_WRITTEN))
-        else:
-            said = f"cannot be used ({error})"
+        match fault_of(error, self.path):
+            case "busy":
+                waited = duration_text(self._busy_s)
+                said = f"is in use by another process, for more than {waited} now; try again when that is done"
+            case "damaged":
+                said = (
+                    f"is damaged ({error}); move it away, and `darkroom models scan FOLDER` takes your folders in "
+                    f"again and `darkroom models scan {self.path.parent / 'models'}` what was fetched: no model is lost"
+                )
+            case "full":
+                return RegistryNotWritable(self._says(_IS_FULL))
+            case "read-only":
+                return RegistryNotWritable(self._says(_CANNOT_BE_WRITTEN))
+            case "other":
+                said = f"cannot be used ({error})"
         return RegistryError(self._says(said))
-
-    def _is_full(self, error: sqlite3.Error) -> bool:
-        """Whether there is no room on its disk: SQLite says so of some writes, and of others only that they failed."""
-        code = _code(error)
-        if code != sqlite3.SQLITE_IOERR:
-            return code == sqlite3.SQLITE_FULL
-        return shutil.disk_usage(self.path.parent).free < _LEAST_FREE_BYTES
 
     def _says(self, said: str) -> str:
         return f"registry {self.path}: {said}"
@@ -235,23 +227,3 @@ _IS_FULL = (
     "cannot be written: no space left on its disk; make room there, of what was fetched with: darkroom models prune "
     "--max-gb N"
 )
-_LEAST_FREE_BYTES = 64 * 2**10
-"""The file of shared memory takes half of it."""
-
-
-def _write_ahead(connection: sqlite3.Connection, busy_s: float) -> None:
-    """Readers and a writer do not wait for each other; SQLite's own waiting does not cover this switch."""
-    end = time.monotonic() + busy_s
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > end:
-                raise
-            time.sleep(0.02)
-
-
-def _code(error: sqlite3.Error) -> int:
-    """The primary result code; 0 for faults that are not SQLite's."""
-    return int(getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.storage.file_state import state_of
-from pipeline.storage.user_folders import cache_folder, make_folder
+from pipeline.storage.sqlite_files import CacheFile
+from pipeline.storage.user_folders import cache_folder
 
 _SHA256, _TENSORS = "files", "tensor_files"
 """Tables of the two kinds of hash that a file has."""
@@ -18,6 +18,11 @@ _SHA256, _TENSORS = "files", "tensor_files"
 _HASHED_AT_ONCE = 4
 
 _COLUMNS = "(path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, inode INTEGER, sha256 TEXT)"
+_TABLES = (
+    f"{_SHA256} {_COLUMNS}",
+    f"{_TENSORS} {_COLUMNS}",
+    "places (sha256 TEXT, path TEXT, PRIMARY KEY (sha256, path))",
+)
 
 
 def content_hash(place: Path, files: Iterable[Path]) -> str:
@@ -55,20 +60,12 @@ def tensor_hash(path: Path) -> str:
 
 def remember_place(sha256: str, path: Path) -> None:
     """Note that what has this hash lies here: a file, or a folder with a hash of its own."""
-    with suppress(OSError, sqlite3.Error), _cache() as connection:
-        connection.execute("CREATE TABLE IF NOT EXISTS places (sha256 TEXT, path TEXT, PRIMARY KEY (sha256, path))")
-        connection.execute("INSERT OR REPLACE INTO places VALUES (?, ?)", (sha256, str(path.absolute())))
+    _cache().change(("INSERT OR REPLACE INTO places VALUES (?, ?)", (sha256, str(path.absolute()))))
 
 
 def known_places(sha256: str) -> list[Path]:
     """Where what has this hash was seen and something still lies, the newest first; it may have changed since."""
-    try:
-        with closing(sqlite3.connect(f"file:{cache_file()}?mode=ro", uri=True)) as connection:
-            rows = connection.execute(
-                "SELECT path FROM places WHERE sha256 = ? ORDER BY rowid DESC", (sha256,)
-            ).fetchall()
-    except sqlite3.Error:
-        return []
+    rows = _cache().rows("SELECT path FROM places WHERE sha256 = ? ORDER BY rowid DESC", (sha256,))
     return [Path(path) for (path,) in rows if Path(path).exists()]
 
 
@@ -77,36 +74,21 @@ def cache_file() -> Path:
     return cache_folder() / "file-hashes.sqlite"
 
 
-@contextmanager
-def _cache() -> Iterator[sqlite3.Connection]:
-    cache = cache_file()
-    make_folder(cache.parent, cache_folder())
-    with closing(sqlite3.connect(cache, timeout=10)) as connection, connection:
-        yield connection
+def _cache() -> CacheFile:
+    return CacheFile(cache_file(), *_TABLES)
 
 
 def _remembered(paths: list[Path], table: str, compute: Callable[[Path], str]) -> dict[Path, str]:
-    known: dict[Path, str] = {}
-    try:
-        with _cache() as connection:
-            connection.execute(f"CREATE TABLE IF NOT EXISTS {table} {_COLUMNS}")
-            keys = {path: _key(path) for path in paths}
-            for path, key in keys.items():
-                row = connection.execute(
-                    f"SELECT sha256 FROM {table} WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?", key
-                ).fetchone()
-                if row:
-                    known[path] = str(row[0])
-    except (OSError, sqlite3.Error):
-        # Locked for long, damaged, on a full disk, a read-only home: costs time, not the run. A file that is gone is
-        # said below.
-        keys = {}
+    keys: dict[Path, tuple[str, int, int, int]] = {}
+    with suppress(OSError):  # a file that is gone is said below
+        keys = {path: _key(path) for path in paths}
+    query = f"SELECT path, size, mtime_ns, inode, sha256 FROM {table} WHERE path IN ({', '.join('?' * len(paths))})"
+    kept = {tuple(key): str(digest) for *key, digest in _cache().rows(query, [str(path) for path in paths])}
+    known = {path: kept[key] for path, key in keys.items() if key in kept}
     computed = _computed([path for path in paths if path not in known], compute)
-    if not computed:
-        return known
-    with suppress(OSError, sqlite3.Error), _cache() as connection:
-        rows = [(*keys[path], digest) for path, digest in computed.items() if path in keys]
-        connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?)", rows)
+    insert = f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?)"
+    if computed:
+        _cache().change(*((insert, (*keys[path], digest)) for path, digest in computed.items() if path in keys))
     return known | computed
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pipeline.memory.planning.techniques import TECHNIQUES, ordered
 from pipeline.request import Adapters, MemorySettings
-from pipeline.storage.cache_file import CacheFile
+from pipeline.storage.sqlite_files import CacheFile
 
 TOLERANCE = 0.1
 """Share by which the memory may differ and still count as the same: what is free is never twice the same number."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median_low
 from typing import Literal
 
-from pipeline.storage.cache_file import CacheFile
+from pipeline.storage.sqlite_files import CacheFile
 from pipeline.system.device import Device
 
 Measured = Literal["compute", "copy"]

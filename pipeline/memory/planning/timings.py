@@ -20,7 +20,7 @@ from pipeline.memory.planning.history import kinds
 from pipeline.memory.planning.techniques import ordered
 from pipeline.request import Adapters, ImageRequest, Likeness, MemorySettings, ModelSettings, SpeedSettings
 from pipeline.schedulers import SAMPLERS
-from pipeline.storage.cache_file import CacheFile
+from pipeline.storage.sqlite_files import CacheFile
 from pipeline.system.device import find_device
 from pipeline.system.units import GIB
 

@@ -15,7 +15,8 @@ from pipeline.errors import ModelError
 from pipeline.registry.database import Registry, RegistryError
 from pipeline.registry.migrations import MIGRATIONS
 from pipeline.registry.queries import list_models
-from pipeline.registry.store_folders import data_folder, network_disk, registry_file, store_folder
+from pipeline.registry.store_folders import data_folder, registry_file, store_folder
+from pipeline.storage.sqlite_files import network_disk
 
 
 def one_line(error: BaseException) -> str:

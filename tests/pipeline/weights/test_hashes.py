@@ -60,8 +60,8 @@ def test_unusable_cache_costs_time_and_nothing_else(own_hashes: Path, tmp_path: 
     own_hashes.parent.mkdir(parents=True)
     own_hashes.write_bytes(b"no database, but long enough to be looked at" * 100)
     assert file_hash(path) == hashlib.sha256(path.read_bytes()).hexdigest()
-    remember_place("0" * 64, path)
-    assert known_places("0" * 64) == []
+    remember_place("0" * 64, path)  # in a new file, instead of the damaged one
+    assert known_places("0" * 64) == [path]
 
 
 def test_file_that_is_gone_is_an_error_and_no_hash(own_hashes: Path, tmp_path: Path) -> None:

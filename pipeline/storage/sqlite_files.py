@@ -1,0 +1,129 @@
+"""SQLite files: how they are opened, what their faults are, and small caches in them that nothing depends on."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import time
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.storage.user_folders import cache_folder, make_folder
+
+Access = Literal["write", "mode=ro", "immutable=1"]
+"""`mode=ro` reads beside writers, `immutable=1` a file of which nobody can be writing (sqlite.org/uri.html)."""
+
+Fault = Literal["busy", "damaged", "read-only", "full", "other"]
+Values = Sequence[str | int | float]
+
+NETWORK = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ncpfs", "lustre", "gpfs", "beegfs", "beegfs_nodev", "pvfs2",
+     "orangefs", "glusterfs", "ceph", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.rclone", "fuse.s3fs",
+     "fuse.gcsfuse", "fuse.davfs", "davfs"}
+)  # fmt: skip
+"""File systems, by Linux's names, whose locks and shared memory do not hold between machines, as SQLite needs them."""
+
+_LEAST_FREE_BYTES = 64 * 2**10
+"""The file of shared memory takes half of it."""
+
+_MOUNTS = Path("/proc/self/mounts")
+
+
+def connect(path: Path, access: Access = "write", *, busy_s: float) -> sqlite3.Connection:
+    """Open a file; other processes' locks are waited for as long as `busy_s`. Transactions are begun explicitly."""
+    place = str(path) if access == "write" else f"{path.absolute().as_uri()}?{access}"
+    return sqlite3.connect(place, uri=access != "write", timeout=busy_s, isolation_level=None)
+
+
+def write_ahead(connection: sqlite3.Connection, busy_s: float) -> None:
+    """Readers and a writer do not wait for each other; SQLite's own waiting does not cover this switch."""
+    end = time.monotonic() + busy_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+
+
+def fault_of(error: sqlite3.Error, path: Path) -> Fault:
+    """What is wrong with the file at `path`.
+
+    SQLite says of some writes that the disk is full, and of others only that they failed.
+    """
+    code = int(getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF  # the primary one; faults of sqlite3's own have none
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return "busy"
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return "damaged"
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return "read-only"
+    failed_for_room = code == sqlite3.SQLITE_IOERR and shutil.disk_usage(path.parent).free < _LEAST_FREE_BYTES
+    return "full" if code == sqlite3.SQLITE_FULL or failed_for_room else "other"
+
+
+def network_disk(path: Path, mounts: Path = _MOUNTS) -> str | None:
+    """The kind of network file system that a path is on; None for a local disk, and where that cannot be told.
+
+    `mounts` is the kernel's list, which only Linux has.
+    """
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    real, best, kind = path.resolve(), -1, ""
+    for line in lines:
+        _, point, name, *_ = [*line.split(" "), "", "", ""]
+        where = Path(point.replace("\\040", " ").replace("\\011", "\t"))
+        if real.is_relative_to(where) and len(where.parts) >= best:  # a later mount hides an earlier one
+            best, kind = len(where.parts), name
+    return kind if kind in NETWORK else None
+
+
+class CacheFile:
+    """Tables of what can be found out again, in one file that can be deleted at any time.
+
+    Where the file is missing, in use for long, damaged or cannot be written, nothing is known and nothing kept; no
+    error is raised. A damaged file is replaced by a new one with the next change.
+    """
+
+    def __init__(self, path: Path | None, *tables: str, root: Path | None = None, busy_s: float = 10.0) -> None:
+        """`path` is by default the file of what was learnt about this machine; `root` is the folder of the user that it
+        is in, by default the cache folder; `tables` are names and columns, as `CREATE TABLE` takes them.
+        """
+        self._path = path or cache_folder() / "memory.sqlite"
+        self._tables = tables
+        self._root = root or cache_folder()
+        self._busy_s = busy_s
+
+    def rows(self, query: str, values: Values = ()) -> list[tuple[Any, ...]]:
+        """What a query finds. The values in it may be anything: other versions wrote the file, too."""
+        try:
+            with closing(connect(self._path, "mode=ro", busy_s=self._busy_s)) as connection:
+                return connection.execute(query, values).fetchall()
+        except (OSError, ValueError, sqlite3.Error):  # not there yet, unreadable, damaged; text that is no Unicode
+            return []
+
+    def change(self, *statements: tuple[str, Values]) -> None:
+        """Carry out statements with their values, all or none."""
+        with suppress(OSError, ValueError, sqlite3.Error):  # it costs what it would have told, not the run
+            make_folder(self._path.parent, self._root)
+            try:
+                self._carry_out(statements)
+            except sqlite3.DatabaseError as error:
+                if fault_of(error, self._path) != "damaged":
+                    raise
+                self._path.unlink()
+                self._carry_out(statements)
+
+    def _carry_out(self, statements: Sequence[tuple[str, Values]]) -> None:
+        with closing(connect(self._path, busy_s=self._busy_s)) as connection, connection:
+            connection.execute("BEGIN IMMEDIATE")
+            for table in self._tables:
+                connection.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+            for statement, values in statements:
+                connection.execute(statement, values)
