@@ -7,7 +7,6 @@ claim before may have finished it.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from jobs.manifest.layout import Layout
 from pipeline.storage.durable import writing
+from pipeline.storage.locks import try_lock_byte, unlock_byte
 
 _open_in_this_process: set[tuple[int, Path]] = set()
 # POSIX: closing ANY descriptor of a file drops all of the process's locks on it, and a process never
@@ -31,7 +31,7 @@ class Claims:
             self._key = (os.getpid(), lock_file.resolve())
             if self._key in _open_in_this_process:
                 raise RuntimeError(f"{lock_file} is already open in this process: share its Claims")
-            self._fd = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._fd = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o666)
         _open_in_this_process.add(self._key)
         self._held: set[str] = set()
         self._lock = threading.Lock()
@@ -41,24 +41,17 @@ class Claims:
         obtained = []
         with self._lock:
             for job_id in job_ids:
-                if job_id not in self._held and self._obtain(job_id):
+                if job_id not in self._held and try_lock_byte(self._fd, _offset(job_id)):
                     self._held.add(job_id)
                     obtained.append(job_id)
         return obtained
-
-    def _obtain(self, job_id: str) -> bool:
-        try:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _offset(job_id))
-        except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: POSIX allows either
-            return False
-        return True
 
     def release(self, job_id: str) -> None:
         """Give one job back, finished or not; a job that is not held is ignored."""
         with self._lock:
             if job_id in self._held:
                 self._held.remove(job_id)
-                fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, _offset(job_id))
+                unlock_byte(self._fd, _offset(job_id))
 
     def close(self) -> None:
         """Give everything back. May be called twice."""

@@ -6,7 +6,6 @@ is durable, unless it says otherwise. `seal_if_due` and `close` turn the journal
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 import time
@@ -21,6 +20,7 @@ from jobs.manifest.schema import Row, row_from_json
 from jobs.manifest.sealing import remove_journal, seal, settle
 from pipeline.errors import ManifestLost, RunStopped
 from pipeline.storage.durable import publish, removed_on_error, sync_path, temporary_name, write_all, writing
+from pipeline.storage.locks import lock
 
 SEAL_ROWS = 5_000
 SEAL_AFTER_S = 600.0
@@ -118,10 +118,10 @@ class Journal:
         """Create a journal; named only when locked and complete, so nobody takes it for a dead one's."""
         path = self._layout.journal(stem)
         temporary = temporary_name(path)
-        fd = os.open(temporary, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        fd = os.open(temporary, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             with removed_on_error(temporary):
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(fd)
                 write_all(fd, carried)
                 os.fsync(fd)
                 publish(temporary, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -13,8 +12,10 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.hubs.remote_models import LABELS, Hub
-from pipeline.hubs.waiting import TOLD_S, Say, lock, say_nothing
+from pipeline.hubs.waiting import TOLD_S, Say, lock_and_tell, say_nothing
 from pipeline.registry.store_folders import data_folder
+from pipeline.storage.durable import write_all
+from pipeline.storage.locks import lock
 from pipeline.storage.user_folders import make_folder
 from pipeline.system.units import duration_text
 
@@ -68,9 +69,10 @@ class Limits:
         bucket = BUCKETS[kind]
         try:
             with _locked(self._folder / f"{kind}.bucket") as fd:
-                state, wait_s = self._taken(bucket, os.pread(fd, 200, 0).decode("ascii", "replace"))
+                state, wait_s = self._taken(bucket, os.read(fd, 200).decode("ascii", "replace"))
+                os.lseek(fd, 0, os.SEEK_SET)
                 os.ftruncate(fd, 0)
-                os.pwrite(fd, state.encode(), 0)
+                write_all(fd, state.encode())
         except OSError:
             self._own[kind], wait_s = self._taken(bucket, self._own.get(kind, ""))
         if wait_s > TOLD_S:
@@ -119,9 +121,9 @@ class Limits:
 def _locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[int]:
     """The file, held; `waiting` is called if that takes long. Without it none is expected to hold it for long."""
     make_folder(path.parent, data_folder())
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        lock(fd, waiting) if waiting else fcntl.flock(fd, fcntl.LOCK_EX)
+        lock_and_tell(fd, waiting) if waiting else lock(fd)
         yield fd
     finally:
         os.close(fd)

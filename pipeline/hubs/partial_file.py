@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.hubs.waiting import lock
+from pipeline.hubs.waiting import lock_and_tell
 from pipeline.registry.leftovers import PARTIAL
 from pipeline.registry.store_folders import data_folder
 from pipeline.storage.durable import publish, write_all
@@ -89,9 +89,9 @@ def held_partial(target: Path, waiting: Callable[[], None]) -> Iterator[PartialF
 
 def _locked(target: Path, path: Path, waiting: Callable[[], None]) -> int | None:
     while not target.exists():
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            lock(fd, waiting)
+            lock_and_tell(fd, waiting)
         except BaseException:
             os.close(fd)
             raise

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Callable
+
+from pipeline.storage.locks import lock, try_lock
 
 Say = Callable[[str], None]
 """Takes a line for the user while something else is going on."""
@@ -19,18 +20,15 @@ def say_nothing(line: str) -> None:
     """For those who want no lines."""
 
 
-def lock(fd: int, waiting: Callable[[], None]) -> None:
-    """Take the kernel's lock on an open file; `waiting` is called once if another process holds it for long.
+def lock_and_tell(fd: int, waiting: Callable[[], None]) -> None:
+    """Take the lock on an open file; `waiting` is called once if another process holds it for long.
 
     Raises `OSError` where there are no locks.
     """
     ends = time.monotonic() + TOLD_S
-    while time.monotonic() < ends:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(_LOOK_S)
-        else:
+    while not try_lock(fd):
+        if time.monotonic() >= ends:
+            waiting()
+            lock(fd)
             return
-    waiting()
-    fcntl.flock(fd, fcntl.LOCK_EX)
+        time.sleep(_LOOK_S)

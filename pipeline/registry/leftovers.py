@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
 import shutil
 import time
@@ -14,6 +12,7 @@ from pathlib import Path
 from pipeline.registry.content import SUFFIXES
 from pipeline.registry.database import Registry
 from pipeline.registry.store_folders import store_folder
+from pipeline.storage.locks import is_locked
 
 STRAY_S = 86_400
 """What is older is removed whenever the store is made smaller; younger ones may be gone on with, or get their model."""
@@ -67,7 +66,7 @@ def remove_leftovers(registry: Registry, chosen: Iterable[Leftover]) -> list[Lef
 
 def is_fetching() -> bool:
     """Whether a process is fetching weights now; what it has fetched for the same model before is not to be touched."""
-    return any(_is_held(path) for path in (store_folder() / "blobs").glob(f"??/*{PARTIAL}"))
+    return any(is_locked(path) for path in (store_folder() / "blobs").glob(f"??/*{PARTIAL}"))
 
 
 def _without_model(hashes: Collection[str], folders: Collection[str]) -> Iterator[Path]:
@@ -92,22 +91,7 @@ def _seen(path: Path) -> Leftover | None:
 
 
 def _removed(path: Path) -> bool:
-    if path.name.endswith(PARTIAL) and _is_held(path):
+    if path.name.endswith(PARTIAL) and is_locked(path):
         return False
     path.unlink(missing_ok=True)
     return True
-
-
-def _is_held(path: Path) -> bool:
-    """Whether a download is at a partial file: it has the kernel's lock on it."""
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(fd)
-    return False

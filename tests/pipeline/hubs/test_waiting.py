@@ -18,6 +18,7 @@ from pipeline.hubs.limits import Limits
 from pipeline.hubs.query import ask
 from pipeline.hubs.retries import Patience
 from pipeline.hubs.transport import Transport
+from pipeline.storage.locks import lock
 
 WEIGHTS = weights()
 
@@ -39,7 +40,7 @@ def held(path: Path) -> Iterator[Callable[[], None]]:
     """A file that another one holds, until it is let go."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT)
-    waiting.lock(fd, lambda: None)
+    lock(fd)
     closed = False
 
     def let_go() -> None:
