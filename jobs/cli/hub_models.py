@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.terminal import aligned
 from pipeline.hubs.cards import Card
 from pipeline.hubs.remote_models import LABELS, SearchHit
-from pipeline.hubs.results import AnswerKind, Problem
+from pipeline.hubs.results import Problem, ProblemKind
 from pipeline.system.units import size_text
 from pipeline.weights.families import FAMILIES
 
@@ -23,7 +23,7 @@ HIT_COLUMNS = (
 
 _SHOWN = ("name", "kind", "family", "size", "where", "reference", "obstacle")
 _SIZE = (_SHOWN.index("size"),)
-_OBSTACLES: dict[AnswerKind, str] = {
+_OBSTACLES: dict[ProblemKind, str] = {
     "needs_login": "login", "early_access": "early access", "downloads_disabled": "no downloads",
     "refused": "unsafe or unusable",
 }  # fmt: skip

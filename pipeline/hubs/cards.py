@@ -15,7 +15,7 @@ from pipeline.hubs.civitai_answers import title
 from pipeline.hubs.hub_settings import HubSettings
 from pipeline.hubs.json_fields import words
 from pipeline.hubs.remote_models import Hub
-from pipeline.hubs.results import NotFound, Ok, Outcome, Problem
+from pipeline.hubs.results import Ok, Outcome, Problem
 from pipeline.hubs.settings_in_text import settings_in, settings_of
 from pipeline.hubs.transport import Transport
 from pipeline.hubs.version_files import KINDS, family_of_base
@@ -62,7 +62,7 @@ def card(transport: Transport, reference: Reference, *, anew: bool = False) -> O
         return _of_repository(transport, reference, fresh_s)
     if reference.scheme == "civitai" and reference.number:
         return _of_version(transport, reference.number, fresh_s)
-    return NotFound(reference.text, "has no card, since it names no model of a hub")
+    return Problem("not_found", reference.text, "has no card, since it names no model of a hub")
 
 
 def card_of(model: StoredModel) -> Reference | None:
@@ -112,7 +112,7 @@ def card_by_hash(transport: Transport, sha256: str) -> Outcome[Card]:
 
 def _of_version(transport: Transport, number: int, fresh_s: float | None) -> Outcome[Card]:
     said = civitai.version(transport, number, fresh_s)
-    if isinstance(said, NotFound):
+    if said.kind == "not_found":
         of = civitai.model(transport, number, fresh_s)
         if not isinstance(of, Ok) or not of.value["versions"]:
             return of if not isinstance(of, Ok) else said

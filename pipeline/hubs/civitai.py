@@ -16,19 +16,7 @@ from pipeline.hubs.json_fields import mapping, number, objects, parse_object
 from pipeline.hubs.paging import page, paged
 from pipeline.hubs.query import FRESH_S, Answer, answered, ask, is_refused_by_storage, storage_problem
 from pipeline.hubs.remote_models import TOKENS, SearchHit
-from pipeline.hubs.results import (
-    Archived,
-    DownloadsDisabled,
-    EarlyAccess,
-    NeedsLogin,
-    NotFound,
-    Offline,
-    Ok,
-    Outcome,
-    Problem,
-    RateLimited,
-    Refused,
-)
+from pipeline.hubs.results import Ok, Outcome, Problem
 from pipeline.hubs.retries import retry_after_s
 from pipeline.hubs.transport import Transport
 from pipeline.hubs.version_files import KINDS, TYPES, bytes_of, chosen_file, family_of_base
@@ -78,7 +66,7 @@ def search(transport: Transport, query: str, kind: StoredKind | None, limit: int
                 return refusal(transport, answer, _HUB)
             raw = parse_object(answer.body)
             if raw is None or not isinstance(raw.get("items"), list):
-                return Offline(_HUB, _NONSENSE)
+                return Problem("offline", _HUB, _NONSENSE)
             following = mapping(raw.get("metadata")).get("nextCursor")
             return Ok(page([trimmed_model(one) for one in objects(raw["items"])], following), now())
 
@@ -98,22 +86,22 @@ def refusal(transport: Transport, answer: Answer, what: str) -> Problem:
     said = f"{plain(body.get('error'))} {plain(body.get('message'))}".lower()
     match answer.status:
         case 401 if "disabled downloads" in said:
-            return DownloadsDisabled(what)
+            return Problem("downloads_disabled", what)
         case 401:
-            return NeedsLogin(what, TOKENS["civitai"], transport.has_token("civitai"))
+            return Problem("needs_login", what, token=TOKENS["civitai"], token_sent=transport.has_token("civitai"))
         case 403 if "early access" in said:
-            return EarlyAccess(what, plain(body.get("deadline"), 30) or None)
+            return Problem("early_access", what, until=plain(body.get("deadline"), 30))
         case 403 | 451:
-            return Offline(what, f"{_HUB} turns this network away ({answer.status})")
+            return Problem("offline", what, f"{_HUB} turns this network away ({answer.status})")
         case 404:
-            return NotFound(what, lasting="no-store" not in answer.headers.get("cache-control", ""))
+            return Problem("not_found", what, lasting="no-store" not in answer.headers.get("cache-control", ""))
         case 410:
-            return Archived(what)
+            return Problem("archived", what)
         case 429 if "cursor" in said:  # of deep pages; asking again would never help
-            return Refused(what, "asked CivitAI for a page that it does not give")
+            return Problem("refused", what, "asked CivitAI for a page that it does not give")
         case 429:
-            return RateLimited(what, retry_after_s(answer.headers))
-    return Offline(what, f"{_HUB} answers with an error ({answer.status})")
+            return Problem("rate_limited", what, retry_after_s=retry_after_s(answer.headers))
+    return Problem("offline", what, f"{_HUB} answers with an error ({answer.status})")
 
 
 def obstacle(transport: Transport, said: Mapping[str, Any], of: Mapping[str, Any], what: str) -> Problem | None:
@@ -122,19 +110,19 @@ def obstacle(transport: Transport, said: Mapping[str, Any], of: Mapping[str, Any
     Whether a login is asked for shows only when it is downloaded; that is remembered for later searches.
     """
     if of["mode"] in ("Archived", "TakenDown"):
-        return Archived(what)
+        return Problem("archived", what)
     if of["poi"]:
-        return Refused(what, "shows a real person, and CivitAI no longer gives such models out")
+        return Problem("refused", what, "shows a real person, and CivitAI no longer gives such models out")
     if said["usage"] not in ("", "Download"):
-        return DownloadsDisabled(what)
+        return Problem("downloads_disabled", what)
     if said["early_access"] and not transport.has_token("civitai"):
-        return EarlyAccess(what, said["early_access_until"] or None)
+        return Problem("early_access", what, until=said["early_access_until"])
     if not transport.has_token("civitai") and kept(_login_address(transport, said["id"])):
-        return NeedsLogin(what, TOKENS["civitai"])
+        return Problem("needs_login", what, token=TOKENS["civitai"])
     if of["type"] not in KINDS:
-        return Refused(what, f"is of the kind {of['type']!r}, which is not used here")
+        return Problem("refused", what, f"is of the kind {of['type']!r}, which is not used here")
     chosen = chosen_file(said)
-    return Refused(what, chosen) if isinstance(chosen, str) else None
+    return Problem("refused", what, chosen) if isinstance(chosen, str) else None
 
 
 def file_url(transport: Transport, version_id: int, file_id: int) -> str:
@@ -172,7 +160,7 @@ def _object(
             return refusal(transport, answer, what)
         raw = parse_object(answer.body)
         if raw is None or number(raw.get("id")) is None:
-            return Offline(what, _NONSENSE)
+            return Problem("offline", what, _NONSENSE)
         return Ok(trim(raw), now())
 
     return answered(address, what, fetch, fresh_s)

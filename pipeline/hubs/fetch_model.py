@@ -19,7 +19,7 @@ from pipeline.hubs.progress_bars import Progress
 from pipeline.hubs.query import FRESH_S
 from pipeline.hubs.refusals import civitai_refusal
 from pipeline.hubs.remote_models import RemoteFile, RemoteModel
-from pipeline.hubs.results import NotFound, Ok, Outcome, Refused
+from pipeline.hubs.results import Ok, Outcome, Problem
 from pipeline.hubs.small_files import fetch_small
 from pipeline.hubs.transport import Transport
 from pipeline.registry.content import blob_path, provisional, snapshot, suffix_of
@@ -69,8 +69,8 @@ def find_remote(transport: Transport, reference: Reference, *, fresh_s: float = 
     if reference.scheme == "sha256" and len(reference.sha256 or "") == 64:
         return versions.version_by_hash(transport, reference.sha256 or "")
     if reference.scheme == "sha256":
-        return NotFound(reference.text, "a hub finds by the whole hash only, all 64 digits")
-    return NotFound(reference.text, "names no model of a hub")
+        return Problem("not_found", reference.text, "a hub finds by the whole hash only, all 64 digits")
+    return Problem("not_found", reference.text, "names no model of a hub")
 
 
 def plan(model: RemoteModel) -> DownloadPlan:
@@ -248,7 +248,7 @@ def _fetch_weights(
 ) -> Outcome[str]:
     """One file of weights into the store, from wherever hubs have offered it; returns its SHA-256."""
     if file.sha256 is None:
-        return Refused(model.reference, f"the hub gives no SHA-256 by which {file.name} could be checked")
+        return Problem("refused", model.reference, f"the hub gives no SHA-256 by which {file.name} could be checked")
     from pipeline.hubs.download_speed import Speedometer
     from pipeline.hubs.downloading import download
 

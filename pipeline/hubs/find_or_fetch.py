@@ -18,7 +18,7 @@ from pipeline.hubs.offers import Attempt as Attempt
 from pipeline.hubs.progress_bars import Progress
 from pipeline.hubs.query import FRESH_S
 from pipeline.hubs.remote_models import RemoteModel
-from pipeline.hubs.results import PASSING, Offline, Ok, Outcome, Refused
+from pipeline.hubs.results import PASSING, Ok, Outcome, Problem
 from pipeline.hubs.transport import Transport
 from pipeline.registry.database import Registry
 from pipeline.registry.lookup import find_place, is_known
@@ -186,7 +186,7 @@ def _remote(transport: Transport, reference: Reference, noun: str, *, refresh: b
     """What a hub has by a reference, if that is looked for; with `refresh` nothing that it said before counts."""
     remote = find_remote(transport, reference, fresh_s=0.0 if refresh else FRESH_S)
     if refresh and isinstance(remote, Ok) and remote.stale:
-        return Offline(reference.text, f"what is kept of it is {remote.say()}")
+        return Problem("offline", reference.text, f"what is kept of it is {remote.say()}")
     return _fitting(remote, noun)
 
 
@@ -201,10 +201,10 @@ def _fitting(remote: Outcome[RemoteModel], noun: str) -> Outcome[RemoteModel]:
     if wanted == "vae":  # which may be taken out of a whole model in one file
         if not is_pipeline:
             return remote
-        return Refused(model.reference, f"is a whole model; its VAE alone is {model.reference}/vae")
+        return Problem("refused", model.reference, f"is a whole model; its VAE alone is {model.reference}/vae")
     is_sure = model.hub == "civitai" or is_pipeline
     if is_sure and model.kind not in (None, wanted):
-        return Refused(model.reference, f"is of the kind {model.kind}, and {noun} was asked for")
+        return Problem("refused", model.reference, f"is of the kind {model.kind}, and {noun} was asked for")
     return remote
 
 

@@ -17,17 +17,7 @@ from pipeline.hubs.paging import cursor_in, page, paged
 from pipeline.hubs.query import FRESH_S, Answer, answered, ask, is_refused_by_storage, storage_problem
 from pipeline.hubs.remote_models import TOKENS, SearchHit
 from pipeline.hubs.repository_files import has_weights
-from pipeline.hubs.results import (
-    DownloadsDisabled,
-    Gated,
-    NotFound,
-    Offline,
-    Ok,
-    Outcome,
-    Problem,
-    RateLimited,
-    Refused,
-)
+from pipeline.hubs.results import Ok, Outcome, Problem
 from pipeline.hubs.retries import retry_after_s
 from pipeline.hubs.transport import Transport
 from pipeline.registry.records import StoredKind, now
@@ -68,10 +58,11 @@ def info(
             return refusal(transport, answer, what)
         raw = parse_object(answer.body)
         if raw is None:
-            return Offline(what, _NONSENSE)
+            return Problem("offline", what, _NONSENSE)
         commit = raw.get("sha")
         if not isinstance(commit, str) or not COMMIT.fullmatch(commit) or (pinned and commit != revision):
-            return Refused(what, "the hub does not say which commit this is, so nothing of it can be relied on")
+            why = "the hub does not say which commit this is, so nothing of it can be relied on"
+            return Problem("refused", what, why)
         trimmed = _trimmed(raw)
         keep(_info_url(transport, repository, commit), trimmed)  # canonical references name the commit
         return Ok(trimmed, now())
@@ -97,7 +88,7 @@ def search(transport: Transport, query: str, kind: StoredKind | None, limit: int
                 return refusal(transport, answer, _HUB)
             found = parse_list(answer.body)
             if found is None:
-                return Offline(_HUB, _NONSENSE)
+                return Problem("offline", _HUB, _NONSENSE)
             return Ok(page([_trimmed(one) for one in objects(found)], cursor_in(answer.headers.get("link", ""))), now())
 
         return answered(f"{address}#page", _HUB, fetch, FRESH_S)
@@ -134,27 +125,27 @@ def refusal(transport: Transport, answer: Answer, what: str) -> Problem:
     has_token = transport.has_token("huggingface")
     code = answer.headers.get("x-error-code", "")
     if code == "GatedRepo":
-        return Gated(what, TOKENS["huggingface"], has_token)
+        return Problem("gated", what, token=TOKENS["huggingface"], token_sent=has_token)
     if code == "RevisionNotFound":
-        return NotFound(what, "it has no such revision")
+        return Problem("not_found", what, "it has no such revision")
     if code == "EntryNotFound":
-        return NotFound(what, "it has no such file")
+        return Problem("not_found", what, "it has no such file")
     if answer.headers.get("x-error-message") == "Access to this resource is disabled.":
-        return DownloadsDisabled(what)
+        return Problem("downloads_disabled", what)
     if answer.status == 401 and has_token and not code:
-        return NotFound(what, f"the hub does not take the token in {TOKENS['huggingface']}")
+        return Problem("not_found", what, f"the hub does not take the token in {TOKENS['huggingface']}")
     if answer.status in (401, 404, 410):
-        return NotFound(what)
+        return Problem("not_found", what)
     if answer.status == 429:
-        return RateLimited(what, retry_after_s(answer.headers))
-    return Offline(what, f"{_HUB} answers with an error ({answer.status})")
+        return Problem("rate_limited", what, retry_after_s=retry_after_s(answer.headers))
+    return Problem("offline", what, f"{_HUB} answers with an error ({answer.status})")
 
 
 def obstacle(transport: Transport, said: Mapping[str, Any], what: str) -> Problem | None:
     """What keeps callers without a token, or any, from a repository of which the hub says this."""
     if said["gated"] and not transport.has_token("huggingface"):
-        return Gated(what, TOKENS["huggingface"])
-    return DownloadsDisabled(what) if said["disabled"] else None
+        return Problem("gated", what, token=TOKENS["huggingface"])
+    return Problem("downloads_disabled", what) if said["disabled"] else None
 
 
 def file_url(transport: Transport, repository: str, commit: str, name: str) -> str:
@@ -232,7 +223,7 @@ def _hit(transport: Transport, said: Mapping[str, Any]) -> SearchHit:
     what = f"hf:{said['id']}"
     problem = obstacle(transport, said, what)
     if problem is None and not has_weights(str(one.get("rfilename")) for one in said["siblings"]):
-        problem = Refused(what, "has no weights as safetensors")
+        problem = Problem("refused", what, "has no weights as safetensors")
     return SearchHit(
         source="huggingface",
         reference=what,

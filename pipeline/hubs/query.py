@@ -12,7 +12,7 @@ from pipeline.hubs.json_fields import parse_object
 from pipeline.hubs.limits import BUCKETS, RequestKind
 from pipeline.hubs.remote_models import LABELS
 from pipeline.hubs.request_headers import ANSWERS
-from pipeline.hubs.results import NotFound, Offline, Ok, Outcome, Problem, RateLimited, Refused
+from pipeline.hubs.results import PASSING, Ok, Outcome, Problem
 from pipeline.hubs.retries import Patience, retry_after_s
 from pipeline.hubs.transport import Response, Transport
 
@@ -72,11 +72,11 @@ def ask(
             ) as response:
                 answer = Answer(response.status, response.headers, read(response), response.url != url)
         except BrokenOff as error:
-            answer, why = Offline(what, str(error)), str(error)
+            answer, why = Problem("offline", what, str(error)), str(error)
         except Unreachable as error:
-            return Offline(what, str(error))
+            return Problem("offline", what, str(error))
         except UnsafeAnswer as error:
-            return Refused(what, str(error))
+            return Problem("refused", what, str(error))
         else:
             if not (answer.status in _BUSY or is_refused_by_storage(answer)) or _is_final(answer):
                 return answer
@@ -95,9 +95,10 @@ def is_refused_by_storage(answer: Answer) -> bool:
     return answer.is_led_on and answer.status in (401, 403) and not says
 
 
-def storage_problem(answer: Answer, what: str, hub: str) -> Offline:
+def storage_problem(answer: Answer, what: str, hub: str) -> Problem:
     """What that means: nothing is wrong with the model or the caller, and the next link may be taken."""
-    return Offline(what, f"the storage that {hub} leads to refuses its own link ({answer.status}); try again later")
+    why = f"the storage that {hub} leads to refuses its own link ({answer.status}); try again later"
+    return Problem("offline", what, why)
 
 
 def answered(address: str, what: str, fetch: Callable[[], Outcome[Any]], fresh_s: float | None) -> Outcome[Any]:
@@ -109,13 +110,13 @@ def answered(address: str, what: str, fetch: Callable[[], Outcome[Any]], fresh_s
     if before and before.value is not None and (fresh_s is None or before.age_s < fresh_s):
         return Ok(before.value, before.at)
     if before and before.value is None and before.age_s < ABSENT_S and fresh_s != 0:
-        return NotFound(what)
+        return Problem("not_found", what)
     said = fetch()
     if isinstance(said, Ok):
         keep(address, said.value, said.at)
-    elif isinstance(said, NotFound) and said.lasting and not (before and before.value is not None):
+    elif said.kind == "not_found" and said.lasting and not (before and before.value is not None):
         keep(address, None)
-    elif isinstance(said, Offline | RateLimited) and before and before.value is not None:
+    elif said.kind in PASSING and before and before.value is not None:
         return Ok(before.value, before.at, stale=True)
     return said
 

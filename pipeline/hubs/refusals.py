@@ -6,7 +6,7 @@ from pipeline.hubs import civitai
 from pipeline.hubs.query import Answer, ask, is_refused_by_storage
 from pipeline.hubs.remote_models import RemoteModel
 from pipeline.hubs.request_headers import ANYTHING
-from pipeline.hubs.results import NeedsLogin, Problem
+from pipeline.hubs.results import Problem
 from pipeline.hubs.transport import Response, Transport
 
 _GIVEN = (200, 206, 416)
@@ -15,7 +15,7 @@ _GIVEN = (200, 206, 416)
 def civitai_refusal(answer: Answer, model: RemoteModel, transport: Transport) -> Problem:
     """What CivitAI's answer in place of a file means; that a login is asked for is remembered."""
     problem = civitai.refusal(transport, answer, model.reference)
-    if isinstance(problem, NeedsLogin) and not problem.has_token:
+    if problem.kind == "needs_login" and not problem.token_sent:
         civitai.remember_login(transport, model.version_id or 0)
     return problem
 

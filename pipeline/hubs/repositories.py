@@ -20,7 +20,7 @@ from pipeline.hubs.repository_files import (
     pipeline_files,
     single_file,
 )
-from pipeline.hubs.results import Ok, Outcome, Refused
+from pipeline.hubs.results import Ok, Outcome, Problem
 from pipeline.hubs.small_files import text_of
 from pipeline.hubs.transport import Transport
 from pipeline.weights.references import CONFIGURATION, Reference
@@ -54,9 +54,9 @@ def repository(transport: Transport, reference: Reference, fresh_s: float = FRES
         else:
             chosen, inside = _part(listed, reference.file, name)
         if unchecked := next((file.name for file in chosen if not (file.sha256 or file.git_blob)), None):
-            return Refused(what, _UNCHECKED.format(unchecked))
+            return Problem("refused", what, _UNCHECKED.format(unchecked))
     except Unfit as unfit:
-        return Refused(what, str(unfit))
+        return Problem("refused", what, str(unfit))
     folder = inside in ("", CONFIGURATION) or chosen[0].name != inside
     cut = len(inside) + 1 if folder and inside not in ("", CONFIGURATION) else 0
     branch = () if huggingface.COMMIT.fullmatch(revision) else (revision,)
@@ -94,12 +94,12 @@ def _part(listed: Sequence[RepositoryFile], file: str | None, repository: str) -
 def _index(transport: Transport, name: str, commit: str, file: RepositoryFile, what: str) -> Outcome[Mapping[str, Any]]:
     """The `model_index.json` at a commit, checked by its hash; kept for ever."""
     if not (file.sha256 or file.git_blob):
-        return Refused(what, _UNCHECKED.format(file.name))
+        return Problem("refused", what, _UNCHECKED.format(file.name))
     said = text_of(transport, _remote(transport, name, commit, file), what, _MOST_INDEX_BYTES)
     if not isinstance(said, Ok):
         return said
     index = parse_object(said.value.encode())
-    return Refused(what, f"its {CONFIGURATION} is no JSON object") if index is None else Ok(index, said.at)
+    return Problem("refused", what, f"its {CONFIGURATION} is no JSON object") if index is None else Ok(index, said.at)
 
 
 def _remote(transport: Transport, name: str, commit: str, file: RepositoryFile, cut: int = 0) -> RemoteFile:

@@ -42,7 +42,7 @@ class RepositoryFile:
 
 
 class Unfit(Exception):
-    """Nothing in the repository can be taken; callers make a `Refused` of the message, which says why."""
+    """Nothing in the repository can be taken; callers refuse it with the message, which says why."""
 
 
 def listed_files(siblings: Any) -> tuple[list[RepositoryFile], int]:

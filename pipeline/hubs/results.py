@@ -1,4 +1,4 @@
-"""What a hub said, as values: one class per kind of answer, each with its line for the user.
+"""What a hub said, as values: `Ok` with what was asked for, or a `Problem` with its line for the user.
 
 A hub that refuses, or that cannot be reached, is no fault of the program: nothing here is ever raised.
 """
@@ -12,22 +12,47 @@ from pipeline.system.units import duration_text
 
 Value = TypeVar("Value")
 
-AnswerKind = Literal[
-    "ok", "not_found", "needs_login", "gated", "early_access", "rate_limited", "offline", "archived",
-    "downloads_disabled", "refused",
+ProblemKind = Literal[
+    "not_found", "needs_login", "gated", "early_access", "rate_limited", "offline", "archived", "downloads_disabled",
+    "refused",
 ]  # fmt: skip
 
-PASSING: tuple[AnswerKind, ...] = ("offline", "rate_limited")
+PASSING: tuple[ProblemKind, ...] = ("offline", "rate_limited")
 """Answers that may be others the next time."""
 
 _BY_HAND = "download it in a browser instead, and take the folder it lies in with: darkroom models scan FOLDER"
+_WITH_TOKEN = "(or set {token} and hub.allow_token=true, which tells the hub who you are)"
+
+_SENTENCES: dict[ProblemKind, str] = {
+    "not_found": "{why}; look for it with: darkroom models search",
+    "needs_login": f"its author asks for a login; {_BY_HAND} {_WITH_TOKEN}",
+    "gated": f"its owner asks to accept conditions on its page first; then {_BY_HAND} {_WITH_TOKEN}",
+    "early_access": "is in paid early access{until}; take another one",
+    "rate_limited": "the hub asks for fewer requests; try again {when}",
+    # The hub cannot be reached, or answers with nothing that makes sense.
+    "offline": "{why} (what is on this machine can still be used)",
+    # It is shown, and no longer given out.
+    "archived": "is archived and can no longer be downloaded; take another one",
+    # It may be used on the hub's own machines only.
+    "downloads_disabled": "its author does not let it be downloaded; take another one",
+    # It could be had, and Darkroom does not take it: a pickle, no checksum, a name that could do harm.
+    "refused": "{why}",
+}
+_TOKEN_SENT: dict[ProblemKind, str] = {
+    "needs_login": f"its author asks for a login, and the hub does not take the token in {{token}}; {_BY_HAND}",
+    "gated": (
+        "its owner asks to accept conditions on its page first, as the user of the token in {token}, which must be "
+        "allowed to read such models"
+    ),
+}
+"""The same where a token was sent and is not enough."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ok(Generic[Value]):
     """The hub has it, or had it at `at` (UTC, ISO). `stale`: that is long ago, and the hub could not be asked now."""
 
-    kind: ClassVar[AnswerKind] = "ok"
+    kind: ClassVar[Literal["ok"]] = "ok"
     value: Value
     at: str
     stale: bool = False
@@ -38,154 +63,36 @@ class Ok(Generic[Value]):
 
 
 @dataclass(frozen=True, slots=True)
-class NotFound:
-    """There is no such thing, or it is hidden from those who are not logged in: hubs do not tell these apart.
+class Problem:
+    """Why `what` cannot be had. What else is told depends on the kind.
 
-    Not `lasting` is what the hub itself asks not to be remembered: its storage was out of reach.
+    `why` is the reason in words; without one, `not_found` also means what is hidden from those who are not logged in,
+    since hubs do not tell these apart. `token` is the environment variable that could hold a token; `token_sent`: one
+    was, and is not enough. `until` is when early access ends (the hub's date and time, ISO), `retry_after_s` how long
+    the hub wants to be left alone, both if it says so. `lasting`: whether that there is no such thing may be remembered
+    for a while; hubs ask not to while their storage is out of reach.
     """
 
-    kind: ClassVar[AnswerKind] = "not_found"
+    kind: ProblemKind
     what: str
-    why: str = "there is none, or it is private"
+    why: str = ""
+    token: str = ""
+    token_sent: bool = False
+    until: str = ""
+    retry_after_s: float | None = None
     lasting: bool = True
 
     def say(self) -> str:
         """One line for the user."""
-        return f"{self.what}: {self.why}; look for it with: darkroom models search"
-
-
-@dataclass(frozen=True, slots=True)
-class NeedsLogin:
-    """Its author lets only those download it who are logged in; `has_token`: the token that was sent is not enough."""
-
-    kind: ClassVar[AnswerKind] = "needs_login"
-    what: str
-    token: str
-    has_token: bool = False
-
-    def say(self) -> str:
-        """One line for the user; `token` is the environment variable that could hold one."""
-        if self.has_token:
-            refused = f"and the hub does not take the token in {self.token}"
-            return f"{self.what}: its author asks for a login, {refused}; {_BY_HAND}"
-        return (
-            f"{self.what}: its author asks for a login; {_BY_HAND} (or set {self.token} and hub.allow_token=true, "
-            "which tells the hub who you are)"
+        sentences = _TOKEN_SENT if self.token_sent else _SENTENCES
+        said = sentences[self.kind].format(
+            why=self.why or "there is none, or it is private",
+            token=self.token,
+            until=f" until {self.until[:10]}" if self.until else "",
+            when="in some minutes" if self.retry_after_s is None else f"in {duration_text(self.retry_after_s)}",
         )
+        return f"{self.what}: {said}"
 
-
-@dataclass(frozen=True, slots=True)
-class Gated:
-    """Its owner asks to accept conditions first; `has_token`: whoever the token that was sent is of has not."""
-
-    kind: ClassVar[AnswerKind] = "gated"
-    what: str
-    token: str
-    has_token: bool = False
-
-    def say(self) -> str:
-        """One line for the user; `token` is the environment variable that could hold one."""
-        if self.has_token:
-            return (
-                f"{self.what}: its owner asks to accept conditions on its page first, as the user of the token in "
-                f"{self.token}, which must be allowed to read such models"
-            )
-        return (
-            f"{self.what}: its owner asks to accept conditions on its page first; then {_BY_HAND} (or set {self.token} "
-            "and hub.allow_token=true, which tells the hub who you are)"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class EarlyAccess:
-    """Only those who pay have it now; `until` is the hub's date and time (ISO), if it gives one."""
-
-    kind: ClassVar[AnswerKind] = "early_access"
-    what: str
-    until: str | None = None
-
-    def say(self) -> str:
-        """One line for the user."""
-        until = f" until {self.until[:10]}" if self.until else ""
-        return f"{self.what}: is in paid early access{until}; take another one"
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimited:
-    """Too many requests; the hub wants to be left alone for `retry_after_s` seconds, if it says so."""
-
-    kind: ClassVar[AnswerKind] = "rate_limited"
-    what: str
-    retry_after_s: float | None = None
-
-    def say(self) -> str:
-        """One line for the user."""
-        wait = f"in {duration_text(self.retry_after_s)}" if self.retry_after_s is not None else "in some minutes"
-        return f"{self.what}: the hub asks for fewer requests; try again {wait}"
-
-
-@dataclass(frozen=True, slots=True)
-class Offline:
-    """The hub cannot be reached, or answers with nothing that makes sense."""
-
-    kind: ClassVar[AnswerKind] = "offline"
-    what: str
-    why: str
-
-    def say(self) -> str:
-        """One line for the user."""
-        return f"{self.what}: {self.why} (what is on this machine can still be used)"
-
-
-@dataclass(frozen=True, slots=True)
-class Archived:
-    """It is shown, and no longer given out."""
-
-    kind: ClassVar[AnswerKind] = "archived"
-    what: str
-
-    def say(self) -> str:
-        """One line for the user."""
-        return f"{self.what}: is archived and can no longer be downloaded; take another one"
-
-
-@dataclass(frozen=True, slots=True)
-class DownloadsDisabled:
-    """Its author lets it be used on the hub's own machines only."""
-
-    kind: ClassVar[AnswerKind] = "downloads_disabled"
-    what: str
-
-    def say(self) -> str:
-        """One line for the user."""
-        return f"{self.what}: its author does not let it be downloaded; take another one"
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """It could be had, and Darkroom does not take it: a pickle, no checksum, a name that could do harm."""
-
-    kind: ClassVar[AnswerKind] = "refused"
-    what: str
-    why: str
-
-    def say(self) -> str:
-        """One line for the user."""
-        return f"{self.what}: {self.why}"
-
-
-Problem = (
-    NotFound
-    | NeedsLogin
-    | Gated
-    | EarlyAccess
-    | RateLimited
-    | Offline
-    | Archived
-    | DownloadsDisabled
-    | Refused
-)  # fmt: skip
-"""Every answer but `Ok`."""
 
 Outcome = Ok[Value] | Problem
 """What a question to a hub ends in."""

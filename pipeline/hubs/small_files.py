@@ -9,7 +9,7 @@ from pipeline.hubs.huggingface import refusal
 from pipeline.hubs.query import Answer, answered, ask
 from pipeline.hubs.remote_models import RemoteFile
 from pipeline.hubs.repository_files import MOST_SMALL_BYTES
-from pipeline.hubs.results import Ok, Outcome, Refused
+from pipeline.hubs.results import Ok, Outcome, Problem
 from pipeline.hubs.transport import Transport
 from pipeline.registry.content import blob_path, suffix_of
 from pipeline.registry.records import now
@@ -64,7 +64,7 @@ def _fetched(transport: Transport, file: RemoteFile, what: str, most_bytes: int)
         wrong = _wrong_hash(file, answer.body)
         if wrong is None:
             return Ok(answer.body, now())
-    return Refused(what, f"{file.name} is not what the hub said it is: {wrong}; try again later")
+    return Problem("refused", what, f"{file.name} is not what the hub said it is: {wrong}; try again later")
 
 
 def _wrong_hash(file: RemoteFile, content: bytes) -> str | None:

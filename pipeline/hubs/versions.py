@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.hubs import civitai
 from pipeline.hubs.civitai_answers import title
 from pipeline.hubs.remote_models import RemoteFile, RemoteModel
-from pipeline.hubs.results import NotFound, Ok, Outcome, Refused
+from pipeline.hubs.results import Ok, Outcome, Problem
 from pipeline.hubs.transport import Transport
 from pipeline.hubs.version_files import KINDS, bytes_of, chosen_file, digest_of, family_of_base, is_exact
 
@@ -16,16 +16,16 @@ from pipeline.hubs.version_files import KINDS, bytes_of, chosen_file, digest_of,
 def version(transport: Transport, number: int) -> Outcome[RemoteModel]:
     """The version with this number; where there is none, of the model with this number the newest that can be had."""
     said = civitai.version(transport, number)
-    if isinstance(said, NotFound):
+    if said.kind == "not_found":
         of = civitai.model(transport, number)
         if not isinstance(of, Ok):
             return of
         what = f"civitai:{number}"
         problems = [civitai.obstacle(transport, one, of.value, what) for one in of.value["versions"]]
         if not problems:
-            return Refused(what, "is a model without versions")
+            return Problem("refused", what, "is a model without versions")
         if None not in problems:
-            return problems[0] or NotFound(what)
+            return problems[0] or Problem("not_found", what)
         said = civitai.version(transport, of.value["versions"][problems.index(None)]["id"])
     return _described(transport, said, f"civitai:{number}")
 
@@ -43,11 +43,11 @@ def _described(transport: Transport, said: Outcome[Any], what: str, sha256: str 
         return obstacle
     file = chosen_file(version, sha256)
     if isinstance(file, str):
-        return Refused(what, file)
+        return Problem("refused", what, file)
     base = version["base_model"]
     family = family_of_base(base)
     # What only the model's own answer tells is worth a question, but nothing depends on it.
-    of = civitai.model(transport, version["model_id"]) if version["model_id"] else NotFound(what)
+    of = civitai.model(transport, version["model_id"]) if version["model_id"] else Problem("not_found", what)
     more: Mapping[str, Any] = of.value if isinstance(of, Ok) else {"permissions": None, "tags": []}
     notes = () if family else (f"whether a model for {base or 'an unnamed base'} can be run shows when it is here",)
     model = RemoteModel(

@@ -117,7 +117,10 @@ ADAPTERS: dict[str, tuple[Case, str]] = {
         "pip install 'darkroom[bitsandbytes]'",
     ),
     "tiny VAE of nowhere": (lambda *_: {"memory": {"techniques": {"tiny_vae": True}}}, "give memory.tiny_vae=FOLDER"),
-    "too small a budget": (lambda *_: {"memory": {"budget_gb": 0.01}}, "the smallest that would do is memory.budget_gb="),
+    "too small a budget": (
+        lambda *_: {"memory": {"budget_gb": 0.01}},
+        "the smallest that would do is memory.budget_gb=",
+    ),
     "no GPU": (lambda *_: {"device": "cuda"}, "there is no usable NVIDIA GPU"),
 }
 

@@ -19,7 +19,7 @@ from pipeline.hubs.cards import card
 from pipeline.hubs.disk_room import SPARE_BYTES
 from pipeline.hubs.fetch_model import fetch, find_remote, plan
 from pipeline.hubs.find_or_fetch import ensure_downloaded
-from pipeline.hubs.results import Gated, Ok, Refused
+from pipeline.hubs.results import Ok
 from pipeline.hubs.transport import Transport
 from pipeline.registry.database import Registry
 from pipeline.registry.leftovers import leftovers
@@ -149,7 +149,7 @@ def test_a_small_file_that_is_not_what_the_hub_said_is_refused(
     said = find_remote(transport, parse("hf:org/demo"))
     assert isinstance(said, Ok)
     refused = fetch(said.value, registry, transport)
-    assert isinstance(refused, Refused) and "unet/config.json is not what the hub said" in refused.say()
+    assert refused.kind == "refused" and "unet/config.json is not what the hub said" in refused.say()
     assert list_models(registry) == []
 
 
@@ -177,7 +177,7 @@ def test_a_gate_that_shows_only_at_the_file(lora: Repository, transport: Transpo
     said = find_remote(transport, parse("hf:org/ink-lora"))
     lora.gated = "auto"
     assert isinstance(said, Ok)
-    assert isinstance(fetch(said.value, registry, transport), Gated)
+    assert fetch(said.value, registry, transport).kind == "gated"
     assert list_models(registry) == []
 
 

@@ -22,7 +22,7 @@ from pipeline.hubs.find_or_fetch import (
     plan_download,
     search,
 )
-from pipeline.hubs.results import NotFound, Ok
+from pipeline.hubs.results import Ok
 from pipeline.hubs.transport import Transport
 from pipeline.registry.database import Registry
 from pipeline.registry.resolve import resolve
@@ -142,7 +142,7 @@ def test_a_plan_is_a_path_for_what_is_here_and_a_list_for_what_is_not(
     away = plan_download("civitai:102", transport)
     assert isinstance(away, Ok) and isinstance(away.value, DownloadPlan)
     assert away.value.bytes == len(ink.files[0].content) and away.value.model.name == "Ink v1.0"
-    assert isinstance(plan_download("civitai:7", transport), NotFound)
+    assert plan_download("civitai:7", transport).kind == "not_found"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hub_server import HubServer, Reply, html_reply, instead, json_reply
 
 from pipeline.hubs import huggingface
 from pipeline.hubs.repositories import repository
-from pipeline.hubs.results import DownloadsDisabled, Gated, NotFound, Offline, Ok, RateLimited, Refused
+from pipeline.hubs.results import Ok
 from pipeline.hubs.transport import Transport
 from pipeline.weights.references import parse
 
@@ -73,28 +73,28 @@ def test_a_branch_that_moves_is_another_model_and_the_old_commit_stays(
 @pytest.mark.parametrize(
     ("changes", "reference", "kind", "words"),
     [
-        ({"gated": "auto"}, "hf:org/one", Gated, "accept conditions"),
-        ({"gated": "manual"}, "hf:org/one", Gated, "HF_TOKEN"),
-        ({"private": True}, "hf:org/one", NotFound, "there is none, or it is private"),
-        ({}, "hf:org/other", NotFound, "there is none, or it is private"),
-        ({"disabled": True}, "hf:org/one", DownloadsDisabled, "does not let it be downloaded"),
-        ({}, "hf:org/one@v2", NotFound, "no such revision"),
+        ({"gated": "auto"}, "hf:org/one", "gated", "accept conditions"),
+        ({"gated": "manual"}, "hf:org/one", "gated", "HF_TOKEN"),
+        ({"private": True}, "hf:org/one", "not_found", "there is none, or it is private"),
+        ({}, "hf:org/other", "not_found", "there is none, or it is private"),
+        ({"disabled": True}, "hf:org/one", "downloads_disabled", "does not let it be downloaded"),
+        ({}, "hf:org/one@v2", "not_found", "no such revision"),
         (
             {},
             "hf:org/one/other.safetensors",
-            Refused,
+            "refused",
             "has no file 'other.safetensors'; it has hf:org/one/a.safetensors",
         ),
-        ({"files": {"model.ckpt": PICKLE}}, "hf:org/one", Refused, "a pickle"),
-        ({"files": {"README.md": b"x"}}, "hf:org/one", Refused, "holds no weights"),
+        ({"files": {"model.ckpt": PICKLE}}, "hf:org/one", "refused", "a pickle"),
+        ({"files": {"README.md": b"x"}}, "hf:org/one", "refused", "holds no weights"),
     ],
 )
 def test_what_cannot_be_had_is_said_by_its_kind(
-    changes: dict[str, Any], reference: str, kind: type, words: str, samples: Samples, transport: Transport
+    changes: dict[str, Any], reference: str, kind: str, words: str, samples: Samples, transport: Transport
 ) -> None:
     samples.repositories.append(Repository("org/one", **{"files": {"a.safetensors": b"x"}, **changes}))
     said = repository(transport, parse(reference))
-    assert isinstance(said, kind)
+    assert said.kind == kind
     assert reference in said.say() and words in said.say()
 
 
@@ -103,7 +103,7 @@ def test_a_token_opens_what_is_gated(
 ) -> None:
     samples.repositories.append(Repository("org/one", {"a.safetensors": b"x"}, gated="auto"))
     monkeypatch.setenv("HF_TOKEN", "hf_canary")
-    assert isinstance(repository(connect(hub.url), parse("hf:org/one")), Gated)
+    assert repository(connect(hub.url), parse("hf:org/one")).kind == "gated"
     assert b"hf_canary" not in hub.received()
     assert isinstance(repository(connect(hub.url, allow_token=True), parse("hf:org/one")), Ok)
 
@@ -124,7 +124,7 @@ def test_a_file_without_a_hash_is_refused(samples: Samples, transport: Transport
     unsure = ({"rfilename": "b.safetensors", "size": 5},)
     samples.repositories.append(Repository("org/one", {"README.md": b"x"}, extra=unsure))
     said = repository(transport, parse("hf:org/one"))
-    assert isinstance(said, Refused) and "no hash by which b.safetensors could be checked" in said.say()
+    assert said.kind == "refused" and "no hash by which b.safetensors could be checked" in said.say()
 
 
 def test_one_file_of_many_is_named_in_the_reference(samples: Samples, transport: Transport) -> None:
@@ -164,14 +164,14 @@ def test_a_component_in_a_folder_becomes_a_folder_of_its_own(samples: Samples, t
 def test_an_answer_that_is_none_counts_as_no_connection(answer: Reply, hub: HubServer, transport: Transport) -> None:
     hub.fault(INFO, instead(answer))
     said = repository(transport, parse("hf:org/one"))
-    assert isinstance(said, Offline) and "something else than was asked for" in said.say()
+    assert said.kind == "offline" and "something else than was asked for" in said.say()
 
 
 @pytest.mark.parametrize("commit", [None, "main", "../../x", 7, "a" * 39])
 def test_a_hub_that_does_not_say_the_commit_is_not_relied_on(commit: Any, hub: HubServer, transport: Transport) -> None:
     hub.fault(INFO, instead(json_reply({"id": "org/one", "sha": commit, "siblings": []})))
     said = repository(transport, parse("hf:org/one"))
-    assert isinstance(said, Refused) and "which commit" in said.say()
+    assert said.kind == "refused" and "which commit" in said.say()
 
 
 def test_another_commit_than_the_one_asked_for_is_refused(
@@ -179,7 +179,7 @@ def test_another_commit_than_the_one_asked_for_is_refused(
 ) -> None:
     asked = "b" * 40
     hub.fault(INFO, instead(json_reply({"id": "org/sdxl", "sha": sdxl.commit, "siblings": []})))
-    assert isinstance(repository(transport, parse(f"hf:org/sdxl@{asked}")), Refused)
+    assert repository(transport, parse(f"hf:org/sdxl@{asked}")).kind == "refused"
 
 
 @pytest.mark.parametrize("field", ["gated", "disabled", "downloads", "tags", "cardData", "siblings", "pipeline_tag"])
@@ -203,14 +203,14 @@ def test_an_overloaded_hub_is_asked_again_as_it_wishes(
 def test_a_hub_that_wants_a_long_rest_gets_it(hub: HubServer, transport: Transport, waits: list[float]) -> None:
     hub.fault(INFO, instead(json_reply({}, 429).with_headers(Retry_After="240")))
     said = repository(transport, parse("hf:org/one"))
-    assert isinstance(said, RateLimited) and said.retry_after_s == 240
+    assert said.kind == "rate_limited" and said.retry_after_s == 240
     assert "try again in 4 min" in said.say() and waits == []
 
 
 def test_a_hub_out_of_order_is_no_connection(hub: HubServer, transport: Transport, waits: list[float]) -> None:
     hub.fault(INFO, instead(html_reply("down", 500)))
     said = repository(transport, parse("hf:org/one"))
-    assert isinstance(said, Offline) and "(500)" in said.say() and len(waits) == 3
+    assert said.kind == "offline" and "(500)" in said.say() and len(waits) == 3
 
 
 def test_what_was_said_once_is_there_without_a_network(
