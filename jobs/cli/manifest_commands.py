@@ -24,6 +24,7 @@ def verify(as_json: Json = False, output_dir: OutputDir = OUTPUT_DIR) -> None:
     from dataclasses import asdict
 
     from jobs.archive.verify import verify
+    from jobs.manifest.layout import command
 
     result = verify(output_dir)
     if as_json:
@@ -35,7 +36,7 @@ def verify(as_json: Json = False, output_dir: OutputDir = OUTPUT_DIR) -> None:
             ("unreadable part", result.unreadable_parts),
             ("note: superseded, its job has another image", result.superseded),
             ("sidecar", result.sidecars),
-            ("note: no row, darkroom reindex takes it in", result.without_row),
+            (f"note: no row, {command(output_dir, 'reindex')} takes it in", result.without_row),
             ("note: no row, and none to be had", result.not_taken),
             ("note: left over", result.leftovers),
         ):

@@ -13,6 +13,7 @@ from typing import Any
 
 from jobs.manifest import events
 from jobs.manifest.output_files import ExistingFiles
+from jobs.manifest.parts import damaged
 from jobs.manifest.schema import DONE
 from jobs.manifest.snapshot import Snapshot, reading_retried
 
@@ -136,4 +137,4 @@ def iterate_part(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, ...]
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError) as error:
-        _log.warning("%s: damaged (%s); run darkroom reindex", path, str(error).splitlines()[0])
+        _log.warning("%s", damaged(path, error))

@@ -33,6 +33,11 @@ def command(output_dir: Path, words: str) -> str:
     return f"darkroom {words}{place}"
 
 
+def reindex_command(file: Path) -> str:
+    """The `darkroom reindex` that mends what a part or journal of a manifest lacks."""
+    return command(file.parents[2], "reindex")
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """The manifest of one output folder. A journal and the part it becomes share their `stem`."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.manifest.layout import reindex_command
 from jobs.manifest.schema import Row, arrow_schema
 from pipeline.errors import ReadError
 from pipeline.storage.durable import temporary_file
@@ -93,7 +94,7 @@ class TornPart(ReadError):
 
 def incomplete(path: Path) -> TornPart:
     """What to say of such a file."""
-    return TornPart(f"{path}: not a complete Parquet file; move it elsewhere, then run darkroom reindex")
+    return TornPart(f"{path}: not a complete Parquet file; move it elsewhere, then run {reindex_command(path)}")
 
 
 def read_part(path: Path) -> pa.Table:
@@ -121,4 +122,4 @@ def read_part(path: Path) -> pa.Table:
 
 def damaged(path: Path, error: Exception) -> ReadError:
     """What to say of a part of which a page cannot be read."""
-    return ReadError(f"{path}: damaged ({str(error).splitlines()[0]}); darkroom reindex rebuilds its rows")
+    return ReadError(f"{path}: damaged ({str(error).splitlines()[0]}); {reindex_command(path)} rebuilds its rows")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobs.manifest import events
-from jobs.manifest.parts import VERSION_KEY, checked_version, incomplete
+from jobs.manifest.parts import VERSION_KEY, checked_version, damaged, incomplete
 from jobs.manifest.schema import Row, row_from_json
 from jobs.manifest.snapshot import Snapshot, reading_retried
 from pipeline.errors import ReadError
@@ -163,7 +163,7 @@ def _readable(connection: DuckDBPyConnection, parts: list[str]) -> tuple[list[st
         if len(parts) == 1:
             if not Path(parts[0]).exists():
                 raise
-            _log.warning("%s: damaged (%s); run darkroom reindex", parts[0], str(error).splitlines()[0])
+            _log.warning("%s", damaged(Path(parts[0]), error))
             return [], set()
         one_by_one = [_readable(connection, [part]) for part in parts]
         return [p for found, _ in one_by_one for p in found], set().union(*(present for _, present in one_by_one))

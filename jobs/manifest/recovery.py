@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.manifest import events
-from jobs.manifest.layout import Layout, journal_order, next_stem
+from jobs.manifest.layout import Layout, journal_order, next_stem, reindex_command
 from jobs.manifest.replacement import finish_replacements
 from jobs.manifest.schema import QUARANTINED
 from jobs.manifest.sealing import remove_journal, seal, settle
@@ -79,7 +79,8 @@ def _recover_journal(layout: Layout, path: Path) -> Recovery:
         if content.damaged_lines:
             aside = path.with_suffix(".damaged")
             aside.write_bytes(path.read_bytes())
-            _log.warning("%s: the whole journal is kept there; darkroom reindex takes in images without a row", aside)
+            mend = reindex_command(path)
+            _log.warning("%s: the whole journal is kept there; %s takes in images without a row", aside, mend)
         seal(layout, stem, content.finished + settled.adopted + settled.lost)
     lost = [(row["job_id"], row["status"] == QUARANTINED) for row in settled.lost]
     return Recovery(

@@ -189,7 +189,7 @@ def test_verify_says_what_reindex_will_do(several: Path, run) -> None:  # type: 
     assert (code, notes) == (
         0,
         [
-            "darkroom reindex takes it in: new.png",
+            f"darkroom reindex --output-dir {several} takes it in: new.png",
             "and none to be had: copy.png (a copy of a/0007.png)",
             "and none to be had: \ufffd.png (its name is not UTF-8; rename it)",
             "and none to be had: b/1.png (no Darkroom record in it)",
@@ -213,7 +213,8 @@ def test_a_private_image_that_was_moved_is_taken_in_and_a_strange_one_is_not(tmp
         )
     (tmp_path / "c.png").write_bytes(strange.read_bytes())
     _, out, _ = run("verify", "--output-dir", tmp_path)
-    assert "no row, darkroom reindex takes it in: b.png\n" in out
+    reindex = f"darkroom reindex --output-dir {tmp_path}"
+    assert f"no row, {reindex} takes it in: b.png\n" in out
     assert "no row, and none to be had: c.png (no Darkroom record in it)\n" in out
     run("reindex", "--output-dir", tmp_path)
     assert "1 images: 0 missing, 0 changed" in run("verify", "--output-dir", tmp_path)[1]

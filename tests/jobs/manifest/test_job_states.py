@@ -126,7 +126,8 @@ def test_a_part_whose_pages_are_damaged_is_named(tmp_path: Path, caplog: pytest.
     bad.write_bytes(content)
     with caplog.at_level(logging.WARNING):
         assert read_states(tmp_path).done == {job_key(job_id(1))}
-    assert any("bad.parquet: damaged" in message for message in caplog.messages)
+    (message,) = {message for message in caplog.messages if "bad.parquet: damaged" in message}
+    assert message.endswith(f"darkroom reindex --output-dir {tmp_path} rebuilds its rows")
 
 
 @pytest.mark.parametrize("version", [1, 9, 10, 123])

@@ -80,6 +80,8 @@ def test_bad_files_are_left_out(
     with caplog.at_level(logging.WARNING):
         assert count(tmp_path) == 1
         assert count(tmp_path) == 1
+    way_out = f"move it elsewhere, then run darkroom reindex --output-dir {tmp_path}"
+    assert sum(message.endswith(way_out) for message in caplog.messages) == 2
     for name in ("zero", "foreign", "scrambled"):
         assert any(f"{name}.parquet" in message for message in caplog.messages), name
 
