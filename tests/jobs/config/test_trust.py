@@ -258,6 +258,21 @@ def test_references_in_a_circle_end() -> None:
     check_interpolations({"prompts": {"prefix": "${name}"}, "name": "${prompts.prefix}"})
 
 
+@pytest.mark.parametrize("reference", ["${x%d}", "${hub.x%d}", "${oc.select:hub.x%d}"])
+def test_references_may_not_stand_for_billions_of_characters(reference: str) -> None:
+    levels = {"x0": "a", **{f"x{n}": (reference % (n - 1)) * 10 for n in range(1, 10)}}
+    with pytest.raises(ConfigError, match=r"x\d: refers to others .* more than 10,000 values") as caught:
+        check_interpolations({"hub": levels} if "hub" in reference else levels)
+    assert not isinstance(caught.value, UntrustedConfig)
+    with pytest.raises(ConfigError, match="10,000,000 characters"):
+        check_interpolations({"long": "a" * 100_000, "prompts": {"prefix": "${long}" * 200}})
+
+
+def test_references_may_lead_to_what_many_others_share() -> None:
+    lines = ["${prompts.style} ${prompts.place}"] * 20_000
+    check_interpolations({"prompts": {"style": "a photo", "place": "in hills", "lines": lines, "again": "${.style}"}})
+
+
 LEVELS = "".join(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 10)}]\n" for n in range(1, 10))
 BOMBS = {
     "lists": f"x0: &x0 [a]\n{LEVELS}",
