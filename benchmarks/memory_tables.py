@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jobs.planning.memory_levels import NOMINAL, levels, profiles, prospects
+from jobs.planning.memory_levels import NOMINAL, forecasts, levels, profiles
 from pipeline.memory.planning.choice import CLASSES
 from pipeline.memory.planning.rates import published
 from pipeline.system.device import Device, DeviceMemory
@@ -36,7 +36,7 @@ def tables() -> Iterator[str]:
         yield "| | " + " | ".join(f"{CLASSES[level] // GIB} GB" for level in smallest_first) + " |"
         yield "| --- |" + " --- |" * len(smallest_first)
         there = DeviceMemory(LARGEST, LARGEST, HOST_BYTES, HOST_BYTES)
-        cells = {(one.profile, one.level): one.text for one in prospects(found, smallest_first, card, there)}
+        cells = {(one.profile, one.level): one.text for one in forecasts(found, smallest_first, card, there)}
         for model in MODELS:
             yield f"| `{model}` | " + " | ".join(cells[model, level] for level in smallest_first) + " |"
         yield ""

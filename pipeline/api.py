@@ -8,16 +8,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from pipeline.adapters.specs import AskedAdapters, ControlNet, Embedding, Init, IpAdapter, Lora, identify_adapters
+from pipeline.adapters.specs import AdapterSpecs, ControlNet, Embedding, Init, IpAdapter, Lora, identify_adapters
 from pipeline.checks import asked_each, check_memory, check_request
 from pipeline.errors import ConfigError, JobFailure
-from pipeline.generation.current_model import ModelAtHand
+from pipeline.generation.current_model import CurrentModel
 from pipeline.generation.generate import generate_bundle
 from pipeline.loading.precision import model_dtype
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.planning.choice import ALWAYS_ON, Choice, choose, shortage
 from pipeline.memory.planning.estimate import Shape, Sizes
-from pipeline.memory.planning.memory_request import asked_memory
+from pipeline.memory.planning.memory_request import requested_memory
 from pipeline.memory.planning.rates import rates_of
 from pipeline.picture import Picture
 from pipeline.registry.model_settings import identify
@@ -68,7 +68,7 @@ class Pipeline:
         check_memory(dtype=dtype, memory=memory, budget_gb=budget_gb, quality=quality, techniques=techniques)
         self._settings, self._files = identify(model, vae=vae)
         self._device = find_device(device)
-        self._asked = asked_memory(
+        self._asked = requested_memory(
             memory,
             model_dtype(dtype, self._device, self._files.family),
             {**dict.fromkeys(ALWAYS_ON.get(memory, ()), True), **(techniques or {})},
@@ -81,7 +81,7 @@ class Pipeline:
         self._sizes = Sizes.from_files(self._files)
         self._loras: dict[str, LoraSettings] = {}
         self._room: DeviceMemory | None = None
-        self._at_hand: ModelAtHand | None = None
+        self._current: CurrentModel | None = None
 
     def generate(
         self,
@@ -117,7 +117,7 @@ class Pipeline:
         guidance_scale = default_guidance if guidance_scale is None else guidance_scale
         width = self._files.width if width is None else width
         height = self._files.height if height is None else height
-        asked = AskedAdapters(
+        asked = AdapterSpecs(
             loras=asked_each("loras", Lora, loras),
             embeddings=asked_each("embeddings", Embedding, embeddings),
             controlnets=asked_each("controlnets", ControlNet, controlnets),
@@ -162,9 +162,9 @@ class Pipeline:
 
     def close(self) -> None:
         """Free the model; it is loaded again when needed."""
-        if self._at_hand is not None:
-            self._at_hand.let_go(keep=False)
-        self._at_hand = self._room = None
+        if self._current is not None:
+            self._current.release(keep=False)
+        self._current = self._room = None
         self._loras.clear()
 
     def __enter__(self) -> Pipeline:
@@ -192,10 +192,10 @@ class Pipeline:
     def _model(self, planned: MemorySettings) -> LoadedModel:
         from pipeline.memory.device.pool import Pool
 
-        if self._at_hand is None:
+        if self._current is None:
             # There is no other model for which anything should wait in the pool.
-            self._at_hand = ModelAtHand(self._device.kind, Pool(host_bytes=0), SpeedSettings())
-        return self._at_hand.get(self._settings, self._asked, planned)
+            self._current = CurrentModel(self._device.kind, Pool(host_bytes=0), SpeedSettings())
+        return self._current.get(self._settings, self._asked, planned)
 
 
 def _named(scheduler: str) -> str:

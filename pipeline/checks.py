@@ -26,7 +26,7 @@ from pipeline.ranges import (
 from pipeline.request import DType
 
 if TYPE_CHECKING:
-    from pipeline.adapters.specs import AskedAdapters
+    from pipeline.adapters.specs import AdapterSpecs
 
 Asked = TypeVar("Asked")
 
@@ -41,7 +41,7 @@ def check_request(
     width: Any,
     height: Any,
     clip_skip: Any,
-    adapters: AskedAdapters,
+    adapters: AdapterSpecs,
     max_clip_skip: int | None,
 ) -> None:
     """Raises `ConfigError` with one line per fault: what, what was expected, what was given."""
@@ -101,7 +101,7 @@ def asked_each(key: str, kind: type[Asked], entries: Any) -> tuple[Asked, ...]:
     return tuple(found)
 
 
-def _adapter_faults(asked: AskedAdapters) -> Iterator[str]:
+def _adapter_faults(asked: AdapterSpecs) -> Iterator[str]:
     for place, lora in enumerate(asked.loras):
         yield from _path_faults(f"loras[{place}]", lora.source)
         yield from _faults(f"loras[{place}]: weight", lora.weight, WEIGHT.fault)

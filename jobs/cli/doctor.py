@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.planning.memory_levels import CONF, NOMINAL, Profile, Prospect, levels, profiles, prospects
+from jobs.planning.memory_levels import CONF, NOMINAL, Forecast, Profile, forecasts, levels, profiles
 from pipeline.system.device import Device, DeviceMemory, Gpu, device_memory, find_device, gpus
 from pipeline.system.units import size_text
 from pipeline.weights.hashes import cache_file
@@ -53,7 +53,7 @@ class Diagnosis:
     machine: Machine
     profiles: list[Profile]
     levels: list[str]
-    prospects: list[Prospect]
+    forecasts: list[Forecast]
     faults: list[str]
 
 
@@ -64,17 +64,17 @@ def examine(output_dir: Path, budget_gb: float | None = None, conf: Path = CONF)
     asked = levels(conf)
     if budget_gb is not None:
         asked = {f"{budget_gb:g} GB": {**asked.get("auto", {"level": "auto"}), "budget_gb": budget_gb}}
-    there = list(prospects(found, asked, machine.device, machine.memory))
+    there = list(forecasts(found, asked, machine.device, machine.memory))
     return Diagnosis(machine, found, list(asked), there, faults)
 
 
 def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
     """The same for a script."""
     by_profile: dict[str, dict[str, Any]] = {profile.name: {} for profile in diagnosis.profiles}
-    for prospect in diagnosis.prospects:
-        choice = prospect.choice
-        by_profile[prospect.profile][prospect.level] = (
-            {"fits": False, "problem": prospect.problem}
+    for forecast in diagnosis.forecasts:
+        choice = forecast.choice
+        by_profile[forecast.profile][forecast.level] = (
+            {"fits": False, "problem": forecast.problem}
             if choice is None
             else {
                 "fits": choice.fits,
@@ -149,7 +149,7 @@ def table(diagnosis: Diagnosis) -> Table:
         shown.add_column(column)
     for profile in diagnosis.profiles:
         shape = profile.shape
-        cells = [prospect.text for prospect in diagnosis.prospects if prospect.profile == profile.name]
+        cells = [forecast.text for forecast in diagnosis.forecasts if forecast.profile == profile.name]
         weights = "here" if profile.installed else "published sizes"
         shown.add_row(profile.name, f"{shape.width}x{shape.height}", weights, *cells)
     return shown

@@ -25,12 +25,12 @@ from jobs.engines.stage_peaks import StagePeaks, measured
 from jobs.job import Assignment, Bundle
 from jobs.manifest.attempts import failed_row
 from jobs.manifest.claims import Claims
-from jobs.manifest.done_elsewhere import FinishedSince
+from jobs.manifest.done_elsewhere import DoneElsewhere
 from jobs.manifest.journal import Journal
 from pipeline.errors import DarkroomError, DeviceLost, Interrupted, JobFailure, RunStopped
-from pipeline.generation.current_model import ModelAtHand
+from pipeline.generation.current_model import CurrentModel
 from pipeline.generation.generate import PhaseSeconds, generate_bundle
-from pipeline.generation.recovery.known_failures import Prospects
+from pipeline.generation.recovery.known_failures import KnownFailures
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.pool import Pool
 from pipeline.memory.planning.estimate import Stage
@@ -60,14 +60,16 @@ class Worker:
         output_dir = Path(settings.output_dir)
         self._journal = Journal(output_dir)
         self._claims = Claims(output_dir)
-        self._finished = FinishedSince(output_dir, settings.known_parts)
+        self._finished = DoneElsewhere(output_dir, settings.known_parts)
         self._saver = ImageSaver(output_dir, self._journal, settings.run_id)
         self._saving = Saving(self._save)
         self._reserve = DiskReserve(output_dir)
         self._at_work = AtWork(self._journal, settings.run_id)
-        self._prospects = Prospects()
+        self._known_failures = KnownFailures()
         self._pool = Pool(host_bytes=int(host_memory()[0] * HOST_SHARE))
-        self._at_hand = ModelAtHand(settings.device, self._pool, settings.speed, settings.cpu_threads, self._prospects)
+        self._current = CurrentModel(
+            settings.device, self._pool, settings.speed, settings.cpu_threads, self._known_failures
+        )
         self._reading = ReadingAhead(wanted=settings.read_ahead)
         self._recycling = Recycling(settings.recycling)
         self._stages = StagePeaks()
@@ -123,7 +125,7 @@ class Worker:
         self._reading.stop()
         if not isinstance(stop, DeviceLost):
             with contextlib.suppress(Exception):  # everything is sealed; nothing may come between that and saying so
-                self._at_hand.remove_files()
+                self._current.remove_files()
         return stop
 
     def _make(self, bundle: Bundle) -> None:
@@ -146,7 +148,7 @@ class Worker:
                 on_work=lambda stage, at: self._turn_to(stage, [places[place] for place in at]),
                 predicted_peak_bytes=bundle.predicted_peak_bytes,
                 images_per_shape=bundle.images_alike,
-                prospects=self._prospects,
+                known_failures=self._known_failures,
             )
             for index, outcome in outcomes:
                 one = waiting.pop(index)
@@ -158,11 +160,11 @@ class Worker:
         except (Interrupted, RunStopped):
             raise
         except DarkroomError as error:
-            self._at_hand.forget_plan()
+            self._current.forget_plan()
             for one in waiting.values():
                 self._fail(one, getattr(error, "kind", "model"), error)
         except Exception as error:
-            self._at_hand.forget_plan()
+            self._current.forget_plan()
             failure = classify(error)
             for one in waiting.values():
                 self._fail(one, failure.kind, failure)
@@ -213,9 +215,9 @@ class Worker:
     def _model_for(self, request: ImageRequest, held: MemorySettings) -> LoadedModel:
         self._said = At(f"loading {request.model.name}")
         self._send(self._said)
-        loads = self._at_hand.loads
-        model = self._at_hand.get(request.model, request.memory, held)
-        if self._at_hand.loads != loads:
+        loads = self._current.loads
+        model = self._current.get(request.model, request.memory, held)
+        if self._current.loads != loads:
             self._send(Loaded(request.model.name, model.load_seconds))
         return model
 

@@ -1,7 +1,7 @@
 """Which process makes which job, while several work on one output folder.
 
 A claim is a kernel byte-range lock on `claims.lock` at an offset taken from the job's id, so it ends with its
-process and is never stale. After claiming, look the job up once more (`FinishedSince`): whoever held the
+process and is never stale. After claiming, look the job up once more (`DoneElsewhere`): whoever held the
 claim before may have finished it.
 """
 

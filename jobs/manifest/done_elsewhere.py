@@ -17,7 +17,7 @@ def part_names(output_dir: Path) -> frozenset[str]:
     return frozenset(path.name for path in Layout(output_dir).parts.glob("*.parquet"))
 
 
-class FinishedSince:
+class DoneElsewhere:
     """`job_id in finished`, as of the last `refresh`: finished in parts that a plan did not know, or in live journals.
 
     Told apart by name, not by time: with `resume=false`, or after an image was deleted, a job is made again although a

@@ -20,7 +20,7 @@ from pipeline.memory.planning.sizes import Sizes
 from pipeline.memory.planning.timings import (
     TRIAL_BATCHES,
     Kind,
-    Paces,
+    Timings,
     comparable,
     kind_of,
     passes,
@@ -35,7 +35,7 @@ TRIED_SHARE = 4
 """At most one of so many pictures of a group is made in a size that is being measured, and maybe slower."""
 
 
-def asked_memory(
+def requested_memory(
     config: BatchConfig, device: Device, model: KnownModel | None = None, family: str | None = None
 ) -> MemorySettings:
     """What the configuration asks for by name, checked against the model where it is known; raises as `asking` does.
@@ -44,7 +44,7 @@ def asked_memory(
     """
     memory = config.memory
     wanted = memory.dtype if memory.dtype != "auto" else config.model.dtype
-    return memory_request.asked_memory(
+    return memory_request.requested_memory(
         memory.level,
         model_dtype(wanted, device, model.sizes.family if model else family),
         memory.techniques.model_dump(),  # type: ignore[attr-defined]
@@ -66,7 +66,7 @@ def speed_settings(config: BatchConfig) -> SpeedSettings:
 class Fitting:
     """Chooses techniques and batch size for each kind of picture of one configuration; each kind once.
 
-    `paces` are this machine's measurements; None where it is not this machine that is planned for.
+    `timings` are this machine's measurements; None where it is not this machine that is planned for.
     """
 
     config: BatchConfig
@@ -74,7 +74,7 @@ class Fitting:
     asked: MemorySettings
     device: Device
     memory: DeviceMemory
-    paces: Paces | None = field(default_factory=Paces)
+    timings: Timings | None = field(default_factory=Timings)
     _known: dict[Hashable, Fit] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -99,10 +99,10 @@ class Fitting:
         most = max(1, min(memory.max_batch_size, memory.max_batch_pixels // (shape.width * shape.height)))
         usual, largest = batch_range(self.asked, sizes, shape, self.memory, self.device.kind, most, self._rates)
         choice = self._choose(sizes, shape, usual)
-        if self.asked.exact or self.paces is None:  # other batches, other last bits
+        if self.asked.exact or self.timings is None:  # other batches, other last bits
             return _fit(choice)
         largest = min(largest, max(usual, self.config.bundle_images))  # how long one waits for the first picture
-        kind, measured = self._measured(self.paces, choice.memory, likeness, adapters)
+        kind, measured = self._measured(self.timings, choice.memory, likeness, adapters)
         seconds = comparable(measured, usual, largest)
         batch = preferred(seconds, usual)
         other = untried(seconds, usual, batch, largest)
@@ -114,10 +114,10 @@ class Fitting:
 
     @property
     def _rates(self) -> Rates:
-        return published(self.device) if self.paces is None else rates_of(self.device)
+        return published(self.device) if self.timings is None else rates_of(self.device)
 
     def _measured(
-        self, paces: Paces, held: MemorySettings, likeness: Likeness, adapters: Adapters
+        self, timings: Timings, held: MemorySettings, likeness: Likeness, adapters: Adapters
     ) -> tuple[Kind, dict[int, float]]:
         """The kind of picture, and its seconds per picture by batch size.
 
@@ -127,7 +127,7 @@ class Fitting:
         for compiled in (True, False) if self._may_compile else (False,):
             speed, name = speed_settings(self.config), self.device.name or self.device.kind
             kind = kind_of(self.model.settings, held, likeness, adapters, speed, name, compiled=compiled)
-            found.append((kind, paces.seconds(kind, passes(likeness, adapters))))
+            found.append((kind, timings.seconds(kind, passes(likeness, adapters))))
         return next((one for one in found if one[1]), found[-1])
 
     def _trial(self, kind: Kind, fit: Fit) -> Trial:

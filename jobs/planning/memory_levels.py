@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from jobs.config.batch_config import BatchConfig
-from jobs.planning.memory_fit import Fitting, asked_memory
+from jobs.planning.memory_fit import Fitting, requested_memory
 from jobs.planning.plan import PlanSettings
 from jobs.planning.validation import Batch
 from pipeline.errors import DarkroomError
@@ -44,7 +44,7 @@ class Profile:
 
 
 @dataclass(frozen=True, slots=True)
-class Prospect:
+class Forecast:
     """What one level would do with one profile; `problem` where it could not even be asked for."""
 
     profile: str
@@ -84,16 +84,16 @@ def levels(conf: Path = CONF) -> dict[str, dict[str, Any]]:
     return {name: documents[name] for name in ("auto", *CLASSES) if name in documents}
 
 
-def prospects(
+def forecasts(
     found: list[Profile], asked: Mapping[str, dict[str, Any]], device: Device, memory: DeviceMemory
-) -> Iterator[Prospect]:
+) -> Iterator[Forecast]:
     """Every profile at every level. Without a GPU, `auto` is judged on this machine and the levels on their card."""
     for profile in found:
         for level, document in asked.items():
             nominal = device.kind != "cuda" and (level in CLASSES or document.get("budget_gb") is not None)
             size = CLASSES.get(level, int((document.get("budget_gb") or 0) * GIB))
             there = DeviceMemory(size, size, memory.host_total_bytes, memory.host_free_bytes) if nominal else memory
-            yield _prospect(profile, level, document, NOMINAL if nominal else device, there)
+            yield _forecast(profile, level, document, NOMINAL if nominal else device, there)
 
 
 def on_a_card(batch: Batch) -> list[PlanSettings]:
@@ -106,8 +106,8 @@ def on_a_card(batch: Batch) -> list[PlanSettings]:
             return []
         size = CLASSES[level] if budget_gb is None else int(budget_gb * GIB)
         card = DeviceMemory(size, size, host.host_total_bytes, _host_bytes(config, host))
-        asked = asked_memory(config, NOMINAL)
-        fit = Fitting(config, batch.models[plan.model], asked, NOMINAL, card, paces=None)
+        asked = requested_memory(config, NOMINAL)
+        fit = Fitting(config, batch.models[plan.model], asked, NOMINAL, card, timings=None)
         plans.append(replace(plan, memory=asked, fit=fit))
     return plans
 
@@ -124,15 +124,15 @@ def _host_bytes(config: BatchConfig, here: DeviceMemory) -> int:
     return here.host_free_bytes if host_gb is None else int(host_gb * GIB)
 
 
-def _prospect(profile: Profile, level: str, document: dict[str, Any], device: Device, memory: DeviceMemory) -> Prospect:
+def _forecast(profile: Profile, level: str, document: dict[str, Any], device: Device, memory: DeviceMemory) -> Forecast:
     try:
         config = BatchConfig.model_validate(
             {"prompts": {"lines": [""]}, "model": profile.document, "memory": document, "sampling": {}}
         )
-        settings = asked_memory(config, device, family=profile.sizes.family)
+        settings = requested_memory(config, device, family=profile.sizes.family)
     except (DarkroomError, ValueError) as error:
-        return Prospect(profile.name, level, None, str(error).splitlines()[0])
-    return Prospect(
+        return Forecast(profile.name, level, None, str(error).splitlines()[0])
+    return Forecast(
         profile.name, level, choose(settings, profile.sizes, profile.shape, memory, device.kind, rates_of(device))
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.config.batch_config import BatchConfig
 from jobs.config.sections import AdapterSets
 from jobs.planning.adapter_axes import changed
-from pipeline.adapters.specs import AskedAdapters, ControlNet, Embedding, Init, IpAdapter, Lora, identify_adapters
+from pipeline.adapters.specs import AdapterSpecs, ControlNet, Embedding, Init, IpAdapter, Lora, identify_adapters
 from pipeline.errors import ConfigError
 from pipeline.request import NO_ADAPTERS, Adapters, LoraSettings
 
@@ -44,7 +44,7 @@ class AdapterSource:
             sets, init = changed(self._sets, self._init, values)
         except ValueError as error:
             raise ConfigError(str(error).splitlines()[0]) from None
-        asked = AskedAdapters(
+        asked = AdapterSpecs(
             loras=tuple(Lora(**one.model_dump()) for one in sets.loras),
             embeddings=tuple(Embedding(**one.model_dump()) for one in sets.embeddings),
             controlnets=tuple(ControlNet(**one.model_dump()) for one in sets.controlnets),

@@ -14,7 +14,7 @@ from jobs.config.batch_config import BatchConfig, parse_sound_parts
 from jobs.planning.expand import Expansion
 from jobs.planning.grid import Grid
 from jobs.planning.known_models import KnownModel, known_model
-from jobs.planning.memory_fit import Fitting, asked_memory
+from jobs.planning.memory_fit import Fitting, requested_memory
 from jobs.planning.missing_weights import Lacking, Needed, NotHere
 from jobs.planning.plan import PlanSettings
 from jobs.planning.resolve_adapters import AdapterSource
@@ -85,7 +85,7 @@ class _Validation:
         if not can_be_planned:
             return
         with self._noting():
-            asked = asked_memory(config, self.device, known)
+            asked = requested_memory(config, self.device, known)
         if known is None or source is None or asked is None:
             return
         adapters = None if known.files is None else AdapterSource(config, known.files)

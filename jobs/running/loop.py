@@ -16,7 +16,7 @@ from jobs.engines.local import LocalEngine
 from jobs.engines.messages import RECYCLE, At, Busy, Died, Ended, Failed, Loaded, Made, MadeElsewhere, Message
 from jobs.engines.stage_peaks import StagePeaks
 from jobs.job import Assignment, Bundle, Job
-from jobs.manifest.done_elsewhere import FinishedSince
+from jobs.manifest.done_elsewhere import DoneElsewhere
 from jobs.manifest.layout import command
 from jobs.manifest.recovery import recover
 from jobs.manifest.sealing import MAX_ATTEMPTS
@@ -86,7 +86,7 @@ class Runner:
         self._elsewhere: list[tuple[Assignment, Bundle]] = []
         self._outstanding: dict[str, Assignment] = {}
         self._bundles: list[tuple[Bundle, set[str]]] = []
-        self._finished = FinishedSince(output_dir, known_parts)
+        self._finished = DoneElsewhere(output_dir, known_parts)
         self._alike: tuple[str, set[tuple[str, str]]] = ("", set())
         self._deaths_in_a_row = self._device_losses = 0
         self._busy_at = -ELSEWHERE_POLL_S

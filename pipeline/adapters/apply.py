@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class OnModel:
+class ModelAdapters:
     """What is applied to a model, in use or not, and what it takes to remove it; kept as `LoadedModel.adapters`."""
 
     loras: lora_layers.Loras = field(default_factory=OrderedDict)
@@ -33,10 +33,10 @@ class OnModel:
         """Leave no trace of adapters on a model, or on one of its components, before it goes back to the pool."""
         pipes = [model.pipe, *model.views.values()]
         if self.tokens is not None and (component is None or component.startswith("text_encoder")):
-            textual_inversion.put_off(pipes, self.tokens)
+            textual_inversion.remove(pipes, self.tokens)
             self.tokens = None
         if self.ip_adapters is not None and component in (None, model.files.denoiser):
-            ip_adapter_layers.put_off(self.ip_adapters)
+            ip_adapter_layers.remove(self.ip_adapters)
             self.ip_adapters = None
         lora_layers.restore_layers(model.pipe, component)
         if component is None:
@@ -51,7 +51,7 @@ def apply(model: LoadedModel, adapters: Adapters) -> None:
     What is there is looked up in the components and not remembered, since they may have been loaded again. The model's
     own weights are never touched. After a failure the model is as if none had been asked for.
     """
-    on = model.adapters if isinstance(model.adapters, OnModel) else OnModel()
+    on = model.adapters if isinstance(model.adapters, ModelAdapters) else ModelAdapters()
     model.adapters = on
     try:
         with _ordinary_tensors():
@@ -85,27 +85,27 @@ def _ordinary_tensors() -> Iterator[None]:
         yield
 
 
-def _embeddings(model: LoadedModel, on: OnModel, adapters: Adapters) -> None:
+def _embeddings(model: LoadedModel, on: ModelAdapters, adapters: Adapters) -> None:
     current = on.tokens.embeddings if on.tokens else ()
     if current == adapters.embeddings and (on.tokens is None or textual_inversion.still_on(model.pipe, on.tokens)):
         return
     from pipeline.memory.device.disk_weights import bring_part
     from pipeline.memory.device.loaded_components import components, encoders
-    from pipeline.memory.device.residency import lifted
+    from pipeline.memory.device.residency import without_techniques
 
-    with lifted(model):
+    with without_techniques(model):
         pipes = [model.pipe, *model.views.values()]
         if on.tokens is not None:
-            textual_inversion.put_off(pipes, on.tokens)
+            textual_inversion.remove(pipes, on.tokens)
             on.tokens = None
         if adapters.embeddings:
             for name in encoders(model):
                 encoder = components(model)[name]
                 bring_part(encoder, encoder.get_input_embeddings())  # which a longer table is made from
-            on.tokens = textual_inversion.put_on(pipes, adapters.embeddings)
+            on.tokens = textual_inversion.apply(pipes, adapters.embeddings)
 
 
-def _layers(model: LoadedModel, on: OnModel, adapters: Adapters) -> None:
+def _layers(model: LoadedModel, on: ModelAdapters, adapters: Adapters) -> None:
     """Everything that adds modules to the denoiser or the encoders, or takes some away."""
     if adapters.loras and not hasattr(model.pipe, "load_lora_weights"):
         raise JobFailure(f"lora {adapters.loras[0].name}: diffusers loads none into {type(model.pipe).__name__}")
@@ -121,22 +121,22 @@ def _layers(model: LoadedModel, on: OnModel, adapters: Adapters) -> None:
 
     if not todo():
         return
-    from pipeline.memory.device.residency import lifted
+    from pipeline.memory.device.residency import without_techniques
 
-    with lifted(model):
+    with without_techniques(model):
         for name in lora_layers.superfluous(on.loras, adapters.loras):
-            lora_layers.take_out(model.pipe, on.loras, name)
+            lora_layers.remove(model.pipe, on.loras, name)
         for lora in lora_layers.missing(model.pipe, on.loras, adapters.loras):
-            lora_layers.put_in(model.pipe, on.loras, lora)
+            lora_layers.add(model.pipe, on.loras, lora)
         if not ip_adapter_layers.is_on(getattr(model.pipe, model.files.denoiser), on.ip_adapters, ip_adapters):
             if on.ip_adapters is not None:
-                ip_adapter_layers.put_off(on.ip_adapters)
+                ip_adapter_layers.remove(on.ip_adapters)
                 on.ip_adapters = None
             if ip_adapters:
-                on.ip_adapters = ip_adapter_layers.put_on(model, ip_adapters)
+                on.ip_adapters = ip_adapter_layers.apply(model, ip_adapters)
 
 
-def _ip_adapters(model: LoadedModel, on: OnModel, adapters: Adapters) -> None:
+def _ip_adapters(model: LoadedModel, on: ModelAdapters, adapters: Adapters) -> None:
     ip_adapters = ip_adapter_layers.used(adapters.ip_adapters)
     if not ip_adapters:
         return
@@ -145,7 +145,7 @@ def _ip_adapters(model: LoadedModel, on: OnModel, adapters: Adapters) -> None:
         ip_adapter_layers.look(model, one, place, on.seen)
 
 
-def _controlnets(model: LoadedModel, on: OnModel, adapters: Adapters) -> None:
+def _controlnets(model: LoadedModel, on: ModelAdapters, adapters: Adapters) -> None:
     _release_controlnets(model, on, keep=tuple(one.sha256 for one in adapters.controlnets))
     for one in adapters.controlnets:
         if one.sha256 not in on.controlnets:
@@ -153,7 +153,7 @@ def _controlnets(model: LoadedModel, on: OnModel, adapters: Adapters) -> None:
             on.controlnets[one.sha256] = model.pool.get(key, functools.partial(load_controlnet, model, one))
 
 
-def _release_controlnets(model: LoadedModel, on: OnModel, keep: tuple[str, ...]) -> None:
+def _release_controlnets(model: LoadedModel, on: ModelAdapters, keep: tuple[str, ...]) -> None:
     gone = [sha256 for sha256 in on.controlnets if sha256 not in keep]
     for sha256 in gone:
         del on.controlnets[sha256]

@@ -61,7 +61,7 @@ def is_on(denoiser: Any, on: IpAdaptersOn | None, ip_adapters: tuple[IpAdapterSe
     return on.hashes == hashes and on.denoiser() is denoiser
 
 
-def put_on(model: LoadedModel, ip_adapters: tuple[IpAdapterSettings, ...]) -> IpAdaptersOn:
+def apply(model: LoadedModel, ip_adapters: tuple[IpAdapterSettings, ...]) -> IpAdaptersOn:
     """Load IP-Adapters into the denoiser. Raises `JobFailure` if one does not fit."""
     pipe = model.pipe
     denoiser = getattr(pipe, model.files.denoiser)
@@ -77,7 +77,7 @@ def put_on(model: LoadedModel, ip_adapters: tuple[IpAdapterSettings, ...]) -> Ip
     try:
         _load(pipe, paths)
     except (ValueError, RuntimeError, KeyError, TypeError, IndexError, AttributeError) as error:
-        put_off(on)
+        remove(on)
         names = ", ".join(one.name for one in ip_adapters)
         raise JobFailure(f"ip-adapter {names}: does not fit this model: {first_line(error)}") from error
     finally:
@@ -93,7 +93,7 @@ def put_on(model: LoadedModel, ip_adapters: tuple[IpAdapterSettings, ...]) -> Ip
     return on
 
 
-def put_off(on: IpAdaptersOn) -> None:
+def remove(on: IpAdaptersOn) -> None:
     """Give the denoiser back the attention processors and projections that it had."""
     denoiser = on.denoiser()
     if denoiser is None:

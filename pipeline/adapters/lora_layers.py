@@ -68,7 +68,7 @@ def superfluous(held: Loras, loras: Sequence[LoraSettings]) -> list[str]:
     return going[::-1]
 
 
-def put_in(pipe: Any, held: Loras, lora: LoraSettings) -> None:
+def add(pipe: Any, held: Loras, lora: LoraSettings) -> None:
     """Load one LoRA into the components that lack it. Raises `JobFailure` if it fits nowhere."""
     path = file_now(lora.source, lora.sha256, "lora", lora.name)
     name = adapter_name(lora)
@@ -86,17 +86,17 @@ def put_in(pipe: Any, held: Loras, lora: LoraSettings) -> None:
                 "it was made for another one"
             )
     except JobFailure:
-        take_out(pipe, held, name)
+        remove(pipe, held, name)
         raise
     except (ValueError, RuntimeError, KeyError, TypeError, IndexError, AttributeError) as error:
-        take_out(pipe, held, name)
+        remove(pipe, held, name)
         # diffusers stumbles over its own cleaning up when PEFT refuses a file.
         cause = error.__context__ if isinstance(error, KeyError) and error.__context__ else error
         raise JobFailure(f"lora {lora.name}: does not fit this model: {first_line(cause)}") from error
     held[name] = one
 
 
-def take_out(pipe: Any, held: Loras, name: str) -> None:
+def remove(pipe: Any, held: Loras, name: str) -> None:
     """Remove one LoRA's weights from every component."""
     held.pop(name, None)
     with warnings.catch_warnings():

@@ -84,7 +84,7 @@ class Init:
 
 
 @dataclass(frozen=True, slots=True)
-class AskedAdapters:
+class AdapterSpecs:
     """All that is asked for beside the model for a picture."""
 
     loras: tuple[Lora, ...] = ()
@@ -95,7 +95,7 @@ class AskedAdapters:
 
 
 def identify_adapters(
-    asked: AskedAdapters, files: ModelFiles, *, steps: int | None = None, prefix: str = ""
+    asked: AdapterSpecs, files: ModelFiles, *, steps: int | None = None, prefix: str = ""
 ) -> Adapters:
     """Find, check against the model and hash them all; headers alone are read.
 

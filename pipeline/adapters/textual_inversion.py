@@ -58,7 +58,7 @@ class TokensOn:
     tokenizers: dict[str, Any] = field(default_factory=dict)
 
 
-def put_on(pipes: Sequence[Any], embeddings: tuple[EmbeddingSettings, ...]) -> TokensOn:
+def apply(pipes: Sequence[Any], embeddings: tuple[EmbeddingSettings, ...]) -> TokensOn:
     """Teach tokenizers and text encoders new tokens. Raises `JobFailure` if an embedding does not fit.
 
     Tokenizers are replaced by copies and embedding tables by longer ones, so that taking off is putting back the
@@ -82,12 +82,12 @@ def put_on(pipes: Sequence[Any], embeddings: tuple[EmbeddingSettings, ...]) -> T
             on.tokenizers[tokenizer_name] = original
             _set(pipes, tokenizer_name, tokenizer)
     except JobFailure:
-        put_off(pipes, on)
+        remove(pipes, on)
         raise
     return on
 
 
-def put_off(pipes: Sequence[Any], on: TokensOn) -> None:
+def remove(pipes: Sequence[Any], on: TokensOn) -> None:
     """Put the original tokenizers and embedding tables back."""
     for one in on.tables:
         encoder = one.encoder()

@@ -15,11 +15,11 @@ from pipeline.generation.denoise import Denoised, denoise
 from pipeline.generation.encode import together
 from pipeline.generation.guidance import is_guided
 from pipeline.generation.recovery.attempts import attempted, exhausted
-from pipeline.generation.recovery.fallbacks import Course, Ladder
-from pipeline.generation.recovery.known_failures import Prospects
+from pipeline.generation.recovery.fallbacks import Fallbacks, Strategy
+from pipeline.generation.recovery.known_failures import KnownFailures
 from pipeline.generation.recovery.next_fallback import Where
-from pipeline.generation.result import Conditions, finished_image
-from pipeline.generation.stopwatch import Lap, Stopwatch
+from pipeline.generation.result import Conditions, generated_image
+from pipeline.generation.stopwatch import BatchTiming, TimingWriter
 from pipeline.generation.text_interface import text_interface
 from pipeline.generation.texts import Texts
 from pipeline.loading.load import check_mapped
@@ -38,11 +38,11 @@ Outcomes = Iterator[tuple[int, GeneratedImage | JobFailure]]
 class _Piece:
     """Pictures that went through the denoiser together: their places, what came out, and how it was made."""
 
-    course: Course
+    strategy: Strategy
     places: list[int]
     denoised: Denoised
     conditions: Conditions
-    lap: Lap
+    timing: BatchTiming
 
 
 class Bundle:
@@ -57,7 +57,7 @@ class Bundle:
         predicted_peak_bytes: int | None,
         images_per_shape: int,
         remember: bool,
-        prospects: Prospects,
+        known_failures: KnownFailures,
     ) -> None:
         self.seconds = {"encode": 0.0, "denoise": 0.0, "decode": 0.0}
         self._model, self._should_stop, self._on_work = model, should_stop, on_work
@@ -66,9 +66,9 @@ class Bundle:
         places = iter(range(len(self._requests)))
         self._batches = [[next(places) for _ in batch] for batch in batches]
         self._waiting: deque[_Piece] = deque()
-        self._ladder = Ladder(model, remember=remember, prospects=prospects)
-        self._stopwatch = Stopwatch(model, remember=remember)
-        self._texts = Texts(model, self._requests, self._ladder, should_stop, on_work, lambda: self._timed("encode"))
+        self._fallbacks = Fallbacks(model, remember=remember, known_failures=known_failures)
+        self._timings = TimingWriter(model, remember=remember)
+        self._texts = Texts(model, self._requests, self._fallbacks, should_stop, on_work, lambda: self._timed("encode"))
 
     def pictures(self) -> Outcomes:
         """Everything, in the order in which it is done."""
@@ -77,7 +77,7 @@ class Bundle:
         try:
             yield from self._make_all()
         finally:
-            self._stopwatch.save()
+            self._timings.save()
 
     def _make_all(self) -> Outcomes:
         try:
@@ -95,7 +95,7 @@ class Bundle:
         from pipeline.adapters import apply
 
         first = self._requests[batch[0]]
-        hopeless = self._ladder.why_not(first, "denoise", "decode")
+        hopeless = self._fallbacks.why_not(first, "denoise", "decode")
         if hopeless is not None:
             yield from ((place, hopeless) for place in batch)
             return
@@ -105,11 +105,11 @@ class Bundle:
         if failure is not None and not isinstance(failure, OutOfMemory):  # no part of the batch would fare better
             yield from ((place, failure) for place in batch)
             return
-        course = self._ladder.course([self._requests[place] for place in batch])
-        if not self._ladder.is_held(course):
+        strategy = self._fallbacks.strategy([self._requests[place] for place in batch])
+        if not self._fallbacks.is_applied(strategy):
             yield from self._decode_waiting()  # held as it is
-            self._ladder.resume(course)
-        size = course.now.batch or len(batch)
+            self._fallbacks.resume(strategy)
+        size = strategy.now.batch or len(batch)
         family = FAMILIES.get(self._model.files.family or "")
         # Where both texts of a picture go through one pass, a mask is there in any case and padding changes nothing.
         texts = together(batch, self._texts.prompts, masks_count=family is None or not family.doubles_batch)
@@ -117,25 +117,25 @@ class Bundle:
         while pieces:
             places = pieces.popleft()
             self._on_work("denoise", places)
-            piece = attempted(self._model, lambda places=places: self._denoise(course, places))  # type: ignore[misc]
+            piece = attempted(self._model, lambda places=places: self._denoise(strategy, places))  # type: ignore[misc]
             if isinstance(piece, JobFailure):
-                after = self._after(piece, "denoise", places, course)
+                after = self._after(piece, "denoise", places, strategy)
                 if isinstance(after, JobFailure):
-                    if self._ladder.why_not(first, "denoise") is not None:
+                    if self._fallbacks.why_not(first, "denoise") is not None:
                         places.extend(place for rest in pieces for place in rest)
                         pieces.clear()
                     yield from ((place, after) for place in places)
                 else:
                     pieces.extendleft(reversed(after))
                 continue
-            self._ladder.denoised(course, first)
+            self._fallbacks.denoised(strategy, first)
             self._waiting.append(piece)
             if not self._model.memory.uses("staged"):
                 yield from self._decode_waiting()
-                self._ladder.resume(course)
-        self._ladder.settled(course)
+                self._fallbacks.resume(strategy)
+        self._fallbacks.settled(strategy)
 
-    def _denoise(self, course: Course, places: list[int]) -> _Piece:
+    def _denoise(self, strategy: Strategy, places: list[int]) -> _Piece:
         from pipeline.adapters import apply
         from pipeline.loading.compiling import as_compiled
         from pipeline.loading.speed import prepare, step_cache
@@ -147,14 +147,14 @@ class Bundle:
         shape = Shape(first.width, first.height, len(places), is_guided(model.pipe, first.guidance_scale))
         encodes_itself = text_interface(model.pipe) is None
         extra = [name for name in model.pipe.components if name.startswith("text_encoder")] if encodes_itself else []
-        started, lap = time.perf_counter(), Lap(model.device)
+        started, timing = time.perf_counter(), BatchTiming(model.device)
         with self._timed("denoise"):
             apply(model, first.adapters)
             with stage(model, "denoise", extra, shape):
                 facts = prepare(model, self._images_per_shape)
                 with step_cache(model, first.step_cache):
                     prompts = [self._texts.prompts[place] for place in places]
-                    with lap.timed("denoise"):
+                    with timing.timed("denoise"):
                         denoised = as_compiled(
                             model, facts, lambda: denoise(model, requests, prompts, self._should_stop)
                         )
@@ -169,7 +169,7 @@ class Bundle:
             predicted_peak_bytes=self._predicted_peak_bytes,
             stage_peaks={name: dict(peaks) for name, peaks in model.stage_peaks.items()},
         )
-        return _Piece(course, places, denoised, conditions, lap)
+        return _Piece(strategy, places, denoised, conditions, timing)
 
     def _as_encoded(self, place: int) -> MemorySettings:
         """How the model is held now, but for the encoders: as they were when the text was encoded."""
@@ -179,36 +179,36 @@ class Bundle:
     def _decode_waiting(self) -> Outcomes:
         while self._waiting:
             piece = self._waiting.popleft()
-            course, first = piece.course, self._requests[piece.places[0]]
-            hopeless = self._ladder.why_not(first, "decode")
+            strategy, first = piece.strategy, self._requests[piece.places[0]]
+            hopeless = self._fallbacks.why_not(first, "decode")
             if hopeless is not None:
                 yield from ((place, hopeless) for place in piece.places)
                 continue
-            self._ladder.resume(course)
-            spans = deque(_parts(list(range(len(piece.places))), course.now.decoded or len(piece.places)))
+            self._fallbacks.resume(strategy)
+            spans = deque(_parts(list(range(len(piece.places))), strategy.now.decoded or len(piece.places)))
             while spans:
                 span = spans.popleft()
                 self._on_work("decode", [piece.places[index] for index in span])
                 outcome = attempted(self._model, lambda span=span, piece=piece: self._decode(piece, span))  # type: ignore[misc]
                 if not isinstance(outcome, JobFailure):
-                    self._ladder.made(course, first)
+                    self._fallbacks.made(strategy, first)
                     yield from outcome
                     continue
                 if isinstance(piece.denoised.result, Undecoded):
                     piece.denoised.result.to_host()
-                piece.lap.sound = False
-                after = self._after(outcome, "decode", [piece.places[index] for index in span], course)
+                piece.timing.sound = False
+                after = self._after(outcome, "decode", [piece.places[index] for index in span], strategy)
                 if isinstance(after, JobFailure):
-                    if self._ladder.why_not(first, "decode") is not None:
+                    if self._fallbacks.why_not(first, "decode") is not None:
                         span.extend(index for rest in spans for index in rest)
                         spans.clear()
                     yield from ((piece.places[index], after) for index in span)
                     continue
                 indices = iter(span)
                 spans.extendleft(reversed([[next(indices) for _ in part] for part in after]))
-            self._ladder.settled(course)
+            self._fallbacks.settled(strategy)
             requests, compiled = [self._requests[place] for place in piece.places], piece.conditions.speed["compile"]
-            self._stopwatch.note(piece.lap, requests, compiled=compiled != "no")
+            self._timings.note(piece.timing, requests, compiled=compiled != "no")
 
     def _decode(self, piece: _Piece, span: list[int]) -> list[tuple[int, GeneratedImage | JobFailure]]:
         import torch
@@ -217,7 +217,7 @@ class Bundle:
 
         started, result = time.perf_counter(), piece.denoised.result
         if isinstance(result, Undecoded):
-            with self._timed("decode"), stage(self._model, "decode"), piece.lap.timed("decode"):
+            with self._timed("decode"), stage(self._model, "decode"), piece.timing.timed("decode"):
                 decoded = decode(self._model.pipe, result.rows(span[0], span[-1] + 1), self._model.device)
         else:
             decoded = developed(torch.from_numpy(result[span[0] : span[-1] + 1]))
@@ -229,7 +229,7 @@ class Bundle:
         for row, index in enumerate(span):
             place = piece.places[index]
             embedding = self._texts.prompts[place].positive
-            image = finished_image(
+            image = generated_image(
                 self._requests[place],
                 index,
                 decoded,
@@ -243,16 +243,16 @@ class Bundle:
         return made
 
     def _after(
-        self, failure: JobFailure, where: Where, places: list[int], course: Course
+        self, failure: JobFailure, where: Where, places: list[int], strategy: Strategy
     ) -> list[list[int]] | JobFailure:
         """What to try after a failure, the same or smaller parts; or the failure, where nothing is left to try."""
         if isinstance(failure, OutOfMemory):
             requests = [self._requests[place] for place in places]
-            size = self._ladder.climb(requests[0].memory, where, len(places), course)
+            size = self._fallbacks.fall_back(requests[0].memory, where, len(places), strategy)
             if size is not None:
                 return _parts(places, size)
             failure = exhausted(self._model, failure, where, requests)
-            self._ladder.give_up(where, requests[0], failure)
+            self._fallbacks.give_up(where, requests[0], failure)
             return failure
         return _parts(places, len(places) // 2) if len(places) > 1 else failure
 

@@ -1,22 +1,22 @@
-"""The one model that is loaded now, and held as whoever asks for it has planned."""
+"""The one model that is loaded now, and the memory plan that it follows."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.generation.recovery.attempts import could_hold, load_giving_way
+from pipeline.generation.recovery.attempts import could_apply, load_with_fallbacks
 from pipeline.loading.unchanged import was_written_over
 from pipeline.request import MemorySettings, ModelSettings
 
 if TYPE_CHECKING:
-    from pipeline.generation.recovery.known_failures import Prospects
+    from pipeline.generation.recovery.known_failures import KnownFailures
     from pipeline.memory.device.loaded_model import LoadedModel
     from pipeline.memory.device.pool import Pool
     from pipeline.request import SpeedSettings
 
 
-class ModelAtHand:
-    """`model` is what is loaded, None before the first one and after `let_go`; `loads` counts.
+class CurrentModel:
+    """`model` is what is loaded, None before the first one and after `release`; `loads` counts.
 
     Where memory runs out over it, it is held with more techniques than planned, and stays so until the plan changes.
     """
@@ -27,12 +27,12 @@ class ModelAtHand:
         pool: Pool,
         speed: SpeedSettings,
         cpu_threads: int | None = None,
-        prospects: Prospects | None = None,
+        known_failures: KnownFailures | None = None,
     ) -> None:
         self.model: LoadedModel | None = None
         self.loads = 0
         self._device, self._pool, self._speed = device, pool, speed
-        self._cpu_threads, self._prospects = cpu_threads, prospects
+        self._cpu_threads, self._known_failures = cpu_threads, known_failures
         self._planned: MemorySettings | None = None
 
     def get(self, settings: ModelSettings, asked: MemorySettings, planned: MemorySettings) -> LoadedModel:
@@ -45,14 +45,14 @@ class ModelAtHand:
         written_over = model is not None and was_written_over(model.read)
         # As planned it is held so, or with what was needed besides when memory ran out. Where there is no room to hold
         # it otherwise, loading it again gives way.
-        if model and same and not written_over and (planned == self._planned or could_hold(model, planned)):
+        if model and same and not written_over and (planned == self._planned or could_apply(model, planned)):
             self._planned = planned
             return model
         del model
-        self.let_go(keep=not written_over)  # before the next one comes, so that both never stand on the device
+        self.release(keep=not written_over)  # before the next one comes, so that both never stand on the device
         self._planned = planned
-        self.model = load_giving_way(
-            settings, asked, planned, self._device, self._cpu_threads, self._pool, self._speed, self._prospects
+        self.model = load_with_fallbacks(
+            settings, asked, planned, self._device, self._cpu_threads, self._pool, self._speed, self._known_failures
         )
         self.loads += 1
         return self.model
@@ -61,15 +61,15 @@ class ModelAtHand:
         """However the model is held now, it is brought to the next plan anew."""
         self._planned = None
 
-    def let_go(self, *, keep: bool = True) -> None:
+    def release(self, *, keep: bool = True) -> None:
         """Give the model's components back to the pool; without `keep` nothing waits there for the next one."""
-        from pipeline.memory.device.residency import let_go
+        from pipeline.memory.device.residency import release_model
 
         model, self.model = self.model, None
         if model is not None:
-            let_go(model, keep=keep)
+            release_model(model, keep=keep)
 
     def remove_files(self) -> None:
         """Remove the weights that wait on disk, before the process ends; memory is given back by its end."""
         if self.model is not None and self.model.memory.uses("disk_offload"):
-            self.let_go(keep=False)
+            self.release(keep=False)

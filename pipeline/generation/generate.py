@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import JobFailure
 from pipeline.generation.bundle import Bundle
-from pipeline.generation.recovery.known_failures import Prospects
+from pipeline.generation.recovery.known_failures import KnownFailures
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.planning.estimate import Stage
 from pipeline.request import GeneratedImage, ImageRequest
@@ -38,7 +38,7 @@ def generate_bundle(
     predicted_peak_bytes: int | None = None,
     images_per_shape: int = 0,
     remember: bool = True,
-    prospects: Prospects | None = None,
+    known_failures: KnownFailures | None = None,
 ) -> Iterator[tuple[int, GeneratedImage | JobFailure]]:
     """Make pictures of one model; those of a batch differ only in prompt, negative prompt and seed.
 
@@ -51,7 +51,7 @@ def generate_bundle(
     memory runs out, only the stage that failed is tried again, with a smaller batch or more techniques
     (`pipeline.generation.recovery.next_fallback`).
     What worked then is remembered for the next time; without `remember` it is not, nor is anything recalled. What no
-    technique could make room for fails at once from then on, also in further bundles with the same `prospects`.
+    technique could make room for fails at once from then on, also in further bundles with the same `known_failures`.
     Raises `DeviceLost` when only a new process can go on.
     """
     bundle = Bundle(
@@ -62,7 +62,7 @@ def generate_bundle(
         predicted_peak_bytes,
         images_per_shape,
         remember,
-        prospects or Prospects(),
+        known_failures or KnownFailures(),
     )
     try:
         yield from bundle.pictures()

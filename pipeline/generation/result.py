@@ -43,7 +43,7 @@ class Conditions:
         )
 
 
-def finished_image(
+def generated_image(
     request: ImageRequest,
     index: int,
     decoded: Decoded,

@@ -13,7 +13,7 @@ from pipeline.memory.device.loaded_components import components, streaming_of
 from pipeline.memory.planning.rates import MeasuredRates
 from pipeline.memory.planning.sizes import Sizes
 from pipeline.memory.planning.techniques import QUANTIZATIONS, STREAMING
-from pipeline.memory.planning.timings import Kind, Paces, device_name, kind_of, passes
+from pipeline.memory.planning.timings import Kind, Timings, device_name, kind_of, passes
 from pipeline.memory.planning.working_memory import DENOISERS, denoise_operations
 from pipeline.request import ImageRequest
 
@@ -28,7 +28,7 @@ _SLOWER = {*STREAMING, *QUANTIZATIONS["denoiser"]}
 
 
 @dataclass(slots=True)
-class Lap:
+class BatchTiming:
     """One batch: when it entered and left the denoiser, and the decoder, in which it may be in parts.
 
     `sound` as long as nothing failed on the way, which would count as work.
@@ -52,19 +52,19 @@ class Lap:
         return denoised, decoded
 
 
-class Stopwatch:
+class TimingWriter:
     """Notes what whole batches took, but for the first of each kind and size on a model, which warms up.
 
     Without `remember` nothing is noted.
     """
 
     def __init__(self, model: LoadedModel, *, remember: bool) -> None:
-        self._model, self._paces = model, Paces() if remember else None
+        self._model, self._timings = model, Timings() if remember else None
         self._rates = MeasuredRates()
 
-    def note(self, lap: Lap, requests: Sequence[ImageRequest], *, compiled: bool) -> None:
+    def note(self, timing: BatchTiming, requests: Sequence[ImageRequest], *, compiled: bool) -> None:
         """A batch is denoised and decoded."""
-        if self._paces is None or not lap.sound:
+        if self._timings is None or not timing.sound:
             return
         first, kind = requests[0], self._kind(requests[0], compiled=compiled)
         # A compiled model is compiled again when other LoRAs are on it.
@@ -72,8 +72,8 @@ class Stopwatch:
         if of_a_kind not in self._model.warm:
             self._model.warm.add(of_a_kind)
             return
-        calls, seconds = passes(first, first.adapters), lap.seconds()
-        self._paces.note(kind, calls, len(requests), *seconds)
+        calls, seconds = passes(first, first.adapters), timing.seconds()
+        self._timings.note(kind, calls, len(requests), *seconds)
         if self._model.device.type == "cuda" and not compiled and not first.step_cache and seconds[0]:
             self._note_rates(kind.device, first, calls * len(requests) / seconds[0])
 
@@ -92,8 +92,8 @@ class Stopwatch:
 
     def save(self) -> None:
         """Write down what was noted."""
-        if self._paces is not None:
-            self._paces.save()
+        if self._timings is not None:
+            self._timings.save()
 
     def _kind(self, request: ImageRequest, *, compiled: bool) -> Kind:
         model, name = self._model, device_name(self._model.device.type)

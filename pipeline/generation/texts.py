@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import Interrupted, JobFailure, OutOfMemory
 from pipeline.generation.encode import EncodedPrompt, encode, known
 from pipeline.generation.recovery.attempts import attempted, exhausted
-from pipeline.generation.recovery.fallbacks import Ladder
+from pipeline.generation.recovery.fallbacks import Fallbacks
 from pipeline.memory.planning.estimate import Stage
 from pipeline.request import ImageRequest
 
@@ -28,22 +28,22 @@ class Texts:
         self,
         model: LoadedModel,
         requests: Sequence[ImageRequest],
-        ladder: Ladder,
+        fallbacks: Fallbacks,
         should_stop: Callable[[], bool],
         on_work: Callable[[Stage, Sequence[int]], None],
         timed: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self.prompts: dict[int, EncodedPrompt] = {}
         self.techniques: dict[int, tuple[str, ...]] = {}
-        self._model, self._requests, self._ladder = model, requests, ladder
+        self._model, self._requests, self._fallbacks = model, requests, fallbacks
         self._should_stop, self._on_work, self._timed = should_stop, on_work, timed
 
     def encode_all(self) -> Iterator[tuple[int, JobFailure]]:
         """Encode them; yields the places of those that cannot be, with the reason."""
-        self._ladder.prepare_encoding()
+        self._fallbacks.prepare_encoding()
         todo = deque[int]()
         for place, request in enumerate(self._requests):
-            hopeless = self._ladder.why_not(request, "encode")
+            hopeless = self._fallbacks.why_not(request, "encode")
             if hopeless is None or self._is_known(place):
                 todo.append(place)
             else:
@@ -55,10 +55,10 @@ class Texts:
                 return
             if not isinstance(failure, OutOfMemory):
                 yield todo.popleft(), failure
-            elif self._ladder.climb(self._requests[todo[0]].memory, "encode", 1) is None:
+            elif self._fallbacks.fall_back(self._requests[todo[0]].memory, "encode", 1) is None:
                 failure = exhausted(self._model, failure, "encode", [self._requests[todo[0]]])
-                self._ladder.give_up("encode", self._requests[todo[0]], failure)
-                self._ladder.encoding_failed()
+                self._fallbacks.give_up("encode", self._requests[todo[0]], failure)
+                self._fallbacks.encoding_failed()
                 yield from ((place, failure) for place in todo if not self._is_known(place))
                 return
 
@@ -80,7 +80,7 @@ class Texts:
                     self._on_work("encode", [todo[0]])
                     apply(self._model, request.adapters)
                     self._keep(todo[0], encode(self._model, request))
-                    self._ladder.encoded(request)
+                    self._fallbacks.encoded(request)
                 todo.popleft()
 
     def _is_known(self, place: int) -> bool:

@@ -51,7 +51,7 @@ def load(
     from pipeline.memory.device.embedding_cache import EmbeddingCache
     from pipeline.memory.device.loaded_model import LoadedModel
     from pipeline.memory.device.pool import Pool
-    from pipeline.memory.device.residency import hold, let_go
+    from pipeline.memory.device.residency import apply_memory, release_model
     from pipeline.request import SpeedSettings
 
     started = time.perf_counter()
@@ -89,10 +89,10 @@ def load(
         model.pipe = _put_together(pipeline_class, components, settings, index_of(files)[1])
         model.own_scheduler = model.pipe.scheduler
         check_untouched(model.read, settings.name)
-        hold(model, memory)
+        apply_memory(model, memory)
     except Exception:
         if model.pipe is not None:
-            let_go(model)
+            release_model(model)
         else:
             for component in components.values():
                 model.pool.release(model.pool.key_of(component))  # nobody would, and the pool would keep it for ever

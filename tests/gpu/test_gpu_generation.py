@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline.generation.generate import generate_batch
-from pipeline.generation.stopwatch import Lap
+from pipeline.generation.stopwatch import BatchTiming
 from pipeline.loading.load import load
 from pipeline.registry.model_settings import identify
 from pipeline.request import DType, GeneratedImage, ImageRequest, MemorySettings
@@ -68,16 +68,16 @@ def test_what_a_batch_takes_is_read_off_the_gpus_own_clock() -> None:
     import torch
 
     device = torch.device("cuda")
-    lap, matrix = Lap(device), torch.ones(8192, 8192, device=device)
+    timing, matrix = BatchTiming(device), torch.ones(8192, 8192, device=device)
     torch.cuda.synchronize()
     began = time.perf_counter()
-    with lap.timed("denoise"):
+    with timing.timed("denoise"):
         for _ in range(20):
             matrix = matrix @ matrix
     given = time.perf_counter() - began
     torch.cuda.synchronize()
     done = time.perf_counter() - began
-    denoised, decoded = lap.seconds()
+    denoised, decoded = timing.seconds()
     assert decoded == 0 and given < denoised < 1.1 * done, "the work counts, and not only handing it over"
 
 

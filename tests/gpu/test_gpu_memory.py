@@ -137,7 +137,7 @@ PAGE_LOCKED = """
 import gc
 from held_models import held_by, images
 from pipeline.memory.device.loaded_components import components
-from pipeline.memory.device.residency import hold, let_go
+from pipeline.memory.device.residency import apply_memory, release_model
 from pipeline.memory.device.pool import Pool
 from pipeline.loading.load import load
 from pipeline.registry.model_settings import identify
@@ -150,22 +150,22 @@ images(model)
 before, found = page_locked(), []
 ways = [held_by('resident_blocks', budget_bytes=1), held_by('leaf_offload'), held_by('block_offload')]
 for memory in ways:
-    hold(model, memory)
+    apply_memory(model, memory)
     images(model)
     denoiser = components(model)[model.files.denoiser]
     streamed = page_locked() > before
-    hold(model, held_by('staged'))
+    apply_memory(model, held_by('staged'))
     pinned = sum(t.is_pinned() for module in components(model).values() for t in module.parameters())
     found.append([streamed, pinned, page_locked() - before])
-hold(model, ways[0])
+apply_memory(model, ways[0])
 images(model)
 del denoiser
-let_go(model)
+release_model(model)
 pinned = sum(t.is_pinned() for entry in pool._entries.values() for t in entry.module.parameters())
 found.append([len(pool._entries) > 0, pinned, page_locked() - before])
 model = load(identify(sys.argv[2])[0], ways[0], 'cuda', pool=pool)
 images(model)
-let_go(model, keep=False)
+release_model(model, keep=False)
 found.append([len(pool._entries) == 0, 0, page_locked() - before])
 print(json.dumps(found))
 """
@@ -452,12 +452,12 @@ import numpy as np
 from held_models import held_by, images
 from pipeline.loading.load import load
 from pipeline.registry.model_settings import identify
-from pipeline.memory.device.residency import hold
+from pipeline.memory.device.residency import apply_memory
 model = load(identify(sys.argv[2])[0], held_by(), 'cuda')
 wanted = [image.pixels for image in images(model)]
 off, where = {}, {}
 for techniques in json.loads(sys.argv[3]):
-    hold(model, held_by(*techniques, budget_bytes=2 * 2**30))
+    apply_memory(model, held_by(*techniques, budget_bytes=2 * 2**30))
     model.embeddings.clear()
     made = images(model)
     off['+'.join(techniques)] = int(max(np.abs(a.pixels.astype(int) - b).max() for a, b in zip(made, wanted)))

@@ -75,7 +75,7 @@ def test_a_picture_from_pictures_is_made_again(sd15: Path, tmp_path: Path) -> No
 
     pipeline = Pipeline(str(sd15), device="cpu")
     plain = pipeline.generate(PROMPT, **SMALL)
-    unet = pipeline._at_hand.model.pipe.unet  # type: ignore[union-attr]
+    unet = pipeline._current.model.pipe.unet  # type: ignore[union-attr]
     controlnet = write_controlnet(tmp_path / "controlnet", unet)
     ip_adapter = write_ip_adapter(tmp_path / "ip", unet)
     picture = write_picture(tmp_path / "picture.png")
@@ -165,7 +165,7 @@ def test_a_model_is_held_anew_where_another_plan_is_chosen(sd15: Path, monkeypat
     monkeypatch.setattr(python_api, "choose", tight_for_large)
     with Pipeline(str(sd15), device="cpu") as pipeline:
         small, large, again = (pipeline.generate(PROMPT, **SMALL | {"width": side}) for side in (32, 64, 32))
-        loads = pipeline._at_hand.model.pool.loads  # type: ignore[union-attr]
+        loads = pipeline._current.model.pool.loads  # type: ignore[union-attr]
     assert [one.image.memory.techniques for one in (small, large, again)] == [(), ("drop_encoders",), ()]
     assert np.array_equal(small.image.pixels, again.image.pixels)
     assert loads <= 4  # three components, and the encoder that had been dropped at most once more
@@ -174,7 +174,7 @@ def test_a_model_is_held_anew_where_another_plan_is_chosen(sd15: Path, monkeypat
 def test_closing_frees_the_model(sd15: Path) -> None:
     pipeline = Pipeline(str(sd15), device="cpu", techniques={"leaf_offload": True})  # hooks are cycles
     pipeline.generate(PROMPT, **SMALL)
-    unet = weakref.ref(pipeline._at_hand.model.pipe.unet)  # type: ignore[union-attr]
+    unet = weakref.ref(pipeline._current.model.pipe.unet)  # type: ignore[union-attr]
     pipeline.close()
     assert unet() is None
     assert isinstance(pipeline.generate(PROMPT, **SMALL), Picture)

@@ -107,7 +107,7 @@ def test_worker_says_what_it_had_in_work_and_seals(plan: Plan, tmp_path: Path, m
     class Model:
         load_seconds = 0.0
 
-    monkeypatch.setattr(current_model, "load_giving_way", lambda *_, **__: Model())
+    monkeypatch.setattr(current_model, "load_with_fallbacks", lambda *_, **__: Model())
     monkeypatch.setattr(worker, "generate_bundle", lose)
     said: list[Message] = []
     settings = WorkerSettings(str(tmp_path), "run", frozenset(), (), "cpu")

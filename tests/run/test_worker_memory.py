@@ -22,7 +22,7 @@ from jobs.running.main import validate
 from pipeline.generation.recovery import attempts
 from pipeline.memory.device import residency
 from pipeline.memory.device.loaded_model import LoadedModel
-from pipeline.memory.planning.history import Experience
+from pipeline.memory.planning.history import FallbackHistory
 from pipeline.request import MemorySettings
 
 Run = Callable[[list[Bundle]], list[Message]]
@@ -52,7 +52,7 @@ def bundles(batch: Batch) -> list[Bundle]:
 @pytest.fixture
 def run(tmp_path: Path, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Works through bundles, each time as a run of its own; what is said on the way."""
-    monkeypatch.setattr(attempts, "experience", lambda: Experience(tmp_path / "memory.sqlite"))
+    monkeypatch.setattr(attempts, "history", lambda: FallbackHistory(tmp_path / "memory.sqlite"))
     numbers = itertools.count()
 
     def work(bundles: list[Bundle]) -> list[Message]:

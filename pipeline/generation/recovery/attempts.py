@@ -1,4 +1,7 @@
-"""What happens when something fails on a model: who pays for it, and what is tried next."""
+"""Work on a model that may fail: the failure is taken out of its exception, the model made usable again.
+
+Loading falls back here as well, technique by technique, while memory runs out over it.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,10 @@ from pipeline.errors import (
     RunStopped,
     WeightsChanged,
 )
-from pipeline.generation.recovery.known_failures import Prospects
-from pipeline.generation.recovery.next_fallback import Where, climb
+from pipeline.generation.recovery.known_failures import KnownFailures
+from pipeline.generation.recovery.next_fallback import Where, next_fallback
 from pipeline.loading.load import load
-from pipeline.memory.planning.history import Experience, Situation, Worked
+from pipeline.memory.planning.history import FallbackHistory, Situation, Worked
 from pipeline.registry.model_settings import weight_files
 from pipeline.request import ImageRequest, MemorySettings, ModelSettings
 from pipeline.system.device import host_memory
@@ -37,9 +40,9 @@ T = TypeVar("T")
 
 
 @functools.cache
-def experience() -> Experience:
-    """This process's memory of what worked."""
-    return Experience()
+def history() -> FallbackHistory:
+    """The fallbacks that worked, as this process remembers them."""
+    return FallbackHistory()
 
 
 def attempted(model: LoadedModel, work: Callable[[], T]) -> T | JobFailure:
@@ -66,16 +69,16 @@ def idle_dropped(pool: Pool, failure: OutOfMemory, device_kind: str) -> bool:
     return pool.clear(on_device=of_card) > 0
 
 
-def could_hold(model: LoadedModel, memory: MemorySettings) -> bool:
-    """Whether there was memory enough to bring a model to other techniques, without idle components if need be.
+def could_apply(model: LoadedModel, memory: MemorySettings) -> bool:
+    """Whether memory sufficed to apply other techniques to a loaded model, if need be without idle components.
 
-    Where there was not, the model is to be let go: loading it again gives way. Raises `ModelError`.
+    Where it did not, the model is to be released: loading it again falls back. Raises `ModelError`.
     """
-    from pipeline.memory.device.residency import hold
+    from pipeline.memory.device.residency import apply_memory
 
     while True:
         try:
-            hold(model, memory)
+            apply_memory(model, memory)
         except OutOfMemory as error:
             failure = type(error)(*error.args)  # without its traceback, which would keep tensors
         else:
@@ -84,7 +87,7 @@ def could_hold(model: LoadedModel, memory: MemorySettings) -> bool:
             return False
 
 
-def load_giving_way(
+def load_with_fallbacks(
     settings: ModelSettings,
     asked: MemorySettings,
     held: MemorySettings,
@@ -92,19 +95,19 @@ def load_giving_way(
     cpu_threads: int | None,
     pool: Pool,
     speed: SpeedSettings,
-    prospects: Prospects | None = None,
+    known_failures: KnownFailures | None = None,
 ) -> LoadedModel:
-    """`load`, held with more techniques than planned as long as memory runs out over it, as far as `asked` allows.
+    """`load`, with more memory techniques than planned as long as memory runs out over it, as far as `asked` allows.
 
-    Raises `ModelError`, and `OutOfMemory` with the numbers when nothing is left to give up; at once where `prospects`
-    know that from earlier in the run.
+    Raises `ModelError`, and `OutOfMemory` with the numbers when no fallback is left; at once for a model of which
+    `known_failures` say so from earlier in the run.
     """
     situation = Situation("load", settings.sha256, held, device_bytes(device))
-    prospects = prospects or Prospects()
-    hopeless = prospects.why_not((situation, asked))
+    known_failures = known_failures or KnownFailures()
+    hopeless = known_failures.why_not((situation, asked))
     if hopeless is not None:
         raise hopeless
-    known = experience().recall(situation)
+    known = history().recall(situation)
     failure: OutOfMemory | None = None
     latest: OutOfMemory | None = None
     memory = before = held if known is None else replace(held, techniques=known.techniques)
@@ -123,26 +126,26 @@ def load_giving_way(
                 impossible.add(what)
                 memory = before
             elif memory != held:  # it is not to be had any more as it worked before
-                experience().forget(situation)
+                history().forget(situation)
                 memory = before = held
                 continue
             else:
                 raise
         else:
             if failure is not None and memory != held:
-                experience().remember(situation, Worked(memory.techniques))
-            prospects.came_out((situation, asked))
+                history().remember(situation, Worked(memory.techniques))
+            known_failures.came_out((situation, asked))
             return model
         if latest is not None:
             gc.collect()  # what was half loaded may be cycles
             if idle_dropped(pool, latest, device):
                 continue
-        step = climb(asked, memory, "load", 1, impossible, device_kind=device)
+        step = next_fallback(asked, memory, "load", 1, impossible, device_kind=device)
         if step is None:
             assert failure is not None  # nothing is given up before memory has run out
             size = sum(file.stat().st_size for file in weight_files(settings))
             failure = _nothing_left(failure, f"load, {size_text(size)} of weights", asked, memory)
-            prospects.give_up((situation, asked), failure)
+            known_failures.give_up((situation, asked), failure)
             raise failure
         memory, before, what = step.memory, memory, step.what
 

@@ -1,4 +1,4 @@
-"""How far pictures had to give way to memory: each kind of them only as far as it had to, and not the others."""
+"""Fallbacks after out-of-memory errors, for each kind of picture in a bundle: smaller batches, more techniques."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline.errors import JobFailure, OutOfMemory
 from pipeline.generation.guidance import is_guided
 from pipeline.generation.recovery import attempts
-from pipeline.generation.recovery.known_failures import Prospects
-from pipeline.generation.recovery.next_fallback import Where, climb
+from pipeline.generation.recovery.known_failures import KnownFailures
+from pipeline.generation.recovery.next_fallback import Where, next_fallback
 from pipeline.memory.planning.history import Situation, Worked, kinds
 from pipeline.memory.planning.techniques import conflicts, ordered
 from pipeline.request import ImageRequest, MemorySettings
@@ -20,41 +20,41 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Course:
-    """Pictures of one kind in a bundle: how they are made `now`, how some came out last, and what is noted of that."""
+class Strategy:
+    """How pictures of one kind are made: `now`, as it last succeeded (`proven`), as it is recorded (`noted`)."""
 
     situation: Situation
     now: Worked
     proven: Worked
     noted: Worked
 
-    def held_with(self, techniques: tuple[str, ...]) -> None:
-        """Where the model could not be held as it should be, or has no such technique, that is nothing learnt."""
+    def settle_for(self, techniques: tuple[str, ...]) -> None:
+        """Go on with the techniques that the model really has, where those wanted could not be applied."""
         self.now = replace(self.now, techniques=techniques)
         self.proven = replace(self.proven, techniques=techniques)
         self.noted = replace(self.noted, techniques=techniques)
 
 
-class Ladder:
-    """Holds a model for the kinds of pictures in a bundle, and climbs when memory runs out.
+class Fallbacks:
+    """Applies memory techniques to a model for each kind of picture in a bundle, and more of them when memory runs out.
 
-    Without `remember` nothing is recalled from earlier bundles and nothing noted for later ones. `prospects` are those
-    of the run.
+    Without `remember` nothing is recalled from earlier bundles and nothing noted for later ones. `known_failures` are
+    those of the run.
     """
 
-    def __init__(self, model: LoadedModel, *, remember: bool, prospects: Prospects) -> None:
-        self._model, self._remember, self._prospects = model, remember, prospects
-        gave_way = model.gave_way
-        self._planned = gave_way[0] if gave_way and gave_way[1] == model.memory else model.memory
+    def __init__(self, model: LoadedModel, *, remember: bool, known_failures: KnownFailures) -> None:
+        self._model, self._remember, self._known_failures = model, remember, known_failures
+        fell_back = model.fell_back
+        self._planned = fell_back[0] if fell_back and fell_back[1] == model.memory else model.memory
         self._base = self._planned.techniques
         """As planned, with what encoding took besides, which does not depend on what is to be drawn."""
         self._proven_base = self._base
         self._impossible: set[str] = set()
-        self._courses: dict[Situation, Course] = {}
+        self._strategies: dict[Situation, Strategy] = {}
         self._encoding = self._situation("encode")
 
     def prepare_encoding(self) -> None:
-        """Before texts are encoded, or looked up as encoded: the encoders as planned, or as they worked before."""
+        """Apply what the text encoders need, as planned or as it worked before; to be called before encoding."""
         known = self._recalled(self._encoding)
         if known is not None:
             self._base = self._proven_base = self._together(self._planned.techniques, known.techniques)
@@ -63,102 +63,104 @@ class Ladder:
             self._hold(self._base)
 
     def encoded(self, request: ImageRequest) -> None:
-        """A text is: remember what it took."""
-        self._prospects.came_out(self._kind("encode", request))
+        """A text was encoded: record the techniques that it needed."""
+        self._known_failures.came_out(self._kind("encode", request))
         if self._base != self._proven_base and self._remember:
-            attempts.experience().remember(self._encoding, Worked(self._base))
+            attempts.history().remember(self._encoding, Worked(self._base))
         self._proven_base = self._base
 
     def encoding_failed(self) -> None:
-        """No rung was left: what was given up without any effect is taken back."""
+        """No fallback was left: undo those that had no effect."""
         self._base = self._proven_base
         self._hold(self._base)
 
-    def course(self, requests: Sequence[ImageRequest]) -> Course:
-        """How pictures of this kind are made: as earlier in the bundle, as it worked before, or as planned."""
+    def strategy(self, requests: Sequence[ImageRequest]) -> Strategy:
+        """How to make pictures of this kind: as earlier in the bundle, as the history has it, or as planned."""
         situation = self._making(requests[0])
-        if situation not in self._courses:
+        if situation not in self._strategies:
             known = self._recalled(situation)
             start = Worked(self._base)
             if known is not None:
                 start = replace(known, techniques=self._together(self._base, known.techniques))
-            self._courses[situation] = Course(situation, start, start, start)
-        return self._courses[situation]
+            self._strategies[situation] = Strategy(situation, start, start, start)
+        return self._strategies[situation]
 
-    def is_held(self, course: Course) -> bool:
-        """Whether the model is held as these pictures are made."""
+    def is_applied(self, strategy: Strategy) -> bool:
+        """Whether the model has the techniques of a strategy."""
         held = self._model.memory
-        return (held.techniques, held.resident_share) == (course.now.techniques, course.now.resident_share)
+        return (held.techniques, held.resident_share) == (strategy.now.techniques, strategy.now.resident_share)
 
-    def resume(self, course: Course) -> None:
-        """Hold the model as these pictures are made."""
-        if not self.is_held(course):
-            self._hold(course.now.techniques, course.now.resident_share)
-            course.held_with(self._model.memory.techniques)
+    def resume(self, strategy: Strategy) -> None:
+        """Apply the techniques of a strategy, where others are applied now."""
+        if not self.is_applied(strategy):
+            self._hold(strategy.now.techniques, strategy.now.resident_share)
+            strategy.settle_for(self._model.memory.techniques)
 
-    def climb(self, asked: MemorySettings, stage: Where, batch: int, course: Course | None = None) -> int | None:
-        """Give way by one rung: the batch size to go on with, the model held accordingly; None if no rung is left.
+    def fall_back(
+        self, asked: MemorySettings, stage: Where, batch: int, strategy: Strategy | None = None
+    ) -> int | None:
+        """Fall back by one step and return the batch size to go on with; None if no fallback is left.
 
-        `course` is that of the pictures; without it, what is given up is given up for encoding.
+        `strategy` is that of the pictures that failed; without it, encoding failed.
         """
         model = self._model
         while True:
             held = model.memory
-            step = climb(asked, held, stage, batch, self._impossible, device_kind=model.device.type)
+            step = next_fallback(asked, held, stage, batch, self._impossible, device_kind=model.device.type)
             not_sliced = step is None or not (step.what == "vae_slicing" or held.uses("vae_slicing"))
-            if course and stage == "decode" and batch > 1 and not_sliced:  # slicing is not to be had
-                course.now = replace(course.now, decoded=batch // 2)
+            if strategy and stage == "decode" and batch > 1 and not_sliced:  # slicing is not to be had
+                strategy.now = replace(strategy.now, decoded=batch // 2)
                 return batch // 2
             if step is None:
                 return None
             if step.memory != held and not self._hold(step.memory.techniques, step.memory.resident_share):
                 self._impossible.add(step.what)
                 continue
-            if course is None:
+            if strategy is None:
                 self._move_base(held.techniques, model.memory.techniques)
             else:
-                batch_now = step.batch if step.what == "batch" else course.now.batch
+                batch_now = step.batch if step.what == "batch" else strategy.now.batch
                 share = model.memory.resident_share
-                course.now = replace(
-                    course.now, techniques=model.memory.techniques, batch=batch_now, resident_share=share
+                strategy.now = replace(
+                    strategy.now, techniques=model.memory.techniques, batch=batch_now, resident_share=share
                 )
             return step.batch
 
     def why_not(self, request: ImageRequest, *stages: Where) -> OutOfMemory | None:
-        """Why pictures of this kind never come through one of these stages in this run; None where they may."""
-        reasons = (self._prospects.why_not(self._kind(stage, request)) for stage in stages)
+        """Why pictures of this kind are known to fail at one of these stages; None where they may succeed."""
+        reasons = (self._known_failures.why_not(self._kind(stage, request)) for stage in stages)
         return next((reason for reason in reasons if reason is not None), None)
 
     def give_up(self, stage: Where, request: ImageRequest, failure: OutOfMemory) -> None:
-        """No rung was left at a stage: unless some came through it before, it is not worth trying again in this run."""
-        self._prospects.give_up(self._kind(stage, request), failure)
+        """No fallback was left at a stage: it is not tried again in this run, unless it succeeded before."""
+        self._known_failures.give_up(self._kind(stage, request), failure)
 
-    def denoised(self, course: Course, request: ImageRequest) -> None:
-        """Some came through the denoiser so."""
-        self._prospects.came_out(self._kind("denoise", request))
-        course.proven = course.now
+    def denoised(self, strategy: Strategy, request: ImageRequest) -> None:
+        """Some of the pictures were denoised with this strategy."""
+        self._known_failures.came_out(self._kind("denoise", request))
+        strategy.proven = strategy.now
 
-    def made(self, course: Course, request: ImageRequest) -> None:
-        """Some are pictures now: remember what it took."""
-        self._prospects.came_out(self._kind("decode", request))
-        course.proven = course.now
-        if course.proven != course.noted and self._remember:
-            attempts.experience().remember(course.situation, course.proven)
-            course.noted = course.proven
+    def made(self, strategy: Strategy, request: ImageRequest) -> None:
+        """Some of the pictures are finished: record the techniques that they needed."""
+        self._known_failures.came_out(self._kind("decode", request))
+        strategy.proven = strategy.now
+        if strategy.proven != strategy.noted and self._remember:
+            attempts.history().remember(strategy.situation, strategy.proven)
+            strategy.noted = strategy.proven
 
-    def settled(self, course: Course) -> None:
-        """Those at hand are through a stage or failed: what was given up without any effect is taken back."""
-        course.now = course.proven
+    def settled(self, strategy: Strategy) -> None:
+        """A batch is through a stage or has failed: undo the fallbacks that had no effect."""
+        strategy.now = strategy.proven
 
     def _hold(self, techniques: tuple[str, ...], resident_share: float = 1.0) -> bool:
-        """Whether the model could be brought to it, so that it is held in another way than before."""
-        from pipeline.memory.device.residency import hold
+        """Apply techniques; whether that succeeded and changed something."""
+        from pipeline.memory.device.residency import apply_memory
 
         model = self._model
         before = model.memory.techniques, model.memory.resident_share
         memory = replace(self._planned, techniques=techniques, resident_share=resident_share)
-        outcome = attempts.attempted(model, lambda: hold(model, memory))
-        model.gave_way = (self._planned, model.memory)
+        outcome = attempts.attempted(model, lambda: apply_memory(model, memory))
+        model.fell_back = (self._planned, model.memory)
         after = model.memory.techniques, model.memory.resident_share
         return not isinstance(outcome, JobFailure) and after != before
 
@@ -169,13 +171,13 @@ class Ladder:
     def _together(
         self, some: tuple[str, ...], more: tuple[str, ...], otherwise: tuple[str, ...] | None = None
     ) -> tuple[str, ...]:
-        """Both, where that is possible, or else the second."""
+        """Both sets of techniques, where they can be combined, or else the second."""
         both = ordered((*some, *more))
         faults = conflicts(both, self._model.device.type, tiny_vae=self._planned.tiny_vae_source is not None)
         return both if not faults else more if otherwise is None else otherwise
 
     def _recalled(self, situation: Situation) -> Worked | None:
-        return attempts.experience().recall(situation) if self._remember else None
+        return attempts.history().recall(situation) if self._remember else None
 
     def _kind(self, stage: Where, request: ImageRequest) -> Hashable:
         """All that decides how much memory it takes; more than is remembered from run to run."""

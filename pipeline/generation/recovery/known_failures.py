@@ -1,4 +1,4 @@
-"""What became in a run of kinds of pictures and of models: those that came out, and why others never will."""
+"""Kinds of pictures and models that are known to fail for want of memory, in one run."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Hashable
 from pipeline.errors import OutOfMemory
 
 
-class Prospects:
-    """Of one run, in which memory does not become more: what found no room with everything given up will find none.
+class KnownFailures:
+    """Of one run, in which memory does not grow: what found no room with every fallback will find none later.
 
-    A kind is whatever decides how much memory a stage takes. Of a kind that has come out once, none is lost.
+    A kind is whatever decides how much memory a stage takes. A kind that has succeeded once is never given up.
     """
 
     def __init__(self) -> None:
@@ -18,15 +18,15 @@ class Prospects:
         self._hopeless: dict[Hashable, str] = {}
 
     def came_out(self, kind: Hashable) -> None:
-        """There was room for one of these."""
+        """One of this kind succeeded."""
         self._came_out.add(kind)
 
     def give_up(self, kind: Hashable, failure: OutOfMemory) -> None:
-        """There was no room, and nothing is left to give up for it."""
+        """One of this kind failed, and no fallback is left."""
         if kind not in self._came_out:
             self._hopeless[kind] = str(failure)
 
     def why_not(self, kind: Hashable) -> OutOfMemory | None:
-        """The failure that another one of these would only end in again; None where it is worth trying."""
+        """The failure in which another one of this kind would end again; None where it is worth trying."""
         message = self._hopeless.get(kind)
         return None if message is None else OutOfMemory(message)

@@ -1,4 +1,4 @@
-"""What to try when memory ran out: the next rung of a ladder, cheapest first."""
+"""What to try after an out-of-memory error: the next fallback of a list, cheapest first."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ Where = Literal["load", "encode", "denoise", "decode"]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What to try next. `what` says in a word what is new: `batch`, `resident_share`, or the names of the techniques
-    put on."""
+    """What to try next. `what` says in a word what is new: `batch`, `resident_share`, or the techniques applied."""
 
     batch: int
     memory: MemorySettings
@@ -24,9 +23,9 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rung:
-    """Techniques to put on, the stages at which that helps, those that go for them, those that they need besides, and
-    one that is too far up the ladder to come back from."""
+class _Fallback:
+    """Techniques to apply, the stages at which that helps, those that they replace, those that they need besides, and
+    one after which it is too late for them."""
 
     on: tuple[str, ...]
     helps: tuple[Where, ...]
@@ -42,30 +41,30 @@ _QUANTISED = ("denoiser_int8", "denoiser_float8", "denoiser_int4", *_EIGHT_BIT_E
 LEAST_RESIDENT = 0.7
 """Share of the blocks that could stay by estimate, below which something else is the matter."""
 
-_LADDER = (
+_FALLBACKS = (
     # Slicing decodes one picture at a time: for the decoder it is the smaller batch, and nothing is denoised again.
-    _Rung(("vae_slicing",), ("decode",)),
-    _Rung(("vae_tiling",), ("decode",)),
-    _Rung(("staged", "drop_encoders"), ("load", "encode", "denoise", "decode")),
-    _Rung(("denoiser_int8",), ("load", "denoise")),
+    _Fallback(("vae_slicing",), ("decode",)),
+    _Fallback(("vae_tiling",), ("decode",)),
+    _Fallback(("staged", "drop_encoders"), ("load", "encode", "denoise", "decode")),
+    _Fallback(("denoiser_int8",), ("load", "denoise")),
     # Where int8 is switched off; with it on, this is no legal combination.
-    _Rung(("fp8_storage",), ("load", "denoise"), unless="disk_offload"),
-    _Rung(("encoder_int8",), ("load", "encode")),
-    _Rung(("resident_blocks",), ("load", "denoise"), ("model_offload", "block_offload")),
-    _Rung(("leaf_offload",), ("load", "encode", "denoise"), ("model_offload", "block_offload", "resident_blocks")),
-    _Rung(("denoiser_int4",), ("load", "denoise"), (*_EIGHT_BIT_DENOISER, *STREAMING)),
-    _Rung(("encoder_int4",), ("load", "encode"), (*_EIGHT_BIT_ENCODER, *STREAMING)),
-    _Rung(
+    _Fallback(("fp8_storage",), ("load", "denoise"), unless="disk_offload"),
+    _Fallback(("encoder_int8",), ("load", "encode")),
+    _Fallback(("resident_blocks",), ("load", "denoise"), ("model_offload", "block_offload")),
+    _Fallback(("leaf_offload",), ("load", "encode", "denoise"), ("model_offload", "block_offload", "resident_blocks")),
+    _Fallback(("denoiser_int4",), ("load", "denoise"), (*_EIGHT_BIT_DENOISER, *STREAMING)),
+    _Fallback(("encoder_int4",), ("load", "encode"), (*_EIGHT_BIT_ENCODER, *STREAMING)),
+    _Fallback(
         ("disk_offload",),
         ("load", "encode", "denoise"),
         (*_QUANTISED, "model_offload", "block_offload", "resident_blocks"),
         ("leaf_offload",),
     ),
-    _Rung(("tiny_vae",), ("decode",)),
+    _Fallback(("tiny_vae",), ("decode",)),
 )
 
 
-def climb(
+def next_fallback(
     asked: MemorySettings,
     held: MemorySettings,
     stage: Where,
@@ -77,9 +76,9 @@ def climb(
     """The next thing to try after memory ran out at a stage, or None if there is nothing left.
 
     `asked` is what the user wants: never a technique that is switched off there, none that changes pixels with `exact`,
-    and the quantisations asked for by name stay. `held` is how the model was held when it failed; `failed` are the
-    `what` of steps that could not be put on. What is returned is a legal combination. Following it ends: of what a rung
-    takes off, no later combination has room for again.
+    and the quantisations asked for by name stay. `held` has the techniques with which it failed; `failed` are the
+    `what` of steps that could not be applied. What is returned is a legal combination. Following it ends: what a
+    fallback removes, no later one applies again.
     """
     # They fill what there is with a batch of any size: half of it would leave no more free.
     fewer = round(held.resident_share - 0.1, 1)
@@ -88,15 +87,15 @@ def climb(
         return Step(batch, replace(held, resident_share=fewer), "resident_share")
     if stage == "denoise" and batch > 1:
         return Step(batch // 2, held, "batch")
-    for rung in _LADDER:
-        new = tuple(name for name in rung.on if not held.uses(name) and name not in asked.off)
+    for fallback in _FALLBACKS:
+        new = tuple(name for name in fallback.on if not held.uses(name) and name not in asked.off)
         what = "+".join(new)
-        insisted = {*asked.techniques} & {*rung.instead_of} & {*_QUANTISED, "fp8_storage"}
-        if stage not in rung.helps or not new or what in failed or insisted:
+        insisted = {*asked.techniques} & {*fallback.instead_of} & {*_QUANTISED, "fp8_storage"}
+        if stage not in fallback.helps or not new or what in failed or insisted:
             continue
-        if {*asked.off} & {*rung.needs} or held.uses(rung.unless):
+        if {*asked.off} & {*fallback.needs} or held.uses(fallback.unless):
             continue
-        techniques = ordered({*held.techniques, *new, *rung.needs} - {*rung.instead_of})
+        techniques = ordered({*held.techniques, *new, *fallback.needs} - {*fallback.instead_of})
         has_tiny_vae = held.tiny_vae_source is not None
         if not conflicts(techniques, device_kind, exact=asked.exact, tiny_vae=has_tiny_vae):
             return Step(batch, replace(held, techniques=techniques), what)

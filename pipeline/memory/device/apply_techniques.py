@@ -105,7 +105,7 @@ def offload_models(model: LoadedModel) -> bool:
 def _offload_parts(model: LoadedModel) -> bool:
     _by_stages(model)
     for name in (model.files.denoiser, *encoders(model)):
-        put_hooks_on(model, name)
+        add_hooks(model, name)
     return True
 
 
@@ -116,7 +116,7 @@ def _offload_to_disk(model: LoadedModel) -> bool:
     return True
 
 
-def put_hooks_on(model: LoadedModel, name: str) -> None:
+def add_hooks(model: LoadedModel, name: str) -> None:
     """Let the denoiser or a text encoder come to the device in parts, if `model.memory` says so."""
     module, memory, is_denoiser = components(model)[name], model.memory, name == model.files.denoiser
     if memory.uses("resident_blocks"):
@@ -132,7 +132,7 @@ def put_hooks_on(model: LoadedModel, name: str) -> None:
         add_group_offload(module, model.device, by_leaf=by_leaf, disk=disk)
 
 
-def take_hooks_off(module: Any) -> None:
+def remove_hooks(module: Any) -> None:
     """Whatever was put on to place a module's weights; they are then on the host, or on disk where they waited there.
 
     Only `bring_back` makes such a module whole: often what follows needs no more than its shape, or not even that.

@@ -87,7 +87,7 @@ def rebuild(model: LoadedModel, name: str) -> None:
     old, on_device = components(model).get(name), False
     if old is not None:
         on_device = model.pool.is_on_device(old)
-        give_back(model, name, keep=False)
+        release_component(model, name, keep=False)
     del old
     free_memory(model)
     model.dropped.add(name)
@@ -98,7 +98,7 @@ def rebuild(model: LoadedModel, name: str) -> None:
         model.pool.to_device(new, model.device)
 
 
-def give_back(model: LoadedModel, name: str, *, keep: bool = True) -> None:
+def release_component(model: LoadedModel, name: str, *, keep: bool = True) -> None:
     """Take a component out of the pipeline, back to the pool; without `keep` it is freed unless others use it.
 
     It carries no hooks. What of it waits on disk is read only for others who use it: it waits there because memory is

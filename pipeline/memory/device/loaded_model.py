@@ -38,7 +38,7 @@ class LoadedModel:
     `own_scheduler` came with the weights; batches get fresh ones made from it, since schedulers keep state.
     `applied` is what is on the model now, `lora_matches` how its LoRAs matched; `views` are pipelines of other classes
     over the same components; `dropped` names encoders that were freed. `stage_peaks` are bytes per stage. `adapters`
-    is what `pipeline.adapters` has applied and knows how to remove. `gave_way`: how the model was planned to be held,
+    is what `pipeline.adapters` has applied and knows how to remove. `fell_back`: how the model was planned to be held,
     and how it is since memory ran out; where `memory` is not the latter, it is held by another plan. `warm`: kinds and
     sizes of batches that were made on it, of which further ones take their usual time. `read`: its files.
     `load_component` loads a component of it again, by its name, as `memory` says.
@@ -61,7 +61,7 @@ class LoadedModel:
     views: dict[str, Any] = field(default_factory=dict)
     dropped: set[str] = field(default_factory=set)
     adapters: AppliedAdapters | None = None
-    gave_way: tuple[MemorySettings, MemorySettings] | None = None
+    fell_back: tuple[MemorySettings, MemorySettings] | None = None
     warm: set[Hashable] = field(default_factory=set)
     read: FileStates = field(default_factory=dict)
     load_component: Callable[[LoadedModel, str], Any] = field(kw_only=True)

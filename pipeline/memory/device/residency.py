@@ -13,16 +13,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import DarkroomError
-from pipeline.memory.device.apply_techniques import TECHNIQUES_APPLIED, decode_plainly, take_hooks_off
+from pipeline.memory.device.apply_techniques import TECHNIQUES_APPLIED, decode_plainly, remove_hooks
 from pipeline.memory.device.disk_weights import bring_back
 from pipeline.memory.device.loaded_components import (
     components,
     empty_caches,
     free_memory,
-    give_back,
     is_placed_by_hooks,
     is_streamed,
     rebuild,
+    release_component,
 )
 from pipeline.memory.device.offload_hooks import is_cast
 from pipeline.memory.device.page_locked import to_pageable
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from pipeline.memory.device.loaded_model import LoadedModel
 
 
-def hold(model: LoadedModel, memory: MemorySettings) -> None:
+def apply_memory(model: LoadedModel, memory: MemorySettings) -> None:
     """Bring a model to other techniques of the same precision; nearly free where nothing changes.
 
     `model.memory` says afterwards how the model is really held: without a technique that its classes do not have.
     Raises what went wrong where one cannot be put on, `ModelError` or `OutOfMemory`; the model is then held as before,
-    or, where memory is lacking for that as well, in no way at all until the next `hold`.
+    or, where memory is lacking for that as well, in no way at all until the next call.
     """
     if memory.dtype != model.memory.dtype:
         raise ValueError(f"a model loaded in {model.memory.dtype} cannot be held in {memory.dtype}; load it again")
@@ -50,7 +50,7 @@ def hold(model: LoadedModel, memory: MemorySettings) -> None:
         model.memory = replace(memory, techniques=model.memory.techniques)
         return
     try:
-        _lift(model)
+        _remove_all(model)
         _apply(model, memory)
         return
     except Exception as error:
@@ -59,7 +59,7 @@ def hold(model: LoadedModel, memory: MemorySettings) -> None:
     # block and without the frames of the failure, which would keep what took the memory.
     traceback.clear_frames(failure.__traceback__)
     try:
-        _lift(model)
+        _remove_all(model)
         _apply(model, before)
     except Exception as again:
         traceback.clear_frames(again.__traceback__)
@@ -75,12 +75,12 @@ def hold(model: LoadedModel, memory: MemorySettings) -> None:
 def reapply(model: LoadedModel) -> None:
     """Take everything off and put it on again, as `model.memory` says."""
     memory = _asked(model)
-    _lift(model)
+    _remove_all(model)
     _apply(model, memory)
 
 
 @contextmanager
-def lifted(model: LoadedModel) -> Iterator[None]:
+def without_techniques(model: LoadedModel) -> Iterator[None]:
     """Within the block, layers may be added to the components and taken away: nothing is hooked, cast or offloaded.
 
     A denoiser in float8 storage is replaced by a freshly loaded one, since LoRAs must be there before it is cast. What
@@ -92,7 +92,7 @@ def lifted(model: LoadedModel) -> Iterator[None]:
         yield
         return
     memory = _asked(model)
-    _lift(model)
+    _remove_all(model)
     for name, module in components(model).items():
         if is_cast(module):
             rebuild(model, name)
@@ -106,7 +106,7 @@ def recover(model: LoadedModel) -> None:
     """Make a model usable after an exception came out of it: weights half moved, caches half filled.
 
     To be called outside the `except` block: a traceback that is alive keeps the tensors that took the memory. Raises
-    what went wrong where `hold` had failed and the model cannot be held as before now either.
+    what went wrong where `apply_memory` had failed and the model cannot be held as before now either.
     """
     disable_step_cache(model)
     free_memory(model)
@@ -114,18 +114,18 @@ def recover(model: LoadedModel) -> None:
         reapply(model)
 
 
-def let_go(model: LoadedModel, *, keep: bool = True) -> None:
+def release_model(model: LoadedModel, *, keep: bool = True) -> None:
     """Give a model's components back to the pool, as they were loaded; the model is of no use after that.
 
     Without `keep` nothing waits there for the next model, and what waits on disk does not in any case.
     """
     if model.adapters is not None:
         model.adapters.remove(model)
-    _lift(model)
+    _remove_all(model)
     for name in list(components(model)):
         uncompile(components(model)[name])
         components(model)[name].__dict__.pop("_hf_hook", None)
-        give_back(model, name, keep=keep)
+        release_component(model, name, keep=keep)
     model.views.clear()
     empty_caches(model)
 
@@ -149,11 +149,11 @@ def _apply(model: LoadedModel, memory: MemorySettings) -> None:
     model.pipe.__dict__["held"] = memory
 
 
-def _lift(model: LoadedModel) -> None:
+def _remove_all(model: LoadedModel) -> None:
     """Everything off that can be taken off; what hooks had placed is on the host then, or on disk where it waited."""
     model.pipe.__dict__.pop("held", None)
     for module in components(model).values():
-        take_hooks_off(module)
+        remove_hooks(module)
     if getattr(model.pipe, "vae", None) is not None:
         decode_plainly(model.pipe.vae)
 

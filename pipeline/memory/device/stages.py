@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.memory.device.apply_techniques import (
     PARTWISE,
+    add_hooks,
     offload_models,
-    put_hooks_on,
+    remove_hooks,
     resident_bytes,
-    take_hooks_off,
 )
 from pipeline.memory.device.loaded_components import (
     components,
     empty_caches,
     encoders,
-    give_back,
     rebuild,
+    release_component,
     streaming_of,
     used_while_denoising,
 )
@@ -66,16 +66,16 @@ def _place(model: LoadedModel, name: Stage, extra: Collection[str], shape: Shape
     with torch.inference_mode(False):  # what is moved stays ordinary weights
         for key, module in modules.items():
             if alone and key not in needed:
-                _take_off(model, module)
+                _move_out(model, module)
         if alone:  # the pieces that one stage leaves behind do not fit the weights of the next
             torch.cuda.empty_cache()
         for key, module in modules.items():
             if not alone or key in needed:
-                _put_on(model, module, shape)
+                _bring_in(model, module, shape)
             _say_where_it_runs(model, module)
 
 
-def _put_on(model: LoadedModel, module: Any, shape: Shape | None) -> None:
+def _bring_in(model: LoadedModel, module: Any, shape: Shape | None) -> None:
     streaming = streaming_of(module)
     if streaming is not None:
         if shape is not None and module is components(model).get(model.files.denoiser):
@@ -85,7 +85,7 @@ def _put_on(model: LoadedModel, module: Any, shape: Shape | None) -> None:
         model.pool.to_device(module, model.device)
 
 
-def _take_off(model: LoadedModel, module: Any) -> None:
+def _move_out(model: LoadedModel, module: Any) -> None:
     streaming = streaming_of(module)
     if streaming is not None:
         streaming.leave()
@@ -104,7 +104,7 @@ def _load_dropped(model: LoadedModel) -> None:
         return
     for name in sorted(model.dropped):
         rebuild(model, name)
-        put_hooks_on(model, name)
+        add_hooks(model, name)
     if model.memory.uses("model_offload"):
         offload_models(model)
 
@@ -115,8 +115,8 @@ def _drop_encoders(model: LoadedModel) -> None:
     if not there:
         return
     for name in there:
-        take_hooks_off(components(model)[name])
-        give_back(model, name, keep=False)
+        remove_hooks(components(model)[name])
+        release_component(model, name, keep=False)
         model.dropped.add(name)
     empty_caches(model)
 

@@ -70,7 +70,7 @@ def kinds(adapters: Adapters) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
 
 
-class Experience:
+class FallbackHistory:
     """What is remembered. In the user's cache folder; where that cannot be used, only for this process."""
 
     def __init__(self, path: Path | None = None) -> None:

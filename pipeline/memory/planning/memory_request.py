@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline.weights.inspection import ModelFiles
 
 
-def asked_memory(
+def requested_memory(
     level: str,
     dtype: DType,
     techniques: Mapping[str, object],

@@ -119,7 +119,7 @@ def device_name(kind: str) -> str:
         return kind
 
 
-class Paces:
+class Timings:
     """What was measured. In the user's cache folder; where that cannot be used, nothing is known."""
 
     def __init__(self, path: Path | None = None) -> None:

@@ -17,7 +17,7 @@ from jobs.archive.reproduce import EXIT_EQUAL, reproduce
 from pipeline.errors import ModelError
 from pipeline.generation.generate import generate_batch
 from pipeline.loading.load import load
-from pipeline.memory.planning.memory_request import asked_memory
+from pipeline.memory.planning.memory_request import requested_memory
 from pipeline.metadata.building import build_record
 from pipeline.metadata.metadata_settings import MetadataSettings
 from pipeline.metadata.naming import NamingSettings
@@ -107,7 +107,7 @@ def test_a_moved_tiny_vae_is_found(tmp_path: Path, home: Path) -> None:
     blocks = {f"{side}_block_out_channels": (8, 8) for side in ("encoder", "decoder")}
     counts = {"num_encoder_blocks": (1, 1), "num_decoder_blocks": (1, 1)}
     AutoencoderTiny(**blocks, **counts, latent_channels=4).save_pretrained(folder)
-    asked = asked_memory(
+    asked = requested_memory(
         "none", "float32", {"tiny_vae": True}, "cpu", exact=False, budget_gb=None, tiny_vae=str(folder)
     )
     memory = Memory(

@@ -41,7 +41,7 @@ def without_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Diagnosis:
     return examine(tmp_path)
 
 
-def prospects(diagnosis: Diagnosis, profile: str) -> dict[str, Any]:
+def forecasts(diagnosis: Diagnosis, profile: str) -> dict[str, Any]:
     (found,) = (one for one in as_json(diagnosis)["profiles"] if one["name"] == profile)
     return dict(found["levels"])
 
@@ -50,12 +50,12 @@ def test_every_shipped_profile_is_judged_at_every_level(without_gpu: Diagnosis) 
     names = {path.stem for path in (ROOT / "conf" / "model").glob("*.yaml")} - {"custom"}
     assert {profile.name for profile in without_gpu.profiles} == names
     assert without_gpu.levels == ["auto", *CLASSES]
-    assert len(without_gpu.prospects) == len(names) * len(without_gpu.levels)
+    assert len(without_gpu.forecasts) == len(names) * len(without_gpu.levels)
     assert without_gpu.faults == []
 
 
 def test_flux_is_foreseen_from_its_published_sizes_without_its_weights(without_gpu: Diagnosis) -> None:
-    flux = prospects(without_gpu, "flux_dev")
+    flux = forecasts(without_gpu, "flux_dev")
     # In 24 GB some of its 22 GiB are streamed, and the card is filled. On the CPU: float32, 3.9 GiB to decode with.
     assert flux["none"]["predicted_peak_bytes"] / GIB == pytest.approx(22.8, abs=0.1)
     assert flux["none"]["dtype"] == "bfloat16" and flux["auto"]["dtype"] == "float32"
@@ -69,7 +69,7 @@ def test_flux_is_foreseen_from_its_published_sizes_without_its_weights(without_g
 def test_the_embedded_model_is_here_and_keeps_its_pictures(without_gpu: Diagnosis) -> None:
     (profile,) = (one for one in without_gpu.profiles if one.name == "demo")
     assert profile.installed
-    assert prospects(without_gpu, "demo")["auto"]["techniques"] == []
+    assert forecasts(without_gpu, "demo")["auto"]["techniques"] == []
 
 
 def test_without_a_gpu_it_says_what_the_table_stands_for(without_gpu: Diagnosis) -> None:
@@ -81,7 +81,7 @@ def test_without_a_gpu_it_says_what_the_table_stands_for(without_gpu: Diagnosis)
 def test_on_a_card_every_level_is_bounded_by_what_is_free(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     on(monkeypatch, CARD)
     diagnosis = examine(tmp_path)
-    flux = prospects(diagnosis, "flux_dev")
+    flux = forecasts(diagnosis, "flux_dev")
     assert flux["auto"]["budget_bytes"] == flux["none"]["budget_bytes"] < 23 * GIB
     assert flux["ultra"]["budget_bytes"] < 4 * GIB and flux["auto"]["dtype"] == "bfloat16"
     assert "this Card 24" in heading(diagnosis)
@@ -102,15 +102,15 @@ def test_a_budget_is_one_column_and_is_kept(
     on(monkeypatch, machine)
     diagnosis = examine(tmp_path, budget_gb=8)
     assert diagnosis.levels == ["8 GB"]
-    for prospect in diagnosis.prospects:
-        assert prospect.choice is not None and prospect.choice.fits
-        assert prospect.choice.estimate.peak_bytes <= prospect.choice.budget_bytes == 8 * GIB
-        assert prospect.choice.memory.dtype == "bfloat16"
+    for forecast in diagnosis.forecasts:
+        assert forecast.choice is not None and forecast.choice.fits
+        assert forecast.choice.estimate.peak_bytes <= forecast.choice.budget_bytes == 8 * GIB
+        assert forecast.choice.memory.dtype == "bfloat16"
 
 
 def test_what_does_not_fit_names_the_least_budget(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     on(monkeypatch, NO_GPU)
-    (flux,) = (one for one in examine(tmp_path, budget_gb=1).prospects if one.profile == "flux_dev")
+    (flux,) = (one for one in examine(tmp_path, budget_gb=1).forecasts if one.profile == "flux_dev")
     assert flux.choice is not None and not flux.choice.fits
     needed = float(flux.text.removeprefix("needs memory.budget_gb=")) * GIB
     assert flux.choice.least_bytes <= needed < flux.choice.least_bytes + 0.011 * GIB  # enough, if it is given
@@ -154,7 +154,7 @@ def test_the_extras_are_those_of_the_package() -> None:
 
 
 def test_levels_keep_the_order_of_their_classes_and_their_own_choices(without_gpu: Diagnosis) -> None:
-    ultra = prospects(without_gpu, "sd15")["ultra"]["techniques"]
+    ultra = forecasts(without_gpu, "sd15")["ultra"]["techniques"]
     switched_on = {name for name, value in memory_levels.levels()["ultra"]["techniques"].items() if value is True}
     assert switched_on and switched_on <= set(ultra)
 

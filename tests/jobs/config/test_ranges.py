@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from recorded_images import SIZE, record_of
 
 from jobs.config.batch_config import parse_configs
-from pipeline.adapters.specs import AskedAdapters, Init
+from pipeline.adapters.specs import AdapterSpecs, Init
 from pipeline.checks import check_request
 from pipeline.errors import ConfigError
 from pipeline.metadata.metadata_settings import MetadataSettings
@@ -69,7 +69,7 @@ def in_configuration(key: str, value: Any) -> None:
 
 def in_python(key: str, value: Any) -> None:
     init = Init(Path("a.png"), value) if key == "strength" else None
-    check_request(**REQUEST | ({} if init else {key: value}), adapters=AskedAdapters(init=init))
+    check_request(**REQUEST | ({} if init else {key: value}), adapters=AdapterSpecs(init=init))
 
 
 def in_record(key: str, value: Any) -> None:

@@ -14,7 +14,7 @@ from manifest_rows import attempt_of, job_id, make
 
 from jobs.manifest.claims import Claims
 from jobs.manifest.compaction import compact
-from jobs.manifest.done_elsewhere import FinishedSince, part_names
+from jobs.manifest.done_elsewhere import DoneElsewhere, part_names
 from jobs.manifest.job_states import job_key, read_states
 from jobs.manifest.journal import Journal
 from jobs.manifest.recovery import recover
@@ -26,7 +26,7 @@ def work(output_dir: Path, jobs: int, seal_rows: int, compacting: bool) -> None:
     recover(output_dir)
     known_parts = part_names(output_dir)
     states = read_states(output_dir)
-    finished = FinishedSince(output_dir, known_parts)
+    finished = DoneElsewhere(output_dir, known_parts)
     with Claims(output_dir) as claims, Journal(output_dir, seal_rows=seal_rows) as journal:
         for n in range(jobs):
             state = states.others.get(job_key(job_id(n)))

@@ -12,7 +12,7 @@ import pytest
 from manifest_rows import attempt_of, done_of, job_id, make, put_image, query, write_part
 
 from jobs.manifest import snapshot as snapshot_module
-from jobs.manifest.done_elsewhere import FinishedSince, part_names
+from jobs.manifest.done_elsewhere import DoneElsewhere, part_names
 from jobs.manifest.job_states import JobState, MeasuredSeconds, job_key, measured_seconds, read_states
 from jobs.manifest.journal import Journal
 from jobs.manifest.layout import Layout
@@ -193,7 +193,7 @@ def test_a_journal_just_sealed_is_not_counted_beside_its_part(tmp_path: Path) ->
 
 
 def test_finished_since_sees_each_commit_at_once(tmp_path: Path) -> None:
-    finished = FinishedSince(tmp_path, part_names(tmp_path))
+    finished = DoneElsewhere(tmp_path, part_names(tmp_path))
     finished.refresh()
     with Journal(tmp_path, seal_rows=2) as journal:
         for n in range(5):
@@ -210,7 +210,7 @@ def test_finished_since_sees_each_commit_at_once(tmp_path: Path) -> None:
 
 
 def test_finished_since_sees_what_was_sealed_between_two_looks(tmp_path: Path) -> None:
-    finished = FinishedSince(tmp_path, part_names(tmp_path))
+    finished = DoneElsewhere(tmp_path, part_names(tmp_path))
     with Journal(tmp_path) as journal:
         make(journal, tmp_path, 1)
     (Layout(tmp_path).parts / "foreign.parquet").write_bytes(b"")
@@ -221,7 +221,7 @@ def test_finished_since_sees_what_was_sealed_between_two_looks(tmp_path: Path) -
 def test_finished_since_leaves_out_what_the_plan_knew(tmp_path: Path) -> None:
     with Journal(tmp_path) as journal:
         make(journal, tmp_path, 1)
-    finished = FinishedSince(tmp_path, part_names(tmp_path))
+    finished = DoneElsewhere(tmp_path, part_names(tmp_path))
     with Journal(tmp_path) as journal:
         make(journal, tmp_path, 2)
     finished.refresh()

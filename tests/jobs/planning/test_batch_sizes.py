@@ -16,12 +16,12 @@ from jobs.config.batch_config import BatchConfig, parse_configs
 from jobs.manifest.job_states import JobStates
 from jobs.planning.expand import Expansion
 from jobs.planning.known_models import KnownModel, known_model
-from jobs.planning.memory_fit import Fitting, asked_memory, speed_settings
+from jobs.planning.memory_fit import Fitting, requested_memory, speed_settings
 from jobs.planning.plan import Plan, PlanSettings
 from jobs.prompts.sets import open_prompts
 from jobs.prompts.wildcards import Wildcards
 from jobs.running.memory_report import memory_lines, memory_values
-from pipeline.memory.planning.timings import Paces, kind_of, passes
+from pipeline.memory.planning.timings import Timings, kind_of, passes
 from pipeline.system.device import Device, DeviceMemory
 
 CARD = Device("cuda", "Card 80", (8, 0))
@@ -68,9 +68,9 @@ class Machine:
         """Of so many new pictures for each point of the grid."""
         seeds = {"seeds": range((first := next(self._seeds)), first + images)}
         config = BatchConfig.model_validate({**self.config.model_dump(), **seeds, **changes})
-        asked = asked_memory(config, CARD)
+        asked = requested_memory(config, CARD)
         memory = DeviceMemory(80 * GIB, 80 * GIB, 256 * GIB, 256 * GIB)
-        fitting = Fitting(config, self.known, asked, CARD, memory, Paces(self.path))
+        fitting = Fitting(config, self.known, asked, CARD, memory, Timings(self.path))
         expansion = Expansion(
             config, 0, open_prompts(config.prompts), Wildcards(), self.known.settings, asked, self.known.fallback
         )
@@ -80,7 +80,7 @@ class Machine:
         """Batches by their size, and seconds in all."""
         warm: set[Any] = set()
         sizes: Counter[int] = Counter()
-        seconds, paces = 0.0, Paces(self.path)
+        seconds, timings = 0.0, Timings(self.path)
         for group, batch in self.plan(images, **changes).batches():
             request, size = batch[0].job.request, len(batch)
             sizes[size] += 1
@@ -92,9 +92,9 @@ class Machine:
                 compiled=False,
             )  # fmt: skip
             if (kind, size) in warm:
-                paces.note(kind, count, size, took, 0.0)
+                timings.note(kind, count, size, took, 0.0)
             warm.add((kind, size))
-        paces.save()
+        timings.save()
         return sizes, seconds
 
 
@@ -243,7 +243,7 @@ def test_a_dry_run_says_what_was_measured_and_what_is_tried(machine: Callable[..
 def test_where_it_is_not_this_machine_nothing_is_measured(machine: Callable[..., Machine]) -> None:
     here = machine(loses)
     here.run(400)
-    asked = asked_memory(here.config, CARD)
+    asked = requested_memory(here.config, CARD)
     memory = DeviceMemory(80 * GIB, 80 * GIB, 256 * GIB, 256 * GIB)
     ((group, _),) = here.plan(1).groups()
     fit = Fitting(here.config, here.known, asked, CARD, memory, None)(group.likeness, group.adapters)

@@ -23,6 +23,7 @@ from pipeline.adapters import (
 from pipeline.errors import JobFailure
 from pipeline.generation.generate import generate_batch, generate_bundle
 from pipeline.memory.device.loaded_model import LoadedModel
+from pipeline.memory.device.residency import apply_memory, release_model
 from pipeline.request import NO_ADAPTERS, Adapters, GeneratedImage, ImageRequest
 
 
@@ -131,12 +132,11 @@ def test_a_model_given_back_to_the_pool_carries_nothing(
     sd: LoadedModel, load_tiny: Callable[..., LoadedModel], everything: dict[str, Adapters]
 ) -> None:
     from pipeline.loading.load import load
-    from pipeline.memory.device.residency import let_go
 
     (expected,) = images(sd, [[request_for(sd)]])
     images(sd, [[request_for(sd, everything["together"])]])
     pool, settings, loads = sd.pool, sd.settings, sd.pool.loads
-    let_go(sd)
+    release_model(sd)
     again = load(settings, sd.memory, "cpu", pool=pool)
     assert pool.loads == loads and not any("lora" in name for name, _ in again.pipe.unet.named_modules())
     np.testing.assert_array_equal(images(again, [[request_for(again)]])[0].pixels, expected.pixels)
@@ -145,23 +145,21 @@ def test_a_model_given_back_to_the_pool_carries_nothing(
 def test_a_component_given_back_in_between_carries_nothing(
     sd: LoadedModel, load_tiny: Callable[..., LoadedModel], everything: dict[str, Adapters]
 ) -> None:
-    from pipeline.memory.device.residency import hold
 
     apply(sd, everything["together"])
     unet = sd.pipe.unet
-    hold(sd, replace(sd.memory, techniques=("denoiser_int8",)))
+    apply_memory(sd, replace(sd.memory, techniques=("denoiser_int8",)))
     assert sd.pipe.unet is not unet
     assert not any("lora" in name for name, _ in unet.named_modules()) and unet.encoder_hid_proj is None
 
 
 def test_a_denoiser_rebuilt_in_between_gets_its_lora_again(sd: LoadedModel, everything: dict[str, Adapters]) -> None:
-    from pipeline.memory.device.residency import hold
 
     (expected,) = images(sd, [[request_for(sd, everything["lora"])]])
-    hold(sd, replace(sd.memory, techniques=("denoiser_int8",)))
+    apply_memory(sd, replace(sd.memory, techniques=("denoiser_int8",)))
     (lossy,) = images(sd, [[request_for(sd, everything["lora"])]])
     assert lossy.lora_matches == expected.lora_matches and lossy.memory.uses("denoiser_int8")
-    hold(sd, replace(sd.memory, techniques=()))
+    apply_memory(sd, replace(sd.memory, techniques=()))
     np.testing.assert_array_equal(images(sd, [[request_for(sd, everything["lora"])]])[0].pixels, expected.pixels)
 
 

@@ -18,7 +18,7 @@ from pipeline.errors import Interrupted, JobFailure
 from pipeline.generation.generate import generate_batch, generate_bundle
 from pipeline.loading.load import load
 from pipeline.memory.device.loaded_model import LoadedModel
-from pipeline.memory.device.residency import hold
+from pipeline.memory.device.residency import apply_memory
 from pipeline.registry.model_settings import identify
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
 from pipeline.weights.families import FAMILIES
@@ -127,13 +127,13 @@ def staged(tiny: Tiny) -> Iterator[Callable[[str], LoadedModel]]:
     def held(family: str) -> LoadedModel:
         model = loaded(tiny(family))
         changed.append(model)
-        hold(model, MemorySettings(techniques=("staged", "drop_encoders")))
+        apply_memory(model, MemorySettings(techniques=("staged", "drop_encoders")))
         model.embeddings.clear()
         return model
 
     yield held
     for model in changed:
-        hold(model, MemorySettings())
+        apply_memory(model, MemorySettings())
 
 
 @EVERY_FAMILY
@@ -266,11 +266,11 @@ def test_a_pipeline_that_hides_how_it_encodes_gets_plain_texts(tiny: Tiny, monke
         monkeypatch.setattr(module, "text_interface", lambda _: None)
     model = loaded(tiny("sd15"))
     request = request_for(model)
-    hold(model, MemorySettings(techniques=("staged", "drop_encoders")))
+    apply_memory(model, MemorySettings(techniques=("staged", "drop_encoders")))
     try:
         (ours,) = made(model, [request])
     finally:
-        hold(model, MemorySettings())
+        apply_memory(model, MemorySettings())
     np.testing.assert_array_equal(ours.pixels, plainly(tiny("sd15"), "sd15", [request])[0])
     assert ours.prompt_tokens == ()
 

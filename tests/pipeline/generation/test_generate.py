@@ -19,7 +19,7 @@ from pipeline.generation.encode import encode
 from pipeline.generation.generate import PhaseSeconds, generate_batch, generate_bundle
 from pipeline.loading.load import load
 from pipeline.memory.device.loaded_model import LoadedModel
-from pipeline.memory.device.residency import hold
+from pipeline.memory.device.residency import apply_memory
 from pipeline.registry.model_settings import identify
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings, PromptTokens
 
@@ -291,13 +291,13 @@ def test_pictures_come_batch_by_batch(model: LoadedModel) -> None:
 
 
 def test_who_is_worked_at_is_told(model: LoadedModel) -> None:
-    hold(model, replace(model.memory, techniques=("staged",)))
+    apply_memory(model, replace(model.memory, techniques=("staged",)))
     batches = [[request_for(model), request_for(model, PROMPTS[1])], [request_for(model, "fog")]]
     told: dict[tuple[str, tuple[int, ...]], None] = {}  # an ordered set: the same may be said twice
     try:
         made = list(generate_bundle(model, batches, on_work=lambda stage, at: told.setdefault((stage, tuple(at)))))
     finally:
-        hold(model, MemorySettings())
+        apply_memory(model, MemorySettings())
     assert len(made) == 3
     assert list(told) == [
         *(("encode", (place,)) for place in range(3)),
@@ -320,7 +320,7 @@ def test_what_is_known_of_a_picture_is_complete(model: LoadedModel) -> None:
 
 
 def test_a_stop_keeps_what_is_denoised(model: LoadedModel) -> None:
-    hold(model, replace(model.memory, techniques=("staged",)))
+    apply_memory(model, replace(model.memory, techniques=("staged",)))
     batches = [[request_for(model, seed=seed, steps=3)] for seed in range(3)]
     steps: list[int] = []
     hook = model.pipe.unet.register_forward_hook(lambda *_: steps.append(1))
@@ -332,7 +332,7 @@ def test_a_stop_keeps_what_is_denoised(model: LoadedModel) -> None:
                 made.append(place)
     finally:
         hook.remove()
-        hold(model, MemorySettings())
+        apply_memory(model, MemorySettings())
     assert made == [0]
 
 

@@ -15,12 +15,12 @@ from tiny_requests import request_for
 
 from pipeline.generation import stopwatch
 from pipeline.generation.generate import generate_bundle
-from pipeline.generation.stopwatch import Lap
+from pipeline.generation.stopwatch import BatchTiming
 from pipeline.loading.load import load
 from pipeline.memory.device.loaded_model import LoadedModel
-from pipeline.memory.device.residency import hold
+from pipeline.memory.device.residency import apply_memory
 from pipeline.memory.planning.rates import SLOW, MeasuredRates
-from pipeline.memory.planning.timings import Paces
+from pipeline.memory.planning.timings import Timings
 from pipeline.registry.model_settings import identify
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
 from pipeline.system.device import Device
@@ -38,7 +38,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Measured:
     """How many batches of each size were measured so far."""
     path = tmp_path / "memory.sqlite"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(stopwatch, "Paces", lambda: Paces(path))
+    monkeypatch.setattr(stopwatch, "Timings", lambda: Timings(path))
 
     def count() -> Counter[int]:
         if not path.exists():
@@ -68,7 +68,7 @@ def test_the_first_batch_of_each_size_on_a_model_warms_up(model: LoadedModel, me
 
 
 def test_decoding_in_a_stage_of_its_own_is_measured_alike(model: LoadedModel, measured: Measured) -> None:
-    hold(model, MemorySettings(techniques=("staged",)))
+    apply_memory(model, MemorySettings(techniques=("staged",)))
     make(model, 2, 2, 2)
     assert measured() == {2: 2}
 
@@ -102,21 +102,21 @@ def test_a_lap_holds_what_came_to_its_end(monkeypatch: pytest.MonkeyPatch) -> No
 
     ticks = iter([10.0, 11.5, 20.0, 21.0, 30.0, 30.25, 40.0])
     monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: next(ticks))
-    lap = Lap(torch.device("cpu"))
-    with lap.timed("denoise"):
+    timing = BatchTiming(torch.device("cpu"))
+    with timing.timed("denoise"):
         pass
     for _ in range(2):
-        with lap.timed("decode"):
+        with timing.timed("decode"):
             pass
-    with pytest.raises(ValueError), lap.timed("decode"):
+    with pytest.raises(ValueError), timing.timed("decode"):
         raise ValueError
-    assert lap.seconds() == (1.5, 1.25)
+    assert timing.seconds() == (1.5, 1.25)
 
 
 def test_the_pace_of_a_card_is_noted_as_computing_or_where_blocks_pass_as_copying(
     model: LoadedModel, measured: Measured
 ) -> None:
-    card, watch = Device("cuda", "a card", (8, 0)), stopwatch.Stopwatch(model, remember=True)
+    card, watch = Device("cuda", "a card", (8, 0)), stopwatch.TimingWriter(model, remember=True)
     (request,) = batches(model, 1)[0]
     for _ in range(2):
         watch._note_rates("a card", request, 3.0)

@@ -21,7 +21,7 @@ from pipeline.loading.precision import component_dtype
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.pool import Pool
 from pipeline.memory.device.quantization import quantized_as, true_bytes
-from pipeline.memory.planning.memory_request import asked_memory
+from pipeline.memory.planning.memory_request import requested_memory
 from pipeline.memory.planning.sizes import Sizes
 from pipeline.registry.model_settings import identify
 from pipeline.request import MemorySettings
@@ -159,7 +159,7 @@ def test_the_tiny_vae_takes_the_place_of_the_own_one(tiny: Tiny, tmp_path: Path)
     AutoencoderTiny(encoder_block_out_channels=(8, 8, 8, 8), decoder_block_out_channels=(8, 8, 8, 8)).save_pretrained(
         tmp_path / "taesd"
     )
-    memory = asked_memory("none", "float32", {"tiny_vae": True}, "cpu", tiny_vae=str(tmp_path / "taesd"))
+    memory = requested_memory("none", "float32", {"tiny_vae": True}, "cpu", tiny_vae=str(tmp_path / "taesd"))
     model = load_tiny(tiny("sd15"), memory)
     assert type(model.pipe.vae) is AutoencoderTiny
     model.memory = MemorySettings()

@@ -157,15 +157,15 @@ def test_quantised_weights_are_compiled_only_when_told_to(loaded: Load, monkeypa
 
 
 def test_what_is_streamed_is_not_compiled(loaded: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.memory.device.residency import hold
+    from pipeline.memory.device.residency import apply_memory
 
     model = loaded("flux")
     monkeypatch.setattr(model, "speed", SpeedSettings(compile="on"))
     monkeypatch.setattr(type(model.pipe.transformer), "compile_repeated_blocks", lambda self: None)
     for technique in ("leaf_offload", "resident_blocks"):
-        hold(model, MemorySettings(techniques=(technique,), budget_bytes=1))
+        apply_memory(model, MemorySettings(techniques=(technique,), budget_bytes=1))
         assert prepare(model)["compile"] == "no"
-    hold(model, MemorySettings())
+    apply_memory(model, MemorySettings())
 
 
 def test_channels_last_is_for_unets_on_gpus(loaded: Load, monkeypatch: pytest.MonkeyPatch) -> None:

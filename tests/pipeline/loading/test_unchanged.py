@@ -14,13 +14,13 @@ from tiny_models import write_tiny_sd
 from tiny_requests import request_for
 
 from pipeline.errors import JobFailure, WeightsChanged
-from pipeline.generation.current_model import ModelAtHand
+from pipeline.generation.current_model import CurrentModel
 from pipeline.generation.generate import generate_batch
 from pipeline.loading import conversion
 from pipeline.loading.load import load
 from pipeline.loading.unchanged import planned_files
 from pipeline.memory.device.pool import Pool
-from pipeline.memory.planning.memory_request import asked_memory
+from pipeline.memory.planning.memory_request import requested_memory
 from pipeline.registry.model_settings import identify
 from pipeline.request import MemorySettings, SpeedSettings
 
@@ -69,7 +69,7 @@ def test_a_tiny_vae_that_changed_is_not_loaded(mine: Path) -> None:
 
     small = {"encoder_block_out_channels": (8, 8), "decoder_block_out_channels": (8, 8), "latent_channels": 4}
     AutoencoderTiny(**small, num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1)).save_pretrained(mine / "taesd")
-    memory = asked_memory("none", "float32", {"tiny_vae": True}, "cpu", tiny_vae=str(mine / "taesd"))
+    memory = requested_memory("none", "float32", {"tiny_vae": True}, "cpu", tiny_vae=str(mine / "taesd"))
     settings, _ = identify(str(mine / "mine"))
     load(settings, memory, "cpu")
     replace_content(mine / "taesd" / WEIGHTS)
@@ -106,8 +106,8 @@ def test_what_changes_while_it_is_read_is_kept_nowhere(mine: Path, monkeypatch: 
 
 def test_weights_that_are_written_over_while_they_are_mapped_make_no_picture(mine: Path) -> None:
     settings, _ = identify(str(mine / "mine"))
-    at_hand = ModelAtHand("cpu", Pool(), SpeedSettings())
-    model = at_hand.get(settings, MemorySettings(), MemorySettings())
+    current = CurrentModel("cpu", Pool(), SpeedSettings())
+    model = current.get(settings, MemorySettings(), MemorySettings())
     weights = mine / "mine" / "unet" / WEIGHTS
     before = weights.read_bytes()
     with weights.open("r+b") as file:  # as `cp` and `rsync --inplace` do
@@ -115,21 +115,21 @@ def test_weights_that_are_written_over_while_they_are_mapped_make_no_picture(min
     (refused,) = generate_batch(model, [request_for(model)], remember=False)
     assert isinstance(refused, JobFailure) and "model mine has changed since this was planned" in str(refused)
     with pytest.raises(WeightsChanged):
-        at_hand.get(settings, MemorySettings(), MemorySettings())
+        current.get(settings, MemorySettings(), MemorySettings())
 
     weights.write_bytes(before)
-    model = at_hand.get(settings, MemorySettings(), MemorySettings())
+    model = current.get(settings, MemorySettings(), MemorySettings())
     assert not isinstance(generate_batch(model, [request_for(model)], remember=False)[0], JobFailure)
 
 
 def test_a_file_that_takes_the_place_of_a_mapped_one_stops_nothing(mine: Path) -> None:
     """What is mapped stays as it was: a picture of it is one of the planned weights."""
     settings, _ = identify(str(mine / "mine"))
-    at_hand = ModelAtHand("cpu", Pool(), SpeedSettings())
-    model = at_hand.get(settings, MemorySettings(), MemorySettings())
+    current = CurrentModel("cpu", Pool(), SpeedSettings())
+    model = current.get(settings, MemorySettings(), MemorySettings())
     (first,) = generate_batch(model, [request_for(model)], remember=False)
     (mine / "other" / "unet" / WEIGHTS).rename(mine / "mine" / "unet" / WEIGHTS)
-    assert at_hand.get(settings, MemorySettings(), MemorySettings()) is model
+    assert current.get(settings, MemorySettings(), MemorySettings()) is model
     (second,) = generate_batch(model, [request_for(model)], remember=False)
     assert not isinstance(first, JobFailure) and not isinstance(second, JobFailure)
     assert (first.pixels == second.pixels).all()

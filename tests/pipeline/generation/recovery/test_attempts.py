@@ -18,12 +18,12 @@ from pipeline.generation import bundle
 from pipeline.generation.decode import Undecoded
 from pipeline.generation.generate import generate_batch, generate_bundle
 from pipeline.generation.recovery import attempts
-from pipeline.generation.recovery.known_failures import Prospects
+from pipeline.generation.recovery.known_failures import KnownFailures
 from pipeline.loading.load import load
 from pipeline.memory.device import residency
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.pool import Pool
-from pipeline.memory.planning.history import Experience
+from pipeline.memory.planning.history import FallbackHistory
 from pipeline.registry.model_settings import identify
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings, SpeedSettings
 from pipeline.system.units import size_text
@@ -39,15 +39,15 @@ def model(tiny_sd: Path) -> LoadedModel:
 
 @pytest.fixture(autouse=True)
 def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
-    """Experience and embeddings of this test alone; called, it forgets what is only in this process."""
+    """FallbackHistory and embeddings of this test alone; called, it forgets what is only in this process."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    processes: list[Experience] = []
+    processes: list[FallbackHistory] = []
 
     def start_process() -> None:
-        processes[:] = [Experience(tmp_path / "memory.sqlite")]
+        processes[:] = [FallbackHistory(tmp_path / "memory.sqlite")]
 
     start_process()
-    monkeypatch.setattr(attempts, "experience", lambda: processes[0])
+    monkeypatch.setattr(attempts, "history", lambda: processes[0])
     yield start_process
 
 
@@ -215,14 +215,14 @@ def test_a_prompt_that_cannot_be_encoded_costs_only_itself(model: LoadedModel, m
 def test_an_impossible_technique_is_passed_over(
     model: LoadedModel, out_of_memory: Inject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hold = residency.hold
+    apply_memory = residency.apply_memory
 
     def refusing(model: LoadedModel, memory: MemorySettings) -> None:
         if memory.uses("drop_encoders"):
             raise ModelError("cannot be held so")
-        hold(model, memory)
+        apply_memory(model, memory)
 
-    monkeypatch.setattr(residency, "hold", refusing)
+    monkeypatch.setattr(residency, "apply_memory", refusing)
     out_of_memory(type(model.pipe.unet), lambda _, call: call == 1)
     (image,) = images(generate_batch(model, requests_for(model, 1)))
     assert image.memory.techniques == ("resident_blocks",)
@@ -315,7 +315,7 @@ def wider(requests: list[ImageRequest]) -> list[ImageRequest]:
 def test_other_sizes_are_made_as_planned(model: LoadedModel, out_of_memory: Inject, staged: bool) -> None:
     """Tiling, which changes pixels, stays with the size that took it: in a bundle and from bundle to bundle."""
     planned = ("staged",) if staged else ()
-    residency.hold(model, MemorySettings(techniques=planned))
+    residency.apply_memory(model, MemorySettings(techniques=planned))
 
     def only_in_tiles(*_: int) -> bool:
         return size == 64 and not model.memory.uses("vae_tiling")
@@ -345,7 +345,7 @@ def test_another_plan_counts_from_then_on(model: LoadedModel, out_of_memory: Inj
     out_of_memory(type(model.pipe.vae.decoder), lambda rows, _: rows > 1)
     images(generate_batch(model, requests_for(model, 2)))
     assert model.memory.techniques == ("vae_slicing",)
-    residency.hold(model, replace(EXACT, techniques=("staged",)))
+    residency.apply_memory(model, replace(EXACT, techniques=("staged",)))
     (image,) = images(generate_batch(model, requests_for(model, 1)))
     assert image.memory.techniques == ("staged",)
 
@@ -442,11 +442,14 @@ def load_with(tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., A
     settings = identify(str(tiny_sd))[0]
 
     def loading(
-        loads: Loads, asked: MemorySettings = EXACT, pool: Pool | None = None, prospects: Prospects | None = None
+        loads: Loads,
+        asked: MemorySettings = EXACT,
+        pool: Pool | None = None,
+        known_failures: KnownFailures | None = None,
     ) -> Any:
         monkeypatch.setattr(attempts, "load", loads)
         pool = pool or Pool()
-        return attempts.load_giving_way(settings, asked, asked, "cpu", None, pool, SpeedSettings(), prospects)
+        return attempts.load_with_fallbacks(settings, asked, asked, "cpu", None, pool, SpeedSettings(), known_failures)
 
     return loading
 
@@ -508,17 +511,19 @@ def test_a_kind_for_which_nothing_helped_fails_at_once_in_the_rest_of_the_run(
     model: LoadedModel, out_of_memory: Inject
 ) -> None:
     rows = out_of_memory(type(model.pipe.unet), lambda *_: size == 32)
-    size, requests, prospects = 32, requests_for(model, 4), Prospects()
-    first = [one for _, one in generate_bundle(model, [requests[:2], requests[2:]], prospects=prospects)]
+    size, requests, known_failures = 32, requests_for(model, 4), KnownFailures()
+    first = [one for _, one in generate_bundle(model, [requests[:2], requests[2:]], known_failures=known_failures)]
     climbed, alone = len(rows), rows.count(2)
     assert rows.count(4) == 1 and alone > 1, "the second half and the second batch are not tried"
     rows.clear()
-    again = [one for _, one in generate_bundle(model, [requests[:2], requests[2:]], prospects=prospects)]
+    again = [one for _, one in generate_bundle(model, [requests[:2], requests[2:]], known_failures=known_failures)]
     assert rows == [] and [type(one) for one in (*first, *again)] == [OutOfMemory] * 8
     assert {str(one) for one in (*first, *again)} == {str(first[0])} and "nothing is left to give up" in str(first[0])
 
     size = 64
-    assert len(images([one for _, one in generate_bundle(model, [wider(requests)], prospects=prospects)])) == 4
+    assert (
+        len(images([one for _, one in generate_bundle(model, [wider(requests)], known_failures=known_failures)])) == 4
+    )
     size = 32
     rows.clear()
     assert all(isinstance(one, OutOfMemory) for one in generate_batch(model, requests[:2])), "another run"
@@ -526,21 +531,21 @@ def test_a_kind_for_which_nothing_helped_fails_at_once_in_the_rest_of_the_run(
 
 
 def test_what_cannot_be_decoded_is_not_tried_again_in_a_run(model: LoadedModel, out_of_memory: Inject) -> None:
-    residency.hold(model, replace(EXACT, techniques=("staged",)))
+    residency.apply_memory(model, replace(EXACT, techniques=("staged",)))
     rows = out_of_memory(type(model.pipe.vae.decoder), lambda *_: True)
     denoised: list[int] = []
     model.pipe.unet.register_forward_hook(lambda *_: denoised.append(1))
-    requests, prospects = requests_for(model, 4), Prospects()
-    first = [one for _, one in generate_bundle(model, [requests[:2], requests[2:]], prospects=prospects)]
+    requests, known_failures = requests_for(model, 4), KnownFailures()
+    first = [one for _, one in generate_bundle(model, [requests[:2], requests[2:]], known_failures=known_failures)]
     tried, steps = len(rows), len(denoised)
-    again = [one for _, one in generate_bundle(model, [requests], prospects=prospects)]
+    again = [one for _, one in generate_bundle(model, [requests], known_failures=known_failures)]
     assert [type(one) for one in (*first, *again)] == [OutOfMemory] * 8
     assert len({str(one) for one in (*first, *again)}) == 1
     assert (len(rows), len(denoised)) == (tried, steps)
 
 
 def test_texts_for_which_nothing_helped_are_not_tried_again_in_a_run(model: LoadedModel, out_of_memory: Inject) -> None:
-    prospects = Prospects()
+    known_failures = KnownFailures()
     images(generate_batch(model, requests_for(model, 1)))  # its texts are known from then on
     calls = out_of_memory(type(model.pipe.text_encoder), lambda *_: True)
     requests = [replace(request, prompt=prompt) for request, prompt in zip(
@@ -548,32 +553,32 @@ def test_texts_for_which_nothing_helped_are_not_tried_again_in_a_run(model: Load
     )]  # fmt: skip
     for bundle_number in range(2):
         calls.clear()
-        outcomes = dict(generate_bundle(model, [requests], prospects=prospects))
+        outcomes = dict(generate_bundle(model, [requests], known_failures=known_failures))
         kinds = [type(outcomes[place]) for place in range(3)]
         assert kinds == [OutOfMemory, GeneratedImage, OutOfMemory] and bool(calls) == (bundle_number == 0)
 
 
 def test_what_came_out_once_is_not_given_up(model: LoadedModel, out_of_memory: Inject) -> None:
-    broken, prospects = False, Prospects()
+    broken, known_failures = False, KnownFailures()
     rows = out_of_memory(type(model.pipe.unet), lambda *_: broken)
     requests = requests_for(model, 1)
     for broken in (False, True, True, False):
         rows.clear()
-        ((_, outcome),) = generate_bundle(model, [requests], prospects=prospects)
+        ((_, outcome),) = generate_bundle(model, [requests], known_failures=known_failures)
         assert isinstance(outcome, OutOfMemory) == broken and rows, "memory that others take may come back"
 
 
 def test_a_model_that_cannot_be_loaded_is_not_tried_again_in_a_run(load_with: Callable[..., Any]) -> None:
-    prospects, messages = Prospects(), []
+    known_failures, messages = KnownFailures(), []
     for expected in (True, False):
         loads = Loads(NO_ROOM)
         with pytest.raises(OutOfMemory) as caught:
-            load_with(loads, prospects=prospects)
+            load_with(loads, known_failures=known_failures)
         messages.append(str(caught.value))
         assert bool(loads.techniques) == expected
     assert messages[0] == messages[1] and "nothing is left" in messages[0]
     with pytest.raises(OutOfMemory):
-        load_with(loads := Loads(NO_ROOM), prospects=Prospects())
+        load_with(loads := Loads(NO_ROOM), known_failures=KnownFailures())
     assert loads.techniques, "another run"
 
 
@@ -616,16 +621,16 @@ def test_a_model_is_held_otherwise_without_what_is_idle(model: LoadedModel, monk
 
     model.pool.get("of another model", lambda: torch.nn.Linear(64, 64))
     model.pool.release("of another model")
-    hold, tried = residency.hold, list[str]()
+    apply_memory, tried = residency.apply_memory, list[str]()
 
     def holds(model: LoadedModel, memory: MemorySettings) -> None:
         tried.append("hold")
         if "of another model" in model.pool._entries or memory.uses("drop_encoders"):
             raise OutOfMemory("out of memory: 7 GiB")
-        hold(model, memory)
+        apply_memory(model, memory)
 
-    monkeypatch.setattr(residency, "hold", holds)
-    assert attempts.could_hold(model, replace(EXACT, techniques=("staged",)))
+    monkeypatch.setattr(residency, "apply_memory", holds)
+    assert attempts.could_apply(model, replace(EXACT, techniques=("staged",)))
     assert len(tried) == 2 and model.memory.techniques == ("staged",)
-    assert not attempts.could_hold(model, replace(EXACT, techniques=("staged", "drop_encoders")))
+    assert not attempts.could_apply(model, replace(EXACT, techniques=("staged", "drop_encoders")))
     assert len(tried) == 3

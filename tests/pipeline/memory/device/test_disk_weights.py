@@ -29,7 +29,7 @@ from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.offload_hooks import is_offloaded
 from pipeline.memory.device.pool import Pool
 from pipeline.memory.device.quantization import quantized_as
-from pipeline.memory.device.residency import hold, let_go, lifted, recover
+from pipeline.memory.device.residency import apply_memory, recover, release_model, without_techniques
 from pipeline.memory.device.stages import stage
 from pipeline.registry.model_settings import identify
 from pipeline.request import MemorySettings
@@ -48,7 +48,7 @@ def test_a_model_let_go_is_not_read_back(memory: MemorySettings, loaded: Load) -
     pictures(model)
     alive = {name: weakref.ref(module) for name, module in components(model).items()}
     with unreadable():
-        let_go(model)
+        release_model(model)
     assert {name for name, reference in alive.items() if reference() is not None} == {"vae"}
     assert not offload_folders()
     assert pictures(loaded("flux", pool=pool)).shape
@@ -89,14 +89,14 @@ def test_layers_are_added_and_taken_out_without_reading(memory: MemorySettings, 
     before = pictures(model)
     block = model.pipe.transformer.transformer_blocks[0]
     with unreadable():
-        with lifted(model):
+        with without_techniques(model):
             block.norm1.register_module("extra", torch.nn.Linear(4, 4).requires_grad_(False))
         assert is_offloaded(model.pipe.transformer)
     np.testing.assert_array_equal(pictures(model), before)
-    with unreadable(), lifted(model):
+    with unreadable(), without_techniques(model):
         del block.norm1.extra
     np.testing.assert_array_equal(pictures(model), before)
-    hold(model, PLAIN)
+    apply_memory(model, PLAIN)
     np.testing.assert_array_equal(pictures(model), before)
 
 
@@ -104,7 +104,7 @@ def test_what_is_to_be_loaded_again_is_not_read_back(loaded: Load) -> None:
     model = loaded("flux", BY_LEAF)
     expected = pictures(loaded("flux", held_by("denoiser_int8")))
     with unreadable("transformer"):
-        hold(model, held_by("denoiser_int8"))
+        apply_memory(model, held_by("denoiser_int8"))
     assert quantized_as(model.pipe.transformer) == "int8" and not offload_folders()
     np.testing.assert_array_equal(pictures(model), expected)
 
@@ -113,8 +113,8 @@ def test_others_who_share_a_component_get_it_whole(loaded: Load) -> None:
     pool = Pool()
     one, other = loaded("flux", pool=pool), loaded("flux", pool=pool)
     before = pictures(other)
-    hold(one, BY_LEAF)
-    let_go(one)
+    apply_memory(one, BY_LEAF)
+    release_model(one)
     assert not offload_folders() and not any(is_placed_by_hooks(module) for module in components(other).values())
     other.embeddings.clear()
     np.testing.assert_array_equal(pictures(other), before)
@@ -130,7 +130,7 @@ def test_what_could_not_be_read_back_waits_on_disk_as_before(loaded: Load, monke
     with monkeypatch.context() as patch:
         patch.setattr(disk_weights, "copy_at", out_of_host_memory)
         with pytest.raises(OutOfHostMemory):
-            hold(model, PLAIN)
+            apply_memory(model, PLAIN)
     assert model.memory == BY_LEAF and is_offloaded(model.pipe.transformer)
     np.testing.assert_array_equal(pictures(model), before)
 
@@ -143,13 +143,13 @@ def test_a_model_that_cannot_be_held_at_all_makes_no_pictures(loaded: Load, monk
     model = loaded("flux", BY_LEAF)
     before = pictures(model)
     with monkeypatch.context() as patch:
-        patch.setattr(apply_techniques, "put_hooks_on", out_of_host_memory)
+        patch.setattr(apply_techniques, "add_hooks", out_of_host_memory)
         patch.setattr(disk_weights, "copy_at", out_of_host_memory)
         with pytest.raises(OutOfHostMemory):
-            hold(model, PLAIN)
+            apply_memory(model, PLAIN)
         with pytest.raises(OSError, match="Cannot allocate"):
-            attempted(model, lambda: hold(model, PLAIN))
-    hold(model, PLAIN)
+            attempted(model, lambda: apply_memory(model, PLAIN))
+    apply_memory(model, PLAIN)
     np.testing.assert_array_equal(pictures(model), before)
 
 
@@ -177,14 +177,14 @@ def test_two_models_of_one_architecture_on_disk_stay_two(
     one = loaded("sd15")
     apart = pictures(one), pictures(other)
     for model in (one, other):
-        hold(model, BY_LEAF)
+        apply_memory(model, BY_LEAF)
     for model, expected in zip((one, other, one), (*apart, apart[0]), strict=True):
         np.testing.assert_array_equal(pictures(model), expected)
     assert not np.array_equal(*apart)
     folders = offload_folders()
     assert len(folders) == 4 and all(any(folder.iterdir()) for folder in folders)
     for model in (one, other):
-        hold(model, PLAIN)
+        apply_memory(model, PLAIN)
     assert not offload_folders(), "removed with the technique"
 
 
@@ -212,16 +212,16 @@ def test_weights_that_two_layers_share_survive_the_disk(loaded: Load) -> None:
     model = loaded("flux")
     encoder, before = model.pipe.text_encoder_2, weights_of(model)
     assert len(list(encoder.parameters())) < len(list(encoder.named_parameters(remove_duplicate=False)))
-    hold(model, BY_LEAF)
+    apply_memory(model, BY_LEAF)
     recover(model)
-    hold(model, PLAIN)
+    apply_memory(model, PLAIN)
     assert len(list(encoder.parameters())) < len(list(encoder.named_parameters(remove_duplicate=False)))
     assert all(torch.equal(tensor, before[key]) for key, tensor in weights_of(model).items())
 
 
 def test_what_waits_on_disk_takes_no_memory(loaded: Load) -> None:
     model = loaded("flux")
-    hold(model, BY_LEAF)
+    apply_memory(model, BY_LEAF)
     for _ in range(2):
         waiting = {tensor.untyped_storage().nbytes() for tensor in model.pipe.transformer.parameters()}
         assert max(waiting) <= 8, "one element each"
@@ -244,7 +244,7 @@ def test_a_full_disk_is_said_before_it_is_full(loaded: Load, monkeypatch: pytest
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 10, 0))
     with pytest.raises(ModelError, match=r"disk_offload needs .* GiB in the cache folder"):
-        hold(model, BY_LEAF)
+        apply_memory(model, BY_LEAF)
     assert not is_offloaded(model.pipe.unet)
 
 
@@ -254,7 +254,7 @@ def test_weights_that_no_file_can_hold_are_refused(loaded: Load) -> None:
     model = loaded("flux")
     quantization.quantize_(model.pipe.transformer, quantization.Int8WeightOnlyConfig(version=2))
     with pytest.raises(ModelError, match="quantised weights cannot be streamed from disk"):
-        hold(model, held_by("leaf_offload", "disk_offload"))
+        apply_memory(model, held_by("leaf_offload", "disk_offload"))
     assert not offload_folders() and pictures(model).shape
 
 

@@ -24,9 +24,9 @@ from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.offload_hooks import add_group_offload, is_cast, is_offloaded, remove_group_offload
 from pipeline.memory.device.pool import Pool
 from pipeline.memory.device.quantization import quantized_as, true_bytes
-from pipeline.memory.device.residency import hold, let_go, lifted, reapply, recover
+from pipeline.memory.device.residency import apply_memory, reapply, recover, release_model, without_techniques
 from pipeline.memory.device.stages import stage
-from pipeline.memory.planning.memory_request import asked_memory
+from pipeline.memory.planning.memory_request import requested_memory
 from pipeline.memory.planning.techniques import TECHNIQUES
 from pipeline.request import MemorySettings
 
@@ -87,12 +87,12 @@ def test_exact_techniques_change_no_bit_and_leave_nothing(family: str, loaded: L
     before, found, values = pictures(model), attributes(model), weights(model)
     assert not np.array_equal(before[0], before[1])
     for name, memory in EXACT.items():
-        hold(model, memory)
+        apply_memory(model, memory)
         model.embeddings.clear()
         made = images(model)
         np.testing.assert_array_equal([image.pixels for image in made], before, err_msg=name)
         assert [image.memory.techniques for image in made] == [memory.techniques] * 2, name
-        hold(model, PLAIN)
+        apply_memory(model, PLAIN)
         with stage(model, "encode"):  # brings dropped encoders back
             assert not model.dropped
         assert attributes(model) == found, f"{name} left something"
@@ -118,14 +118,14 @@ def test_weights_stored_smaller_come_back_whole(name: str, loaded: Load) -> None
     part = model.files.denoiser if name.startswith(("denoiser", "fp8")) else "text_encoder"
     before, size = pictures(model), true_bytes(components(model)[part])
     others = {key: id(module) for key, module in components(model).items() if not key.startswith(part)}
-    hold(model, held_by(name, "staged"))
+    apply_memory(model, held_by(name, "staged"))
     model.embeddings.clear()
     smaller = true_bytes(components(model)[part])
     assert smaller < 0.8 * size
     assert not np.array_equal(pictures(model), before)
     assert {key: id(module) for key, module in components(model).items() if not key.startswith(part)} == others
     model.embeddings.clear()
-    hold(model, PLAIN)
+    apply_memory(model, PLAIN)
     assert true_bytes(components(model)[part]) == size
     np.testing.assert_array_equal(pictures(model), before)
     assert quantized_as(components(model)[part]) is None and not is_cast(components(model)[part])
@@ -134,7 +134,7 @@ def test_weights_stored_smaller_come_back_whole(name: str, loaded: Load) -> None
 def test_one_quantisation_after_another(loaded: Load) -> None:
     model = loaded("flux")
     for kind in ("int8", "float8"):
-        hold(model, held_by(f"denoiser_{kind}"))
+        apply_memory(model, held_by(f"denoiser_{kind}"))
         assert quantized_as(model.pipe.transformer) == kind and quantized_as(model.pipe.text_encoder) is None
     direct = pictures(loaded("flux", held_by("denoiser_float8")))
     np.testing.assert_array_equal(pictures(model), direct)
@@ -145,7 +145,7 @@ def test_one_quantisation_after_another(loaded: Load) -> None:
 def test_where_weights_wait_does_not_change_what_they_are(stored: str, where: str, loaded: Load) -> None:
     model = loaded("flux", held_by(stored))
     there = pictures(model)
-    hold(model, held_by(stored, where, budget_bytes=1))
+    apply_memory(model, held_by(stored, where, budget_bytes=1))
     np.testing.assert_array_equal(pictures(model), there)
 
 
@@ -154,21 +154,21 @@ def test_nothing_is_loaded_where_nothing_must_be(loaded: Load) -> None:
     model = loaded("sd15", pool=pool)
     loads, parts = pool.loads, {name: id(module) for name, module in components(model).items()}
     for memory in (held_by("leaf_offload", "vae_slicing"), held_by("resident_blocks"), held_by("model_offload"), PLAIN):
-        hold(model, memory)
+        apply_memory(model, memory)
     assert pool.loads == loads and {name: id(module) for name, module in components(model).items()} == parts
 
 
 def test_the_same_again_is_nearly_free(loaded: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     model = loaded("sd15", held_by("leaf_offload"))
     hook = model.pipe.unet.conv_in._diffusers_hook.get_hook("group_offloading")
-    hold(model, replace(held_by("leaf_offload"), level="aggressive", exact=True))
+    apply_memory(model, replace(held_by("leaf_offload"), level="aggressive", exact=True))
     assert model.pipe.unet.conv_in._diffusers_hook.get_hook("group_offloading") is hook
     assert model.memory.level == "aggressive" and model.memory.exact
 
 
 def test_another_precision_is_another_model(loaded: Load) -> None:
     with pytest.raises(ValueError, match="load it again"):
-        hold(loaded("sd15"), MemorySettings(dtype="bfloat16"))
+        apply_memory(loaded("sd15"), MemorySettings(dtype="bfloat16"))
 
 
 def test_a_technique_that_a_model_does_not_have_is_not_claimed(loaded: Load) -> None:
@@ -178,9 +178,9 @@ def test_a_technique_that_a_model_does_not_have_is_not_claimed(loaded: Load) -> 
     asked = held_by("vae_slicing", "staged")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AutoencoderKL, "enable_slicing", lambda self: (_ for _ in ()).throw(NotImplementedError()))
-        hold(model, asked)
+        apply_memory(model, asked)
         assert model.memory.techniques == ("staged",)
-        hold(model, asked)
+        apply_memory(model, asked)
         assert model.memory.techniques == ("staged",)
     reapply(model)
     assert model.memory.techniques == ("staged", "vae_slicing"), "what was asked is not forgotten"
@@ -194,7 +194,7 @@ def test_what_cannot_be_put_on_leaves_the_model_as_it_was(loaded: Load, monkeypa
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else find(name))
     with pytest.raises(ModelError, match=r"darkroom\[bitsandbytes\]"):
-        hold(model, held_by("denoiser_int4", "staged"))
+        apply_memory(model, held_by("denoiser_int4", "staged"))
     assert model.memory == held_by("leaf_offload") and not model.dropped
     assert is_offloaded(model.pipe.transformer)
     np.testing.assert_array_equal(pictures(model), before)
@@ -204,9 +204,9 @@ def test_tiles_have_the_side_that_estimates_count_with(loaded: Load) -> None:
     model = loaded("sd15")
     vae = model.pipe.vae
     vae.tile_sample_min_size, vae.tile_latent_min_size = 1024, 512  # as in SDXL: nothing of 1024 would be tiled
-    hold(model, held_by("vae_tiling"))
+    apply_memory(model, held_by("vae_tiling"))
     assert (vae.use_tiling, vae.tile_sample_min_size, vae.tile_latent_min_size) == (True, 512, 256)
-    hold(model, PLAIN)
+    apply_memory(model, PLAIN)
     assert (vae.use_tiling, vae.tile_sample_min_size, vae.tile_latent_min_size) == (False, 1024, 512)
     assert "untiled" not in vars(vae)
 
@@ -215,7 +215,7 @@ def test_the_vae_is_never_offloaded_in_parts(loaded: Load) -> None:
     """With tiling and streams its first run would have to be a warm-up, or devices are mixed up."""
     model = loaded("sd15")
     for name in ("block_offload", "leaf_offload", "resident_blocks"):
-        hold(model, held_by(name, "vae_tiling"))
+        apply_memory(model, held_by(name, "vae_tiling"))
         assert not is_placed_by_hooks(model.pipe.vae) and is_placed_by_hooks(model.pipe.unet)
 
 
@@ -233,11 +233,11 @@ def tiny_vae(tmp_path: Path) -> Path:
 def test_the_tiny_vae_comes_and_goes(tiny_vae: Path, loaded: Load) -> None:
     model = loaded("sd15")
     before, own = pictures(model), type(model.pipe.vae)
-    tiny = asked_memory("none", "float32", {"tiny_vae": True}, "cpu", tiny_vae=str(tiny_vae))
-    hold(model, tiny)
+    tiny = requested_memory("none", "float32", {"tiny_vae": True}, "cpu", tiny_vae=str(tiny_vae))
+    apply_memory(model, tiny)
     assert type(model.pipe.vae).__name__ == "AutoencoderTiny"
     assert not np.array_equal(pictures(model), before)
-    hold(model, PLAIN)
+    apply_memory(model, PLAIN)
     assert type(model.pipe.vae) is own
     np.testing.assert_array_equal(pictures(model), before)
     np.testing.assert_array_equal(pictures(loaded("sd15", tiny)).shape, before.shape)
@@ -268,7 +268,7 @@ def test_hooks_put_on_twice_are_refused() -> None:
 def test_an_exception_in_the_middle_is_recovered_from(techniques: tuple[str, ...], loaded: Load) -> None:
     model = loaded("flux")
     before = pictures(model)
-    hold(model, held_by(*techniques, budget_bytes=1))
+    apply_memory(model, held_by(*techniques, budget_bytes=1))
     calls: list[int] = []
 
     def fail(*_: Any) -> None:
@@ -282,7 +282,7 @@ def test_an_exception_in_the_middle_is_recovered_from(techniques: tuple[str, ...
     assert len(outcomes) == 2 and len(calls) > 3, "split and tried again"
     recover(model)
     np.testing.assert_array_equal(pictures(model), before)
-    hold(model, PLAIN)
+    apply_memory(model, PLAIN)
     np.testing.assert_array_equal(pictures(model), before)
 
 
@@ -290,11 +290,11 @@ def test_layers_are_added_where_nothing_is_hooked_or_cast(loaded: Load) -> None:
     model = loaded("flux", held_by("fp8_storage", "resident_blocks", budget_bytes=1))
     cast = model.pipe.transformer
     assert is_cast(cast) and isinstance(cast.block_streaming, BlockStreaming)
-    with lifted(model):
+    with without_techniques(model):
         plain = model.pipe.transformer
         assert plain is not cast and not is_cast(plain) and not is_placed_by_hooks(plain)
         assert {tensor.dtype for tensor in plain.parameters()} == {torch.float32}
-        with lifted(model):  # adapters within adapters
+        with without_techniques(model):  # adapters within adapters
             assert model.pipe.transformer is plain
         plain.transformer_blocks[0].register_module("extra", torch.nn.Linear(4, 4).requires_grad_(False))
     assert model.pipe.transformer is plain and is_cast(plain) and is_placed_by_hooks(plain)
@@ -304,7 +304,7 @@ def test_layers_are_added_where_nothing_is_hooked_or_cast(loaded: Load) -> None:
 
 def test_lifting_what_carries_nothing_does_nothing(loaded: Load) -> None:
     model = loaded("sd15", held_by("staged", "vae_slicing"))
-    with lifted(model):
+    with without_techniques(model):
         assert model.pipe.vae.use_slicing
     assert model.memory == held_by("staged", "vae_slicing")
 
@@ -318,13 +318,13 @@ def test_a_model_let_go_is_free_or_fit_for_the_next(memory: MemorySettings, load
     model = loaded("sd15", memory, pool)
     pictures(model)
     modules = list(components(model).values())
-    let_go(model)
+    release_model(model)
     assert not any(is_placed_by_hooks(module) for module in modules), "idle modules carry no hooks"
     alive = [weakref.ref(module) for module in modules]
     del modules, model
     again = loaded("sd15", pool=pool)
     assert pictures(again).shape
-    let_go(again)
+    release_model(again)
     del again
     pool.clear()
     gc.collect()
@@ -352,7 +352,7 @@ def test_two_models_share_an_encoder(loaded: Load, tmp_path: Path, tiny: Callabl
     assert one.pipe.text_encoder is two.pipe.text_encoder and one.pipe.vae is two.pipe.vae
     assert not np.array_equal(pictures(one), pictures(two))
     encoder = one.pipe.text_encoder
-    let_go(one)
+    release_model(one)
     assert two.pipe.text_encoder is encoder and pictures(two).shape
 
 
@@ -370,7 +370,7 @@ def test_a_model_that_could_not_be_held_otherwise_is_held_and_paints_as_before(l
 
     model.load_component = load_component
     with pytest.raises(OutOfMemory, match="injected"):
-        hold(model, held_by("denoiser_int8"))
+        apply_memory(model, held_by("denoiser_int8"))
     assert not fails and model.memory.techniques == ("staged",) and model.pipe.unet is not None
     assert quantized_as(model.pipe.unet) is None
     np.testing.assert_array_equal(pictures(model), expected)

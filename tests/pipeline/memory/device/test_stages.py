@@ -18,7 +18,7 @@ from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.peaks import INTERVAL_S, measured
 from pipeline.memory.device.pool import Pool
 from pipeline.memory.device.quantization import true_bytes
-from pipeline.memory.device.residency import hold
+from pipeline.memory.device.residency import apply_memory
 from pipeline.memory.device.stages import stage
 from pipeline.memory.planning.estimate import Shape
 
@@ -178,7 +178,7 @@ def test_views_lose_what_the_pipeline_loses(loaded: Load) -> None:
     with stage(model, "encode"):
         pass
     assert view.text_encoder is None
-    hold(model, held_by("fp8_storage"))
+    apply_memory(model, held_by("fp8_storage"))
     with stage(model, "encode"):
         pass
     assert view.text_encoder is model.pipe.text_encoder is not None

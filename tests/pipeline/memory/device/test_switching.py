@@ -15,7 +15,7 @@ from held_models import Load, held_by, pictures
 
 from pipeline.memory.device.loaded_components import components
 from pipeline.memory.device.pool import Pool
-from pipeline.memory.device.residency import hold, let_go
+from pipeline.memory.device.residency import apply_memory, release_model
 from pipeline.memory.planning.techniques import TECHNIQUES
 from pipeline.request import MemorySettings
 
@@ -39,7 +39,7 @@ def test_twenty_switches_leave_host_memory_flat(memory: MemorySettings, host_byt
         model = loaded(family, memory, pool)
         picture = pictures(model)
         np.testing.assert_array_equal(picture, made.setdefault(family, picture))
-        let_go(model)
+        release_model(model)
         del model
         seen.append(resident_bytes())
     assert max(seen[12:]) - max(seen[2:12]) < 12 * 2**20, [size // 2**20 for size in seen]
@@ -58,7 +58,7 @@ def test_twenty_changes_of_techniques_leave_host_memory_flat(loaded: Load) -> No
     ]
     seen = []
     for turn in range(3 * len(names)):
-        hold(model, held_by(names[turn % len(names)], budget_bytes=1))
+        apply_memory(model, held_by(names[turn % len(names)], budget_bytes=1))
         pictures(model)
         if turn % len(names) == len(names) - 1:
             seen.append(resident_bytes())

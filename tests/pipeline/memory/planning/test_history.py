@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.memory.planning.history import Experience, Situation, Worked, kinds
+from pipeline.memory.planning.history import FallbackHistory, Situation, Worked, kinds
 from pipeline.request import (
     NO_ADAPTERS,
     Adapters,
@@ -28,14 +28,14 @@ WORKED = Worked(("staged", "vae_slicing"), 2, 4, 0.8)
 
 
 def test_remembered_in_this_run_and_the_next(tmp_path: Path) -> None:
-    first = Experience(tmp_path / "cache" / "memory.sqlite")
+    first = FallbackHistory(tmp_path / "cache" / "memory.sqlite")
     assert first.recall(HERE) is None
     first.remember(HERE, WORKED)
-    for experience in (first, Experience(tmp_path / "cache" / "memory.sqlite")):
+    for experience in (first, FallbackHistory(tmp_path / "cache" / "memory.sqlite")):
         assert experience.recall(HERE) == WORKED
     without_smaller_batches = Worked(("vae_tiling",))
     first.remember(HERE, without_smaller_batches)
-    assert Experience(tmp_path / "cache" / "memory.sqlite").recall(HERE) == without_smaller_batches
+    assert FallbackHistory(tmp_path / "cache" / "memory.sqlite").recall(HERE) == without_smaller_batches
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_remembered_in_this_run_and_the_next(tmp_path: Path) -> None:
     ],
 )
 def test_another_situation_is_another_matter(change: dict[str, Any], tmp_path: Path) -> None:
-    experience = Experience(tmp_path / "memory.sqlite")
+    experience = FallbackHistory(tmp_path / "memory.sqlite")
     experience.remember(HERE, WORKED)
     assert experience.recall(replace(HERE, **change)) is None
     assert experience.recall(HERE) is not None
@@ -72,8 +72,8 @@ def test_another_situation_is_another_matter(change: dict[str, Any], tmp_path: P
 )
 def test_about_as_much_memory_is_the_same(change: dict[str, Any], tmp_path: Path) -> None:
     """Without a budget of the user's, what is free at the moment is the budget."""
-    Experience(tmp_path / "memory.sqlite").remember(HERE, WORKED)
-    assert Experience(tmp_path / "memory.sqlite").recall(replace(HERE, **change)) == WORKED
+    FallbackHistory(tmp_path / "memory.sqlite").remember(HERE, WORKED)
+    assert FallbackHistory(tmp_path / "memory.sqlite").recall(replace(HERE, **change)) == WORKED
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,9 @@ def test_about_as_much_memory_is_the_same(change: dict[str, Any], tmp_path: Path
 )
 def test_forgotten_when_the_memory_is_another(change: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "memory.sqlite"
-    Experience(path).remember(HERE, WORKED)
-    assert Experience(path).recall(replace(HERE, **change)) is None
-    assert Experience(path).recall(HERE) is None
+    FallbackHistory(path).remember(HERE, WORKED)
+    assert FallbackHistory(path).recall(replace(HERE, **change)) is None
+    assert FallbackHistory(path).recall(HERE) is None
 
 
 def test_of_adapters_only_kind_and_number_are_kept() -> None:
@@ -109,7 +109,7 @@ def test_of_adapters_only_kind_and_number_are_kept() -> None:
 def test_a_damaged_file_costs_nothing_but_the_memory(tmp_path: Path) -> None:
     path = tmp_path / "memory.sqlite"
     path.write_bytes(b"no database" * 1000)
-    experience = Experience(path)
+    experience = FallbackHistory(path)
     assert experience.recall(HERE) is None
     experience.remember(HERE, WORKED)
     assert experience.recall(HERE) == WORKED, "for this process at least"
@@ -118,7 +118,7 @@ def test_a_damaged_file_costs_nothing_but_the_memory(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_neither(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    experience = Experience(tmp_path / "file" / "memory.sqlite")
+    experience = FallbackHistory(tmp_path / "file" / "memory.sqlite")
     experience.remember(HERE, WORKED)
     assert experience.recall(HERE) == WORKED
     experience.forget(HERE)
@@ -127,9 +127,9 @@ def test_a_folder_that_cannot_be_made_neither(tmp_path: Path) -> None:
 
 def test_techniques_of_another_version_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "memory.sqlite"
-    Experience(path).remember(HERE, WORKED)
+    FallbackHistory(path).remember(HERE, WORKED)
     _change(path, """worked = '[["staged", "levitation"], 2, null]'""")
-    assert Experience(path).recall(HERE) == Worked(("staged",), 2)
+    assert FallbackHistory(path).recall(HERE) == Worked(("staged",), 2)
 
 
 @pytest.mark.parametrize(
@@ -137,9 +137,9 @@ def test_techniques_of_another_version_are_passed_over(tmp_path: Path) -> None:
 )
 def test_what_makes_no_sense_is_forgotten(change: str, tmp_path: Path) -> None:
     path = tmp_path / "memory.sqlite"
-    Experience(path).remember(HERE, WORKED)
+    FallbackHistory(path).remember(HERE, WORKED)
     _change(path, change)
-    assert Experience(path).recall(HERE) is None
+    assert FallbackHistory(path).recall(HERE) is None
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT count(*) FROM situations").fetchone() == (0,)
 

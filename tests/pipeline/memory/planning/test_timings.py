@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.memory.planning.history import Experience, Situation, Worked
+from pipeline.memory.planning.history import FallbackHistory, Situation, Worked
 from pipeline.memory.planning.timings import (
     GAIN,
     KEPT,
     Kind,
-    Paces,
+    Timings,
     comparable,
     described,
     kind_of,
@@ -51,30 +51,30 @@ def kind(held: MemorySettings = HELD, like: Likeness = LIKE, adapters: Adapters 
 HERE = kind()
 
 
-def noted(path: Path, *batches: tuple[int, float], of: Kind = HERE, decode_s: float = 0.0, steps: int = 10) -> Paces:
+def noted(path: Path, *batches: tuple[int, float], of: Kind = HERE, decode_s: float = 0.0, steps: int = 10) -> Timings:
     """A store that was told of batches: their size, and seconds per picture and step."""
-    paces = Paces(path)
+    timings = Timings(path)
     for batch, seconds in batches:
-        paces.note(of, steps, batch, seconds * batch * steps, decode_s * batch)
-    paces.save()
-    return paces
+        timings.note(of, steps, batch, seconds * batch * steps, decode_s * batch)
+    timings.save()
+    return timings
 
 
 def test_remembered_from_run_to_run_for_any_number_of_steps(tmp_path: Path) -> None:
     path = tmp_path / "cache" / "memory.sqlite"
-    assert Paces(path).seconds(HERE, 10) == {}
+    assert Timings(path).seconds(HERE, 10) == {}
     noted(path, *[(4, 0.02)] * 2, *[(8, 0.01)] * 2, decode_s=0.5)
-    assert Paces(path).seconds(HERE, 10) == pytest.approx({4: 0.7, 8: 0.6})
-    assert Paces(path).seconds(HERE, 1) == pytest.approx({4: 0.52, 8: 0.51})
+    assert Timings(path).seconds(HERE, 10) == pytest.approx({4: 0.7, 8: 0.6})
+    assert Timings(path).seconds(HERE, 1) == pytest.approx({4: 0.52, 8: 0.51})
 
 
 def test_nothing_is_written_before_it_is_saved(tmp_path: Path) -> None:
     path = tmp_path / "memory.sqlite"
-    paces = Paces(path)
-    paces.note(HERE, 10, 4, 1.0, 1.0)
+    timings = Timings(path)
+    timings.note(HERE, 10, 4, 1.0, 1.0)
     assert not path.exists()
-    paces.save()
-    paces.save()
+    timings.save()
+    timings.save()
     assert _count(path) == 1, "once only"
 
 
@@ -111,8 +111,8 @@ def test_a_disturbed_measurement_does_not_count(tmp_path: Path) -> None:
     ],
 )
 def test_what_changes_the_speed_is_another_kind(change: dict[str, Any], tmp_path: Path) -> None:
-    paces = noted(tmp_path / "memory.sqlite", (4, 0.1), (4, 0.1))
-    assert paces.seconds(replace(HERE, **change), 1) == {}
+    timings = noted(tmp_path / "memory.sqlite", (4, 0.1), (4, 0.1))
+    assert timings.seconds(replace(HERE, **change), 1) == {}
 
 
 def test_a_kind_is_what_plan_and_worker_both_see() -> None:
@@ -157,10 +157,10 @@ def test_beside_experience_in_one_file(tmp_path: Path) -> None:
     path = tmp_path / "memory.sqlite"
     situation, worked = Situation("make", "ab" * 32, HELD, 24 * 2**30), Worked(("staged",), 2)
     noted(path, (4, 0.1), (4, 0.1))
-    Experience(path).remember(situation, worked)
+    FallbackHistory(path).remember(situation, worked)
     noted(path, (8, 0.1), (8, 0.1))
-    assert {*Paces(path).seconds(HERE, 1)} == {4, 8}
-    assert Experience(path).recall(situation) == worked
+    assert {*Timings(path).seconds(HERE, 1)} == {4, 8}
+    assert FallbackHistory(path).recall(situation) == worked
 
 
 def test_a_damaged_file_costs_nothing_but_the_measurement(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_what_makes_no_sense_is_passed_over(change: str, tmp_path: Path) -> None
     noted(path, *[(4, 0.1)] * 2, *[(8, 0.1)] * 2)
     with sqlite3.connect(path) as connection:
         connection.execute(f"UPDATE paces SET {change} WHERE batch = 4")
-    assert Paces(path).seconds(HERE, 1) == pytest.approx({8: 0.1})
+    assert Timings(path).seconds(HERE, 1) == pytest.approx({8: 0.1})
 
 
 def test_a_clock_that_went_wrong_is_not_noted(tmp_path: Path) -> None:
