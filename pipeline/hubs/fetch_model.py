@@ -59,13 +59,12 @@ class DownloadPlan:
 def find_remote(transport: Transport, reference: Reference, *, fresh_s: float = FRESH_S) -> Outcome[RemoteModel]:
     """The model that a hub's reference or a whole SHA-256 means, with the files to fetch.
 
-    A hash is told to CivitAI, the only hub that finds by it. Of Hugging Face what is kept for less than `fresh_s` s is
-    taken unasked.
+    A hash is told to CivitAI, the only hub that finds by it. What is kept for less than `fresh_s` s is taken unasked.
     """
     if reference.scheme == "hf":
         return repositories.repository(transport, reference, fresh_s)
     if reference.scheme == "civitai" and reference.number:
-        return versions.version(transport, reference.number)
+        return versions.version(transport, reference.number, fresh_s)
     if reference.scheme == "sha256" and len(reference.sha256 or "") == 64:
         return versions.version_by_hash(transport, reference.sha256 or "")
     if reference.scheme == "sha256":

@@ -7,17 +7,21 @@ from typing import Any
 
 from pipeline.hubs import civitai
 from pipeline.hubs.civitai_answers import title
+from pipeline.hubs.query import FRESH_S
 from pipeline.hubs.remote_models import RemoteFile, RemoteModel
 from pipeline.hubs.results import Ok, Outcome, Problem
 from pipeline.hubs.transport import Transport
 from pipeline.hubs.version_files import KINDS, bytes_of, chosen_file, digest_of, family_of_base, is_exact
 
 
-def version(transport: Transport, number: int) -> Outcome[RemoteModel]:
-    """The version with this number; where there is none, of the model with this number the newest that can be had."""
-    said = civitai.version(transport, number)
+def version(transport: Transport, number: int, fresh_s: float = FRESH_S) -> Outcome[RemoteModel]:
+    """The version with this number; where there is none, of the model with this number the newest that can be had.
+
+    The hub is asked if what it said is older than `fresh_s` seconds.
+    """
+    said = civitai.version(transport, number, fresh_s)
     if said.kind == "not_found":
-        of = civitai.model(transport, number)
+        of = civitai.model(transport, number, fresh_s)
         if not isinstance(of, Ok):
             return of
         what = f"civitai:{number}"
@@ -26,8 +30,8 @@ def version(transport: Transport, number: int) -> Outcome[RemoteModel]:
             return Problem("refused", what, "is a model without versions")
         if None not in problems:
             return problems[0] or Problem("not_found", what)
-        said = civitai.version(transport, of.value["versions"][problems.index(None)]["id"])
-    return _described(transport, said, f"civitai:{number}")
+        said = civitai.version(transport, of.value["versions"][problems.index(None)]["id"], fresh_s)
+    return _described(transport, said, f"civitai:{number}", fresh_s=fresh_s)
 
 
 def version_by_hash(transport: Transport, sha256: str) -> Outcome[RemoteModel]:
@@ -35,7 +39,9 @@ def version_by_hash(transport: Transport, sha256: str) -> Outcome[RemoteModel]:
     return _described(transport, civitai.version_by_hash(transport, sha256), f"sha256:{sha256}", sha256)
 
 
-def _described(transport: Transport, said: Outcome[Any], what: str, sha256: str | None = None) -> Outcome[RemoteModel]:
+def _described(
+    transport: Transport, said: Outcome[Any], what: str, sha256: str | None = None, fresh_s: float = FRESH_S
+) -> Outcome[RemoteModel]:
     if not isinstance(said, Ok):
         return said
     version: Mapping[str, Any] = said.value
@@ -47,7 +53,7 @@ def _described(transport: Transport, said: Outcome[Any], what: str, sha256: str 
     base = version["base_model"]
     family = family_of_base(base)
     # What only the model's own answer tells is worth a question, but nothing depends on it.
-    of = civitai.model(transport, version["model_id"]) if version["model_id"] else Problem("not_found", what)
+    of = civitai.model(transport, version["model_id"], fresh_s) if version["model_id"] else Problem("not_found", what)
     more: Mapping[str, Any] = of.value if isinstance(of, Ok) else {"permissions": None, "tags": []}
     notes = () if family else (f"whether a model for {base or 'an unnamed base'} can be run shows when it is here",)
     model = RemoteModel(

@@ -197,6 +197,17 @@ def test_refresh_asks_for_the_newest_commit_of_what_is_here(
     assert (again.path, again.reference) == (second.path, second.reference)
 
 
+def test_refresh_asks_civitai_too_for_what_is_not_here(ink: Version, hub: HubServer, transport: Transport) -> None:
+    first = plan_by_name("civitai:102", transport).plan
+    asked = hub.paths()
+    kept = plan_by_name("civitai:102", transport).plan
+    assert first and kept and kept.model == first.model and hub.paths() == asked
+    ink.base_model = "Illustrious"
+    planned = plan_by_name("civitai:102", transport, refresh=True).plan
+    assert planned and planned.model.base_model == "Illustrious" != first.model.base_model
+    assert hub.paths() == [*asked, *asked]
+
+
 def test_refresh_says_what_it_cannot_ask_for(
     samples: Samples, ink: Version, weights: bytes, scanned: Path, registry: Registry, hub: HubServer,
     transport: Transport,
