@@ -7,9 +7,8 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from multiprocessing.connection import Connection
 
-from jobs.engines.messages import STOP, Died, Ended, Message, WorkerSettings
+from jobs.engines.messages import STOP, Connection, Died, Ended, Message, WorkerSettings
 from jobs.engines.processes import WorkerProcess, WorkerProcesses
 from jobs.job import Bundle
 

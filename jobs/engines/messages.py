@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing.connection
+import sys
 from dataclasses import dataclass, field
 
 from jobs.engines.recycling import RecyclingLimits
@@ -9,6 +11,11 @@ from jobs.engines.stage_peaks import StagePeak
 from pipeline.generation.generate import PhaseSeconds
 from pipeline.metadata.saving import SaveSettings
 from pipeline.request import SpeedSettings
+
+if sys.platform == "win32":
+    Connection = multiprocessing.connection.PipeConnection
+else:
+    Connection = multiprocessing.connection.Connection
 
 STOP = "stop"
 """Asks a worker to stop between two denoising steps, seal, and end."""

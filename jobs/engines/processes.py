@@ -17,15 +17,20 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver, resource_tracker
-from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing import context, forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-SIGNALS_HELD_BACK = {signal.SIGINT, signal.SIGTERM}
-"""Ctrl-C reaches the whole group; blocked until a worker has its handlers, or Python ends it with a traceback."""
+if TYPE_CHECKING:
+    from jobs.engines.messages import Connection  # its imports would delay the first worker
+
+if sys.platform == "win32":  # from Python's documentation, and never run
+    Context = context.SpawnContext
+    STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGBREAK)  # the last by Ctrl-Break, or CTRL_BREAK_EVENT
+else:
+    Context = context.ForkServerContext | context.SpawnContext
+    STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 PRELOADED = "jobs.engines.preloaded"
 
@@ -64,7 +69,8 @@ class WorkerProcesses:
         """Begin to import what a worker needs; returns at once."""
         self._prepared = True
         # Both start it if need be, and it unblocks the signals in its own way.
-        resource_tracker.ensure_running()
+        if sys.platform != "win32":
+            resource_tracker.ensure_running()
         if self._method == "forkserver":
             before = _server_pid()
             forkserver.set_forkserver_preload([PRELOADED])
@@ -86,7 +92,7 @@ class WorkerProcesses:
         if self._waiting is not None:
             self._waiting.process.kill()
             self._waiting = None
-        if self._server is not None and self._server == _server_pid():
+        if sys.platform != "win32" and self._server is not None and self._server == _server_pid():
             # Closing its pipe, as Python does to stop it, would end it only when it has imported everything.
             with suppress(ProcessLookupError):
                 os.kill(self._server, signal.SIGKILL)
@@ -107,9 +113,11 @@ def _main(connection: Connection[Any, Any], environment: Mapping[str, str]) -> N
     """The worker's process: in the parent's environment as it is now, whatever a server has been started with."""
     # None of `multiprocessing`: its events are read under a lock, which a signal's handler would wait for in vain.
     stop = threading.Event()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent passes it on
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent passes it on
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS_HELD_BACK)
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     os.environ.update(environment)
     with suppress(OSError):
         Path("/proc/self/comm").write_text(WORKER_NAME)
@@ -124,8 +132,10 @@ def _server_pid() -> int | None:
     return getattr(forkserver._forkserver, "_forkserver_pid", None)
 
 
-def _context(method: StartMethod) -> ForkServerContext | SpawnContext:
-    return multiprocessing.get_context("spawn") if method == "spawn" else multiprocessing.get_context("forkserver")
+def _context(method: StartMethod) -> Context:
+    if sys.platform == "win32" or method == "spawn":
+        return multiprocessing.get_context("spawn")
+    return multiprocessing.get_context("forkserver")
 
 
 @contextmanager
@@ -144,7 +154,11 @@ def _found_by_others() -> Iterator[None]:
 
 @contextmanager
 def _signals_held_back() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS_HELD_BACK)
+    """Ctrl-C reaches the whole group; blocked until a worker has its handlers, or Python ends it with a traceback."""
+    if sys.platform == "win32":  # has no such mask
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:

@@ -10,11 +10,10 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
 
 from tqdm import tqdm
 
-from jobs.engines.messages import Ended, Message, WorkerSettings
+from jobs.engines.messages import Connection, Ended, Message, WorkerSettings
 from jobs.engines.worker import Worker
 from jobs.job import Bundle
 from pipeline.errors import RunStopped

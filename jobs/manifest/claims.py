@@ -15,6 +15,7 @@ from pathlib import Path
 from jobs.manifest.layout import Layout
 from pipeline.storage.durable import writing
 from pipeline.storage.locks import try_lock_byte, unlock_byte
+from pipeline.storage.platform import open_file
 
 _open_in_this_process: set[tuple[int, Path]] = set()
 # POSIX: closing ANY descriptor of a file drops all of the process's locks on it, and a process never
@@ -31,7 +32,7 @@ class Claims:
             self._key = (os.getpid(), lock_file.resolve())
             if self._key in _open_in_this_process:
                 raise RuntimeError(f"{lock_file} is already open in this process: share its Claims")
-            self._fd = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o666)
+            self._fd = open_file(lock_file, os.O_RDWR | os.O_CREAT)
         _open_in_this_process.add(self._key)
         self._held: set[str] = set()
         self._lock = threading.Lock()

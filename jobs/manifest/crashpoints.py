@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import functools
 import os
-import signal
 from collections import Counter
 
 _passes: Counter[str] = Counter()
 
 
 def reached(point: str, *texts: str) -> None:
-    """Die by SIGKILL when the environment asks for it at this point; otherwise nothing."""
+    """Die at once, by SIGKILL where there is one, when the environment asks for it at this point; otherwise nothing."""
     asked_for, count, text_asked_for = _asked()
     if point != asked_for or (text_asked_for and not any(text_asked_for in text for text in texts)):
         return
     _passes[point] += 1
     if _passes[point] == count:
-        os.kill(os.getpid(), signal.SIGKILL)
+        import psutil
+
+        psutil.Process().kill()
 
 
 @functools.cache

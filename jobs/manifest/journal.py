@@ -19,8 +19,9 @@ from jobs.manifest.parts import table_from_rows, write_temporary_part
 from jobs.manifest.schema import Row, row_from_json
 from jobs.manifest.sealing import remove_journal, seal, settle
 from pipeline.errors import ManifestLost, RunStopped
-from pipeline.storage.durable import publish, removed_on_error, sync_path, temporary_name, write_all, writing
+from pipeline.storage.durable import publish, removed_on_error, temporary_name, write_all, writing
 from pipeline.storage.locks import lock
+from pipeline.storage.platform import open_file, sync_folder
 
 SEAL_ROWS = 5_000
 SEAL_AFTER_S = 600.0
@@ -118,7 +119,7 @@ class Journal:
         """Create a journal; named only when locked and complete, so nobody takes it for a dead one's."""
         path = self._layout.journal(stem)
         temporary = temporary_name(path)
-        fd = os.open(temporary, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o666)
+        fd = open_file(temporary, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL)
         try:
             with removed_on_error(temporary):
                 lock(fd)
@@ -206,7 +207,7 @@ class Journal:
         stem, fd = self._unsealed
         if self._layout.part(stem).exists():
             remove_journal(self._layout, stem)
-            sync_path(self._layout.parts)
+            sync_folder(self._layout.parts)
         else:
             seal(self._layout, stem, events.replay(self._layout.journal(stem)).finished)
         self._unsealed = None

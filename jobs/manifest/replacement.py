@@ -19,7 +19,8 @@ from typing import Any
 from jobs.manifest.crashpoints import reached
 from jobs.manifest.layout import Layout, is_part_file
 from pipeline.errors import ReadError
-from pipeline.storage.durable import publish, sync_path, write_whole
+from pipeline.storage.durable import publish, write_whole
+from pipeline.storage.platform import sync_folder
 
 _log = logging.getLogger("darkroom.manifest")
 
@@ -101,6 +102,6 @@ def _finish(layout: Layout, record: Path) -> None:
     for name in replacement.inputs if complete else replacement.outputs:
         (layout.parts / name).unlink(missing_ok=True)
         reached("after_compaction_delete")
-    sync_path(layout.parts)
+    sync_folder(layout.parts)
     record.unlink()
-    sync_path(layout.log)
+    sync_folder(layout.log)

@@ -12,7 +12,8 @@ from jobs.manifest.layout import Layout
 from jobs.manifest.output_files import file_sha256
 from jobs.manifest.parts import table_from_rows, write_temporary_part
 from jobs.manifest.schema import INTERRUPTED, QUARANTINED, row_from_json
-from pipeline.storage.durable import publish, sync_path
+from pipeline.storage.durable import publish
+from pipeline.storage.platform import sync_folder
 
 MAX_ATTEMPTS = 3
 """A job that took its process down this often is quarantined: tried again only with `retry_failed`."""
@@ -84,4 +85,4 @@ def seal(layout: Layout, stem: str, rows: list[RowValues]) -> None:
 def remove_journal(layout: Layout, stem: str) -> None:
     """Delete a journal whose rows are in a part, durably."""
     layout.journal(stem).unlink(missing_ok=True)
-    sync_path(layout.journals)
+    sync_folder(layout.journals)

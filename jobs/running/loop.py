@@ -14,6 +14,7 @@ from types import FrameType
 
 from jobs.engines.local import LocalEngine
 from jobs.engines.messages import RECYCLE, At, Busy, Died, Ended, Failed, Loaded, Made, MadeElsewhere, Message
+from jobs.engines.processes import STOP_SIGNALS
 from jobs.engines.stage_peaks import StagePeaks
 from jobs.job import Assignment, Bundle, Job
 from jobs.manifest.done_elsewhere import DoneElsewhere
@@ -288,7 +289,7 @@ class Runner:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM stop the run, a second one ends it at once. Only the main thread may set handlers."""
+        """One of `STOP_SIGNALS` stops the run, a second one ends it at once. Only the main thread may set handlers."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -301,7 +302,7 @@ class Runner:
                 signal.raise_signal(number)
             self._signal = signal.Signals(number)
 
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
         try:
             yield
         finally:

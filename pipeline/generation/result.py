@@ -11,7 +11,8 @@ from pipeline.generation.decode import Decoded
 from pipeline.generation.denoise import Denoised
 from pipeline.memory.planning.techniques import ordered
 from pipeline.request import GeneratedImage, ImageRequest, LoraMatch, MemorySettings, PromptTokens
-from pipeline.system.environment import peak_rss_bytes, runtime_facts
+from pipeline.system.environment import runtime_facts
+from pipeline.system.process_memory import peak_rss_bytes
 
 if TYPE_CHECKING:
     import torch

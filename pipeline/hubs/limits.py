@@ -16,6 +16,7 @@ from pipeline.hubs.waiting import TOLD_S, Say, lock_and_tell, say_nothing
 from pipeline.registry.store_folders import data_folder
 from pipeline.storage.durable import write_all
 from pipeline.storage.locks import lock
+from pipeline.storage.platform import open_file
 from pipeline.storage.user_folders import make_folder
 from pipeline.system.units import duration_text
 
@@ -121,7 +122,7 @@ class Limits:
 def _locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[int]:
     """The file, held; `waiting` is called if that takes long. Without it none is expected to hold it for long."""
     make_folder(path.parent, data_folder())
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    fd = open_file(path, os.O_RDWR | os.O_CREAT)
     try:
         lock_and_tell(fd, waiting) if waiting else lock(fd)
         yield fd

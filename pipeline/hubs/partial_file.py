@@ -12,6 +12,7 @@ from pipeline.hubs.waiting import lock_and_tell
 from pipeline.registry.leftovers import PARTIAL
 from pipeline.registry.store_folders import data_folder
 from pipeline.storage.durable import publish, write_all
+from pipeline.storage.platform import open_file
 from pipeline.storage.user_folders import make_folder
 
 START_BYTES = 32
@@ -89,7 +90,7 @@ def held_partial(target: Path, waiting: Callable[[], None]) -> Iterator[PartialF
 
 def _locked(target: Path, path: Path, waiting: Callable[[], None]) -> int | None:
     while not target.exists():
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        fd = open_file(path, os.O_RDWR | os.O_CREAT)
         try:
             lock_and_tell(fd, waiting)
         except BaseException:

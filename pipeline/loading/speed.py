@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import ConfigError, JobFailure
 from pipeline.loading.compiling import compiled
 from pipeline.memory.device.undo import disable_step_cache, uncompile
+from pipeline.storage.platform import will_read_in_order
 from pipeline.system.device import host_memory
 
 if TYPE_CHECKING:
@@ -159,8 +159,7 @@ class ReadAhead:
         for path in self._paths:
             try:
                 with path.open("rb", buffering=0) as file:
-                    if hasattr(os, "posix_fadvise"):
-                        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+                    will_read_in_order(file.fileno())
                     while not self._stopped.is_set() and self._has_room(len(piece)):
                         count = file.readinto(piece)
                         if not count:

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import DiskFull, RunStopped
+from pipeline.storage.platform import open_file, rename_new, sync_folder
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 """What the system says where there is no space or no quota left."""
-
-_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
 def temporary_name(path: Path) -> Path:
@@ -32,7 +31,7 @@ def temporary_file(path: Path, *, mode: int = 0o666, sync: bool = True) -> Itera
     temporary = temporary_name(path)
     with (
         removed_on_error(temporary),
-        os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file,
+        os.fdopen(open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file,
     ):
         yield temporary, file
         if sync:
@@ -41,7 +40,7 @@ def temporary_file(path: Path, *, mode: int = 0o666, sync: bool = True) -> Itera
 
 
 def write_whole(path: Path, content: bytes, *, mode: int = 0o666, sync: bool = True) -> None:
-    """Create or replace `path` as a whole; what fails leaves no trace. Raises `OSError`.
+    """Create or replace `path` as a whole; what fails leaves no trace of the content. Raises `OSError`.
 
     Without `sync` a power cut may leave it torn: for what can be computed again.
     """
@@ -55,7 +54,7 @@ def publish(temporary: Path, path: Path, *, sync: bool = True) -> None:
     """Give a temporary file its final name, in place of whatever has it; durably if `sync`."""
     temporary.replace(path)
     if sync:
-        sync_path(path.parent)
+        sync_folder(path.parent)
 
 
 def publish_new(temporary: Path, path: Path) -> None:
@@ -64,28 +63,8 @@ def publish_new(temporary: Path, path: Path) -> None:
     Raises `FileExistsError` when the name is taken (the temporary file stays, for the next name), also by a name that
     differs in case alone where the file system does not tell them apart; `OSError`.
     """
-    try:
-        # A hard link is the only rename that fails, atomically, when the new name is taken (POSIX.1-2024, link).
-        os.link(temporary, path)
-    except OSError as error:
-        if isinstance(error, FileExistsError) or error.errno not in _NO_LINKS:
-            raise
-        # FAT, some network and container file systems: reserve the name, then replace our own empty file.
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        with removed_on_error(path):
-            temporary.replace(path)
-    else:
-        temporary.unlink()
-    sync_path(path.parent)
-
-
-def sync_path(path: Path) -> None:
-    """Flush a finished file, or the entries of a folder, to the disk."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    rename_new(temporary, path)
+    sync_folder(path.parent)
 
 
 def write_all(fd: int, content: bytes) -> None:

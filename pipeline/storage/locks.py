@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.storage.platform import open_file
+
 if sys.platform == "win32":
     import msvcrt
 
@@ -84,7 +86,7 @@ else:
 def exclusive(path: Path, *, wait: bool) -> Iterator[bool]:
     """Hold the lock file for the block; yields False when another process has it and `wait` is False."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    fd = open_file(path, os.O_RDWR | os.O_CREAT)
     try:
         if wait:
             lock(fd)
@@ -97,7 +99,7 @@ def exclusive(path: Path, *, wait: bool) -> Iterator[bool]:
 def taken_from_the_dead(path: Path) -> Iterator[bool]:
     """Hold a journal whose owner is gone; yields False when the owner lives or has just sealed it."""
     try:
-        fd = os.open(path, os.O_RDWR)
+        fd = open_file(path, os.O_RDWR)
     except FileNotFoundError:
         yield False
         return
@@ -110,7 +112,7 @@ def taken_from_the_dead(path: Path) -> Iterator[bool]:
 def is_locked(path: Path) -> bool:
     """Whether a process has the lock on a file; False for one that cannot be opened."""
     try:
-        fd = os.open(path, os.O_RDWR)
+        fd = open_file(path, os.O_RDWR)
     except OSError:
         return False
     try:

@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import platform
 import re
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -84,12 +83,3 @@ def _attention_kernels() -> str:
 
     names = ("flash", "mem_efficient", "cudnn", "math")
     return ", ".join(name for name in names if getattr(torch.backends.cuda, f"{name}_sdp_enabled")())
-
-
-def peak_rss_bytes() -> int | None:
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

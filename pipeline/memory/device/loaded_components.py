@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import sys
 from typing import TYPE_CHECKING, Any
 
 from pipeline.memory.device.block_streaming import BlockStreaming
 from pipeline.memory.device.disk_weights import bring_back, disk_weights_of
 from pipeline.memory.device.offload_hooks import is_cast, is_offloaded, is_offloaded_in_parts
 from pipeline.memory.device.page_locked import empty_host_cache
+from pipeline.system.process_memory import give_back_freed
 from pipeline.weights.families import ENCODES_CONTROL_IMAGES
 
 if TYPE_CHECKING:
@@ -27,10 +26,7 @@ def empty_caches(model: LoadedModel) -> None:
     """What is free in Python becomes free for others."""
     import torch
 
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps freed pieces below 32 MB to itself
-        if trim is not None:
-            trim(0)
+    give_back_freed()
     if model.device.type == "cuda":
         torch.cuda.empty_cache()
         empty_host_cache()
