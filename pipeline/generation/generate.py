@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import JobFailure
-from pipeline.generation.bundle import Bundle
+from pipeline.generation.phases import Phases
 from pipeline.generation.recovery.known_failures import KnownFailures
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.planning.estimate import Stage
@@ -54,7 +54,7 @@ def generate_bundle(
     technique could make room for fails at once from then on, also in further bundles with the same `known_failures`.
     Raises `DeviceLost` when only a new process can go on.
     """
-    bundle = Bundle(
+    work = Phases(
         model,
         batches,
         should_stop,
@@ -65,10 +65,10 @@ def generate_bundle(
         known_failures or KnownFailures(),
     )
     try:
-        yield from bundle.pictures()
+        yield from work.pictures()
     finally:
         if phases is not None:
-            phases.add(PhaseSeconds(**bundle.seconds))
+            phases.add(PhaseSeconds(**work.seconds))
 
 
 def generate_batch(

@@ -1,4 +1,4 @@
-"""One finished picture with all that is known of how it came about."""
+"""Pictures on their way out of the denoiser, and each one with all that is known of how it was made."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import BadPixels, JobFailure
-from pipeline.generation.decode import Decoded
+from pipeline.generation.decode import Decoded, Undecoded
 from pipeline.generation.denoise import Denoised
 from pipeline.memory.planning.techniques import ordered
 from pipeline.request import GeneratedImage, ImageRequest, LoraMatch, MemorySettings, PromptTokens
@@ -17,14 +17,22 @@ from pipeline.system.process_memory import peak_rss_bytes
 if TYPE_CHECKING:
     import torch
 
+    from pipeline.generation.recovery.fallbacks import Strategy
+    from pipeline.generation.timing import BatchTiming
+
 _DECODING = ("vae_slicing", "vae_tiling", "tiny_vae")
 
 
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """What pictures of one forward pass have in common. `seconds_each` is one picture's share."""
+@dataclass(slots=True)
+class DenoisedBatch:
+    """Pictures that went through the denoiser together: their `places` in the bundle, what came out, and under which
+    conditions. `seconds_each` is one picture's share of the time, `timing` that of the batch.
+    """
 
-    batch_size: int
+    places: list[int]
+    denoised: Denoised
+    strategy: Strategy
+    timing: BatchTiming
     memory: MemorySettings
     seconds_each: float
     speed: dict[str, Any]
@@ -32,8 +40,14 @@ class Conditions:
     predicted_peak_bytes: int | None
     stage_peaks: dict[str, dict[str, int]]
 
-    def decoded(self, memory: MemorySettings, seconds: float, peaks: dict[str, dict[str, int]]) -> Conditions:
-        """With what decoding added; `memory` is how the model was held then."""
+    def decoding_failed(self) -> None:
+        """Off the device with what is not decoded yet; what the batch takes is no measure any more."""
+        if isinstance(self.denoised.result, Undecoded):
+            self.denoised.result.to_host()
+        self.timing.sound = False
+
+    def decoded(self, memory: MemorySettings, seconds: float, peaks: dict[str, dict[str, int]]) -> DenoisedBatch:
+        """With what decoding added for some of its pictures; `memory` has the techniques that were applied then."""
         kept = {name for name in self.memory.techniques if name not in _DECODING}
         techniques = ordered(kept | {name for name in memory.techniques if name in _DECODING})
         return replace(
@@ -46,11 +60,10 @@ class Conditions:
 
 def generated_image(
     request: ImageRequest,
+    batch: DenoisedBatch,
     index: int,
     decoded: Decoded,
     row: int,
-    denoised: Denoised,
-    conditions: Conditions,
     device: torch.device,
     tokens: tuple[PromptTokens, ...],
 ) -> GeneratedImage | JobFailure:
@@ -58,6 +71,7 @@ def generated_image(
 
     A flagged one is black and yet a picture.
     """
+    denoised = batch.denoised
     flagged = decoded.flags[row] if decoded.flags is not None else None
     fault = None if flagged else decoded.faults[row]
     if fault:
@@ -69,7 +83,7 @@ def generated_image(
             f"{denoised.pipeline_class} made {width} x {height} pixels instead of {request.width} x {request.height}; "
             f"ask for what it makes (sampling.width={width} sampling.height={height})"
         )
-    peaks = [one["allocated"] for one in conditions.stage_peaks.values() if "allocated" in one]
+    peaks = [one["allocated"] for one in batch.stage_peaks.values() if "allocated" in one]
     return GeneratedImage(
         request=request,
         pixels=pixels,
@@ -78,16 +92,16 @@ def generated_image(
         scheduler_config=denoised.scheduler_config,
         noise_shape=tuple(denoised.noise[index].shape),
         noise_sha256=hashlib.sha256(denoised.noise[index].numpy().tobytes()).hexdigest(),
-        batch_size=conditions.batch_size,
+        batch_size=len(batch.places),
         batch_index=index,
-        seconds=conditions.seconds_each,
-        runtime=runtime_facts(device, conditions.speed),
-        memory=conditions.memory,
+        seconds=batch.seconds_each,
+        runtime=runtime_facts(device, batch.speed),
+        memory=batch.memory,
         peak_vram_bytes=max(peaks, default=None),
         peak_rss_bytes=peak_rss_bytes(),
-        predicted_peak_bytes=conditions.predicted_peak_bytes,
-        stage_peaks=conditions.stage_peaks,
+        predicted_peak_bytes=batch.predicted_peak_bytes,
+        stage_peaks=batch.stage_peaks,
         prompt_tokens=tokens,
-        lora_matches=conditions.lora_matches,
+        lora_matches=batch.lora_matches,
         flagged=flagged,
     )

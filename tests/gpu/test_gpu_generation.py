@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline.generation.generate import generate_batch
-from pipeline.generation.stopwatch import BatchTiming
+from pipeline.generation.timing import BatchTiming
 from pipeline.loading.load import load
 from pipeline.registry.model_settings import identify
 from pipeline.request import DType, GeneratedImage, ImageRequest, MemorySettings

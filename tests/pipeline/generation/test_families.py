@@ -260,9 +260,9 @@ def test_a_negative_prompt_works_where_the_plain_call_takes_none(tiny: Tiny) -> 
 
 
 def test_a_pipeline_that_hides_how_it_encodes_gets_plain_texts(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.generation import bundle, encode
+    from pipeline.generation import encode, phases
 
-    for module in (bundle, encode):
+    for module in (phases, encode):
         monkeypatch.setattr(module, "text_interface", lambda _: None)
     model = loaded(tiny("sd15"))
     request = request_for(model)

@@ -14,7 +14,7 @@ import pytest
 from tiny_requests import request_for
 
 from pipeline.errors import JobFailure, ModelError, OutOfMemory
-from pipeline.generation import bundle
+from pipeline.generation import phases
 from pipeline.generation.decode import Undecoded
 from pipeline.generation.generate import generate_batch, generate_bundle
 from pipeline.generation.recovery import attempts
@@ -176,14 +176,14 @@ def test_when_nothing_is_left_it_fails_with_the_numbers(model: LoadedModel, out_
 def test_a_picture_that_cannot_be_decoded_costs_only_itself(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    requests, decode = requests_for(model, 3), bundle.decode
+    requests, decode = requests_for(model, 3), phases.decode
     seen: list[Any] = []
 
     def remembering(pipe: Any, undecoded: Undecoded, device: Any) -> Any:
         seen.append(undecoded.latents)
         return decode(pipe, undecoded, device)
 
-    monkeypatch.setattr(bundle, "decode", remembering)
+    monkeypatch.setattr(phases, "decode", remembering)
     generate_batch(model, requests[1:2])
     bad = seen[0][0]
 
@@ -192,7 +192,7 @@ def test_a_picture_that_cannot_be_decoded_costs_only_itself(
             raise ValueError("odd latents")
         return decode(pipe, undecoded, device)
 
-    monkeypatch.setattr(bundle, "decode", failing)
+    monkeypatch.setattr(phases, "decode", failing)
     outcomes = generate_batch(model, requests)
     assert [type(outcome) for outcome in outcomes] == [GeneratedImage, JobFailure, GeneratedImage]
     assert [images([outcomes[place]])[0].batch_index for place in (0, 2)] == [0, 2]
@@ -322,15 +322,15 @@ def test_other_sizes_are_made_as_planned(model: LoadedModel, out_of_memory: Inje
 
     size = 64
     out_of_memory(type(model.pipe.vae.decoder), only_in_tiles)
-    decode = bundle.Bundle._decode
+    decode = phases.Phases._decode
 
-    def of_size(self: bundle.Bundle, piece: Any, span: list[int]) -> Any:
+    def of_size(self: phases.Phases, piece: Any, span: list[int]) -> Any:
         nonlocal size
         size = self._requests[piece.places[0]].width
         return decode(self, piece, span)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bundle.Bundle, "_decode", of_size)
+        patch.setattr(phases.Phases, "_decode", of_size)
         requests = requests_for(model, 1, MemorySettings())
         tiled = (*planned, "vae_slicing", "vae_tiling")
         for _ in range(2):

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from tiny_requests import request_for
 
-from pipeline.generation import stopwatch
+from pipeline.generation import timing
 from pipeline.generation.generate import generate_bundle
-from pipeline.generation.stopwatch import BatchTiming
+from pipeline.generation.timing import BatchTiming
 from pipeline.loading.load import load
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.residency import apply_memory
@@ -38,7 +38,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Measured:
     """How many batches of each size were measured so far."""
     path = tmp_path / "memory.sqlite"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(stopwatch, "Timings", lambda: Timings(path))
+    monkeypatch.setattr(timing, "Timings", lambda: Timings(path))
 
     def count() -> Counter[int]:
         if not path.exists():
@@ -101,22 +101,22 @@ def test_a_lap_holds_what_came_to_its_end(monkeypatch: pytest.MonkeyPatch) -> No
     import torch
 
     ticks = iter([10.0, 11.5, 20.0, 21.0, 30.0, 30.25, 40.0])
-    monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: next(ticks))
-    timing = BatchTiming(torch.device("cpu"))
-    with timing.timed("denoise"):
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(ticks))
+    batch = BatchTiming(torch.device("cpu"))
+    with batch.timed("denoise"):
         pass
     for _ in range(2):
-        with timing.timed("decode"):
+        with batch.timed("decode"):
             pass
-    with pytest.raises(ValueError), timing.timed("decode"):
+    with pytest.raises(ValueError), batch.timed("decode"):
         raise ValueError
-    assert timing.seconds() == (1.5, 1.25)
+    assert batch.seconds() == (1.5, 1.25)
 
 
 def test_the_pace_of_a_card_is_noted_as_computing_or_where_blocks_pass_as_copying(
     model: LoadedModel, measured: Measured
 ) -> None:
-    card, watch = Device("cuda", "a card", (8, 0)), stopwatch.TimingWriter(model, remember=True)
+    card, watch = Device("cuda", "a card", (8, 0)), timing.TimingWriter(model, remember=True)
     (request,) = batches(model, 1)[0]
     for _ in range(2):
         watch._note_rates("a card", request, 3.0)

@@ -1,27 +1,28 @@
-"""The phases of a bundle, and what becomes of a picture when one of them fails."""
+"""The phases of a bundle: encode its texts, denoise batch by batch, decode; a failed picture never stops the others."""
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pipeline.errors import Interrupted, JobFailure, OutOfMemory
 from pipeline.generation.decode import Undecoded, decode, developed
-from pipeline.generation.denoise import Denoised, denoise
+from pipeline.generation.denoise import denoise
 from pipeline.generation.encode import together
 from pipeline.generation.guidance import is_guided
 from pipeline.generation.recovery.attempts import attempted, exhausted
 from pipeline.generation.recovery.fallbacks import Fallbacks, Strategy
 from pipeline.generation.recovery.known_failures import KnownFailures
 from pipeline.generation.recovery.next_fallback import Where
-from pipeline.generation.result import Conditions, generated_image
-from pipeline.generation.stopwatch import BatchTiming, TimingWriter
+from pipeline.generation.result import DenoisedBatch, generated_image
 from pipeline.generation.text_interface import text_interface
 from pipeline.generation.texts import Texts
+from pipeline.generation.timing import BatchTiming, TimingWriter
 from pipeline.loading.load import check_mapped
 from pipeline.memory.planning.estimate import Stage
 from pipeline.memory.planning.techniques import ordered
@@ -31,21 +32,11 @@ from pipeline.weights.families import FAMILIES
 if TYPE_CHECKING:
     from pipeline.memory.device.loaded_model import LoadedModel
 
+Done = TypeVar("Done")
 Outcomes = Iterator[tuple[int, GeneratedImage | JobFailure]]
 
 
-@dataclass(slots=True)
-class _Piece:
-    """Pictures that went through the denoiser together: their places, what came out, and how it was made."""
-
-    strategy: Strategy
-    places: list[int]
-    denoised: Denoised
-    conditions: Conditions
-    timing: BatchTiming
-
-
-class Bundle:
+class Phases:
     """See `pipeline.generation.generate.generate_bundle`. `seconds` are those spent in each phase so far."""
 
     def __init__(
@@ -65,7 +56,7 @@ class Bundle:
         self._requests = [request for batch in batches for request in batch]
         places = iter(range(len(self._requests)))
         self._batches = [[next(places) for _ in batch] for batch in batches]
-        self._waiting: deque[_Piece] = deque()
+        self._waiting: deque[DenoisedBatch] = deque()
         self._fallbacks = Fallbacks(model, remember=remember, known_failures=known_failures)
         self._timings = TimingWriter(model, remember=remember)
         self._texts = Texts(model, self._requests, self._fallbacks, should_stop, on_work, lambda: self._timed("encode"))
@@ -75,12 +66,6 @@ class Bundle:
         self._model.stage_peaks.clear()
         yield from self._texts.encode_all()
         try:
-            yield from self._make_all()
-        finally:
-            self._timings.save()
-
-    def _make_all(self) -> Outcomes:
-        try:
             for batch in self._batches:
                 encoded = [place for place in batch if place in self._texts.prompts]
                 if encoded:
@@ -88,10 +73,13 @@ class Bundle:
         except Interrupted:
             yield from self._decode_waiting()
             raise
-        yield from self._decode_waiting()
+        else:
+            yield from self._decode_waiting()
+        finally:
+            self._timings.save()
 
     def _make(self, batch: list[int]) -> Outcomes:
-        """Denoise a batch, in as many pieces as it takes, and decode it unless that is a stage of its own."""
+        """Denoise a batch, in as many parts as it takes, and decode it unless that is a stage of its own."""
         from pipeline.adapters import apply
 
         first = self._requests[batch[0]]
@@ -107,35 +95,75 @@ class Bundle:
             return
         strategy = self._fallbacks.strategy([self._requests[place] for place in batch])
         if not self._fallbacks.is_applied(strategy):
-            yield from self._decode_waiting()  # held as it is
+            yield from self._decode_waiting()  # with the techniques that are applied now
             self._fallbacks.resume(strategy)
         size = strategy.now.batch or len(batch)
         family = FAMILIES.get(self._model.files.family or "")
         # Where both texts of a picture go through one pass, a mask is there in any case and padding changes nothing.
-        texts = together(batch, self._texts.prompts, masks_count=family is None or not family.doubles_batch)
-        pieces = deque(part for piece in texts for part in _parts(piece, size))
-        while pieces:
-            places = pieces.popleft()
-            self._on_work("denoise", places)
-            piece = attempted(self._model, lambda places=places: self._denoise(strategy, places))  # type: ignore[misc]
-            if isinstance(piece, JobFailure):
-                after = self._after(piece, "denoise", places, strategy)
-                if isinstance(after, JobFailure):
-                    if self._fallbacks.why_not(first, "denoise") is not None:
-                        places.extend(place for rest in pieces for place in rest)
-                        pieces.clear()
-                    yield from ((place, after) for place in places)
-                else:
-                    pieces.extendleft(reversed(after))
+        alike = together(batch, self._texts.prompts, masks_count=family is None or not family.doubles_batch)
+        parts = [part for places in alike for part in _parts(places, size)]
+        for places, outcome in self._in_parts(parts, "denoise", strategy, lambda part: self._denoise(strategy, part)):
+            if isinstance(outcome, JobFailure):
+                yield from ((place, outcome) for place in places)
                 continue
             self._fallbacks.denoised(strategy, first)
-            self._waiting.append(piece)
+            self._waiting.append(outcome)
             if not self._model.memory.uses("staged"):
                 yield from self._decode_waiting()
                 self._fallbacks.resume(strategy)
         self._fallbacks.settled(strategy)
 
-    def _denoise(self, strategy: Strategy, places: list[int]) -> _Piece:
+    def _decode_waiting(self) -> Outcomes:
+        while self._waiting:
+            batch = self._waiting.popleft()
+            strategy, first = batch.strategy, self._requests[batch.places[0]]
+            hopeless = self._fallbacks.why_not(first, "decode")
+            if hopeless is not None:
+                yield from ((place, hopeless) for place in batch.places)
+                continue
+            self._fallbacks.resume(strategy)
+            parts = _parts(batch.places, strategy.now.decoded or len(batch.places))
+            decode_part = functools.partial(self._decode, batch)
+            for places, outcome in self._in_parts(parts, "decode", strategy, decode_part, batch.decoding_failed):
+                if isinstance(outcome, JobFailure):
+                    yield from ((place, outcome) for place in places)
+                else:
+                    self._fallbacks.made(strategy, first)
+                    yield from outcome
+            self._fallbacks.settled(strategy)
+            requests = [self._requests[place] for place in batch.places]
+            self._timings.note(batch.timing, requests, compiled=batch.speed["compile"] != "no")
+
+    def _in_parts(
+        self,
+        parts: Sequence[list[int]],
+        stage: Literal["denoise", "decode"],
+        strategy: Strategy,
+        work: Callable[[list[int]], Done],
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> Iterator[tuple[list[int], Done | JobFailure]]:
+        """Work on places part by part; yields each part with what came of it.
+
+        One that fails is tried again after a fallback, or in smaller parts, until the failure is that of one picture.
+        """
+        waiting = deque(parts)
+        while waiting:
+            part = waiting.popleft()
+            self._on_work(stage, part)
+            outcome = attempted(self._model, functools.partial(work, part))
+            if isinstance(outcome, JobFailure):
+                on_failure()
+                after = self._after(outcome, stage, part, strategy)
+                if not isinstance(after, JobFailure):
+                    waiting.extendleft(reversed(after))
+                    continue
+                outcome = after
+                if self._fallbacks.why_not(self._requests[part[0]], stage) is not None:  # the others would fail alike
+                    part = [*part, *(place for rest in waiting for place in rest)]
+                    waiting.clear()
+            yield part, outcome
+
+    def _denoise(self, strategy: Strategy, places: list[int]) -> DenoisedBatch:
         from pipeline.adapters import apply
         from pipeline.loading.compiling import as_compiled
         from pipeline.loading.speed import prepare, step_cache
@@ -160,8 +188,11 @@ class Bundle:
                         )
         if model.memory.uses("staged") and isinstance(denoised.result, Undecoded):
             denoised.result.to_host()
-        conditions = Conditions(
-            batch_size=len(places),
+        return DenoisedBatch(
+            strategy=strategy,
+            places=places,
+            denoised=denoised,
+            timing=timing,
             memory=self._as_encoded(places[0]),
             seconds_each=(time.perf_counter() - started) / len(places) + self.seconds["encode"] / len(self._requests),
             speed=facts,
@@ -169,78 +200,35 @@ class Bundle:
             predicted_peak_bytes=self._predicted_peak_bytes,
             stage_peaks={name: dict(peaks) for name, peaks in model.stage_peaks.items()},
         )
-        return _Piece(strategy, places, denoised, conditions, timing)
 
     def _as_encoded(self, place: int) -> MemorySettings:
         """How the model is held now, but for the encoders: as they were when the text was encoded."""
         now = {name for name in self._model.memory.techniques if not name.startswith("encoder_")}
         return replace(self._model.memory, techniques=ordered(now | {*self._texts.techniques[place]}))
 
-    def _decode_waiting(self) -> Outcomes:
-        while self._waiting:
-            piece = self._waiting.popleft()
-            strategy, first = piece.strategy, self._requests[piece.places[0]]
-            hopeless = self._fallbacks.why_not(first, "decode")
-            if hopeless is not None:
-                yield from ((place, hopeless) for place in piece.places)
-                continue
-            self._fallbacks.resume(strategy)
-            spans = deque(_parts(list(range(len(piece.places))), strategy.now.decoded or len(piece.places)))
-            while spans:
-                span = spans.popleft()
-                self._on_work("decode", [piece.places[index] for index in span])
-                outcome = attempted(self._model, lambda span=span, piece=piece: self._decode(piece, span))  # type: ignore[misc]
-                if not isinstance(outcome, JobFailure):
-                    self._fallbacks.made(strategy, first)
-                    yield from outcome
-                    continue
-                if isinstance(piece.denoised.result, Undecoded):
-                    piece.denoised.result.to_host()
-                piece.timing.sound = False
-                after = self._after(outcome, "decode", [piece.places[index] for index in span], strategy)
-                if isinstance(after, JobFailure):
-                    if self._fallbacks.why_not(first, "decode") is not None:
-                        span.extend(index for rest in spans for index in rest)
-                        spans.clear()
-                    yield from ((piece.places[index], after) for index in span)
-                    continue
-                indices = iter(span)
-                spans.extendleft(reversed([[next(indices) for _ in part] for part in after]))
-            self._fallbacks.settled(strategy)
-            requests, compiled = [self._requests[place] for place in piece.places], piece.conditions.speed["compile"]
-            self._timings.note(piece.timing, requests, compiled=compiled != "no")
-
-    def _decode(self, piece: _Piece, span: list[int]) -> list[tuple[int, GeneratedImage | JobFailure]]:
+    def _decode(self, batch: DenoisedBatch, places: list[int]) -> list[tuple[int, GeneratedImage | JobFailure]]:
         import torch
 
         from pipeline.memory.device.stages import stage
 
-        started, result = time.perf_counter(), piece.denoised.result
+        started, result = time.perf_counter(), batch.denoised.result
+        start = batch.places.index(places[0])
         if isinstance(result, Undecoded):
-            with self._timed("decode"), stage(self._model, "decode"), piece.timing.timed("decode"):
-                decoded = decode(self._model.pipe, result.rows(span[0], span[-1] + 1), self._model.device)
+            with self._timed("decode"), stage(self._model, "decode"), batch.timing.timed("decode"):
+                decoded = decode(self._model.pipe, result.rows(start, start + len(places)), self._model.device)
         else:
-            decoded = developed(torch.from_numpy(result[span[0] : span[-1] + 1]))
+            decoded = developed(torch.from_numpy(result[start : start + len(places)]))
         check_mapped(self._model)
-        seconds = (time.perf_counter() - started) / len(span)
+        seconds = (time.perf_counter() - started) / len(places)
         peaks = {name: dict(peaks) for name, peaks in self._model.stage_peaks.items() if name == "decode"}
-        conditions = piece.conditions.decoded(self._model.memory, seconds, peaks)
-        made: list[tuple[int, GeneratedImage | JobFailure]] = []
-        for row, index in enumerate(span):
-            place = piece.places[index]
+        made = batch.decoded(self._model.memory, seconds, peaks)
+        images: list[tuple[int, GeneratedImage | JobFailure]] = []
+        for row, place in enumerate(places):
             embedding = self._texts.prompts[place].positive
-            image = generated_image(
-                self._requests[place],
-                index,
-                decoded,
-                row,
-                piece.denoised,
-                conditions,
-                device=self._model.device,
-                tokens=embedding.tokens if embedding else (),
-            )
-            made.append((place, image))
-        return made
+            tokens = embedding.tokens if embedding else ()
+            image = generated_image(self._requests[place], made, start + row, decoded, row, self._model.device, tokens)
+            images.append((place, image))
+        return images
 
     def _after(
         self, failure: JobFailure, where: Where, places: list[int], strategy: Strategy
