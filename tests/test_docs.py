@@ -180,6 +180,7 @@ def test_there_are_commands_to_check() -> None:
     assert len(commands_in_configuration_files()) > 15 and len(commands_in_help()) >= 4
 
 
+@pytest.mark.slow
 def test_every_documented_command_composes_and_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATA", "data")
     faults = []

@@ -82,6 +82,7 @@ def test_words_are_tokens_and_anything_else_is_pieces(pipeline: Any) -> None:
         assert min(ids) >= 0 and max(ids) < pipeline.text_encoder.config.vocab_size
 
 
+@pytest.mark.slow
 def test_odd_prompts_paint(pipeline: Any) -> None:
     for image in paint(pipeline, ODD_PROMPTS, steps=2):
         assert np.isfinite(np.asarray(image)).all()
@@ -125,6 +126,7 @@ def test_same_seed_paints_the_same_pixels(pipeline: Any) -> None:
     assert np.array_equal(np.asarray(first), np.asarray(second))
 
 
+@pytest.mark.slow
 def test_two_dozen_held_out_captions(pipeline: Any) -> None:
     shares, _ = measure(pipeline, count=24)
     for name, wanted in TARGETS.items():

@@ -86,11 +86,13 @@ def drawn() -> list[Image.Image]:
     return [draw(scene, rng) for scene in all_scenes()]
 
 
+@pytest.mark.slow
 def test_check_is_right_on_drawn_postcards(drawn: list[Image.Image]) -> None:
     for name, share in accuracy(all_scenes(), drawn).items():
         assert share >= 0.97, name
 
 
+@pytest.mark.slow
 def test_check_sees_when_nothing_is_there(drawn: list[Image.Image]) -> None:
     seen = [look(image) for image in drawn]
     for name in ("side", "colour"):

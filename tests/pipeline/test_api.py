@@ -95,6 +95,7 @@ def test_a_picture_from_pictures_is_made_again(sd15: Path, tmp_path: Path) -> No
     assert reproduce(saved, check=True, output_dir=tmp_path, model=None) == EXIT_EQUAL
 
 
+@pytest.mark.slow
 def test_the_record_is_that_of_a_run(sd15: Path, loras: list[Path], tmp_path: Path) -> None:
     config = {
         "prompts": {"lines": [PROMPT]},
@@ -144,6 +145,7 @@ def test_precision_is_asked_for(sd15: Path) -> None:
     assert record.memory.dtype == "bfloat16" and "half_precision" in record.memory.techniques
 
 
+@pytest.mark.slow
 def test_a_budget_that_no_plan_fits_says_which_would_do(sd15: Path) -> None:
     with pytest.raises(ConfigError, match=r"does not fit into 154 MiB ") as refused:
         Pipeline(str(sd15), device="cpu", budget_gb=0.15).generate(PROMPT, **SMALL)

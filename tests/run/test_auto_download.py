@@ -157,6 +157,7 @@ def test_a_plain_name_is_never_looked_for_on_a_hub(
     assert "darkroom models download ink-wash" in capfd.readouterr().err and hub.requests == []
 
 
+@pytest.mark.slow
 def test_dry_run_tells_sizes_room_time_and_refusals_and_fetches_nothing(
     config: Callable[..., Any], hub: HubServer, home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,6 +226,7 @@ def test_room_is_needed_for_the_sum(
     assert fetched(home) == []
 
 
+@pytest.mark.slow
 def test_one_that_cannot_be_had_keeps_the_others_from_being_fetched(
     config: Callable[..., Any], home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -289,6 +291,7 @@ def test_what_is_not_here_any_more_after_fetching_ends_the_run(
     assert capfd.readouterr().err.startswith("model 'hf:tiny/demo': not on this machine")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_half_way_is_one_line_and_leaves_what_has_come(
     run_batch: Callable[..., Batch], hub: HubServer, home: Path, number: signal.Signals
@@ -305,6 +308,7 @@ def test_a_stop_half_way_is_one_line_and_leaves_what_has_come(
     assert partial(home).stat().st_size > 200_000 and not partial(home).with_suffix("").exists()
 
 
+@pytest.mark.slow
 def test_of_two_runs_one_fetches_and_the_other_waits_and_says_so(
     run_batch: Callable[..., Batch], hub: HubServer, home: Path
 ) -> None:

@@ -125,6 +125,7 @@ def test_setting_is_refused(command: Command, arguments: list[str], words: list[
     refused(command(*arguments), *words, lines=1)
 
 
+@pytest.mark.slow
 def test_all_faults_of_a_sweep_are_told_at_once(command: Command, tmp_path: Path) -> None:
     (tmp_path / "conf" / "prompts" / "mine.yaml").write_text(
         "nam: mine\nlines: [ok, {text: x, stepz: 3}, {text: y, width: 12}, 5]\n"

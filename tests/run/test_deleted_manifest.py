@@ -6,8 +6,11 @@ import shlex
 import shutil
 from collections.abc import Callable
 
+import pytest
 from forked import program
 from running import Batch
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_manifest_deleted_under_a_run_is_noticed_and_can_be_rebuilt(make_batch: Callable[..., Batch]) -> None:

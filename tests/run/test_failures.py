@@ -29,6 +29,7 @@ def test_a_prompt_is_told_by_where_its_text_stood(make_batch: Callable[..., Batc
         assert "refused: prompt 2 of prompts.lines on the command line, 1 image: " in run.out, run
 
 
+@pytest.mark.slow
 def test_failed_job_does_not_stop_the_others(make_batch: Callable[..., Batch]) -> None:
     batch = make_batch(["a red house", f"my key is {KEY}", "a blue boat"])
     run = batch.run()
@@ -75,6 +76,7 @@ def test_five_failures_alike_stop_the_run(make_batch: Callable[..., Batch], tiny
     assert "Traceback" not in run.err
 
 
+@pytest.mark.slow
 def test_refused_prompts_with_many_seeds_stop_nothing_else(make_batch: Callable[..., Batch]) -> None:
     refused = [f"my key is {KEY}, {n}" for n in range(6)]
     batch = make_batch([*refused, "a red house"], "seeds={start: 0, count: 7}")
@@ -101,6 +103,7 @@ def test_prompts_that_are_all_refused_need_no_model(make_batch: Callable[..., Ba
     assert again.code == 3 and "2 failed before" in again.out and "refused" not in again.err
 
 
+@pytest.mark.slow
 def test_prompt_file_may_be_deleted_while_a_run_goes_on(make_batch: Callable[..., Batch]) -> None:
     batch = make_batch({"name": "mine", "file": "mine.txt"}, "batch_size=4", "bundle_images=4")
     prompts = batch.folder / "conf" / "prompts" / "mine.txt"
@@ -113,6 +116,7 @@ def test_prompt_file_may_be_deleted_while_a_run_goes_on(make_batch: Callable[...
     batch.assert_whole(24)
 
 
+@pytest.mark.slow
 def test_weights_replaced_after_the_plan_fail_their_jobs_and_no_others(
     make_batch: Callable[..., Batch], tiny_sd: Path, tmp_path: Path
 ) -> None:

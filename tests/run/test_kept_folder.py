@@ -15,6 +15,8 @@ import pytest
 from forked import program
 from running import IMAGE_SUFFIXES
 
+pytestmark = pytest.mark.slow
+
 KEPT = Path(__file__).parents[1] / "data" / "kept"
 
 SAME_INSTRUCTIONS = {

@@ -63,6 +63,7 @@ def test_stopped_by_signals_and_resumed(make_batch: Callable[..., Batch]) -> Non
     assert {(row["status"], row["attempt"]) for row in batch.rows()} == {("done", 1)}
 
 
+@pytest.mark.slow
 def test_second_signal_ends_at_once(make_batch: Callable[..., Batch]) -> None:
     batch = make_batch(LINES, *LONG)
     run = batch.start()
@@ -103,6 +104,7 @@ def _group(process: psutil.Process) -> int | None:
         return None
 
 
+@pytest.mark.slow
 def test_interrupted_before_anything_is_made(make_batch: Callable[..., Batch]) -> None:
     """Ctrl-C in a terminal reaches the worker too, even while Python is still starting in it."""
     batch = make_batch(LINES, *LONG)

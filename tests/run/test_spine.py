@@ -15,6 +15,7 @@ from running import REPO, Batch
 SWEEP = ("-m", "sampling.steps=2,3", "sampling.guidance_scale=1,4", "seeds=[1,2]")
 
 
+@pytest.mark.slow
 def test_batch_is_made_once_then_extended_then_mended(make_batch: Callable[..., Batch]) -> None:
     lines = ["a red house", {"text": "a blue boat", "tags": ["boat"]}, "a red house"]
     batch = make_batch(lines, "sampling.guidance_scale=4", "seeds=1")
@@ -114,7 +115,6 @@ def test_dry_run_makes_nothing_at_all(make_batch: Callable[..., Batch]) -> None:
     assert not batch.output_dir.exists()
 
 
-@pytest.mark.slow
 def test_plan_knows_what_things_took(make_batch: Callable[..., Batch]) -> None:
     """The other formats, and an estimate from the seconds that were measured."""
     batch = make_batch(["a red house"], "naming=descriptive", "metadata=minimal", "metadata.sidecar=true")

@@ -25,6 +25,7 @@ def fifo(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_NONBLOCK)
 
 
+@pytest.mark.slow
 def test_a_reader_of_messages_may_leave(make_batch: Callable[..., Batch], tmp_path: Path) -> None:
     """`2>&1 | head -1`: no attempt is lost, and both streams are without a reader from then on."""
     batch = make_batch(("a red house",), "seeds=[1,2,3]", "bundle_images=1")
@@ -47,6 +48,7 @@ def _read(reader: int) -> bytes:
         return b""
 
 
+@pytest.mark.slow
 def test_a_report_that_cannot_be_printed_changes_no_exit_code(make_batch: Callable[..., Batch], tmp_path: Path) -> None:
     batch = make_batch(("a red house",))
     assert started(batch, out=Path("/dev/full"), err=tmp_path / "err").wait(60) == 0
@@ -57,6 +59,7 @@ def test_a_report_that_cannot_be_printed_changes_no_exit_code(make_batch: Callab
     assert (tmp_path / "err").read_text().splitlines()[-1].startswith("standard output: cannot be written")
 
 
+@pytest.mark.slow
 def test_a_stop_while_the_report_is_printed_says_what_is_true(make_batch: Callable[..., Batch], tmp_path: Path) -> None:
     batch = make_batch()
     reader = fifo(tmp_path / "pipe")

@@ -32,6 +32,7 @@ def test_each_way_makes_the_same_pictures_and_replaces_workers(tiny_sd: Path, tm
     assert len(made["spawn"]) == 2 and made["spawn"] == made["forkserver"]
 
 
+@pytest.mark.slow
 def test_what_is_imported_ahead_starts_no_cuda_and_reaches_no_device() -> None:
     """A process that has touched CUDA could not be forked; nor may one that computes already."""
     look = (

@@ -65,6 +65,7 @@ def moved(tiny: Callable[[str], Path], tmp_path: Path, home: Path) -> tuple[Path
     return image, new
 
 
+@pytest.mark.slow
 def test_a_moved_file_with_its_configuration_and_vae_is_found(
     moved: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

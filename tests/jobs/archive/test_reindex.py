@@ -218,6 +218,7 @@ def test_a_run_that_is_alive_keeps_its_rows(mixed_run: Path) -> None:
     assert verify(mixed_run).sound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["after_compaction_temporary", "after_compaction_record", "after_compaction_delete"])
 def test_a_kill_leaves_the_old_or_the_new_manifest(point: str, mixed_run: Path) -> None:
     before = table(mixed_run)

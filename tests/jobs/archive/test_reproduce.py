@@ -26,6 +26,8 @@ from pipeline.request_id import request_id
 from pipeline.schedulers import make_scheduler
 from pipeline.system.device import Device
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def images(tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:

@@ -108,6 +108,7 @@ def test_kill_at(point: str, tmp_path: Path) -> None:
     assert len(done_jobs(tmp_path)) == JOBS
 
 
+@pytest.mark.slow
 def test_a_kill_during_recovery_changes_nothing(tmp_path: Path) -> None:
     dead = start_worker(tmp_path, crash_at="after_rename:3")
     promised = acknowledged(dead)
@@ -119,6 +120,7 @@ def test_a_kill_during_recovery_changes_nothing(tmp_path: Path) -> None:
     assert done_jobs(tmp_path)[job_id(2)] == 1  # renamed, never acknowledged: adopted, not made again
 
 
+@pytest.mark.slow
 def test_eight_processes_share_one_batch(tmp_path: Path) -> None:
     workers = [start_worker(tmp_path, jobs=24) for _ in range(8)]
     promises = [acknowledged(worker) for worker in workers]
@@ -127,6 +129,7 @@ def test_eight_processes_share_one_batch(tmp_path: Path) -> None:
     assert_sound(tmp_path, set().union(*promises), jobs=24)
 
 
+@pytest.mark.slow
 def test_writers_beside_a_compactor_and_a_reader(tmp_path: Path) -> None:
     workers = [start_worker(tmp_path, jobs=60) for _ in range(2)]
     seen = 0

@@ -133,6 +133,7 @@ def test_a_view_follows_components_that_were_loaded_again(sd: LoadedModel, edges
     np.testing.assert_array_equal(pictures(sd, adapters), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", a_few(["sdxl", "sd3", "flux", "qwen_image", "sana"], ["sdxl", "flux"]))
 def test_other_families_have_theirs(
     load_tiny: Callable[..., LoadedModel], family: str, tmp_path: Path, picture: Path

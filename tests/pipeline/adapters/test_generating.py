@@ -26,6 +26,8 @@ from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.residency import apply_memory, release_model
 from pipeline.request import NO_ADAPTERS, Adapters, GeneratedImage, ImageRequest
 
+pytestmark = pytest.mark.slow
+
 
 def request_for(model: LoadedModel, adapters: Adapters = NO_ADAPTERS, seed: int = 1, **values: Any) -> ImageRequest:
     request = ImageRequest(

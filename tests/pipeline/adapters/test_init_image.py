@@ -41,6 +41,7 @@ def test_another_picture_makes_another_picture(sd: LoadedModel, house: Path, tmp
     assert np.abs(pictures(sd, start(sd, house)) - pictures(sd, start(sd, boat))).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["sd15", "sdxl", "sd3", "flux", "qwen_image", "z_image", "chroma"])
 def test_a_picture_does_not_depend_on_its_batch_and_can_be_made_again(
     load_tiny: Callable[..., LoadedModel], family: str, house: Path

@@ -26,6 +26,8 @@ from pipeline.metadata.record import IpAdapter as RecordedIpAdapter
 from pipeline.metadata.record import Picture, Record
 from pipeline.request import NO_ADAPTERS, Adapters, IpAdapterSettings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def adapter(sd: LoadedModel, tmp_path: Path) -> Path:
@@ -127,7 +129,6 @@ def test_a_batch_makes_the_pictures_that_single_calls_make(sd: LoadedModel, adap
     np.testing.assert_allclose(pictures(sd, adapters, seeds=(2,))[0], batch[1], atol=2e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("techniques", [("denoiser_int8",), ("block_offload",), ("resident_blocks",), ("fp8_storage",)])
 def test_on_a_model_that_is_held_otherwise(
     load_tiny: Callable[..., LoadedModel], techniques: tuple[str, ...], tmp_path: Path, face: Path

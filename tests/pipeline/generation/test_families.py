@@ -23,6 +23,8 @@ from pipeline.registry.model_settings import identify
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
 from pipeline.weights.families import FAMILIES
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ("a red house", "a blue boat in sea")
 NO_NEGATIVE_PROMPT = ("flux", "flux2_klein")
 EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
@@ -208,7 +210,6 @@ def test_noise_is_recorded_and_of_each_seed(tiny: Tiny, family: str) -> None:
 
 @A_FEW_FAMILIES
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.slow
 def test_half_precision_makes_the_same_picture(tiny: Tiny, family: str, dtype: str) -> None:
     (full,) = made(loaded(tiny(family)), [request_for(loaded(tiny(family)))])
     half = loaded(tiny(family), dtype)
@@ -233,7 +234,6 @@ def test_interrupted_between_steps(tiny: Tiny, family: str) -> None:
 
 
 @A_FEW_FAMILIES
-@pytest.mark.slow
 def test_what_a_prompt_was_cut_to_is_recorded(tiny: Tiny, family: str) -> None:
     model = loaded(tiny(family))
     short, long = made(model, [request_for(model, "cat"), request_for(model, "word " * 600)])

@@ -86,6 +86,7 @@ class PlainPipeline:
         return {name: torch.cat(tensors) for name, tensors in zip(names, zip(*encoded, strict=True), strict=False)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("folder", "pipeline_class", "name", "scheduler"),
     [
@@ -235,6 +236,7 @@ def failing(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> Callable[[Fa
     return fail
 
 
+@pytest.mark.slow
 def test_failing_request_costs_only_itself(model: LoadedModel, failing: Callable[[Fault], list[int]]) -> None:
     import torch
 

@@ -78,6 +78,7 @@ def test_what_is_made_again_is_not_measured(model: LoadedModel, measured: Measur
     assert measured() == {}
 
 
+@pytest.mark.slow
 def test_a_batch_on_whose_way_something_failed_is_not_measured(
     model: LoadedModel, measured: Measured, monkeypatch: pytest.MonkeyPatch
 ) -> None:

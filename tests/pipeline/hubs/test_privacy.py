@@ -17,6 +17,8 @@ from hub_server import COOKIE, HubServer
 
 from pipeline.version import VERSION
 
+pytestmark = pytest.mark.slow
+
 EVERYTHING = """
 import sys
 from pathlib import Path

@@ -182,6 +182,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(st.fixed_dictionaries({}, optional={"rfilename": JSON, "size": JSON, "lfs": JSON, "blobId": JSON})))
 def test_any_list_of_files_is_survived(siblings: list[Any]) -> None:
     listed, refused = listed_files(siblings)

@@ -150,6 +150,7 @@ def test_torch_giving_up_in_silence_is_noticed(model: LoadedModel, backend: Call
     assert facts["compile"] == "no" and not is_compiled(model)
 
 
+@pytest.mark.slow
 def test_each_weight_of_a_lora_is_compiled_anew_and_no_variants_pile_up(
     model: LoadedModel, backend: Callable[[Backend], None], tmp_path: Path
 ) -> None:

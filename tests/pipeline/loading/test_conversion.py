@@ -75,6 +75,7 @@ def test_every_family_comes_as_the_libraries_convert_it(halved: Callable[..., Pa
         assert_same(getattr(pipe, name), whole)
 
 
+@pytest.mark.slow
 def test_most_components_come_in_the_type_of_their_file(halved: Callable[..., Path]) -> None:
     for family in ("sd15", "sdxl", "sd3", "flux"):
         for name, part in parts(halved(family, torch.float16)).items():

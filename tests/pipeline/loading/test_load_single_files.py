@@ -25,6 +25,8 @@ from pipeline.request import MemorySettings
 from pipeline.weights.families import FAMILIES
 from pipeline.weights.shipped import SHIPPED
 
+pytestmark = pytest.mark.slow
+
 Tiny = Callable[[str], Path]
 CHECKPOINTS = ("sd15", "sdxl", "sd3", "flux", "chroma", "z_image")
 

@@ -28,6 +28,8 @@ from pipeline.registry.model_settings import identify
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings, SpeedSettings
 from pipeline.system.units import size_text
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ("a red house", "a blue boat", "a car")
 EXACT = MemorySettings(exact=True)
 

@@ -34,6 +34,8 @@ from pipeline.memory.device.stages import stage
 from pipeline.registry.model_settings import identify
 from pipeline.request import MemorySettings
 
+pytestmark = pytest.mark.slow
+
 PLAIN = MemorySettings()
 BY_LEAF = held_by("leaf_offload", "disk_offload")
 both_ways = pytest.mark.parametrize(
@@ -166,7 +168,6 @@ def test_a_load_that_fails_leaves_nothing_on_disk(tiny: Callable[[str], Path], m
     np.testing.assert_array_equal(pictures(model), pictures(load(settings, PLAIN, "cpu")))
 
 
-@pytest.mark.slow
 def test_two_models_of_one_architecture_on_disk_stay_two(
     tiny: Callable[[str], Path], loaded: Load, tmp_path: Path
 ) -> None:

@@ -30,6 +30,8 @@ from pipeline.memory.planning.memory_request import requested_memory
 from pipeline.memory.planning.techniques import TECHNIQUES
 from pipeline.request import MemorySettings
 
+pytestmark = pytest.mark.slow
+
 FAMILIES = a_few(("sd15", "sdxl", "flux"), ["flux"])
 PLAIN = MemorySettings()
 EXACT: dict[str, MemorySettings] = {
@@ -102,7 +104,6 @@ def test_exact_techniques_change_no_bit_and_leave_nothing(family: str, loaded: L
     assert all(torch.equal(after[key], tensor) for key, tensor in values.items())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("memory", a_few(EXACT.values(), [*EXACT.values()][::5]), ids=EXACT)
 def test_a_model_may_be_loaded_so(memory: MemorySettings, loaded: Load) -> None:
     np.testing.assert_array_equal(pictures(loaded("sd15", memory)), pictures(loaded("sd15")))
@@ -111,7 +112,6 @@ def test_a_model_may_be_loaded_so(memory: MemorySettings, loaded: Load) -> None:
 LOSSY = ("denoiser_int8", "denoiser_float8", "encoder_int8", "encoder_float8", "fp8_storage")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSY)
 def test_weights_stored_smaller_come_back_whole(name: str, loaded: Load) -> None:
     model = loaded("flux")

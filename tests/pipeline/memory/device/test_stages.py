@@ -147,6 +147,7 @@ def test_an_encoder_that_another_model_uses_is_not_freed(loaded: Load) -> None:
         assert one.pipe.text_encoder is encoder
 
 
+@pytest.mark.slow
 def test_nothing_is_encoded_twice_for_what_was_dropped(loaded: Load) -> None:
     pool = Pool()
     model = loaded("sd15", held_by("drop_encoders", "staged"), pool)

@@ -244,6 +244,7 @@ def test_half_precision_is_said_where_it_is_on() -> None:
     assert "half_precision" not in choice("sdxl", 24, dtype="float32").memory.techniques
 
 
+@pytest.mark.slow
 def test_batches_grow_into_what_is_free_and_no_further_than_pays() -> None:
     sdxl, asked = Sizes.published(FAMILIES["sdxl"]), MemorySettings(level="auto", dtype="bfloat16")
 
