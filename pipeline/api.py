@@ -26,7 +26,7 @@ from pipeline.request import (
     DEFAULT_STEPS,
     DType,
     ImageRequest,
-    LoraSettings,
+    LoraWeights,
     MemorySettings,
     SpeedSettings,
 )
@@ -79,7 +79,7 @@ class Pipeline:
             files=self._files,
         )
         self._sizes = Sizes.from_files(self._files)
-        self._loras: dict[str, LoraSettings] = {}
+        self._loras: dict[str, LoraWeights] = {}
         self._room: DeviceMemory | None = None
         self._current: CurrentModel | None = None
 

@@ -95,7 +95,7 @@ class ReferenceImage:
 
 
 @dataclass(frozen=True, slots=True)
-class LoraSettings:
+class LoraWeights:
     """A LoRA and the weight it is applied with; 0 leaves the picture as it is without it."""
 
     name: str
@@ -104,7 +104,7 @@ class LoraSettings:
     weight: float = 1.0
 
 
-def lora_weights(loras: Iterable[LoraSettings]) -> dict[str, float]:
+def lora_weights(loras: Iterable[LoraWeights]) -> dict[str, float]:
     """Weight by the SHA-256 of the file; the same file twice adds up, and weight 0 is as if it were absent.
 
     In the order of the hashes, since the order in which they are added decides the last bits.
@@ -116,7 +116,7 @@ def lora_weights(loras: Iterable[LoraSettings]) -> dict[str, float]:
 
 
 @dataclass(frozen=True, slots=True)
-class EmbeddingSettings:
+class EmbeddingWeights:
     """A textual inversion: `token` stands for it in prompts."""
 
     name: str
@@ -126,7 +126,7 @@ class EmbeddingSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class ControlNetSettings:
+class ControlNetWeights:
     """A ControlNet with its picture. `start` and `end` are shares of the steps, 0 to 1."""
 
     name: str
@@ -140,7 +140,7 @@ class ControlNetSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class IpAdapterSettings:
+class IpAdapterWeights:
     """An IP-Adapter with its picture; `encoder_source` is the folder of the image encoder it was trained with."""
 
     name: str
@@ -164,10 +164,10 @@ class InitImage:
 class Adapters:
     """Everything that is put on or beside a model for some pictures, and taken off for others."""
 
-    loras: tuple[LoraSettings, ...] = ()
-    embeddings: tuple[EmbeddingSettings, ...] = ()
-    controlnets: tuple[ControlNetSettings, ...] = ()
-    ip_adapters: tuple[IpAdapterSettings, ...] = ()
+    loras: tuple[LoraWeights, ...] = ()
+    embeddings: tuple[EmbeddingWeights, ...] = ()
+    controlnets: tuple[ControlNetWeights, ...] = ()
+    ip_adapters: tuple[IpAdapterWeights, ...] = ()
     init: InitImage | None = None
 
     def __bool__(self) -> bool:

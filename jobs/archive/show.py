@@ -14,7 +14,7 @@ from pipeline.system.units import size_text
 
 if TYPE_CHECKING:
     from pipeline.metadata.foreign import ImageDescription
-    from pipeline.metadata.record import Lora, Record
+    from pipeline.metadata.record import LoraRecord, Record
 
 CSV_COLUMNS = (
     "path", "origin", "prompt", "negative_prompt", "model", "seed", "steps", "guidance_scale", "scheduler", "size",
@@ -158,7 +158,7 @@ def _settings(record: Record) -> dict[str, Any]:
     }
 
 
-def _lora(lora: Lora) -> str:
+def _lora(lora: LoraRecord) -> str:
     keys = f" ({lora.unmatched} of its keys had no place)" if lora.unmatched else ""
     return f"{lora.name} x {lora.weight:g}{keys}"
 

@@ -12,7 +12,7 @@ from pipeline.errors import ModelError
 from pipeline.memory.planning.estimate import Sizes
 from pipeline.registry.model_settings import identify, public_name
 from pipeline.registry.resolve import is_remote
-from pipeline.request import LoraSettings, ModelSettings
+from pipeline.request import LoraWeights, ModelSettings
 from pipeline.schedulers import name_of_class
 from pipeline.weights.families import FAMILIES, Family, family_of
 from pipeline.weights.inspection import ModelFiles
@@ -32,7 +32,7 @@ class KnownModel:
     flow_matching: bool
     fallback: Sampling
     profile: Model
-    loras: dict[str, LoraSettings] = field(default_factory=dict, compare=False)
+    loras: dict[str, LoraWeights] = field(default_factory=dict, compare=False)
 
     @property
     def max_clip_skip(self) -> int | None:

@@ -11,7 +11,7 @@ from jobs.config.sections import AdapterSets
 from jobs.planning.adapter_axes import changed
 from pipeline.adapters.specs import AdapterSpecs, ControlNet, Embedding, Init, IpAdapter, Lora, identify_adapters
 from pipeline.errors import ConfigError
-from pipeline.request import NO_ADAPTERS, Adapters, LoraSettings
+from pipeline.request import NO_ADAPTERS, Adapters, LoraWeights
 
 if TYPE_CHECKING:
     from pipeline.weights.inspection import ModelFiles
@@ -26,7 +26,7 @@ class AdapterSource:
         self.empty = self._sets == AdapterSets() and self._init.image is None
 
     @property
-    def loras(self) -> dict[str, LoraSettings]:
+    def loras(self) -> dict[str, LoraWeights]:
         """All LoRAs of the combinations that were looked up, by hash."""
         return {lora.sha256: lora for adapters in self._known.values() for lora in adapters.loras}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.adapters.control_images import control_image
 from pipeline.adapters.ip_adapter_layers import used
 from pipeline.adapters.reference_images import fitted
-from pipeline.request import Adapters, ControlNetSettings, IpAdapterSettings
+from pipeline.request import Adapters, ControlNetWeights, IpAdapterWeights
 
 if TYPE_CHECKING:
     from pipeline.memory.device.loaded_model import LoadedModel
@@ -36,7 +36,7 @@ def arguments(
 
 
 def _of_controlnets(
-    controlnets: tuple[ControlNetSettings, ...], accepted: Any, width: int, height: int
+    controlnets: tuple[ControlNetWeights, ...], accepted: Any, width: int, height: int
 ) -> dict[str, Any]:
     def one_or_all(values: list[Any]) -> Any:
         return values[0] if len(values) == 1 else values
@@ -53,7 +53,7 @@ def _of_controlnets(
 
 
 def _of_ip_adapters(
-    model: LoadedModel, ip_adapters: tuple[IpAdapterSettings, ...], accepted: Any, guided: bool
+    model: LoadedModel, ip_adapters: tuple[IpAdapterWeights, ...], accepted: Any, guided: bool
 ) -> dict[str, Any]:
     import torch
 

@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from pipeline.adapters.reference_images import fitted
-from pipeline.request import ControlNetSettings, ReferenceImage
+from pipeline.request import ControlNetWeights, ReferenceImage
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -15,7 +15,7 @@ _CANNY = (100, 200)
 """Thresholds of the Canny edge detector, those of diffusers' ControlNet guide."""
 
 
-def control_image(controlnet: ControlNetSettings, width: int, height: int) -> Image.Image:
+def control_image(controlnet: ControlNetWeights, width: int, height: int) -> Image.Image:
     """RGB, `width` x `height` pixels. Raises `JobFailure` if the picture is gone."""
     if controlnet.preprocess == "canny":
         return _edges(controlnet.image, width, height)

@@ -9,7 +9,7 @@ from typing import Literal
 from pipeline.adapters.reference_images import identify_image
 from pipeline.adapters.weights import check_family, deciding_files, family_label, find, hash_of, public_name
 from pipeline.errors import ModelError
-from pipeline.request import ControlNetSettings
+from pipeline.request import ControlNetWeights
 from pipeline.weights.families import FAMILIES
 from pipeline.weights.folder_inspection import read_json
 from pipeline.weights.inspection import ModelFiles
@@ -37,7 +37,7 @@ def identify_controlnet(
     end: float = 1.0,
     files: ModelFiles,
     name: str | None = None,
-) -> ControlNetSettings:
+) -> ControlNetWeights:
     """Find, check and hash a ControlNet and its picture. Raises `ModelError`.
 
     A ControlNet is a diffusers folder. What family it is for is read off its class and the width that it attends to.
@@ -65,7 +65,7 @@ def identify_controlnet(
         raise ModelError(f"controlnet {name}: is a union of several; expected a ControlNet for one kind of picture")
     if preprocess == "canny" and importlib.util.find_spec(_CANNY_PACKAGE) is None:
         raise ModelError(f"controlnet {name}: canny needs the package opencv: pip install 'darkroom[controlnet]'")
-    return ControlNetSettings(
+    return ControlNetWeights(
         name=name,
         source=str(path),
         sha256=hash_of(path, deciding_files(path)[0]),

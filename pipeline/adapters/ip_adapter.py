@@ -9,7 +9,7 @@ from pipeline.adapters.reference_images import identify_image
 from pipeline.adapters.weights import check_family, deciding_files, family_label, find, hash_of, public_name
 from pipeline.errors import ModelError
 from pipeline.registry.resolve import resolve
-from pipeline.request import IpAdapterSettings
+from pipeline.request import IpAdapterWeights
 from pipeline.weights.families import FAMILIES
 from pipeline.weights.folder_inspection import read_json
 from pipeline.weights.headers.read import read_weights
@@ -33,7 +33,7 @@ def identify_ip_adapter(
     encoder: str | None = None,
     files: ModelFiles,
     name: str | None = None,
-) -> IpAdapterSettings:
+) -> IpAdapterWeights:
     """Find, check and hash an IP-Adapter, its image encoder and its picture. Raises `ModelError`.
 
     Without `encoder` the folder `image_encoder` beside the file is taken.
@@ -57,7 +57,7 @@ def identify_ip_adapter(
             f"ip-adapter {name}: reads {facts.image_width} numbers per picture or patch, the encoder "
             f"{folder.name} gives {read}; name the one that it was trained with (encoder: FOLDER)"
         )
-    return IpAdapterSettings(
+    return IpAdapterWeights(
         name=name,
         source=str(path),
         sha256=hash_of(path, facts.files),

@@ -14,7 +14,7 @@ from pipeline.adapters.weights import file_now, folder_now
 from pipeline.errors import JobFailure
 from pipeline.loading.component_weights import first_line, load_weights
 from pipeline.loading.components import Part
-from pipeline.request import IpAdapterSettings
+from pipeline.request import IpAdapterWeights
 
 if TYPE_CHECKING:
     from pipeline.memory.device.loaded_model import LoadedModel
@@ -48,12 +48,12 @@ class IpAdaptersOn:
 _ABSENT = object()
 
 
-def used(ip_adapters: tuple[IpAdapterSettings, ...]) -> tuple[IpAdapterSettings, ...]:
+def used(ip_adapters: tuple[IpAdapterWeights, ...]) -> tuple[IpAdapterWeights, ...]:
     """Those that do something: scale 0 is as if it were absent."""
     return tuple(one for one in ip_adapters if one.scale)
 
 
-def is_on(denoiser: Any, on: IpAdaptersOn | None, ip_adapters: tuple[IpAdapterSettings, ...]) -> bool:
+def is_on(denoiser: Any, on: IpAdaptersOn | None, ip_adapters: tuple[IpAdapterWeights, ...]) -> bool:
     """Whether exactly these are on this denoiser."""
     hashes = tuple(one.sha256 for one in used(ip_adapters))
     if on is None:
@@ -61,7 +61,7 @@ def is_on(denoiser: Any, on: IpAdaptersOn | None, ip_adapters: tuple[IpAdapterSe
     return on.hashes == hashes and on.denoiser() is denoiser
 
 
-def apply(model: LoadedModel, ip_adapters: tuple[IpAdapterSettings, ...]) -> IpAdaptersOn:
+def apply(model: LoadedModel, ip_adapters: tuple[IpAdapterWeights, ...]) -> IpAdaptersOn:
     """Load IP-Adapters into the denoiser. Raises `JobFailure` if one does not fit."""
     pipe = model.pipe
     denoiser = getattr(pipe, model.files.denoiser)
@@ -112,13 +112,13 @@ def remove(on: IpAdaptersOn) -> None:
         delattr(denoiser.config, _TYPE)
 
 
-def scale(pipe: Any, ip_adapters: tuple[IpAdapterSettings, ...]) -> None:
+def scale(pipe: Any, ip_adapters: tuple[IpAdapterWeights, ...]) -> None:
     """How much each one counts."""
     scales = [one.scale for one in used(ip_adapters)]
     pipe.set_ip_adapter_scale(scales[0] if len(scales) == 1 else scales)
 
 
-def look(model: LoadedModel, one: IpAdapterSettings, place: int, seen: Seen) -> tuple[Any, Any]:
+def look(model: LoadedModel, one: IpAdapterWeights, place: int, seen: Seen) -> tuple[Any, Any]:
     """What the encoder of the adapter at `place` sees in its picture and in none; looked at once.
 
     The encoder is on the device only while it looks, and stays in the pool.
@@ -152,7 +152,7 @@ def _load(pipe: Any, paths: list[Path]) -> None:
     )
 
 
-def _encoder(model: LoadedModel, one: IpAdapterSettings) -> tuple[Any, Any, Any]:
+def _encoder(model: LoadedModel, one: IpAdapterWeights) -> tuple[Any, Any, Any]:
     """The image encoder, what prepares pictures for it, and how to give it back."""
     import transformers
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from pipeline.adapters.weights import check_family, family_label, file_now, find, hash_of, public_name
 from pipeline.errors import ModelError
-from pipeline.request import LoraSettings
+from pipeline.request import LoraWeights
 from pipeline.weights.inspection import ModelFiles, inspect_file
 
 
-def identify_lora(source: str, *, weight: float, files: ModelFiles, name: str | None = None) -> LoraSettings:
+def identify_lora(source: str, *, weight: float, files: ModelFiles, name: str | None = None) -> LoraWeights:
     """Find, check and hash a LoRA. Raises `ModelError` if it was made for another family than the model's."""
     path, facts = find(source, "lora", "give a LoRA as .safetensors")
     if facts.format != "safetensors":
@@ -21,14 +21,14 @@ def identify_lora(source: str, *, weight: float, files: ModelFiles, name: str | 
     if family and not family.lora:
         raise ModelError(f"lora {name}: diffusers loads no LoRAs for {label}; leave it out")
     check_family("lora", name, facts, files)
-    return LoraSettings(name=name, source=str(path), sha256=hash_of(path, facts.files), weight=weight)
+    return LoraWeights(name=name, source=str(path), sha256=hash_of(path, facts.files), weight=weight)
 
 
-def touches_text_encoder(lora: LoraSettings) -> bool:
+def touches_text_encoder(lora: LoraWeights) -> bool:
     """Whether a LoRA changes how prompts are encoded. Raises `JobFailure` if its file is gone."""
     return _touches(replace(lora, weight=1.0))
 
 
 @functools.lru_cache(maxsize=512)
-def _touches(lora: LoraSettings) -> bool:
+def _touches(lora: LoraWeights) -> bool:
     return inspect_file(file_now(lora.source, lora.sha256, "lora", lora.name)).trains_text_encoder

@@ -14,7 +14,7 @@ from pipeline.adapters.weights import file_now
 from pipeline.errors import JobFailure
 from pipeline.loading.component_weights import first_line
 from pipeline.memory.planning.sizes import IDLE_LORA_BYTES
-from pipeline.request import LoraMatch, LoraSettings, lora_weights
+from pipeline.request import LoraMatch, LoraWeights, lora_weights
 from pipeline.weights.headers.read import read_weights
 
 MAX_LOADED = 8
@@ -37,25 +37,25 @@ Loras = OrderedDict[str, _Lora]
 """What is on a model, by adapter name, the one wanted last at the end."""
 
 
-def adapter_name(lora: LoraSettings) -> str:
+def adapter_name(lora: LoraWeights) -> str:
     """A stable name for PEFT: no dots, since it becomes a module's."""
     return f"lora_{lora.sha256[:16]}"
 
 
-def wanted_weights(loras: Sequence[LoraSettings]) -> dict[str, float]:
+def wanted_weights(loras: Sequence[LoraWeights]) -> dict[str, float]:
     """Weights as `lora_weights` has them, by adapter name."""
     names = {lora.sha256: adapter_name(lora) for lora in loras}
     return {names[sha256]: weight for sha256, weight in lora_weights(loras).items()}
 
 
-def missing(pipe: Any, held: Loras, loras: Sequence[LoraSettings]) -> list[LoraSettings]:
+def missing(pipe: Any, held: Loras, loras: Sequence[LoraWeights]) -> list[LoraWeights]:
     """Those that are not on every component that they are for; a component may have been loaded again meanwhile."""
     wanted = wanted_weights(loras)
     found = {adapter_name(lora): lora for lora in loras if adapter_name(lora) in wanted}
     return [lora for name, lora in found.items() if name not in held or not _whole(pipe, held[name], name)]
 
 
-def superfluous(held: Loras, loras: Sequence[LoraSettings]) -> list[str]:
+def superfluous(held: Loras, loras: Sequence[LoraWeights]) -> list[str]:
     """Adapter names beyond `MAX_LOADED` and `IDLE_LORA_BYTES`, those wanted longest ago first; none of the wanted."""
     wanted = wanted_weights(loras)
     room, places = IDLE_LORA_BYTES, max(0, MAX_LOADED - len(wanted))
@@ -68,7 +68,7 @@ def superfluous(held: Loras, loras: Sequence[LoraSettings]) -> list[str]:
     return going[::-1]
 
 
-def add(pipe: Any, held: Loras, lora: LoraSettings) -> None:
+def add(pipe: Any, held: Loras, lora: LoraWeights) -> None:
     """Load one LoRA into the components that lack it. Raises `JobFailure` if it fits nowhere."""
     path = file_now(lora.source, lora.sha256, "lora", lora.name)
     name = adapter_name(lora)
@@ -116,7 +116,7 @@ def restore_layers(pipe: Any, component: str | None = None) -> None:
             module.requires_grad_(False)
 
 
-def switch(pipe: Any, held: Loras, loras: Sequence[LoraSettings]) -> tuple[LoraMatch, ...]:
+def switch(pipe: Any, held: Loras, loras: Sequence[LoraWeights]) -> tuple[LoraMatch, ...]:
     """Make exactly these work, each with its weight, and say how many of their keys found a place."""
     weights = wanted_weights(loras)
     for name in weights:
@@ -162,7 +162,7 @@ def _has_layers(component: Any) -> bool:
 
 
 @contextmanager
-def _watched(pipe: Any, name: str, lora: LoraSettings) -> Iterator[dict[str, int]]:
+def _watched(pipe: Any, name: str, lora: LoraWeights) -> Iterator[dict[str, int]]:
     """Within this block loading skips components that are absent or have the LoRA, and its keys are counted.
 
     The count is of the file's tensors after diffusers has brought them into its own form, which may split one into
@@ -208,7 +208,7 @@ def _watched(pipe: Any, name: str, lora: LoraSettings) -> Iterator[dict[str, int
             vars(encoder)["text_model"] = text_model
 
 
-def _refuse_control_lora(pipe: Any, tensors: dict[str, Any], lora: LoraSettings) -> None:
+def _refuse_control_lora(pipe: Any, tensors: dict[str, Any], lora: LoraWeights) -> None:
     """FLUX.1 Control LoRAs widen the transformer's first layer and replace norms, which cannot be taken off again."""
     first = tensors.get("transformer.x_embedder.lora_A.weight")
     layer = getattr(getattr(pipe, "transformer", None), "x_embedder", None)
@@ -217,7 +217,7 @@ def _refuse_control_lora(pipe: Any, tensors: dict[str, Any], lora: LoraSettings)
         raise JobFailure(f"lora {lora.name}: is a control LoRA, which changes the model itself; take a plain LoRA")
 
 
-def _settle(pipe: Any, name: str, lora: LoraSettings) -> None:
+def _settle(pipe: Any, name: str, lora: LoraWeights) -> None:
     """Freeze the new weights and give them the type that the model computes in. Raises `JobFailure` for halves."""
     for component in _components(pipe).values():
         for layer in _layers(component, name):

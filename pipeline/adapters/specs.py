@@ -16,11 +16,11 @@ from pipeline.adapters.textual_inversion import identify_embedding
 from pipeline.errors import ConfigError, DarkroomError
 from pipeline.request import (
     Adapters,
-    ControlNetSettings,
-    EmbeddingSettings,
+    ControlNetWeights,
+    EmbeddingWeights,
     InitImage,
-    IpAdapterSettings,
-    LoraSettings,
+    IpAdapterWeights,
+    LoraWeights,
 )
 
 if TYPE_CHECKING:
@@ -114,14 +114,14 @@ def identify_adapters(
                 faults.extend(f"{where}: {line}" for line in str(error).splitlines())
         return tuple(found)
 
-    def lora(one: Lora) -> LoraSettings:
+    def lora(one: Lora) -> LoraWeights:
         return identify_lora(str(one.source), weight=one.weight, files=files, name=one.name)
 
-    def embedding(one: Embedding) -> EmbeddingSettings:
+    def embedding(one: Embedding) -> EmbeddingWeights:
         token = one.token or Path(one.source).stem
         return identify_embedding(str(one.source), token=token, files=files, name=one.name)
 
-    def controlnet(one: ControlNet) -> ControlNetSettings:
+    def controlnet(one: ControlNet) -> ControlNetWeights:
         return identify_controlnet(
             str(one.source),
             image=str(one.image),
@@ -133,7 +133,7 @@ def identify_adapters(
             name=one.name,
         )
 
-    def ip_adapter(one: IpAdapter) -> IpAdapterSettings:
+    def ip_adapter(one: IpAdapter) -> IpAdapterWeights:
         encoder = None if one.encoder is None else str(one.encoder)
         return identify_ip_adapter(
             str(one.source), image=str(one.image), scale=one.scale, encoder=encoder, files=files, name=one.name

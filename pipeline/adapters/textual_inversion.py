@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.adapters.weights import check_family, file_now, find, hash_of, public_name
 from pipeline.errors import JobFailure, ModelError
-from pipeline.request import EmbeddingSettings
+from pipeline.request import EmbeddingWeights
 from pipeline.weights.inspection import ModelFiles
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ TOKENIZED = ("sd15", "sdxl", "flux")
 _ENCODER_KEYS = {"clip_l": "text_encoder", "clip_g": "text_encoder_2", "t5xxl": "text_encoder_2"}
 
 
-def identify_embedding(source: str, *, token: str, files: ModelFiles, name: str | None = None) -> EmbeddingSettings:
+def identify_embedding(source: str, *, token: str, files: ModelFiles, name: str | None = None) -> EmbeddingWeights:
     """Find, check and hash a textual inversion. Raises `ModelError`."""
     if files.family is not None and files.family not in TOKENIZED:
         raise ModelError(
@@ -37,7 +37,7 @@ def identify_embedding(source: str, *, token: str, files: ModelFiles, name: str 
         check_family("embedding", name, facts, files, by_width=files.family == "sd15")
     if not token.strip() or any(character.isspace() for character in token):
         raise ModelError(f"embedding {name}: token {token!r} should be one word, such as <{name}>")
-    return EmbeddingSettings(name=name, source=str(path), sha256=hash_of(path, facts.files), token=token)
+    return EmbeddingWeights(name=name, source=str(path), sha256=hash_of(path, facts.files), token=token)
 
 
 @dataclass(slots=True)
@@ -52,13 +52,13 @@ class _Longer:
 class TokensOn:
     """What is on a model now, and what must be put back. `seen` are the text encoders that there were."""
 
-    embeddings: tuple[EmbeddingSettings, ...]
+    embeddings: tuple[EmbeddingWeights, ...]
     seen: tuple[weakref.ref[Any], ...]
     tables: list[_Longer] = field(default_factory=list)
     tokenizers: dict[str, Any] = field(default_factory=dict)
 
 
-def apply(pipes: Sequence[Any], embeddings: tuple[EmbeddingSettings, ...]) -> TokensOn:
+def apply(pipes: Sequence[Any], embeddings: tuple[EmbeddingWeights, ...]) -> TokensOn:
     """Teach tokenizers and text encoders new tokens. Raises `JobFailure` if an embedding does not fit.
 
     Tokenizers are replaced by copies and embedding tables by longer ones, so that taking off is putting back the
@@ -109,7 +109,7 @@ def _encoders(pipe: Any) -> dict[str, Any]:
     return {name: getattr(pipe, name) for name in names if getattr(pipe, name) is not None}
 
 
-def _vectors(pipe: Any, one: EmbeddingSettings, encoders: dict[str, Any]) -> dict[str, torch.Tensor]:
+def _vectors(pipe: Any, one: EmbeddingWeights, encoders: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The (tokens, width) vectors for each text encoder that is in memory, by its name."""
     from safetensors.torch import load_file
 

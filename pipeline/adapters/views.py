@@ -13,7 +13,7 @@ from pipeline.adapters.weights import folder_now
 from pipeline.errors import JobFailure
 from pipeline.loading.component_weights import first_line
 from pipeline.memory.device.loaded_components import controlnets
-from pipeline.request import Adapters, ControlNetSettings
+from pipeline.request import Adapters, ControlNetWeights
 from pipeline.weights.families import Family, family_of
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def kept_precision(pipe: Any) -> Iterator[None]:
         vars(vae).pop("to", None)  # offload hooks may have done so already
 
 
-def load_controlnet(model: LoadedModel, one: ControlNetSettings) -> Any:
+def load_controlnet(model: LoadedModel, one: ControlNetWeights) -> Any:
     """A ControlNet on the CPU, frozen, in the model's precision. Raises `JobFailure` if it is gone or damaged."""
     import diffusers
 

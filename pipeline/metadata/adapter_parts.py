@@ -6,7 +6,14 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from pipeline.metadata.record import ControlNet, Embedding, Init, IpAdapter, Lora, Picture
+from pipeline.metadata.record import (
+    ControlNetRecord,
+    EmbeddingRecord,
+    InitRecord,
+    IpAdapterRecord,
+    LoraRecord,
+    PictureRecord,
+)
 from pipeline.request import Adapters, LoraMatch, ReferenceImage
 
 
@@ -20,7 +27,7 @@ def adapter_parts(adapters: Adapters, matches: Iterable[LoraMatch]) -> dict[str,
     return {
         "task": "txt2img" if init is None else "img2img",
         "loras": [
-            Lora(
+            LoraRecord(
                 name=without_folders(one.name),
                 sha256=one.sha256,
                 weight=one.weight,
@@ -30,10 +37,11 @@ def adapter_parts(adapters: Adapters, matches: Iterable[LoraMatch]) -> dict[str,
             for one in adapters.loras
         ],
         "embeddings": [
-            Embedding(name=without_folders(one.name), sha256=one.sha256, token=one.token) for one in adapters.embeddings
+            EmbeddingRecord(name=without_folders(one.name), sha256=one.sha256, token=one.token)
+            for one in adapters.embeddings
         ],
         "controlnets": [
-            ControlNet(
+            ControlNetRecord(
                 name=without_folders(one.name),
                 sha256=one.sha256,
                 image=_picture(one.image),
@@ -45,7 +53,7 @@ def adapter_parts(adapters: Adapters, matches: Iterable[LoraMatch]) -> dict[str,
             for one in adapters.controlnets
         ],
         "ip_adapters": [
-            IpAdapter(
+            IpAdapterRecord(
                 name=without_folders(one.name),
                 sha256=one.sha256,
                 image=_picture(one.image),
@@ -54,7 +62,7 @@ def adapter_parts(adapters: Adapters, matches: Iterable[LoraMatch]) -> dict[str,
             )
             for one in adapters.ip_adapters
         ],
-        "init": None if init is None else Init(image=_picture(init.image), strength=init.strength),
+        "init": None if init is None else InitRecord(image=_picture(init.image), strength=init.strength),
     }
 
 
@@ -63,5 +71,5 @@ def without_folders(name: str) -> str:
     return re.split(r"[/\\]", name.rstrip("/\\"))[-1]
 
 
-def _picture(image: ReferenceImage) -> Picture:
-    return Picture(name=without_folders(image.name), sha256=image.sha256)
+def _picture(image: ReferenceImage) -> PictureRecord:
+    return PictureRecord(name=without_folders(image.name), sha256=image.sha256)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 
-from pipeline.metadata.record import Lora, Record
+from pipeline.metadata.record import LoraRecord, Record
 
 # sd-parsers fails on a second "Negative prompt:" anywhere, Civitai takes the first "Steps: " for the
 # settings, and SD.Next looks for the other keys, in any case, anywhere in the text.
@@ -97,14 +97,14 @@ def _clip_skip(clip_skip: int | None) -> str | None:
     return str(clip_skip + 1) if clip_skip else None
 
 
-def _hashes(model_hash: str | None, loras: list[Lora]) -> str | None:
+def _hashes(model_hash: str | None, loras: list[LoraRecord]) -> str | None:
     """Civitai's list of resources: ten digits of the file's SHA-256, which it knows as AutoV2."""
     hashes = {"model": model_hash} if model_hash else {}
     hashes |= {f"lora:{_tag_name(lora.name)}": lora.sha256[:10] for lora in loras}
     return json.dumps(hashes) if hashes else None
 
 
-def _lora_tag(lora: Lora) -> str:
+def _lora_tag(lora: LoraRecord) -> str:
     return f"<lora:{_tag_name(lora.name)}:{plain_number(lora.weight)}>"
 
 

@@ -181,7 +181,7 @@ class Model(Weights):
         return values
 
 
-class Lora(_Part):
+class LoraRecord(_Part):
     """A LoRA and the weight it was applied with; how many of its keys found a place in the model."""
 
     name: str
@@ -191,7 +191,7 @@ class Lora(_Part):
     unmatched: Count | None = None
 
 
-class Embedding(_Part):
+class EmbeddingRecord(_Part):
     """A textual inversion and the word that stands for it."""
 
     name: str
@@ -199,35 +199,35 @@ class Embedding(_Part):
     token: str
 
 
-class Picture(_Part):
+class PictureRecord(_Part):
     """A reference picture: its file's name and the hash of the file."""
 
     name: str
     sha256: Sha256
 
 
-class ControlNet(Weights):
+class ControlNetRecord(Weights):
     """A ControlNet; `start` and `end` are shares of the steps. `image` is None only in records older than it."""
 
-    image: Picture | None = None
+    image: PictureRecord | None = None
     preprocess: Literal["none", "canny"] = "none"
     strength: Annotated[float, STRENGTH.limits] = 1.0
     start: Annotated[float, SHARE.limits] = 0.0
     end: Annotated[float, SHARE.limits] = 1.0
 
 
-class IpAdapter(Weights):
+class IpAdapterRecord(Weights):
     """An IP-Adapter, its picture, and the image encoder that it was used with."""
 
-    image: Picture
+    image: PictureRecord
     scale: Annotated[float, STRENGTH.limits]
     encoder_sha256: Sha256 | None = None
 
 
-class Init(_Part):
+class InitRecord(_Part):
     """The picture that denoising started from."""
 
-    image: Picture
+    image: PictureRecord
     strength: Annotated[float, INIT_STRENGTH.limits]
 
 
@@ -340,11 +340,11 @@ class Record(_Part):
     flagged: bool | None = None
     model: Model
     vae: Weights | None = None
-    loras: list[Lora] = []
-    embeddings: list[Embedding] = []
-    controlnets: list[ControlNet] = []
-    ip_adapters: list[IpAdapter] = []
-    init: Init | None = None
+    loras: list[LoraRecord] = []
+    embeddings: list[EmbeddingRecord] = []
+    controlnets: list[ControlNetRecord] = []
+    ip_adapters: list[IpAdapterRecord] = []
+    init: InitRecord | None = None
     memory: Memory
     runtime: Runtime
     job: Origin

@@ -13,12 +13,12 @@ from pipeline.memory.planning.techniques import TECHNIQUES
 from pipeline.request import (
     MAX_SEED,
     Adapters,
-    ControlNetSettings,
-    EmbeddingSettings,
+    ControlNetWeights,
+    EmbeddingWeights,
     ImageRequest,
     InitImage,
-    IpAdapterSettings,
-    LoraSettings,
+    IpAdapterWeights,
+    LoraWeights,
     MemorySettings,
     ModelSettings,
     ReferenceImage,
@@ -39,17 +39,17 @@ REQUEST = ImageRequest(
     memory=MemorySettings(),
 )
 
-LORA = LoraSettings("style", "/loras/style.safetensors", "1" * 64, 0.8)
+LORA = LoraWeights("style", "/loras/style.safetensors", "1" * 64, 0.8)
 PICTURE = ReferenceImage("pose.png", "/pictures/pose.png", "2" * 64)
-CONTROLNET = ControlNetSettings("canny", "/nets/canny", "3" * 64, PICTURE)
-IP_ADAPTER = IpAdapterSettings("face", "/ip/face.safetensors", "4" * 64, PICTURE)
+CONTROLNET = ControlNetWeights("canny", "/nets/canny", "3" * 64, PICTURE)
+IP_ADAPTER = IpAdapterWeights("face", "/ip/face.safetensors", "4" * 64, PICTURE)
 OTHER_PICTURE = replace(PICTURE, sha256="5" * 64)
 ADAPTERS = [
     Adapters(loras=(replace(LORA, weight=0.9),)),
     Adapters(loras=(replace(LORA, sha256="6" * 64),)),
     Adapters(loras=(LORA, replace(LORA, sha256="6" * 64))),
-    Adapters(embeddings=(EmbeddingSettings("cat", "/e.safetensors", "7" * 64, "<cat>"),)),
-    Adapters(embeddings=(EmbeddingSettings("cat", "/e.safetensors", "7" * 64, "<dog>"),)),
+    Adapters(embeddings=(EmbeddingWeights("cat", "/e.safetensors", "7" * 64, "<cat>"),)),
+    Adapters(embeddings=(EmbeddingWeights("cat", "/e.safetensors", "7" * 64, "<dog>"),)),
     Adapters(controlnets=(CONTROLNET,)),
     *(
         Adapters(controlnets=(replace(CONTROLNET, **{key: value}),))

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pipeline.memory.planning.techniques import QUANTIZATIONS
 from pipeline.memory.planning.working_memory import Parts, denoiser_parts, encoder_parts
-from pipeline.request import Adapters, DType, LoraSettings, MemorySettings
+from pipeline.request import Adapters, DType, LoraWeights, MemorySettings
 from pipeline.weights.families import ENCODES_CONTROL_IMAGES, Family
 from pipeline.weights.file_inspection import inspect_file
 from pipeline.weights.model_files import Component, ModelFiles
@@ -116,7 +116,7 @@ class Sizes:
         """With something that works beside the denoiser: a ControlNet, an image encoder."""
         return replace(self, components=(*self.components, ComponentSize(name, "other", parameters, self.family)))
 
-    def with_adapters(self, adapters: Adapters, others: Collection[LoraSettings] = ()) -> Sizes:
+    def with_adapters(self, adapters: Adapters, others: Collection[LoraWeights] = ()) -> Sizes:
         """With what adapters bring along, by the headers of their files; those of one hash are read once.
 
         `others` are LoRAs that other pictures of the same model are made with: some of them stay on it, switched off.

@@ -22,9 +22,8 @@ from jobs.archive.recorded_weights import Places, find_adapters
 from pipeline.adapters import apply, check_adapters, identify_ip_adapter
 from pipeline.errors import JobFailure, ModelError
 from pipeline.memory.device.loaded_model import LoadedModel
-from pipeline.metadata.record import IpAdapter as RecordedIpAdapter
-from pipeline.metadata.record import Picture, Record
-from pipeline.request import NO_ADAPTERS, Adapters, IpAdapterSettings
+from pipeline.metadata.record import IpAdapterRecord, PictureRecord, Record
+from pipeline.request import NO_ADAPTERS, Adapters, IpAdapterWeights
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +38,7 @@ def face(tmp_path: Path) -> Path:
     return write_picture(tmp_path / "face.png")
 
 
-def one(model: LoadedModel, path: Path, image: Path, **values: Any) -> IpAdapterSettings:
+def one(model: LoadedModel, path: Path, image: Path, **values: Any) -> IpAdapterWeights:
     return identify_ip_adapter(str(path), image=str(image), files=model.files, **values)
 
 
@@ -227,7 +226,7 @@ def test_a_moved_adapter_is_found_with_its_encoder_for_a_picture_to_be_made_agai
 ) -> None:
     before = one(sd, adapter, face, scale=0.5)
     values = {"name": before.name, "sha256": before.sha256, "encoder_sha256": before.encoder_sha256, "scale": 0.5}
-    said = RecordedIpAdapter(**values, image=Picture(name="face", sha256=before.image.sha256))
+    said = IpAdapterRecord(**values, image=PictureRecord(name="face", sha256=before.image.sha256))
     record = Record.model_construct(loras=[], embeddings=[], controlnets=[], ip_adapters=[said], init=None)
     new = tmp_path / "new"
     new.mkdir()

@@ -16,7 +16,7 @@ from pipeline.adapters import apply, identify_lora, text_encoder_key
 from pipeline.adapters.lora_layers import MAX_LOADED
 from pipeline.errors import JobFailure, ModelError
 from pipeline.memory.device.loaded_model import LoadedModel
-from pipeline.request import NO_ADAPTERS, LoraMatch, LoraSettings
+from pipeline.request import NO_ADAPTERS, LoraMatch, LoraWeights
 from pipeline.weights.hashes import file_hash
 
 
@@ -296,4 +296,4 @@ def test_a_lora_before_float8_storage(load_tiny: Callable[..., LoadedModel], tmp
 
 def test_the_name_of_a_lora_may_be_given(sd: LoadedModel, lora: Path) -> None:
     found = identify_lora(str(lora), weight=0.3, files=sd.files, name="My style/2")
-    assert isinstance(found, LoraSettings) and found.name == "My-style-2" and len(found.sha256) == 64
+    assert isinstance(found, LoraWeights) and found.name == "My-style-2" and len(found.sha256) == 64

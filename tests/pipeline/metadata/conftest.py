@@ -18,7 +18,7 @@ from pipeline.metadata.building import build_record
 from pipeline.metadata.encoding import EncodedImage, encode_image
 from pipeline.metadata.metadata_settings import MetadataSettings
 from pipeline.metadata.record import Origin, Record
-from pipeline.request import Adapters, GeneratedImage, ImageRequest, LoraSettings, MemorySettings, ModelSettings
+from pipeline.request import Adapters, GeneratedImage, ImageRequest, LoraWeights, MemorySettings, ModelSettings
 
 SHA = hashlib.sha256(b"weights").hexdigest()
 CREATED = datetime(2025, 1, 11, 14, 30, 22, 123000, tzinfo=UTC)
@@ -66,7 +66,7 @@ def make_sample(
     *,
     output_format: Any = "png",
     image_id: str | None = None,
-    loras: tuple[LoraSettings, ...] = (),
+    loras: tuple[LoraWeights, ...] = (),
     tags: tuple[str, ...] = (),
     name: str | None = "batch1",
     model: str = "demo",

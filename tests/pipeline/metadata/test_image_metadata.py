@@ -26,7 +26,7 @@ from pipeline.metadata.reading import NoRecordError, read_any, read_id, read_pix
 from pipeline.metadata.record import Record, pixel_hash
 from pipeline.metadata.verifying import ReadbackFailed, verify_encoded
 from pipeline.metadata.xmp import DIGITAL_SOURCE_TYPE
-from pipeline.request import LoraSettings
+from pipeline.request import LoraWeights
 
 FORMATS = ["png", "jpeg", "webp"]
 CORPUS = {
@@ -330,7 +330,7 @@ def test_a_jpeg_takes_prompts_of_any_length(sample: Callable[..., Any], characte
 
 
 def test_a_jpeg_that_cannot_hold_its_settings_fails_in_one_line(sample: Callable[..., Any]) -> None:
-    loras = tuple(LoraSettings(f"style {number:04d} " + "x" * 80, "", "0" * 64, 0.5) for number in range(500))
+    loras = tuple(LoraWeights(f"style {number:04d} " + "x" * 80, "", "0" * 64, 0.5) for number in range(500))
     with pytest.raises(JobFailure, match=r"use output\.format=png"):
         sample(output_format="jpeg", loras=loras).encode()
     assert sample(output_format="png", loras=loras).encode().record_embedded

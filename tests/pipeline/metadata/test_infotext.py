@@ -13,8 +13,8 @@ from record_texts import texts
 from sd_parsers.parsers import AUTOMATIC1111Parser
 
 from pipeline.metadata.infotext import plain_name, plain_number, readable, sampler_and_schedule, to_infotext
-from pipeline.metadata.record import Init, Picture
-from pipeline.request import LoraSettings
+from pipeline.metadata.record import InitRecord, PictureRecord
+from pipeline.request import LoraWeights
 
 SHA = "31e35c80fc" + "0" * 54
 
@@ -29,7 +29,7 @@ def test_the_whole_text(sample: Callable[..., Any]) -> None:
         "bad: hands",
         scheduler="DPM++ 2M Karras",
         clip_skip=1,
-        loras=(LoraSettings("my, LoRA", "", SHA, 0.8),),
+        loras=(LoraWeights("my, LoRA", "", SHA, 0.8),),
     )
     assert to_infotext(made.record) == (
         "a house, night <lora:my_LoRA:0.8>\n"
@@ -64,7 +64,7 @@ def test_prompts_that_look_like_settings_are_neutralised(
 
 
 def test_a_hash_list_is_last_and_a_model_hash_never_invented(sample: Callable[..., Any]) -> None:
-    text = to_infotext(sample(loras=(LoraSettings("a", "", SHA, 1),)).record)
+    text = to_infotext(sample(loras=(LoraWeights("a", "", SHA, 1),)).record)
     assert json.loads(text.rpartition(", Hashes: ")[2]) == {"lora:a": SHA[:10]}
     assert "Model hash" not in text and "User" not in text
 
@@ -104,7 +104,7 @@ def test_long_texts_are_cut_with_an_ellipsis() -> None:
 
 
 def test_a_file_has_a_hash_that_civitai_lists_it_by_and_a_folder_has_none(sample: Callable[..., Any]) -> None:
-    folder = sample(loras=(LoraSettings("ink", "", SHA, 1),)).record
+    folder = sample(loras=(LoraWeights("ink", "", SHA, 1),)).record
     assert "Model hash" not in to_infotext(folder) and '"model"' not in to_infotext(folder)
     file = folder.model_copy(update={"model": folder.model.model_copy(update={"single_file": True})})
     digits = file.model.sha256[:10]
@@ -119,7 +119,7 @@ def test_a_file_has_a_hash_that_civitai_lists_it_by_and_a_folder_has_none(sample
 def test_a_picture_that_was_started_from_says_how_much_of_it_was_left(sample: Callable[..., Any]) -> None:
     record = sample().record
     assert "Denoising strength" not in to_infotext(record)
-    init = Init(image=Picture(name="a.png", sha256="0" * 64), strength=0.55)
+    init = InitRecord(image=PictureRecord(name="a.png", sha256="0" * 64), strength=0.55)
     assert ", Denoising strength: 0.55," in to_infotext(record.model_copy(update={"init": init}))
 
 

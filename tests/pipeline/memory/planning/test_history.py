@@ -13,11 +13,11 @@ from pipeline.memory.planning.history import FallbackHistory, Situation, Worked,
 from pipeline.request import (
     NO_ADAPTERS,
     Adapters,
-    ControlNetSettings,
-    EmbeddingSettings,
+    ControlNetWeights,
+    EmbeddingWeights,
     InitImage,
-    IpAdapterSettings,
-    LoraSettings,
+    IpAdapterWeights,
+    LoraWeights,
     MemorySettings,
     ReferenceImage,
 )
@@ -96,10 +96,10 @@ def test_forgotten_when_the_memory_is_another(change: dict[str, Any], tmp_path: 
 def test_of_adapters_only_kind_and_number_are_kept() -> None:
     picture = ReferenceImage("portrait", "/home/me/portrait.png", "12" * 32)
     adapters = Adapters(
-        loras=(LoraSettings("secret", "/home/me/secret.safetensors", "34" * 32, 0.8),) * 2,
-        embeddings=(EmbeddingSettings("word", "/home/me/word.safetensors", "56" * 32, "<word>"),),
-        controlnets=(ControlNetSettings("edges", "/home/me/edges", "78" * 32, picture),),
-        ip_adapters=(IpAdapterSettings("face", "/home/me/face.safetensors", "9a" * 32, picture),),
+        loras=(LoraWeights("secret", "/home/me/secret.safetensors", "34" * 32, 0.8),) * 2,
+        embeddings=(EmbeddingWeights("word", "/home/me/word.safetensors", "56" * 32, "<word>"),),
+        controlnets=(ControlNetWeights("edges", "/home/me/edges", "78" * 32, picture),),
+        ip_adapters=(IpAdapterWeights("face", "/home/me/face.safetensors", "9a" * 32, picture),),
         init=InitImage(picture),
     )
     assert kinds(adapters) == "loras 2, controlnets 1, ip_adapters 1, init 1"

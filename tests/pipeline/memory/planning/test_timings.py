@@ -31,7 +31,7 @@ from pipeline.request import (
     ImageRequest,
     InitImage,
     Likeness,
-    LoraSettings,
+    LoraWeights,
     MemorySettings,
     ModelSettings,
     ReferenceImage,
@@ -146,7 +146,7 @@ def test_passes_through_the_denoiser() -> None:
 
 
 def test_nothing_in_the_file_tells_what_was_made(tmp_path: Path) -> None:
-    secret = Adapters(loras=(LoraSettings("secret", "/home/me/secret.safetensors", "34" * 32),))
+    secret = Adapters(loras=(LoraWeights("secret", "/home/me/secret.safetensors", "34" * 32),))
     path = tmp_path / "memory.sqlite"
     noted(path, (4, 0.1), of=kind(adapters=secret))
     content = path.read_bytes()
