@@ -91,14 +91,12 @@ def find_tiny_vae(record: Record, places: Places) -> str | None:
 
 def find_adapters(record: Record, files: ModelFiles, places: Places) -> Adapters:
     """LoRAs, ControlNets and the rest, with their pictures. Raises `ModelError` naming what is not here."""
-    from pipeline.adapters import (
-        identify_controlnet,
-        identify_embedding,
-        identify_image,
-        identify_init,
-        identify_ip_adapter,
-        identify_lora,
-    )
+    from pipeline.adapters.controlnet import identify_controlnet
+    from pipeline.adapters.init_image import identify_init
+    from pipeline.adapters.ip_adapter import identify_ip_adapter
+    from pipeline.adapters.lora import identify_lora
+    from pipeline.adapters.reference_images import identify_image
+    from pipeline.adapters.textual_inversion import identify_embedding
 
     def found(what: str, part: Any, identify: Callable[[str], Any], *kinds: StoredKind) -> Any:
         for place in places.of(part.sha256, part.name, *kinds):
@@ -149,7 +147,7 @@ def _vae(places: Places, what: str, sha256: str, name: str = "") -> Path:
 
 
 def _encoder(places: Places, sha256: str | None) -> str | None:
-    from pipeline.adapters import encoder_hash
+    from pipeline.adapters.ip_adapter import encoder_hash
 
     for place in places.of(sha256, "", "ip_adapter") if sha256 else ():
         with suppress(DarkroomError, OSError):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from jobs.planning.known_models import KnownModel
 from jobs.planning.plan import Plan
-from pipeline.adapters import check_adapters
+from pipeline.adapters.combinations import check_adapters
 from pipeline.loading.requirements import requirement_faults
 from pipeline.loading.speed import STEP_CACHES
 from pipeline.memory.planning.choice import shortage

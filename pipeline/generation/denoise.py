@@ -47,8 +47,8 @@ def denoise(
     """Run images that differ only in prompts and seed. `should_stop` is asked between steps; yes is `Interrupted`."""
     import torch
 
-    from pipeline.adapters import arguments as adapter_arguments
-    from pipeline.adapters import kept_precision, view
+    from pipeline.adapters.arguments import arguments as adapter_arguments
+    from pipeline.adapters.views import kept_precision, view
 
     first = requests[0]
     pipe = view(model, first.adapters)

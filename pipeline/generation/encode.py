@@ -131,7 +131,7 @@ def _encoded(model: LoadedModel, request: ImageRequest, missing: _Encoder | None
 
 def _key(model: LoadedModel, request: ImageRequest, text: str, negative: bool) -> str:
     """Everything that an embedding depends on."""
-    from pipeline.adapters import text_encoder_key
+    from pipeline.adapters.apply import text_encoder_key
 
     encoders = [one for one in model.files.components if one.name.startswith("text_encoder")]
     files = tuple(file for one in encoders for file in one.files)

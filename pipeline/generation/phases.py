@@ -80,7 +80,7 @@ class Phases:
 
     def _make(self, batch: list[int]) -> Outcomes:
         """Denoise a batch, in as many parts as it takes, and decode it unless that is a stage of its own."""
-        from pipeline.adapters import apply
+        from pipeline.adapters.apply import apply
 
         first = self._requests[batch[0]]
         hopeless = self._fallbacks.why_not(first, "denoise", "decode")
@@ -164,7 +164,7 @@ class Phases:
             yield part, outcome
 
     def _denoise(self, strategy: Strategy, places: list[int]) -> DenoisedBatch:
-        from pipeline.adapters import apply
+        from pipeline.adapters.apply import apply
         from pipeline.loading.compiling import as_compiled
         from pipeline.loading.speed import prepare, step_cache
         from pipeline.memory.device.stages import stage

@@ -64,7 +64,7 @@ class Texts:
 
     def _encode(self, todo: deque[int]) -> None:
         """The first one first; what is done is no longer in `todo`."""
-        from pipeline.adapters import apply
+        from pipeline.adapters.apply import apply
         from pipeline.memory.device.stages import stage
 
         while todo and self._is_known(todo[0]):

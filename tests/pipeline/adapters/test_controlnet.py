@@ -17,9 +17,11 @@ from adapter_files import write_controlnet, write_picture, write_transformer_con
 from direct_calls import pictures
 from families import a_few
 
-from pipeline.adapters import apply, check_adapters, identify_controlnet, view
+from pipeline.adapters.apply import apply
+from pipeline.adapters.combinations import check_adapters
 from pipeline.adapters.control_images import control_image
-from pipeline.adapters.controlnet import CONTROLNET_CLASSES
+from pipeline.adapters.controlnet import CONTROLNET_CLASSES, identify_controlnet
+from pipeline.adapters.views import view
 from pipeline.errors import JobFailure, ModelError
 from pipeline.memory.device.apply_techniques import resident_bytes
 from pipeline.memory.device.loaded_components import used_while_denoising

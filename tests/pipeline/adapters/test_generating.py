@@ -12,14 +12,12 @@ import pytest
 from adapter_files import layers_of, write_controlnet, write_ip_adapter, write_lora, write_picture, write_tensors
 from offload_files import unreadable
 
-from pipeline.adapters import (
-    apply,
-    identify_controlnet,
-    identify_embedding,
-    identify_init,
-    identify_ip_adapter,
-    identify_lora,
-)
+from pipeline.adapters.apply import apply
+from pipeline.adapters.controlnet import identify_controlnet
+from pipeline.adapters.init_image import identify_init
+from pipeline.adapters.ip_adapter import identify_ip_adapter
+from pipeline.adapters.lora import identify_lora
+from pipeline.adapters.textual_inversion import identify_embedding
 from pipeline.errors import JobFailure
 from pipeline.generation.generate import generate_batch, generate_bundle
 from pipeline.memory.device.loaded_model import LoadedModel

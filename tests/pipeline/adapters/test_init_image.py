@@ -10,8 +10,9 @@ import pytest
 from adapter_files import write_controlnet, write_picture, write_transformer_controlnet
 from direct_calls import pictures
 
-from pipeline.adapters import check_adapters, identify_controlnet, identify_init
-from pipeline.adapters.controlnet import CONTROLNET_CLASSES
+from pipeline.adapters.combinations import check_adapters
+from pipeline.adapters.controlnet import CONTROLNET_CLASSES, identify_controlnet
+from pipeline.adapters.init_image import identify_init
 from pipeline.errors import ModelError
 from pipeline.memory.device.loaded_components import used_while_denoising
 from pipeline.memory.device.loaded_model import LoadedModel

@@ -12,7 +12,8 @@ from adapter_files import layers_of, write_lora, write_tensors
 from direct_calls import pictures, with_loras
 from families import a_few
 
-from pipeline.adapters import apply, identify_lora, text_encoder_key
+from pipeline.adapters.apply import apply, text_encoder_key
+from pipeline.adapters.lora import identify_lora
 from pipeline.adapters.lora_layers import MAX_LOADED
 from pipeline.errors import JobFailure, ModelError
 from pipeline.memory.device.loaded_model import LoadedModel

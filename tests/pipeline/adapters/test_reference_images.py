@@ -11,8 +11,7 @@ import pytest
 from adapter_files import write_picture
 from PIL import Image
 
-from pipeline.adapters import identify_image
-from pipeline.adapters.reference_images import MAX_PIXELS, fitted
+from pipeline.adapters.reference_images import MAX_PIXELS, fitted, identify_image
 from pipeline.errors import JobFailure, ModelError
 
 

@@ -10,7 +10,8 @@ import pytest
 from adapter_files import write_tensors
 from direct_calls import pictures
 
-from pipeline.adapters import apply, identify_embedding, text_encoder_key
+from pipeline.adapters.apply import apply, text_encoder_key
+from pipeline.adapters.textual_inversion import identify_embedding
 from pipeline.errors import JobFailure, ModelError
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.request import NO_ADAPTERS, Adapters

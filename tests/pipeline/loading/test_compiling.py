@@ -12,7 +12,8 @@ import pytest
 import torch
 from adapter_files import layers_of, write_lora
 
-from pipeline.adapters import apply, identify_lora
+from pipeline.adapters.apply import apply
+from pipeline.adapters.lora import identify_lora
 from pipeline.generation.generate import generate_bundle
 from pipeline.loading import compiling
 from pipeline.loading.compiling import as_compiled

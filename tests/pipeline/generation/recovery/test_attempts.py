@@ -242,8 +242,6 @@ def test_what_was_learnt_is_for_the_same_wishes_only(model: LoadedModel, out_of_
 def test_adapters_that_cannot_be_put_on_are_tried_once_per_batch(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline import adapters
-
     images(generate_batch(model, requests_for(model, 3)))  # so that nothing needs encoding
     tried: list[Any] = []
 
@@ -251,7 +249,7 @@ def test_adapters_that_cannot_be_put_on_are_tried_once_per_batch(
         tried.append(wanted)
         raise JobFailure("lora x: no key matches")
 
-    monkeypatch.setattr(adapters, "apply", refusing)
+    monkeypatch.setattr("pipeline.adapters.apply.apply", refusing)
     outcomes = generate_batch(model, requests_for(model, 3))
     assert [str(outcome) for outcome in outcomes] == ["lora x: no key matches"] * 3 and len(tried) == 1
 
