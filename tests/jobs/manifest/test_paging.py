@@ -10,7 +10,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from jobs.search import search
+from jobs.archive.search import search
 from manifest_rows import START, done_of, make, write_part
 
 from jobs.manifest import paging
