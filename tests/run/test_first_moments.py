@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from forked import REPO
 
-from jobs.cli import STOPPED_BY_CTRL_C
+from jobs.cli.entry import STOPPED_BY_CTRL_C
 
-INSTALLED = "import re\nimport sys\nfrom jobs.cli import script\nif __name__ == '__main__':\n    sys.exit(script())\n"
+INSTALLED = "import re\nimport sys\nfrom jobs.cli.entry import script\nif __name__ == '__main__':\n    sys.exit(script())\n"
 """What installers write for an entry of `[project.scripts]`."""
 
 WITHIN_S = 60

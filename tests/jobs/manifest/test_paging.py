@@ -10,9 +10,9 @@ from typing import Any
 
 import duckdb
 import pytest
-from jobs.archive.search import search
 from manifest_rows import START, done_of, make, write_part
 
+from jobs.archive.search import search
 from jobs.manifest import paging
 from jobs.manifest.compaction import compact
 from jobs.manifest.journal import Journal
