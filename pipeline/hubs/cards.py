@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from pipeline.hubs import civitai, huggingface
-from pipeline.hubs.civitai_answers import title
+from pipeline.hubs.civitai_protocol import CivitaiModel, ModelVersion, title
 from pipeline.hubs.hub_settings import HubSettings
-from pipeline.hubs.json_fields import words
 from pipeline.hubs.remote_models import Hub
 from pipeline.hubs.results import Ok, Outcome, Problem
 from pipeline.hubs.settings_in_text import settings_in, settings_of
@@ -84,19 +82,19 @@ def _of_repository(transport: Transport, reference: Reference, fresh_s: float | 
     if not isinstance(said, Ok):
         return said
     value = said.value
-    written = huggingface.readme(transport, name, value["sha"])
+    written = huggingface.readme(transport, name, value.sha)
     text = written.value if isinstance(written, Ok) else ""
     found = Card(
         hub="huggingface",
-        reference=f"hf:{name}@{value['sha']}",
+        reference=f"hf:{name}@{value.sha}",
         name=name.rpartition("/")[2],
         at=said.at,
-        kind=huggingface.kind(value),
-        family=huggingface.family(value),
-        base_model=huggingface.base_model(value),
-        licence=huggingface.licence(value),
-        trigger_words=words(value["card"]["instance_prompt"]),
-        tags=tuple(tag for tag in value["tags"] if ":" not in tag),
+        kind=value.kind,
+        family=value.family,
+        base_model=value.base_model,
+        licence=value.licence,
+        trigger_words=value.trigger_words,
+        tags=value.free_tags,
         settings=settings_in(text),
         text=text,
         obstacle=huggingface.obstacle(transport, value, f"hf:{name}"),
@@ -114,30 +112,30 @@ def _of_version(transport: Transport, number: int, fresh_s: float | None) -> Out
     said = civitai.version(transport, number, fresh_s)
     if said.kind == "not_found":
         of = civitai.model(transport, number, fresh_s)
-        if not isinstance(of, Ok) or not of.value["versions"]:
+        if not isinstance(of, Ok) or not of.value.versions:
             return of if not isinstance(of, Ok) else said
-        said = civitai.version(transport, of.value["versions"][0]["id"], fresh_s)
+        said = civitai.version(transport, of.value.versions[0].id, fresh_s)
     return _of_answer(transport, said, fresh_s) if isinstance(said, Ok) else said
 
 
-def _of_answer(transport: Transport, said: Ok[Any], fresh_s: float | None) -> Outcome[Card]:
+def _of_answer(transport: Transport, said: Ok[ModelVersion], fresh_s: float | None) -> Outcome[Card]:
     value = said.value
-    about = civitai.model(transport, value["model_id"], fresh_s) if value["model_id"] else None
-    more: Mapping[str, Any] = about.value if isinstance(about, Ok) else {}
-    text = "\n\n".join(part for part in (value["text"], more.get("text", "")) if part)
+    about = civitai.model(transport, value.model_id, fresh_s) if value.model_id else None
+    more = about.value if isinstance(about, Ok) else CivitaiModel()
+    text = "\n\n".join(part for part in (value.text, more.text) if part)
     found = Card(
         hub="civitai",
-        reference=f"civitai:{value['id']}",
-        name=title(value["model"]["name"], value["name"]),
+        reference=f"civitai:{value.id}",
+        name=title(value.model.name, value.name),
         at=said.at,
-        kind=KINDS.get(value["model"]["type"]),
-        family=family_of_base(value["base_model"]),
-        base_model=value["base_model"] or None,
-        licence=more.get("permissions"),
-        trigger_words=tuple(value["words"]),
-        tags=tuple(more.get("tags", ())),
-        settings={**settings_of(value["pictures"]), **settings_in(text)},
+        kind=KINDS.get(value.model.type),
+        family=family_of_base(value.base_model),
+        base_model=value.base_model or None,
+        licence=more.permissions or None,
+        trigger_words=value.words,
+        tags=more.tags,
+        settings={**settings_of(value.pictures), **settings_in(text)},
         text=text,
-        obstacle=civitai.obstacle(transport, value, value["model"], f"civitai:{value['id']}"),
+        obstacle=civitai.obstacle(transport, value, value.model, f"civitai:{value.id}"),
     )
     return Ok(found, said.at, said.stale)

@@ -1,4 +1,4 @@
-"""CivitAI's protocol: what it says of a version, of a model, by a hash and in a search, cut down to what is used.
+"""CivitAI, asked: what it says of a version, of a model, by a hash and in a search, and what its refusals mean.
 
 Endpoints and refusals are those of its own handlers (`src/pages/api` of civitai/civitai). Its answers' `downloadUrl` is
 never used: addresses are made of the version's and the file's number.
@@ -6,44 +6,42 @@ never used: addresses are made of the version's and the file's number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TypeVar
 from urllib.parse import urlencode
 
 from pipeline.hubs.answer_cache import keep, kept
-from pipeline.hubs.civitai_answers import title, trimmed_model, trimmed_version
-from pipeline.hubs.json_fields import mapping, number, objects, parse_object
-from pipeline.hubs.paging import page, paged
+from pipeline.hubs.civitai_protocol import CivitaiModel, ModelSummary, ModelVersion, Refusal, SearchAnswer, title
+from pipeline.hubs.paging import Page, paged
 from pipeline.hubs.query import FRESH_S, Answer, answered, ask, is_refused_by_storage, storage_problem
 from pipeline.hubs.remote_models import TOKENS, SearchHit
 from pipeline.hubs.results import Ok, Outcome, Problem
 from pipeline.hubs.retries import retry_after_s
 from pipeline.hubs.transport import Transport
-from pipeline.hubs.version_files import KINDS, TYPES, bytes_of, chosen_file, family_of_base
+from pipeline.hubs.version_files import KINDS, TYPES, chosen_file, family_of_base
 from pipeline.registry.records import StoredKind, now
-from pipeline.storage.foreign_names import plain
 
+_Numbered = TypeVar("_Numbered", ModelVersion, CivitaiModel)
 _HUB = "CivitAI"
 _NONSENSE = "its address answers with something else than was asked for"
 
 
-def version(transport: Transport, id_: int, fresh_s: float | None = FRESH_S) -> Outcome[Any]:
-    """What the hub says of a version: an object with the fields of `trimmed_version`.
+def version(transport: Transport, id_: int, fresh_s: float | None = FRESH_S) -> Outcome[ModelVersion]:
+    """What the hub says of a version.
 
     It is asked again only if what is kept is older than `fresh_s` seconds; None: whatever its age.
     """
-    return _object(transport, f"model-versions/{id_}", f"civitai:{id_}", trimmed_version, fresh_s)
+    return _object(transport, f"model-versions/{id_}", f"civitai:{id_}", ModelVersion, fresh_s)
 
 
-def model(transport: Transport, id_: int, fresh_s: float | None = FRESH_S) -> Outcome[Any]:
+def model(transport: Transport, id_: int, fresh_s: float | None = FRESH_S) -> Outcome[CivitaiModel]:
     """What the hub says of a model and its versions, the newest first; likewise."""
-    return _object(transport, f"models/{id_}", f"civitai:{id_}", trimmed_model, fresh_s)
+    return _object(transport, f"models/{id_}", f"civitai:{id_}", CivitaiModel, fresh_s)
 
 
-def version_by_hash(transport: Transport, sha256: str) -> Outcome[Any]:
+def version_by_hash(transport: Transport, sha256: str) -> Outcome[ModelVersion]:
     """The version that has a file with this hash. Tells the hub the hash, so only those call it who were asked to."""
     place = f"model-versions/by-hash/{sha256.upper()}"
-    return _object(transport, place, f"sha256:{sha256}", trimmed_version, fresh_s=None)
+    return _object(transport, place, f"sha256:{sha256}", ModelVersion, fresh_s=None)
 
 
 def search(transport: Transport, query: str, kind: StoredKind | None, limit: int | None) -> Outcome[list[SearchHit]]:
@@ -54,23 +52,20 @@ def search(transport: Transport, query: str, kind: StoredKind | None, limit: int
     """
     types = [("types", one) for one in TYPES[kind]] if kind else []
 
-    def ask_page(count: int, cursor: str | None) -> Outcome[Any]:
+    def ask_page(count: int, cursor: str | None) -> Outcome[Page[CivitaiModel]]:
         asked = [("query", query), ("limit", str(count)), *types, *([("cursor", cursor)] if cursor else [])]
         address = f"{_api(transport)}/models?{urlencode(asked)}"
 
-        def fetch() -> Outcome[Any]:
-            answer = ask(transport, "civitai.api", address, _HUB)
+        def fetch() -> Outcome[Page[CivitaiModel]]:
+            answer = _get(transport, address, _HUB)
             if not isinstance(answer, Answer):
                 return answer
-            if answer.status != 200:
-                return refusal(transport, answer, _HUB)
-            raw = parse_object(answer.body)
-            if raw is None or not isinstance(raw.get("items"), list):
+            found = SearchAnswer.of(answer.json())
+            if found is None or found.items is None:
                 return Problem("offline", _HUB, _NONSENSE)
-            following = mapping(raw.get("metadata")).get("nextCursor")
-            return Ok(page([trimmed_model(one) for one in objects(raw["items"])], following), now())
+            return Ok(Page[CivitaiModel].model_validate({"items": found.items, "next": found.cursor}), now())
 
-        return answered(f"{address}#page", _HUB, fetch, FRESH_S)
+        return answered(f"{address}#page", _HUB, Page[CivitaiModel], fetch, FRESH_S)
 
     said = paged(ask_page, limit, _HUB, transport.say)
     if not isinstance(said, Ok):
@@ -82,15 +77,15 @@ def refusal(transport: Transport, answer: Answer, what: str) -> Problem:
     """What an answer without success means, in a question as in a download."""
     if is_refused_by_storage(answer):
         return storage_problem(answer, what, _HUB)
-    body = parse_object(answer.body) or {}
-    said = f"{plain(body.get('error'))} {plain(body.get('message'))}".lower()
+    body = Refusal.of(answer.json()) or Refusal()
+    said = f"{body.error} {body.message}".lower()
     match answer.status:
         case 401 if "disabled downloads" in said:
             return Problem("downloads_disabled", what)
         case 401:
             return Problem("needs_login", what, token=TOKENS["civitai"], token_sent=transport.has_token("civitai"))
         case 403 if "early access" in said:
-            return Problem("early_access", what, until=plain(body.get("deadline"), 30))
+            return Problem("early_access", what, until=body.deadline)
         case 403 | 451:
             return Problem("offline", what, f"{_HUB} turns this network away ({answer.status})")
         case 404:
@@ -104,23 +99,23 @@ def refusal(transport: Transport, answer: Answer, what: str) -> Problem:
     return Problem("offline", what, f"{_HUB} answers with an error ({answer.status})")
 
 
-def obstacle(transport: Transport, said: Mapping[str, Any], of: Mapping[str, Any], what: str) -> Problem | None:
+def obstacle(transport: Transport, said: ModelVersion, of: ModelSummary, what: str) -> Problem | None:
     """What keeps a version (`said`) of a model (`of`) from being had, as far as the answers tell.
 
     Whether a login is asked for shows only when it is downloaded; that is remembered for later searches.
     """
-    if of["mode"] in ("Archived", "TakenDown"):
+    if of.mode in ("Archived", "TakenDown"):
         return Problem("archived", what)
-    if of["poi"]:
+    if of.poi:
         return Problem("refused", what, "shows a real person, and CivitAI no longer gives such models out")
-    if said["usage"] not in ("", "Download"):
+    if said.usage not in ("", "Download"):
         return Problem("downloads_disabled", what)
-    if said["early_access"] and not transport.has_token("civitai"):
-        return Problem("early_access", what, until=said["early_access_until"])
-    if not transport.has_token("civitai") and kept(_login_address(transport, said["id"])):
+    if said.early_access and not transport.has_token("civitai"):
+        return Problem("early_access", what, until=said.early_access_until)
+    if not transport.has_token("civitai") and kept(_login_address(transport, said.id)):
         return Problem("needs_login", what, token=TOKENS["civitai"])
-    if of["type"] not in KINDS:
-        return Problem("refused", what, f"is of the kind {of['type']!r}, which is not used here")
+    if of.type not in KINDS:
+        return Problem("refused", what, f"is of the kind {of.type!r}, which is not used here")
     chosen = chosen_file(said)
     return Problem("refused", what, chosen) if isinstance(chosen, str) else None
 
@@ -143,47 +138,44 @@ def _api(transport: Transport) -> str:
     return f"{transport.settings.civitai()}/api/v1"
 
 
+def _get(transport: Transport, url: str, what: str) -> Answer | Problem:
+    answer = ask(transport, "civitai.api", url, what)
+    return refusal(transport, answer, what) if isinstance(answer, Answer) and answer.status != 200 else answer
+
+
 def _object(
-    transport: Transport,
-    place: str,
-    what: str,
-    trim: Callable[[Mapping[str, Any]], dict[str, Any]],
-    fresh_s: float | None,
-) -> Outcome[Any]:
+    transport: Transport, place: str, what: str, form: type[_Numbered], fresh_s: float | None
+) -> Outcome[_Numbered]:
     address = f"{_api(transport)}/{place}"
 
-    def fetch() -> Outcome[Any]:
-        answer = ask(transport, "civitai.api", address, what)
+    def fetch() -> Outcome[_Numbered]:
+        answer = _get(transport, address, what)
         if not isinstance(answer, Answer):
             return answer
-        if answer.status != 200:
-            return refusal(transport, answer, what)
-        raw = parse_object(answer.body)
-        if raw is None or number(raw.get("id")) is None:
-            return Problem("offline", what, _NONSENSE)
-        return Ok(trim(raw), now())
+        said = form.of(answer.json())
+        return Ok(said, now()) if said and said.id else Problem("offline", what, _NONSENSE)
 
-    return answered(address, what, fetch, fresh_s)
+    return answered(address, what, form, fetch, fresh_s)
 
 
-def _hit(transport: Transport, of: Mapping[str, Any]) -> SearchHit | None:
+def _hit(transport: Transport, of: CivitaiModel) -> SearchHit | None:
     """A model by its newest version that can be had, else by the newest."""
-    if of["type"] not in KINDS or not of["versions"]:
+    if of.type not in KINDS or not of.versions:
         return None
-    problems = [obstacle(transport, one, of, f"civitai:{one['id']}") for one in of["versions"]]
+    problems = [obstacle(transport, one, of, f"civitai:{one.id}") for one in of.versions]
     place = problems.index(None) if None in problems else 0
-    one = of["versions"][place]
+    one = of.versions[place]
     file = chosen_file(one)
     return SearchHit(
         source="civitai",
-        reference=f"civitai:{one['id']}",
-        name=title(of["name"], one["name"]),
-        short=of["name"],
-        kind=KINDS[of["type"]],
-        family=family_of_base(one["base_model"]),
-        base_model=one["base_model"] or None,
-        licence=of["permissions"],
-        bytes=None if isinstance(file, str) else bytes_of(file),
-        downloads=of["downloads"],
+        reference=f"civitai:{one.id}",
+        name=title(of.name, one.name),
+        short=of.name,
+        kind=KINDS[of.type],
+        family=family_of_base(one.base_model),
+        base_model=one.base_model or None,
+        licence=of.permissions or None,
+        bytes=None if isinstance(file, str) else file.bytes,
+        downloads=of.downloads,
         obstacle=problems[place],
     )

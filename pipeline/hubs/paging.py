@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Generic, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
+from pydantic import BeforeValidator
+
+from pipeline.hubs.answer_fields import HubAnswer, objects
 from pipeline.hubs.results import Ok, Outcome
 from pipeline.hubs.waiting import Say
 from pipeline.storage.foreign_names import plain
@@ -16,16 +19,28 @@ PER_PAGE = 100
 MOST_PAGES = 20
 """Longer lists are cut: nobody reads them, and hubs are asked once a second at most."""
 
+_MOST_ON_A_PAGE = 1_000
+"""Hubs that send more than was asked for are read up to here."""
+
 _LONGEST_CURSOR = 2_000
 
-Page = Callable[[int, str | None], Outcome[Any]]
-"""Asks for so many finds from a cursor on (None: from the first); the value is what `page` makes."""
+Item = TypeVar("Item", bound=HubAnswer)
 
 
-def page(items: list[Any], cursor: object) -> dict[str, Any]:
-    """A page as it is kept, with the cursor of the next if it is one."""
-    text = str(cursor) if isinstance(cursor, str | int) and not isinstance(cursor, bool) else ""
-    return {"items": items, "next": text if text == plain(text, _LONGEST_CURSOR) else ""}
+def _cursor(value: Any) -> str:
+    text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    return text if text == plain(text, _LONGEST_CURSOR) else ""
+
+
+class Page(HubAnswer, Generic[Item]):
+    """A part of a list; `next` is the cursor of the next, empty for the last."""
+
+    items: Annotated[tuple[Item, ...], objects(_MOST_ON_A_PAGE)] = ()
+    next: Annotated[str, BeforeValidator(_cursor)] = ""
+
+
+AskPage = Callable[[int, str | None], Outcome[Page[Item]]]
+"""Asks for so many finds from a cursor on (None: from the first)."""
 
 
 def cursor_in(link: str) -> str:
@@ -40,12 +55,12 @@ def cursor_in(link: str) -> str:
     return ""
 
 
-def paged(ask_page: Page, wanted: int | None, label: str, say: Say) -> Outcome[list[Any]]:
+def paged(ask_page: AskPage[Item], wanted: int | None, label: str, say: Say) -> Outcome[list[Item]]:
     """The first `wanted` items of a hub's list, by default all of up to `MOST_PAGES` pages; `say` is told of more.
 
     What came before a page that fails is given all the same.
     """
-    found: Ok[list[Any]] | None = None
+    found: Ok[list[Item]] | None = None
     cursor: str | None = None
     for _ in range(MOST_PAGES):
         had = len(found.value) if found else 0
@@ -55,9 +70,9 @@ def paged(ask_page: Page, wanted: int | None, label: str, say: Say) -> Outcome[l
                 return said
             say(f"{label}: has more, but {said.say()}")
             return found
-        items = said.value["items"]
+        items = said.value.items
         found = Ok([*(found.value if found else ()), *items], said.at, said.stale or bool(found and found.stale))
-        cursor = said.value["next"]
+        cursor = said.value.next
         if not cursor or not items or (wanted is not None and len(found.value) >= wanted):
             return found
     assert found

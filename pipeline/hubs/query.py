@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.errors import BrokenOff, Unreachable, UnsafeAnswer
 from pipeline.hubs.answer_cache import keep, kept
-from pipeline.hubs.json_fields import parse_object
 from pipeline.hubs.limits import BUCKETS, RequestKind
 from pipeline.hubs.remote_models import LABELS
 from pipeline.hubs.request_headers import ANSWERS
-from pipeline.hubs.results import PASSING, Ok, Outcome, Problem
+from pipeline.hubs.results import PASSING, Ok, Outcome, Problem, Value
 from pipeline.hubs.retries import Patience, retry_after_s
 from pipeline.hubs.transport import Response, Transport
 
@@ -42,6 +43,18 @@ class Answer:
     headers: Mapping[str, str]
     body: bytes
     is_led_on: bool = False
+
+    def json(self) -> Any:
+        """The body's JSON value; None for what is none."""
+        return parse_json(self.body)
+
+
+def parse_json(text: bytes) -> Any:
+    """The JSON value that a stranger's text is; None for all else, however deep, long or broken it is."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def ask(
@@ -91,7 +104,7 @@ def is_refused_by_storage(answer: Answer) -> bool:
 
     Hubs say in an answer's headers or in JSON what they refuse, whatever it is that was asked for; storage does not.
     """
-    says = "x-error-code" in answer.headers or parse_object(answer.body) is not None
+    says = "x-error-code" in answer.headers or isinstance(answer.json(), dict)
     return answer.is_led_on and answer.status in (401, 403) and not says
 
 
@@ -101,23 +114,32 @@ def storage_problem(answer: Answer, what: str, hub: str) -> Problem:
     return Problem("offline", what, why)
 
 
-def answered(address: str, what: str, fetch: Callable[[], Outcome[Any]], fresh_s: float | None) -> Outcome[Any]:
+def answered(
+    address: str, what: str, form: type[Value], fetch: Callable[[], Outcome[Value]], fresh_s: float | None
+) -> Outcome[Value]:
     """What is kept under an address while it is younger than `fresh_s` seconds (None: always), else what `fetch` gets.
 
-    A hub that cannot be asked now is answered for by what is kept, as stale. The values are JSON.
+    A hub that cannot be asked now is answered for by what is kept, as stale. It is kept as JSON of this `form`.
     """
+    from pydantic import TypeAdapter, ValidationError  # of no use to downloads
+
+    as_form = TypeAdapter(form)
     before = kept(address)
-    if before and before.value is not None and (fresh_s is None or before.age_s < fresh_s):
-        return Ok(before.value, before.at)
+    old: Ok[Value] | None = None
+    if before and before.value is not None:
+        with suppress(ValidationError):  # nothing of ours
+            old = Ok(as_form.validate_python(before.value), before.at)
+    if before and old and (fresh_s is None or before.age_s < fresh_s):
+        return old
     if before and before.value is None and before.age_s < ABSENT_S and fresh_s != 0:
         return Problem("not_found", what)
     said = fetch()
     if isinstance(said, Ok):
-        keep(address, said.value, said.at)
-    elif said.kind == "not_found" and said.lasting and not (before and before.value is not None):
+        keep(address, as_form.dump_python(said.value, mode="json"), said.at)
+    elif said.kind == "not_found" and said.lasting and not old:
         keep(address, None)
-    elif said.kind in PASSING and before and before.value is not None:
-        return Ok(before.value, before.at, stale=True)
+    elif said.kind in PASSING and old:
+        return replace(old, stale=True)
     return said
 
 

@@ -7,8 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pipeline.hubs import huggingface
-from pipeline.hubs.json_fields import parse_object, words
-from pipeline.hubs.query import FRESH_S
+from pipeline.hubs.query import FRESH_S, parse_json
 from pipeline.hubs.remote_models import RemoteFile, RemoteModel
 from pipeline.hubs.repository_files import (
     RepositoryFile,
@@ -41,8 +40,8 @@ def repository(transport: Transport, reference: Reference, fresh_s: float = FRES
         return said
     if obstacle := huggingface.obstacle(transport, said.value, what):
         return obstacle
-    commit = said.value["sha"]
-    listed, refused = listed_files(said.value["siblings"])
+    commit = said.value.sha
+    listed, refused = listed_files(said.value.files)
     try:
         if reference.file in (None, CONFIGURATION) and is_pipeline(listed):
             of_index = next(file for file in listed if file.name == CONFIGURATION)
@@ -66,12 +65,12 @@ def repository(transport: Transport, reference: Reference, fresh_s: float = FRES
         name=_name(name, inside),
         files=tuple(_remote(transport, name, commit, file, cut) for file in chosen),
         folder=folder,
-        kind=huggingface.kind(said.value),
-        family=huggingface.family(said.value),
-        base_model=huggingface.base_model(said.value),
-        licence=huggingface.licence(said.value),
-        trigger_words=words(said.value["card"]["instance_prompt"]),
-        tags=tuple(tag for tag in said.value["tags"] if ":" not in tag)[:_MOST_TAGS],
+        kind=said.value.kind,
+        family=said.value.family,
+        base_model=said.value.base_model,
+        licence=said.value.licence,
+        trigger_words=said.value.trigger_words,
+        tags=said.value.free_tags[:_MOST_TAGS],
         revision=commit,
         branches=branch,
         notes=(f"{refused} of its files have names that are refused; they are left out",) if refused else (),
@@ -98,8 +97,10 @@ def _index(transport: Transport, name: str, commit: str, file: RepositoryFile, w
     said = text_of(transport, _remote(transport, name, commit, file), what, _MOST_INDEX_BYTES)
     if not isinstance(said, Ok):
         return said
-    index = parse_object(said.value.encode())
-    return Problem("refused", what, f"its {CONFIGURATION} is no JSON object") if index is None else Ok(index, said.at)
+    index = parse_json(said.value.encode())
+    if not isinstance(index, dict):
+        return Problem("refused", what, f"its {CONFIGURATION} is no JSON object")
+    return Ok(index, said.at)
 
 
 def _remote(transport: Transport, name: str, commit: str, file: RepositoryFile, cut: int = 0) -> RemoteFile:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from pipeline.hubs.json_fields import mapping, number, sha256_of
+from pipeline.hubs.huggingface_protocol import ListedFile
 from pipeline.storage.foreign_names import fault_of_name, same_file
 from pipeline.weights.headers.base import PICKLES, WEIGHTS
 
@@ -27,7 +27,6 @@ _VARIANTS = ("fp16", "bf16", None, "fp32")
 """Which precision is taken where a component comes in several: what it is held in on GPUs, at half the bytes."""
 
 _LORA_FILES = ("pytorch_lora_weights.safetensors", "lora.safetensors")
-_GIT_BLOB = re.compile(r"[0-9a-f]{40}")
 _SHOWN = 8
 
 
@@ -45,31 +44,25 @@ class Unfit(Exception):
     """Nothing in the repository can be taken; callers refuse it with the message, which says why."""
 
 
-def listed_files(siblings: Any) -> tuple[list[RepositoryFile], int]:
-    """The files of an answer's `siblings` whose names may become paths, and how many were left out for theirs.
+def listed_files(listed: Iterable[ListedFile]) -> tuple[list[RepositoryFile], int]:
+    """The files that a hub lists whose names may become paths, and how many were left out for theirs.
 
     Of two names that some file systems take for one, neither is kept.
     """
     files: dict[str, RepositoryFile] = {}
     refused = 0
     twice: set[str] = set()
-    for one in siblings if isinstance(siblings, list) else []:
-        entry = mapping(one)
-        name = entry.get("rfilename")
-        if not isinstance(name, str) or fault_of_name(name):
+    for one in listed:
+        if fault_of_name(one.name):
             refused += 1
             continue
-        key = same_file(name)
+        key = same_file(one.name)
         if key in files:
             twice.add(key)
-        large = mapping(entry.get("lfs"))
-        git_blob = entry.get("blobId")
-        files[key] = RepositoryFile(
-            name,
-            number(large.get("size")) or number(entry.get("size")),
-            sha256_of(large.get("sha256")),
-            git_blob if not large and isinstance(git_blob, str) and _GIT_BLOB.fullmatch(git_blob) else None,
-        )
+        if one.lfs:
+            files[key] = RepositoryFile(one.name, one.lfs.size or one.size or None, one.lfs.sha256)
+        else:
+            files[key] = RepositoryFile(one.name, one.size or None, None, one.git_blob)
     return [file for key, file in files.items() if key not in twice], refused + 2 * len(twice)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import median
-from typing import Any
+
+from pipeline.hubs.civitai_protocol import ExamplePicture
 
 _NUMBER = r"(\d{1,3}(?:\.\d{1,2})?)"
 _RANGE = rf"{_NUMBER}(?:\s*(?:-|–|~|to)\s*{_NUMBER})?"
@@ -42,16 +43,15 @@ def settings_in(text: str) -> dict[str, str]:
     return found
 
 
-def settings_of(pictures: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def settings_of(pictures: Sequence[ExamplePicture]) -> dict[str, str]:
     """Settings of the pictures that an author shows: medians of numbers, the most frequent sampler."""
     found: dict[str, str] = {}
-    for field, name in (("steps", "steps"), ("cfgScale", "guidance_scale"), ("clipSkip", "clip_skip")):
+    for name in ("steps", "guidance_scale", "clip_skip"):
         _, low, high = _PATTERNS[name]
-        numbers = [one[field] for one in pictures if isinstance(one.get(field), int | float)]
-        values = [float(number) for number in numbers if low <= number <= high]
-        if values:
+        said = (getattr(one, name) for one in pictures)
+        if values := [value for value in said if value is not None and low <= value <= high]:
             found[name] = f"{median(values):g}"
-    samplers = Counter(one["sampler"] for one in pictures if isinstance(one.get("sampler"), str))
+    samplers = Counter(one.sampler for one in pictures if one.sampler)
     if samplers:
         found["sampler"] = samplers.most_common(1)[0][0]
     return found

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 
 from pipeline.hubs.answer_cache import kept
-from pipeline.hubs.huggingface import refusal
-from pipeline.hubs.query import Answer, answered, ask
+from pipeline.hubs.huggingface import get
+from pipeline.hubs.query import Answer, answered
 from pipeline.hubs.remote_models import RemoteFile
 from pipeline.hubs.repository_files import MOST_SMALL_BYTES
 from pipeline.hubs.results import Ok, Outcome, Problem
@@ -44,7 +44,7 @@ def text_of(transport: Transport, file: RemoteFile, what: str, most_bytes: int) 
         said = _fetched(transport, file, what, most_bytes)
         return Ok(said.value.decode("utf-8", "replace"), said.at) if isinstance(said, Ok) else said
 
-    return answered(_kept_at(file), what, fetch, None)
+    return answered(_kept_at(file), what, str, fetch, None)
 
 
 def git_blob(content: bytes) -> str:
@@ -56,11 +56,9 @@ def _fetched(transport: Transport, file: RemoteFile, what: str, most_bytes: int)
     """What a hub sends for a file, if that has its hash; asked for once more where it has not."""
     wrong: str | None = None
     for _ in range(2):
-        answer = ask(transport, "huggingface.file", file.url, what, most_bytes=most_bytes)
+        answer = get(transport, "huggingface.file", file.url, what, most_bytes=most_bytes)
         if not isinstance(answer, Answer):
             return answer
-        if answer.status != 200:
-            return refusal(transport, answer, what)
         wrong = _wrong_hash(file, answer.body)
         if wrong is None:
             return Ok(answer.body, now())

@@ -96,7 +96,7 @@ def asked(outcome: Outcome[int], log: list[int], fresh_s: float | None = 60.0) -
         log.append(1)
         return outcome
 
-    return answered("here", "what", fetch, fresh_s)
+    return answered("here", "what", int, fetch, fresh_s)
 
 
 def test_a_fresh_answer_is_not_asked_for_again(grow_old: Callable[[], None]) -> None:

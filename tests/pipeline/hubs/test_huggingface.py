@@ -111,13 +111,19 @@ def test_a_token_opens_what_is_gated(
 def test_names_that_must_not_become_paths_are_left_out_and_said(samples: Samples, transport: Transport) -> None:
     hostile = [
         {"rfilename": name, "size": 5, "lfs": {"sha256": "a" * 64, "size": 5}}
-        for name in ("../../.bashrc.safetensors", "/etc/cron.d/x.safetensors", "a\0.safetensors", "unet\\x.safetensors")
+        for name in (
+            "../../.bashrc.safetensors",
+            "/etc/cron.d/x.safetensors",
+            "a\0.safetensors",
+            "unet\\x.safetensors",
+            ["x"],
+        )
     ]
     samples.repositories.append(Repository("org/one", {"lora.safetensors": b"x"}, extra=tuple(hostile)))
     said = repository(transport, parse("hf:org/one"))
     assert isinstance(said, Ok)
     assert [file.name for file in said.value.files] == ["lora.safetensors"]
-    assert said.value.notes == ("4 of its files have names that are refused; they are left out",)
+    assert said.value.notes == ("5 of its files have names that are refused; they are left out",)
 
 
 def test_a_file_without_a_hash_is_refused(samples: Samples, transport: Transport) -> None:

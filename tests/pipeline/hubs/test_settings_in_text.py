@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.hubs.civitai_protocol import ExamplePicture
 from pipeline.hubs.settings_in_text import settings_in, settings_of
 
 
@@ -32,5 +33,6 @@ def test_pictures_tell_their_median_and_the_most_frequent_sampler() -> None:
         {"steps": 40, "cfgScale": 6, "sampler": "DDIM", "clipSkip": 2},
         {"steps": "many", "cfgScale": 1e9, "sampler": 7},
     ]
-    assert settings_of(pictures) == {"steps": "30", "guidance_scale": "6", "clip_skip": "2", "sampler": "Euler a"}
+    found = settings_of([ExamplePicture.model_validate({"meta": one}) for one in pictures])
+    assert found == {"steps": "30", "guidance_scale": "6", "clip_skip": "2", "sampler": "Euler a"}
     assert settings_of([]) == {}

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.hubs.version_files import bytes_of, chosen_file, digest_of, family_of_base, permissions
+from pipeline.hubs.civitai_protocol import ModelVersion, VersionFile, permissions
+from pipeline.hubs.version_files import chosen_file, family_of_base
 from pipeline.weights.families import FAMILIES
 
 
@@ -19,14 +20,18 @@ def file(id: int = 1, **changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def version(files: Any) -> ModelVersion:
+    return ModelVersion.model_validate({"id": 10, "files": files})
+
+
 def chosen_id(*files: dict[str, Any]) -> int:
-    found = chosen_file({"id": 10, "files": list(files)})
+    found = chosen_file(version(list(files)))
     assert not isinstance(found, str), found
-    return int(found["id"])
+    return found.id
 
 
 def refusal(*files: dict[str, Any]) -> str:
-    found = chosen_file({"id": 10, "files": list(files)})
+    found = chosen_file(version(list(files)))
     assert isinstance(found, str)
     return found
 
@@ -72,19 +77,20 @@ def test_what_is_not_safe_is_refused_with_the_reason(changes: dict[str, Any], sa
 def test_a_version_without_files_and_with_nonsense_for_files() -> None:
     assert refusal() == "has no file of weights"
     for nonsense in (None, 7, "files", [None, 3, []], {"a": 1}):
-        assert chosen_file({"id": 1, "files": nonsense}) == "has no file of weights"
+        assert chosen_file(version(nonsense)) == "has no file of weights"
 
 
 def test_of_a_hash_only_the_file_with_it_counts() -> None:
     files = [file(1), file(2, metadata={"fp": "fp32"})]
-    found = chosen_file({"id": 10, "files": files}, sha256=f"{2:064x}")
-    assert not isinstance(found, str) and found["id"] == 2
+    found = chosen_file(version(files), sha256=f"{2:064x}")
+    assert not isinstance(found, str) and found.id == 2
 
 
 def test_hashes_are_read_in_small_letters_and_sizes_as_bytes() -> None:
-    assert digest_of(file(hashes={"SHA256": "AB" * 32})) == "ab" * 32
-    assert bytes_of(file(sizeKB=6775430.4)) == 6938040730
-    assert [bytes_of({"sizeKB": size}) for size in (None, -1, "1", True, float("nan"), 1e300)] == [None] * 6
+    read = VersionFile.model_validate
+    assert read(file(hashes={"SHA256": "AB" * 32})).sha256 == "ab" * 32
+    assert read(file(sizeKB=6775430.4)).bytes == 6938040730
+    assert [read({"sizeKB": size}).bytes for size in (None, -1, "1", True, float("nan"), 1e300)] == [None] * 6
 
 
 def test_base_models_are_mapped_and_unknown_ones_are_not_guessed() -> None:
@@ -109,5 +115,5 @@ def test_permissions_in_words() -> None:
         permissions({"allowNoCredit": True, "allowCommercialUse": ["Image", "Sell"]}) == "commercial use: Image, Sell"
     )
     assert permissions({"allowCommercialUse": "None"}) == "no commercial use"
-    assert permissions({}) is None
-    assert permissions({"allowCommercialUse": 7}) is None
+    assert permissions({}) == ""
+    assert permissions({"allowCommercialUse": 7}) == ""

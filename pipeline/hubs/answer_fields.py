@@ -1,0 +1,88 @@
+"""Strangers' JSON as typed values: every field of an answer is of its type and bounded, or has its default."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
+
+from pipeline.storage.foreign_names import plain
+
+MOST_WORDS = 100
+"""So many trigger words, tags or names are kept of one list."""
+
+
+class HubAnswer(BaseModel):
+    """An object of a hub's answer. A value of a wrong type costs that field alone; unknown fields are ignored.
+
+    The aliases are the hub's names. Answers are kept under ours, so both are read.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, protected_namespaces=())
+
+    @classmethod
+    def of(cls, value: Any) -> Self | None:
+        """What a JSON value says; None for what is no object."""
+        return cls.model_validate(value) if isinstance(value, dict) else None
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _default_for_nonsense(cls, value: Any, read: ValidatorFunctionWrapHandler, about: ValidationInfo) -> Any:
+        try:
+            return read(value)
+        except ValidationError:
+            return cls.model_fields[about.field_name or ""].get_default(call_default_factory=True)
+
+
+def words(value: Any) -> tuple[str, ...]:
+    """The texts in a list, or the one text there is, each as one printable line; no double ones."""
+    parts: Iterable[Any] = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    lines = (plain(part) for _, part in zip(range(2 * MOST_WORDS), parts, strict=False))
+    return tuple(dict.fromkeys(line for line in lines if line))[:MOST_WORDS]
+
+
+def objects(most: int) -> BeforeValidator:
+    """The objects in a list, up to so many; what else is in it is passed over."""
+
+    def read(value: Any) -> list[Any]:
+        return [one for one in value if isinstance(one, dict)][:most] if isinstance(value, list) else []
+
+    return BeforeValidator(read)
+
+
+def line(longest: int) -> BeforeValidator:
+    """A text as one printable line of up to so many characters; empty for what is no text."""
+    return BeforeValidator(lambda value: plain(value, longest))
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+Line = Annotated[str, line(200)]
+Words = Annotated[tuple[str, ...], BeforeValidator(words)]
+FirstWord = Annotated[str, BeforeValidator(lambda value: next(iter(words(value)), ""))]
+"""The first text of a list, or the one there is."""
+
+Truth = Annotated[bool, Strict()]
+Number = Annotated[int, Strict(), Field(gt=0, lt=2**63)]
+"""A whole number from 1 on that fits into 63 bits, as ids and sizes are; the default is 0, for one that is not told."""
+
+Amount = Annotated[float, Strict(), Field(ge=0, lt=2**43, allow_inf_nan=False)]
+Sha256 = Annotated[str, BeforeValidator(_lower), StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+"""In small letters."""
+
+GitHash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+"""Of a commit or of a file's content, by SHA-1."""
