@@ -157,8 +157,8 @@ def download(
         darkroom models download civitai:102 hub.civitai_url=https://mirror.example
     """
     from jobs.cli.hub_models import attempt_lines, attempt_rows, plan_lines, plan_row
+    from pipeline.hubs.download_progress import progress_bars
     from pipeline.hubs.find_or_fetch import find_or_download, plan_by_name
-    from pipeline.hubs.progress_bars import progress_bars
     from pipeline.registry.database import Registry
 
     transport = transport_of_this_machine(settings or ())

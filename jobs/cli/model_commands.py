@@ -100,13 +100,13 @@ def identify(
     """
     from jobs.cli.hub_models import card_lines, card_row
     from jobs.cli.stored_models import as_row, as_table
-    from pipeline.hubs import identify_file
+    from pipeline.hubs import find_or_fetch
     from pipeline.hubs.results import Ok
     from pipeline.registry.database import Registry
 
     transport = transport_of_this_machine(settings or ())
     with Registry() as registry:
-        identity = identify_file.identify(file, registry, transport if ask_civitai else None)
+        identity = find_or_fetch.identify(file, registry, transport if ask_civitai else None)
     found, said = identity.here, identity.hub
     groups = {"same": found.same, "same_tensors": found.same_tensors, "claimed": found.claimed}
     known = said.value if isinstance(said, Ok) else None

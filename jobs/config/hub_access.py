@@ -69,7 +69,7 @@ def settings_of_this_machine(overrides: Sequence[str] = (), conf: Path = CONF) -
 
 
 def _opened(settings: HubSettings, *, quiet: bool = False) -> Transport:
-    from pipeline.hubs.progress_bars import say_beside_bars
+    from pipeline.hubs.download_progress import say_beside_bars
     from pipeline.hubs.transport import Transport
     from pipeline.hubs.waiting import say_nothing
 

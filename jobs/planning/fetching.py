@@ -61,8 +61,8 @@ def not_asked(needs: Sequence[Needed]) -> Downloads:
 
 def look_up(needs: Sequence[Needed], transport: Transport) -> Downloads:
     """What the hubs say that fetching these would be. Raises `ConfigError` for what is no reference."""
-    from pipeline.hubs.disk_room import free_bytes, to_fetch_bytes
-    from pipeline.hubs.download_speed import speed
+    from pipeline.hubs.download_progress import speed
+    from pipeline.hubs.downloading import free_bytes, to_fetch_bytes
 
     items = tuple(_item(one, transport) for one in _each_once(needs))
     files = [file for item in items if item.plan for file in item.plan.missing]
@@ -76,8 +76,8 @@ def fetch(needs: Sequence[Needed], config: BatchConfig) -> None:
     Raises `ConfigError` for that, with a line for each, and `RunStopped` for what may go well the next time: a hub that
     cannot be reached, a download that broke off, Ctrl-C. What has come stays, and the same command goes on.
     """
+    from pipeline.hubs.download_progress import progress_bars
     from pipeline.hubs.fetch_model import fetch as fetch_one
-    from pipeline.hubs.progress_bars import progress_bars
     from pipeline.hubs.results import Ok
     from pipeline.registry.database import Registry
 
@@ -166,9 +166,9 @@ def _each_once(needs: Sequence[Needed]) -> list[Needed]:
 
 
 def _item(needed: Needed, transport: Transport) -> Item:
+    from pipeline.hubs.civitai import would_be_refused
     from pipeline.hubs.fetch_model import DownloadPlan
     from pipeline.hubs.find_or_fetch import plan_download
-    from pipeline.hubs.refusals import would_be_refused
     from pipeline.hubs.results import PASSING, Ok
 
     said = plan_download(needed.reference, transport, noun=needed.noun)

@@ -1,14 +1,25 @@
-"""Which addresses are out on the internet. A name that a hub's answer leads to must not mean a machine in here."""
+"""Whom a URL means, read so strictly that no two programs can read it differently, and who is out on the internet.
+
+A name that a hub's answer leads to must not mean a machine in here.
+"""
 
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import urljoin, urlsplit
 
 from pipeline.errors import Unreachable, UnsafeAnswer
-from pipeline.hubs.inline import begun
+from pipeline.hubs.waiting import begun
+
+PORTS = {"http": 80, "https": 443}
+"""The schemes that are spoken, with their usual ports."""
+
+_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:.]+")
+"""A name, an IPv4 or an IPv6 address."""
 
 Resolve = Callable[..., list[tuple[Any, Any, Any, str, tuple[Any, ...]]]]
 """`socket.getaddrinfo`, or what stands in for it."""
@@ -18,6 +29,44 @@ LOOKED_UP_S = 6.0
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 """IPv6 addresses that stand for IPv4 ones where a network has no IPv4 (RFC 6052)."""
+
+
+class Origin(NamedTuple):
+    """Scheme, host (small letters, no dot at its end) and port of a URL."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+def origin_of(url: str) -> Origin:
+    """Whom a URL means. Raises `UnsafeAnswer` for other schemes, user names, and characters that hide the host."""
+    try:
+        parts = urlsplit(url)
+        host, port = (parts.hostname or "").rstrip("."), parts.port
+    except ValueError:
+        raise UnsafeAnswer("an address of a hub's answer is no address; it is not followed") from None
+    odd = not url.isascii() or not url.isprintable() or " " in url or "@" in parts.netloc
+    if odd or parts.scheme not in PORTS or not _HOST.fullmatch(host) or port == 0:
+        raise UnsafeAnswer(f"{shown_host(url)}: comes with an address whose form is not taken; it is not followed")
+    return Origin(parts.scheme, host, port or PORTS[parts.scheme])
+
+
+def followed(url: str, location: str) -> str:
+    """Where the answer from `url` leads with this `Location`. Raises `UnsafeAnswer` for what is no address."""
+    try:
+        return urljoin(url, location).partition("#")[0]
+    except ValueError:
+        raise UnsafeAnswer(f"{shown_host(url)}: leads to something that is no address") from None
+
+
+def shown_host(url: str) -> str:
+    """The host to show of any text: never the rest, which may hold a signature that lets anybody in."""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        host = ""
+    return "".join(c for c in host if c.isascii() and c.isprintable())[:80] or "a server"
 
 
 def is_public(address: str) -> bool:

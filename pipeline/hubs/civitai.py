@@ -13,15 +13,16 @@ from pipeline.hubs.answer_cache import keep, kept
 from pipeline.hubs.civitai_protocol import CivitaiModel, ModelSummary, ModelVersion, Refusal, SearchAnswer, title
 from pipeline.hubs.paging import Page, paged
 from pipeline.hubs.query import FRESH_S, Answer, answered, ask, is_refused_by_storage, storage_problem
-from pipeline.hubs.remote_models import TOKENS, SearchHit
+from pipeline.hubs.remote_models import TOKENS, RemoteModel, SearchHit
 from pipeline.hubs.results import Ok, Outcome, Problem
 from pipeline.hubs.retries import retry_after_s
-from pipeline.hubs.transport import Transport
+from pipeline.hubs.transport import ANYTHING, Response, Transport
 from pipeline.hubs.version_files import KINDS, TYPES, chosen_file, family_of_base
 from pipeline.registry.records import StoredKind, now
 
 _Numbered = TypeVar("_Numbered", ModelVersion, CivitaiModel)
 _HUB = "CivitAI"
+_GIVEN = (200, 206, 416)
 _NONSENSE = "its address answers with something else than was asked for"
 
 
@@ -125,9 +126,39 @@ def file_url(transport: Transport, version_id: int, file_id: int) -> str:
     return f"{transport.settings.civitai()}/api/download/models/{version_id}?fileId={file_id}"
 
 
-def remember_login(transport: Transport, version_id: int) -> None:
-    """Note that a version is given only to those who are logged in."""
-    keep(_login_address(transport, version_id), True)
+def download_refusal(answer: Answer, model: RemoteModel, transport: Transport) -> Problem:
+    """What CivitAI's answer in place of a file means; that a login is asked for is remembered."""
+    problem = refusal(transport, answer, model.reference)
+    if problem.kind == "needs_login" and not problem.token_sent:
+        keep(_login_address(transport, model.version_id or 0), True)
+    return problem
+
+
+def would_be_refused(model: RemoteModel, transport: Transport) -> Problem | None:
+    """Whether CivitAI's author of a model asks for a login; None where the download would be given.
+
+    That takes a request for the end of the file, of which nothing is read. Hugging Face says such things before.
+    """
+    from pipeline.hubs.downloading import MOST_BYTES, beginning  # of no use to a search
+
+    if model.hub != "civitai":
+        return None
+    file = model.files[0]
+    end = file.bytes - 1 if file.bytes and file.exact else None
+
+    def read(response: Response) -> bytes:
+        return b"" if response.status in _GIVEN else beginning(response)
+
+    # Not as a request for a file, of which one has to wait until another process has fetched its own.
+    answer = ask(
+        transport, "civitai.api", file.url, model.reference,
+        accept=ANYTHING, range_start=end, most_bytes=MOST_BYTES, read=read,
+    )  # fmt: skip
+    if not isinstance(answer, Answer):
+        return answer
+    # Where storage refuses its link, CivitAI has given the file.
+    given = answer.status in _GIVEN or is_refused_by_storage(answer)
+    return None if given else download_refusal(answer, model, transport)
 
 
 def _login_address(transport: Transport, version_id: int) -> str:

@@ -6,25 +6,32 @@ one goes on with; a file under the target's name has the content that its name s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import DownloadError, ModelError, Unreachable, UnsafeAnswer
-from pipeline.hubs.disk_room import free_bytes, no_room
+from pipeline.hubs.download_progress import Progress
 from pipeline.hubs.file_sources import FileSource, HubRefused, Refusal
-from pipeline.hubs.partial_file import START_BYTES, PartialFile, held_partial
-from pipeline.hubs.progress_bars import Progress
+from pipeline.hubs.partial_file import START_BYTES, PartialFile, held_partial, partial_path
 from pipeline.hubs.query import Answer, is_refused_by_storage
+from pipeline.hubs.remote_models import RemoteFile
 from pipeline.hubs.retries import Patience, retry_after_s
 from pipeline.hubs.transport import Response, Transport
 from pipeline.hubs.weights_faults import Front, fault_of_start, fault_of_weights
+from pipeline.registry.content import blob_path, suffix_of
+from pipeline.registry.store_folders import store_folder
 from pipeline.storage.foreign_names import plain
+from pipeline.system.units import size_text
 from pipeline.weights.headers.base import WeightsHeader
 
 MOST_BYTES = 2**40
 """A file of weights whose size no hub tells is not followed any further."""
+
+SPARE_BYTES = 64 * 2**20
+"""So much of the disk is left to others."""
 
 _GAIN_BYTES = 2**20
 """An attempt that has brought so much was no failure, even if it broke off."""
@@ -121,6 +128,28 @@ def download(
     if refusals and len(refusals) == len(failures):
         raise HubRefused(said, refusals)
     raise Unreachable(said) if unreachable and unreachable == len(failures) else DownloadError(said)
+
+
+def free_bytes(folder: Path | None = None) -> int:
+    """What downloads may still take of the disk on which a folder is or will be, by default the store."""
+    place = folder or store_folder()
+    free = shutil.disk_usage(next(one for one in (place, *place.parents) if one.exists())).free
+    return max(0, free - SPARE_BYTES)
+
+
+def to_fetch_bytes(files: Iterable[RemoteFile]) -> int:
+    """What is still to come of these, each content once, as far as hubs tell sizes."""
+    contents = {file.sha256 or file.git_blob or file.url: file for file in files}
+    return sum(map(_rest_bytes, contents.values()))
+
+
+def no_room(needed_bytes: int, room_bytes: int, folder: Path | None = None) -> str:
+    """The end of a line for the user: how much is missing where, and the way out."""
+    return (
+        f"{size_text(needed_bytes)} are to be fetched and {size_text(room_bytes)} are free for "
+        f"{folder or store_folder()}, but for {size_text(SPARE_BYTES)} that stay free; make room there or set "
+        "DARKROOM_HOME to another disk"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,3 +311,10 @@ def beginning(answer: Response) -> bytes:
     except DownloadError:  # the status says enough
         pass
     return body[:_MOST_REFUSAL_BYTES]
+
+
+def _rest_bytes(file: RemoteFile) -> int:
+    if file.sha256 is None or file.bytes is None:
+        return file.bytes or 0
+    left = partial_path(blob_path(file.sha256, suffix_of(file.name)))
+    return max(0, file.bytes - (left.stat().st_size if left.is_file() else 0))

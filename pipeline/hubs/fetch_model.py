@@ -6,18 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from pipeline.errors import DownloadError, ModelError
-from pipeline.hubs import huggingface, repositories, versions
+from pipeline.hubs import civitai, huggingface, repositories, versions
 from pipeline.hubs.answer_cache import keep_place, kept_places
 from pipeline.hubs.cards import card
-from pipeline.hubs.disk_room import free_bytes, no_room, to_fetch_bytes
+from pipeline.hubs.download_progress import Progress, Speedometer
+from pipeline.hubs.downloading import HeaderCame, Judge, download, free_bytes, no_room, to_fetch_bytes
 from pipeline.hubs.file_sources import FileSource, HubRefused
 from pipeline.hubs.partial_file import partial_path
-from pipeline.hubs.progress_bars import Progress
 from pipeline.hubs.query import FRESH_S
-from pipeline.hubs.refusals import civitai_refusal
 from pipeline.hubs.remote_models import RemoteFile, RemoteModel
 from pipeline.hubs.results import Ok, Outcome, Problem
 from pipeline.hubs.small_files import fetch_small
@@ -32,9 +30,6 @@ from pipeline.registry.storing import add
 from pipeline.weights.headers.base import WEIGHTS, WeightsHeader
 from pipeline.weights.headers.read import read_weights
 from pipeline.weights.references import CONFIGURATION, Reference, parse
-
-if TYPE_CHECKING:
-    from pipeline.hubs.downloading import Judge
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +211,6 @@ def _judge_shards(
 def _fetch_header(
     file: RemoteFile, model: RemoteModel, transport: Transport, progress: Progress | None
 ) -> Outcome[WeightsHeader]:
-    from pipeline.hubs.downloading import HeaderCame
-
     def enough(header: WeightsHeader) -> None:
         raise HeaderCame(header)
 
@@ -248,9 +241,6 @@ def _fetch_weights(
     """One file of weights into the store, from wherever hubs have offered it; returns its SHA-256."""
     if file.sha256 is None:
         return Problem("refused", model.reference, f"the hub gives no SHA-256 by which {file.name} could be checked")
-    from pipeline.hubs.download_speed import Speedometer
-    from pipeline.hubs.downloading import download
-
     speedometer = Speedometer(progress)
     places = dict.fromkeys([(model.hub, file.url), *kept_places(file.sha256)])
     keep_place(file.sha256, model.hub, file.url)
@@ -274,7 +264,7 @@ def _fetch_weights(
         answer = refused.refusals[0].answer
         if model.hub == "huggingface":
             return huggingface.refusal(transport, answer, model.reference)
-        return civitai_refusal(answer, model, transport)
+        return civitai.download_refusal(answer, model, transport)
     speedometer.remember()
     return Ok(file.sha256, now())
 

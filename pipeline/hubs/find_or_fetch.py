@@ -1,4 +1,4 @@
-"""From what a user names to a model on this machine: found here, else fetched from a hub that has it."""
+"""From what a user names to a model on this machine, found here or fetched from a hub, and from a file to its model."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import DownloadError, ModelError, Unreachable
+from pipeline.hubs.cards import Card, card_by_hash
+from pipeline.hubs.download_progress import Progress
 from pipeline.hubs.fetch_model import DownloadPlan as DownloadPlan
 from pipeline.hubs.fetch_model import fetch, find_remote, plan
 from pipeline.hubs.hub_search import Found as Found
 from pipeline.hubs.hub_search import search as search
 from pipeline.hubs.huggingface import COMMIT
-from pipeline.hubs.identify_file import Identity as Identity
-from pipeline.hubs.identify_file import identify as identify
 from pipeline.hubs.offers import NOUNS, attempt, nowhere, offers
 from pipeline.hubs.offers import Attempt as Attempt
-from pipeline.hubs.progress_bars import Progress
 from pipeline.hubs.query import FRESH_S
 from pipeline.hubs.remote_models import RemoteModel
 from pipeline.hubs.results import PASSING, Ok, Outcome, Problem
 from pipeline.hubs.transport import Transport
 from pipeline.registry.database import Registry
+from pipeline.registry.known_hashes import Identified, identify_file
 from pipeline.registry.lookup import find_place, is_known
 from pipeline.registry.queries import find
 from pipeline.registry.records import StoredKind, StoredModel, now
@@ -48,6 +48,23 @@ class Planned:
     tried: tuple[Attempt, ...]
     plan: DownloadPlan | None = None
     path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A file by its hashes, and who knows it: `here` the models on this machine, `hub` what CivitAI says.
+
+    `hub` is None if CivitAI was not asked.
+    """
+
+    path: Path
+    here: Identified
+    hub: Outcome[Card] | None
+
+    @property
+    def known(self) -> StoredModel | None:
+        """The model on this machine with the same content, else with the same weights under other remarks."""
+        return next(iter((*self.here.same, *self.here.same_tensors)), None)
 
 
 def ensure_downloaded(
@@ -129,6 +146,18 @@ def plan_download(reference: str, transport: Transport, *, noun: str = "model") 
         return Ok(resolve(reference, noun), now())
     remote = _remote(transport, parsed, noun)
     return Ok(plan(remote.value), remote.at, remote.stale) if isinstance(remote, Ok) else remote
+
+
+def identify(path: Path, registry: Registry, transport: Transport | None = None) -> Identity:
+    """Identify a file of weights. Only with a `transport`, and only if nothing here knows it, CivitAI is told the hash.
+
+    Raises `ModelError` for what is no file or cannot be read, and `RegistryError`.
+    """
+    file = path.expanduser()
+    found = Identity(file, identify_file(registry, file), None)
+    if transport is None or found.known:
+        return found
+    return Identity(file, found.here, card_by_hash(transport, found.here.sha256))
 
 
 def _not_here(named: str, noun: str) -> tuple[Reference, list[Attempt]]:

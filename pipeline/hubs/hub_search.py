@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from pipeline.hubs import civitai, huggingface
-from pipeline.hubs.inline import begun
 from pipeline.hubs.remote_models import SearchHit
 from pipeline.hubs.results import Ok, Outcome
 from pipeline.hubs.transport import Transport
+from pipeline.hubs.waiting import begun
 from pipeline.registry.database import Registry
 from pipeline.registry.queries import search_local
 from pipeline.registry.records import StoredKind, StoredModel

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from pipeline.hubs.addresses import origin_of
 from pipeline.hubs.hub_settings import HOSTS, HubSettings
 from pipeline.hubs.limits import BUCKETS, RequestKind
-from pipeline.hubs.origins import origin_of
 from pipeline.hubs.remote_models import LABELS, TOKENS, Hub
-from pipeline.hubs.request_headers import ANSWERS, ANYTHING, headers_for
+from pipeline.hubs.transport import ANSWERS, ANYTHING, headers_for
 
 NEVER = (
     "cookies, referrers, numbers of a session or a machine, telemetry; every connection is a new one",

@@ -12,10 +12,9 @@ from pipeline.errors import BrokenOff, Unreachable, UnsafeAnswer
 from pipeline.hubs.answer_cache import keep, kept
 from pipeline.hubs.limits import BUCKETS, RequestKind
 from pipeline.hubs.remote_models import LABELS
-from pipeline.hubs.request_headers import ANSWERS
 from pipeline.hubs.results import PASSING, Ok, Outcome, Problem, Value
 from pipeline.hubs.retries import Patience, retry_after_s
-from pipeline.hubs.transport import Response, Transport
+from pipeline.hubs.transport import ANSWERS, Response, Transport
 
 FRESH_S = 3_600.0
 """So long an answer is taken for what the hub would say now; CivitAI's own caches keep theirs for minutes."""

@@ -17,19 +17,25 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import BrokenOff, Unreachable, UnsafeAnswer
-from pipeline.hubs.addresses import Resolve
+from pipeline.hubs.addresses import PORTS, Origin, Resolve, followed, origin_of, shown_host
 from pipeline.hubs.hub_settings import PUBLIC_URLS, HubSettings, is_allowed_host
 from pipeline.hubs.limits import BUCKETS, Limits, RequestKind
-from pipeline.hubs.origins import Origin, followed, origin_of, shown_host
 from pipeline.hubs.remote_models import Hub
-from pipeline.hubs.request_headers import ANYTHING, headers_for
 from pipeline.hubs.waiting import Say, say_nothing
 from pipeline.registry.store_folders import data_folder
+from pipeline.version import VERSION
 
 if TYPE_CHECKING:
     import httpcore2
 
     from pipeline.hubs.connecting import CheckedNetwork, Pace
+
+USER_AGENT = f"darkroom/{VERSION}"
+"""All that a hub learns of the program. It must not look like a browser: CivitAI sends those to a login page."""
+
+ANYTHING = "*/*"
+ANSWERS = "application/json, */*"
+"""What a request says that it takes: a file, or what a hub has to say."""
 
 MOST_REDIRECTS = 5
 
@@ -189,6 +195,22 @@ class Transport:
         import httpcore2
 
         return httpcore2.default_ssl_context()
+
+
+def headers_for(origin: Origin, accept: str, range_start: int | None, token: str | None) -> list[tuple[str, str]]:
+    """Every header of a request, as it is sent."""
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    headers = [
+        ("Host", host if origin.port == PORTS[origin.scheme] else f"{host}:{origin.port}"),
+        ("User-Agent", USER_AGENT),
+        ("Accept", accept),
+        ("Accept-Encoding", "identity"),
+    ]
+    if range_start:
+        headers.append(("Range", f"bytes={range_start}-"))
+    if token:
+        headers.append(("Authorization", f"Bearer {token}"))
+    return headers
 
 
 def _body(answer: httpcore2.Response, headers: Mapping[str, str], max_bytes: int, host: str) -> Iterator[bytes]:

@@ -1,11 +1,16 @@
-"""Waits that somebody may wonder about: those that last are told, in one line."""
+"""Waits: those that somebody may wonder about are told, in one line; others go on beside what else is done."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
 
 from pipeline.storage.locks import lock, try_lock
+
+Value = TypeVar("Value")
 
 Say = Callable[[str], None]
 """Takes a line for the user while something else is going on."""
@@ -32,3 +37,17 @@ def lock_and_tell(fd: int, waiting: Callable[[], None]) -> None:
             lock(fd)
             return
         time.sleep(_LOOK_S)
+
+
+def begun(work: Callable[[], Value]) -> Future[Value]:
+    """What the work will return or raise. Unlike an executor's thread this one does not hold up Ctrl-C or the exit."""
+    future: Future[Value] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # whoever asks for the result gets it
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future

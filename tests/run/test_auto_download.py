@@ -21,7 +21,7 @@ from running import Batch
 
 from jobs.running import main as batches
 from jobs.running.main import main
-from pipeline.hubs.disk_room import SPARE_BYTES
+from pipeline.hubs.downloading import SPARE_BYTES
 from pipeline.hubs.fetch_model import DownloadPlan
 from pipeline.weights.references import EMBEDDED
 

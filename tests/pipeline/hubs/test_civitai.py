@@ -11,6 +11,7 @@ from hub_protocols import PICKLE, Samples
 from hub_server import HubServer, html_reply, instead, json_reply
 
 from pipeline.hubs import civitai
+from pipeline.hubs.civitai import would_be_refused
 from pipeline.hubs.results import Ok
 from pipeline.hubs.transport import Transport
 from pipeline.hubs.versions import version, version_by_hash
@@ -76,3 +77,19 @@ def test_an_answer_that_is_none_counts_as_no_connection(answer: Any, hub: HubSer
     hub.fault("/api/v1/.*", instead(answer))
     assert version(transport, 102).kind == "offline"
     assert civitai.search(transport, "x", None, 5).kind == "offline"
+
+
+def test_whether_a_login_is_asked_for_shows_before_anything_is_fetched(
+    ink: Version, hub: HubServer, transport: Transport, weights: bytes
+) -> None:
+    described = version(transport, 102)
+    assert isinstance(described, Ok)
+    assert would_be_refused(described.value, transport) is None
+    assert hub.requests[-1].header("Range") in (None, f"bytes={len(weights) - 1}-")
+    ink.login = True
+    assert would_be_refused(described.value, transport).kind == "needs_login"
+    assert version(transport, 102).kind == "needs_login"  # from now on that is known
+    ink.login, ink.early_access_until = False, "2099-01-01"
+    assert would_be_refused(described.value, transport).kind == "early_access"
+    hub.__exit__()
+    assert would_be_refused(described.value, transport).kind == "offline"

@@ -15,9 +15,8 @@ from hub_server import HubServer, flip, html_reply, instead, json_reply, redirec
 from pipeline.errors import DownloadError
 from pipeline.hubs import civitai
 from pipeline.hubs.fetch_model import fetch
-from pipeline.hubs.request_headers import USER_AGENT
 from pipeline.hubs.results import Ok, Outcome
-from pipeline.hubs.transport import Transport
+from pipeline.hubs.transport import USER_AGENT, Transport
 from pipeline.hubs.versions import version
 from pipeline.registry.database import Registry
 from pipeline.registry.records import StoredModel

@@ -14,7 +14,7 @@ from hub_weights import Fetching, sha256, weights
 
 from pipeline.errors import DownloadError
 from pipeline.hubs.connecting import Pace
-from pipeline.hubs.disk_room import SPARE_BYTES
+from pipeline.hubs.downloading import SPARE_BYTES
 from pipeline.hubs.file_sources import HubRefused
 
 WEIGHTS = weights()

@@ -16,7 +16,7 @@ from hub_server import HubServer, cut, flip, instead, json_reply, stall
 from pipeline.adapters.weights import find as find_adapter
 from pipeline.errors import DownloadError, ModelError
 from pipeline.hubs.cards import card
-from pipeline.hubs.disk_room import SPARE_BYTES
+from pipeline.hubs.downloading import SPARE_BYTES
 from pipeline.hubs.fetch_model import fetch, find_remote, plan
 from pipeline.hubs.find_or_fetch import ensure_downloaded
 from pipeline.hubs.results import Ok

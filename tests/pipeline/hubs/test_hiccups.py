@@ -12,10 +12,10 @@ from hub_protocols import Samples, demo_repository
 from hub_server import HubServer, Reply, cut, flip, instead, json_reply, stall
 
 from pipeline.errors import ModelError
+from pipeline.hubs.civitai import would_be_refused
 from pipeline.hubs.connecting import Pace
 from pipeline.hubs.fetch_model import fetch, find_remote
 from pipeline.hubs.find_or_fetch import ensure_downloaded, search
-from pipeline.hubs.refusals import would_be_refused
 from pipeline.hubs.results import Ok
 from pipeline.hubs.transport import Transport
 from pipeline.hubs.versions import version

@@ -10,8 +10,7 @@ from hub_civitai import Version
 from hub_server import HubServer
 
 from pipeline.errors import ModelError
-from pipeline.hubs.find_or_fetch import ensure_downloaded
-from pipeline.hubs.identify_file import identify
+from pipeline.hubs.find_or_fetch import ensure_downloaded, identify
 from pipeline.hubs.results import Ok
 from pipeline.hubs.transport import Transport
 from pipeline.registry.database import Registry

@@ -1,12 +1,20 @@
-"""How fast downloads come on this machine: each measures itself, so that it can be said how long the next one takes."""
+"""Progress of downloads: a bar per file on a terminal, and how fast they come on this machine.
+
+Each download measures itself, so that it can be said how long the next one takes.
+"""
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from pipeline.hubs.answer_cache import keep, kept
-from pipeline.hubs.progress_bars import Progress
+
+Progress = Callable[[str, int, int | None], None]
+"""Told the file's name, the bytes of it that are here, and of how many (None: not known). The bytes may fall again."""
 
 ASSUMED_BYTES_PER_S = 10.0 * 2**20
 """Where none was measured yet: most of what a line of 100 Mbit/s carries."""
@@ -17,6 +25,35 @@ _LEAST_BYTES = 2**20
 _ADDRESS = "darkroom:download-speed"
 
 
+def say_beside_bars(line: str) -> None:
+    """Print a line on standard error, above the bars that may stand there."""
+    from tqdm import tqdm
+
+    tqdm.write(line, file=sys.stderr)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """Bars on standard error for what is downloaded in the block; none where that is no terminal."""
+    from tqdm import tqdm
+
+    bars: dict[str, tqdm[Any]] = {}
+
+    def show(name: str, here: int, of: int | None) -> None:
+        if name not in bars:
+            # What was here before counts for the share, not for the speed.
+            bars[name] = tqdm(
+                desc=name[:40], total=of, initial=here, unit="iB", unit_scale=True, unit_divisor=1024, disable=None
+            )
+        bars[name].update(here - bars[name].n)
+
+    try:
+        yield show
+    finally:
+        for bar in bars.values():
+            bar.close()
+
+
 class Speedometer:
     """Progress of one file, passed on, with its speed; what was here before and waits before the start do not count."""
 
@@ -25,7 +62,7 @@ class Speedometer:
         self._first = self._last = (0.0, -1)
 
     def __call__(self, name: str, here: int, of: int | None) -> None:
-        """As `progress_bars.Progress`."""
+        """As `Progress`."""
         now = (self._clock(), here)
         if self._first[1] < 0 or here < self._last[1]:  # it begins, or begins again
             self._first = now

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.hubs.download_speed import ASSUMED_BYTES_PER_S, Speedometer, speed
+from pipeline.hubs.download_progress import ASSUMED_BYTES_PER_S, Speedometer, speed
 
 MIB = 2**20
 
