@@ -13,7 +13,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.adapters.specs import ControlNet, Embedding, IpAdapter, Lora
+    from pipeline.adapters.specs import ControlNetSpec as ControlNet
+    from pipeline.adapters.specs import EmbeddingSpec as Embedding
+    from pipeline.adapters.specs import IpAdapterSpec as IpAdapter
+    from pipeline.adapters.specs import LoraSpec as Lora
     from pipeline.api import Pipeline
     from pipeline.errors import ConfigError, DarkroomError, JobFailure, ModelError, ReadError
     from pipeline.metadata.reading import read_record
@@ -39,6 +42,9 @@ _HOMES = {
     "read_record": "metadata.reading",
 }
 
+_SPECS = {name: f"{name}Spec" for name in ("ControlNet", "Embedding", "IpAdapter", "Lora")}
+"""Names that are shorter here than where they stand."""
+
 __all__ = [
     "ConfigError",
     "ControlNet",
@@ -61,4 +67,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
-    return getattr(import_module(f"pipeline.{_HOMES[name]}"), name)
+    return getattr(import_module(f"pipeline.{_HOMES[name]}"), _SPECS.get(name, name))

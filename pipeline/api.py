@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Annotated, Any, TypeVar
 
-from pipeline.adapters.specs import AdapterSpecs, ControlNet, Embedding, Init, IpAdapter, Lora, identify_adapters
-from pipeline.checks import asked_each, check_memory, check_request
+from pydantic import BaseModel, BeforeValidator, ValidationError, ValidationInfo, field_validator
+
+from pipeline.adapters.identify import identify_adapters
+from pipeline.adapters.specs import AdapterSpecs, ControlNetSpec, EmbeddingSpec, InitSpec, IpAdapterSpec, LoraSpec
 from pipeline.errors import ConfigError, JobFailure
+from pipeline.faults import FieldFault, faults_of
 from pipeline.generation.current_model import CurrentModel
 from pipeline.generation.generate import generate_bundle
 from pipeline.loading.precision import model_dtype
@@ -19,22 +23,142 @@ from pipeline.memory.planning.choice import ALWAYS_ON, Choice, choose, shortage
 from pipeline.memory.planning.estimate import Shape, Sizes
 from pipeline.memory.planning.memory_request import requested_memory
 from pipeline.memory.planning.rates import rates_of
+from pipeline.memory.planning.techniques import SWITCHES
 from pipeline.picture import Picture
+from pipeline.ranges import (
+    CLIP_SKIP,
+    STRICT,
+    ClipSkip,
+    Gigabytes,
+    Guidance,
+    Seed,
+    Side,
+    Steps,
+    Text,
+    one_of,
+    refused_by,
+)
 from pipeline.registry.model_settings import identify
 from pipeline.request import (
     DEFAULT_GUIDANCE,
     DEFAULT_STEPS,
-    DType,
+    DeviceChoice,
+    DTypeChoice,
     ImageRequest,
     LoraWeights,
+    MemoryLevel,
+    MemoryQuality,
     MemorySettings,
     SpeedSettings,
 )
-from pipeline.schedulers import name_of_class, scheduler_name
+from pipeline.schedulers import SchedulerName, name_of_class
 from pipeline.system.device import DeviceMemory, device_memory, find_device
 from pipeline.weights.references import EMBEDDED_DEFAULTS
 
 PathOf = str | Path
+
+
+def _switch_fault(value: Any) -> str | None:
+    return None if isinstance(value, bool) else "must be True or False"
+
+
+def _techniques_fault(value: Any) -> str | None:
+    return None if isinstance(value, Mapping) else "must be names with True or False, as in {'vae_tiling': True}"
+
+
+def _list_fault(value: Any) -> str | None:
+    return "must be a list, also of one" if isinstance(value, str) or not isinstance(value, Sequence) else None
+
+
+def _as_spec(kind: type) -> BeforeValidator:
+    """For pydantic: a path, or a tuple that begins with one, stands for a spec."""
+    name = kind.__name__.removesuffix("Spec")
+
+    def spec(value: Any) -> Any:
+        try:
+            return value if isinstance(value, kind) else kind(*(value if isinstance(value, tuple) else (value,)))
+        except TypeError:
+            article = "an" if name[0] in "EI" else "a"
+            raise ValueError(f"must be {article} {name}, or a tuple with its values in order") from None
+
+    return BeforeValidator(spec)
+
+
+class MemoryArguments(BaseModel):
+    """How a model is to be held, as Python says it."""
+
+    model_config = STRICT
+
+    device: DeviceChoice
+    dtype: DTypeChoice
+    memory: MemoryLevel
+    quality: MemoryQuality
+    budget_gb: Gigabytes | None
+    techniques: (
+        Annotated[
+            dict[Annotated[str, one_of(SWITCHES)], Annotated[bool, refused_by(_switch_fault)]],
+            refused_by(_techniques_fault),
+        ]
+        | None
+    )
+
+
+class PictureArguments(BaseModel):
+    """What a picture is to be, as Python says it, with the model's own values where it says nothing.
+
+    Validated with the number of the model's text encoder layers that can be left out, or None, as the context.
+    """
+
+    model_config = STRICT
+
+    prompt: Text
+    negative_prompt: Text
+    seed: Seed
+    steps: Steps
+    width: Side
+    height: Side
+    guidance_scale: Guidance
+    clip_skip: ClipSkip | None
+    scheduler: SchedulerName | None
+    loras: Annotated[list[Annotated[LoraSpec, _as_spec(LoraSpec)]], refused_by(_list_fault)]
+    embeddings: Annotated[list[Annotated[EmbeddingSpec, _as_spec(EmbeddingSpec)]], refused_by(_list_fault)]
+    controlnets: Annotated[list[Annotated[ControlNetSpec, _as_spec(ControlNetSpec)]], refused_by(_list_fault)]
+    ip_adapters: Annotated[list[Annotated[IpAdapterSpec, _as_spec(IpAdapterSpec)]], refused_by(_list_fault)]
+    init: InitSpec
+
+    @field_validator("clip_skip", mode="before")
+    @classmethod
+    def _within_model(cls, value: Any, info: ValidationInfo) -> Any:
+        most: int | None = info.context
+        if value is not None and most is not None:
+            fault = replace(CLIP_SKIP, most=min(most, CLIP_SKIP.most)).fault(value)
+            if fault:
+                raise ValueError(fault)
+        return value
+
+
+Arguments = TypeVar("Arguments", bound=BaseModel)
+
+
+def _checked(model: type[Arguments], values: Mapping[str, Any], context: Any = None) -> Arguments:
+    """Raises `ConfigError` with one line per fault: what, what was expected, what was given."""
+    try:
+        return model.model_validate(values, context=context)
+    except ValidationError as error:
+        raise ConfigError([f"{_place(fault)}: {fault.expected}{fault.got}" for fault in faults_of(error)]) from None
+
+
+def _place(fault: FieldFault) -> str:
+    """The argument at fault, by the name that it has in Python: `loras[0]: weight`, `techniques['staged']`."""
+    first, *rest = fault.location
+    match first, rest:
+        case "init", [name]:
+            return "init_image" if name == "image" else str(name)
+        case "techniques", [name]:
+            return f"techniques[{name!r}]"
+        case _, [int(place), *names]:
+            return ": ".join([f"{first}[{place}]", *(str(name) for name in names if name != "source")])
+    return str(first)
 
 
 class Pipeline:
@@ -56,16 +180,26 @@ class Pipeline:
         self,
         model: str = "demo",
         *,
-        device: str = "auto",
+        device: DeviceChoice = "auto",
         vae: str | None = None,
-        dtype: Literal["auto"] | DType = "auto",
-        memory: Literal["auto", "none", "balanced", "aggressive", "ultra"] = "auto",
+        dtype: DTypeChoice = "auto",
+        memory: MemoryLevel = "auto",
         budget_gb: float | None = None,
-        quality: Literal["any", "exact"] = "any",
+        quality: MemoryQuality = "any",
         techniques: Mapping[str, bool] | None = None,
         tiny_vae: str | None = None,
     ) -> None:
-        check_memory(dtype=dtype, memory=memory, budget_gb=budget_gb, quality=quality, techniques=techniques)
+        _checked(
+            MemoryArguments,
+            {
+                "device": device,
+                "dtype": dtype,
+                "memory": memory,
+                "quality": quality,
+                "budget_gb": budget_gb,
+                "techniques": techniques,
+            },
+        )
         self._settings, self._files = identify(model, vae=vae)
         self._device = find_device(device)
         self._asked = requested_memory(
@@ -95,10 +229,10 @@ class Pipeline:
         height: int | None = None,
         scheduler: str | None = None,
         clip_skip: int | None = None,
-        loras: Sequence[Lora | PathOf | tuple[PathOf, float]] = (),
-        embeddings: Sequence[Embedding | PathOf | tuple[PathOf, str]] = (),
-        controlnets: Sequence[ControlNet] = (),
-        ip_adapters: Sequence[IpAdapter] = (),
+        loras: Sequence[LoraSpec | PathOf | tuple[PathOf, float]] = (),
+        embeddings: Sequence[EmbeddingSpec | PathOf | tuple[PathOf, str]] = (),
+        controlnets: Sequence[ControlNetSpec] = (),
+        ip_adapters: Sequence[IpAdapterSpec] = (),
         init_image: PathOf | None = None,
         strength: float = 0.6,
     ) -> Picture:
@@ -113,43 +247,46 @@ class Pipeline:
         default_steps, default_guidance = EMBEDDED_DEFAULTS.get(
             self._settings.source, (DEFAULT_STEPS, DEFAULT_GUIDANCE)
         )
-        steps = default_steps if steps is None else steps
-        guidance_scale = default_guidance if guidance_scale is None else guidance_scale
-        width = self._files.width if width is None else width
-        height = self._files.height if height is None else height
-        asked = AdapterSpecs(
-            loras=asked_each("loras", Lora, loras),
-            embeddings=asked_each("embeddings", Embedding, embeddings),
-            controlnets=asked_each("controlnets", ControlNet, controlnets),
-            ip_adapters=asked_each("ip_adapters", IpAdapter, ip_adapters),
-            init=None if init_image is None else Init(init_image, strength),
-        )
-        check_request(
-            prompt=prompt,
-            negative_prompt=negative_prompt,
-            seed=seed,
-            steps=steps,
-            guidance_scale=guidance_scale,
-            width=width,
-            height=height,
-            clip_skip=clip_skip,
-            adapters=asked,
-            max_clip_skip=self._files.max_clip_skip,
+        given = _checked(
+            PictureArguments,
+            {
+                "prompt": prompt,
+                "negative_prompt": negative_prompt,
+                "seed": seed,
+                "steps": default_steps if steps is None else steps,
+                "width": self._files.width if width is None else width,
+                "height": self._files.height if height is None else height,
+                "guidance_scale": default_guidance if guidance_scale is None else guidance_scale,
+                "clip_skip": clip_skip,
+                "scheduler": scheduler,
+                "loras": loras,
+                "embeddings": embeddings,
+                "controlnets": controlnets,
+                "ip_adapters": ip_adapters,
+                "init": {} if init_image is None else {"image": init_image, "strength": strength},
+            },
+            self._files.max_clip_skip,
         )
         own_scheduler = name_of_class(self._files.scheduler_class, self._files.scheduler_config)
+        specs = AdapterSpecs(
+            loras=given.loras,
+            embeddings=given.embeddings,
+            controlnets=given.controlnets,
+            ip_adapters=given.ip_adapters,
+        )
         request = ImageRequest(
-            prompt=prompt,
-            negative_prompt=negative_prompt,
-            seed=seed,
-            steps=steps,
-            guidance_scale=float(guidance_scale),
-            width=width,
-            height=height,
-            scheduler=own_scheduler if scheduler is None else _named(scheduler),
-            clip_skip=clip_skip,
+            prompt=given.prompt,
+            negative_prompt=given.negative_prompt,
+            seed=given.seed,
+            steps=given.steps,
+            guidance_scale=given.guidance_scale,
+            width=given.width,
+            height=given.height,
+            scheduler=given.scheduler or own_scheduler,
+            clip_skip=given.clip_skip,
             model=self._settings,
             memory=self._asked,
-            adapters=identify_adapters(asked, self._files, steps=steps),
+            adapters=identify_adapters(specs, given.init, self._files, steps=given.steps),
         )
         choice = self._choose(request)
         model = self._model(choice.memory)
@@ -196,10 +333,3 @@ class Pipeline:
             # There is no other model for which anything should wait in the pool.
             self._current = CurrentModel(self._device.kind, Pool(host_bytes=0), SpeedSettings())
         return self._current.get(self._settings, self._asked, planned)
-
-
-def _named(scheduler: str) -> str:
-    try:
-        return scheduler_name(scheduler)
-    except ValueError as error:
-        raise ConfigError(f"scheduler: {error} (got {scheduler!r})") from None

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError
 from pipeline.metadata.building import build_record
-from pipeline.metadata.metadata_settings import ImageFormat, MetadataSettings, Profile
-from pipeline.metadata.naming import NamingSettings, Scheme
+from pipeline.metadata.metadata_settings import ImageFormat, MetadataSettings, Profile, Scheme
+from pipeline.metadata.naming import NamingSettings
 from pipeline.metadata.record import Origin, Record
 from pipeline.metadata.saving import save
 from pipeline.request import GeneratedImage

@@ -1,15 +1,25 @@
-"""The ranges of all that decides a picture: for configurations, the Python API, and records as read from an image."""
+"""The ranges of all that decides a picture, and its texts and paths: one definition of each.
+
+Configurations, the Python API, and records as read from an image are checked by them, and in the same words.
+"""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, ConfigDict
+from pydantic_core import PydanticCustomError
 
+from pipeline.faults import NOT_TEXT, UNSHOWN
 from pipeline.request import MAX_SEED
+
+STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+"""Of every model that checks what a person has written."""
 
 MAX_TEXT_LENGTH = 2**20
 """Characters of a prompt, or of any other text in a record; no text encoder reads a thousandth of them."""
@@ -29,9 +39,9 @@ class Range:
     above: bool = False
 
     @property
-    def limits(self) -> Any:
-        """The same for pydantic, as in `Annotated[int, STEPS.limits]`."""
-        return Field(gt=self.least, le=self.most) if self.above else Field(ge=self.least, le=self.most)
+    def limits(self) -> BeforeValidator:
+        """The same for pydantic, as in `Annotated[int, STEPS.limits]`; texts and booleans are no numbers."""
+        return refused_by(self.fault)
 
     def fault(self, value: Any) -> str | None:
         """What is expected instead of this value; None where it lies within."""
@@ -42,6 +52,23 @@ class Range:
         if self.above:
             return f"must be {kind} above {_plain(self.least)}, up to {_plain(self.most)}"
         return f"must be {kind} from {_plain(self.least)} to {_plain(self.most)}"
+
+
+def refused_by(fault_of: Callable[[Any], str | None]) -> BeforeValidator:
+    """For pydantic: refuses a value with the words that the function has for it, takes it where there are none."""
+
+    def checked(value: Any) -> Any:
+        if fault := fault_of(value):
+            raise ValueError(fault)
+        return value
+
+    return BeforeValidator(checked)
+
+
+def one_of(choices: Iterable[str]) -> BeforeValidator:
+    """For pydantic: refuses all other texts. For choices that are the keys of a table; others are a `Literal`."""
+    known = tuple(choices)
+    return refused_by(lambda value: None if value in known else f"must be one of {', '.join(known)}")
 
 
 SEED = Range(0, MAX_SEED, whole=True)
@@ -108,3 +135,38 @@ def text_fault(text: str) -> str | None:
 
 def _plain(number: int | float) -> str:
     return str(number) if isinstance(number, int) else f"{number:g}"
+
+
+def _text(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise PydanticCustomError(NOT_TEXT, "must be text")
+    if fault := text_fault(value):
+        raise PydanticCustomError(UNSHOWN, "{fault}", {"fault": fault})
+    return value
+
+
+def _path(value: Any) -> Any:
+    if not isinstance(value, str | Path):
+        raise PydanticCustomError(NOT_TEXT, "must be a path")
+    return _text(value) if isinstance(value, str) else value
+
+
+Seed = Annotated[int, SEED.limits]
+Steps = Annotated[int, STEPS.limits]
+Guidance = Annotated[float, GUIDANCE.limits]
+Side = Annotated[int, refused_by(side_fault)]
+ClipSkip = Annotated[int, CLIP_SKIP.limits]
+SequenceLength = Annotated[int, SEQUENCE_LENGTH.limits]
+BatchSize = Annotated[int, BATCH_SIZE.limits]
+Weight = Annotated[float, WEIGHT.limits]
+Strength = Annotated[float, STRENGTH.limits]
+InitStrength = Annotated[float, INIT_STRENGTH.limits]
+Share = Annotated[float, SHARE.limits]
+Option = Annotated[bool | int | float | str, refused_by(option_fault)]
+Gigabytes = Annotated[float, GIGABYTES.limits]
+CpuThreads = Annotated[int, CPU_THREADS.limits]
+EncoderQuality = Annotated[int, QUALITY.limits]
+Count = Annotated[int, COUNT.limits]
+Text = Annotated[str, BeforeValidator(_text)]
+PathText = Annotated[str | Path, BeforeValidator(_path)]
+"""A path as people write it; it need not exist."""

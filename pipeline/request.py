@@ -11,6 +11,13 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 DType = Literal["float32", "float16", "bfloat16"]
+DTypeChoice = Literal["auto", DType]
+DeviceKind = Literal["cpu", "cuda", "mps"]
+DeviceChoice = Literal["auto", DeviceKind]
+MemoryLevel = Literal["auto", "none", "balanced", "aggressive", "ultra"]
+MemoryQuality = Literal["any", "exact"]
+Compile = Literal["auto", "on", "off"]
+Preprocess = Literal["none", "canny"]
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 
 MAX_SEED = 2**53 - 1
@@ -81,7 +88,7 @@ class SpeedSettings:
     """
 
     attention: str = "native"
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Compile = "auto"
     channels_last: bool = True
 
 
@@ -133,7 +140,7 @@ class ControlNetWeights:
     source: str
     sha256: str
     image: ReferenceImage
-    preprocess: Literal["none", "canny"] = "none"
+    preprocess: Preprocess = "none"
     strength: float = 1.0
     start: float = 0.0
     end: float = 1.0

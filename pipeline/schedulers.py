@@ -12,7 +12,9 @@ import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from pipeline.scheduler_classes import is_diffusion, is_flow, scheduler_classes
 
@@ -115,6 +117,12 @@ def scheduler_name(name: str) -> str:
     near = difflib.get_close_matches(_letters(name), known, n=1, cutoff=0.5)
     hint = f"did you mean {known[near[0]]!r}?" if near else f"known are {', '.join(_PLAIN)}"
     raise ValueError(f"is no known scheduler; {hint}")
+
+
+SchedulerName = Annotated[
+    str, BeforeValidator(lambda value: scheduler_name(value) if isinstance(value, str) else value)
+]
+"""A sampler in any spelling, for pydantic; what is validated is its usual name."""
 
 
 def name_of_class(class_name: str, config: Mapping[str, Any] | None = None) -> str:

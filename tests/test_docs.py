@@ -6,6 +6,7 @@ import itertools
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from benchmarks import memory_tables
 from jobs.cli import commands, image_commands, manifest_commands
 from jobs.config.batch_config import BatchConfig, parse_configs
 from jobs.config.composition import explain, known_overrides
-from jobs.config.sections import ControlNet, Embedding, Init, IpAdapter, Lora, Sampling
+from jobs.config.sections import Sampling
 from jobs.config.trust import check_interpolations, check_trust
 from jobs.config.values import MAX_GRID
 from jobs.manifest import journal, sealing
@@ -33,6 +34,7 @@ from jobs.planning.memory_fit import TRIED_SHARE
 from jobs.prompts.lines import ALIASES, _Line
 from jobs.running import loop, main
 from pipeline.adapters.combinations import _SINGLE_CONTROLNET, _SINGLE_IP_ADAPTER
+from pipeline.adapters.specs import ControlNetSpec, EmbeddingSpec, InitSpec, IpAdapterSpec, LoraSpec
 from pipeline.adapters.textual_inversion import TOKENIZED
 from pipeline.errors import ConfigError
 from pipeline.hubs.privacy import FORMS
@@ -378,15 +380,19 @@ def test_what_there_is_for_a_family_is_what_the_code_has() -> None:
 
 
 @pytest.mark.parametrize(
-    ("heading", "model"),
-    [("LoRA", Lora), ("ControlNet", ControlNet), ("IP-Adapter", IpAdapter), ("Textual inversion", Embedding)],
+    ("heading", "spec"),
+    [
+        ("LoRA", LoraSpec),
+        ("ControlNet", ControlNetSpec),
+        ("IP-Adapter", IpAdapterSpec),
+        ("Textual inversion", EmbeddingSpec),
+    ],
 )
-def test_keys_of_adapters_are_documented(heading: str, model: type[BaseModel]) -> None:
+def test_keys_of_adapters_are_documented(heading: str, spec: type[LoraSpec]) -> None:
+    names = [field.name for field in fields(spec)]
     keys = {key for cell in first_cells(section("docs/adapters.md", heading)) for key in re.findall(r"`(\w+)`", cell)}
-    assert keys == set(model.model_fields)
-    row = next(
-        line for line in text_of("docs/configuration.md").splitlines() if "{" + ", ".join(model.model_fields) in line
-    )
+    assert keys == set(names)
+    row = next(line for line in text_of("docs/configuration.md").splitlines() if "{" + ", ".join(names) in line)
     assert row.startswith("| `adapters.")
 
 
@@ -435,7 +441,7 @@ def test_facts_about_weights_and_speed_are_those_of_the_code() -> None:
     assert f"also at least {2 * FULL_BREAK_EVEN} pictures" in batches
     assert (KEPT, TRIAL_BATCHES, TRIED_SHARE) == (5, 3, 4), "the last five, three batches, a quarter"
     init = rows_of(section("docs/adapters.md", "Image-to-image"))
-    assert {row[0] for row in init} == {f"init.{key}" for key in Init.model_fields}
+    assert {row[0] for row in init} == {f"init.{key}" for key in InitSpec.model_fields}
 
 
 def test_every_part_of_the_record_is_documented() -> None:

@@ -7,14 +7,12 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from jobs.config.faults import fault_lines
 from jobs.config.hub_section import Hub
 from jobs.config.sections import (
-    AdapterSets,
     Engine,
-    Init,
     Memory,
     Metadata,
     Model,
@@ -24,23 +22,19 @@ from jobs.config.sections import (
     Sampling,
     Settings,
 )
-from jobs.config.values import Seeds, Text, whole
+from jobs.config.values import Seeds
+from pipeline.adapters.specs import AdapterSpecs, InitSpec
 from pipeline.errors import ConfigError
-from pipeline.ranges import BATCH_SIZE
+from pipeline.ranges import BATCH_SIZE, BatchSize, Text, refused_by
 
 
-def _dry_run(value: object) -> object:
-    if value not in (True, False, "json"):
-        raise ValueError("must be true, false or json")
-    return value
+def _dry_run_fault(value: object) -> str | None:
+    return None if value in (True, False, "json") else "must be true, false or json"
 
 
-def _batch_size(value: object) -> object:
-    if value == "auto":
-        return value
-    if fault := BATCH_SIZE.fault(value):
-        raise ValueError(fault.replace("must be", "must be auto or"))
-    return value
+def _batch_size_fault(value: object) -> str | None:
+    fault = None if value == "auto" else BATCH_SIZE.fault(value)
+    return fault and fault.replace("must be", "must be auto or")
 
 
 class BatchConfig(Settings):
@@ -50,8 +44,8 @@ class BatchConfig(Settings):
     model: Model
     memory: Memory
     sampling: Sampling = Sampling()
-    adapters: AdapterSets = AdapterSets()
-    init: Init = Init()
+    adapters: AdapterSpecs = AdapterSpecs()
+    init: InitSpec = InitSpec()
     naming: Naming = Naming()
     metadata: Metadata = Metadata()
     engine: Engine = Engine()
@@ -60,9 +54,9 @@ class BatchConfig(Settings):
     name: Text | None = None
     seeds: Seeds = Field(default=[0])
     grid: dict[Text, Any] | None = None
-    batch_size: Annotated[Literal["auto"] | int, BeforeValidator(_batch_size)] = "auto"
-    bundle_images: Annotated[int, BeforeValidator(whole), BATCH_SIZE.limits] = 32
-    dry_run: Annotated[Literal["json"] | bool, BeforeValidator(_dry_run)] = False
+    batch_size: Annotated[Literal["auto"] | int, refused_by(_batch_size_fault)] = "auto"
+    bundle_images: BatchSize = 32
+    dry_run: Annotated[Literal["json"] | bool, refused_by(_dry_run_fault)] = False
     resume: bool = True
     retry_failed: bool = False
     on_error: Literal["continue", "stop"] = "continue"

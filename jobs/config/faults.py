@@ -1,17 +1,15 @@
-"""Faults in words: what, where, what was expected, the nearest right spelling."""
+"""Faults of a configuration in words: what, where, what was expected, the nearest right spelling."""
 
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
+
+from pipeline.faults import NOT_TEXT, UNKNOWN, faults_of
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
-
-UNSHOWN = "unshown"
-"""The type of a `PydanticCustomError` whose value is not repeated, since it may hold a password or break a line."""
 
 MAX_FAULTS = 20
 """As many faults are shown; of a file with a wrong column, nobody wants to read 100,000."""
@@ -19,23 +17,18 @@ MAX_FAULTS = 20
 
 def fault_lines(error: ValidationError, model: type[BaseModel], where: str = "") -> Iterator[str]:
     """One line per fault: key, value, what was expected, the nearest right spelling."""
-    for fault in error.errors(include_url=False):
-        # Pydantic adds the names of validators and union branches to the path; keys are what users know.
-        location = [part for part in fault["loc"] if isinstance(part, int) or part.isidentifier() or "." in part]
-        key = where + ".".join(str(part) for part in location)
-        value = fault["input"]
-        if fault["type"] == "extra_forbidden":
-            yield f"{key}: {unknown_key(model, location)}"
-        elif fault["type"] == "missing":
-            yield f"{key}: is missing"
-        else:
-            message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
-            message = message[0].lower() + message[1:]
-            if fault["type"] == "literal_error" and isinstance(value, str):
-                near = nearest(value, re.findall(r"'([^']*)'", fault["msg"]))
-                message += near if "did you mean" in near else ""  # the message lists the choices already
-            shown = not isinstance(value, Mapping) and fault["type"] != UNSHOWN
-            yield f"{key}: {message}" + (f" (got {_shorten(value)})" if shown else "")
+    for fault in faults_of(error):
+        key = where + ".".join(str(part) for part in fault.location)
+        if fault.kind in UNKNOWN:
+            yield f"{key}: {unknown_key(model, fault.location)}"
+            continue
+        hint = ""
+        if isinstance(fault.value, str) and fault.choices:
+            near = nearest(fault.value, fault.choices)
+            hint = near if "did you mean" in near else ""  # the message lists the choices already
+        elif fault.kind == NOT_TEXT and fault.value is not None:
+            hint = "; put it in quotes"  # YAML reads `no`, `1` and `1:30` as something else
+        yield f"{key}: {fault.expected}{hint}{fault.got}"
 
 
 def keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
@@ -82,11 +75,6 @@ def nearest(word: str, choices: Sequence[str]) -> str:
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; known are {', '.join(choices)}" if choices else ""
-
-
-def _shorten(value: object, limit: int = 60) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def first_faults(faults: Sequence[str]) -> list[str]:

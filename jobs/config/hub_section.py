@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic_core import PydanticCustomError
 
-from jobs.config.faults import UNSHOWN
+from pipeline.faults import UNSHOWN
 from pipeline.hubs.hub_settings import PROXY_SCHEMES, fault_of_url
 
 

@@ -2,56 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, BeforeValidator, create_model, model_validator
 
 from jobs import DEFAULT_OUTPUT_DIR
-from jobs.config.values import (
+from jobs.config.values import SchedulerOptions
+from pipeline.loading.speed import ATTENTION_BACKENDS, STEP_CACHES
+from pipeline.memory.planning.techniques import SWITCHES
+from pipeline.metadata.metadata_settings import ImageFormat, Profile, Scheme
+from pipeline.ranges import (
+    EXCERPT_LENGTH,
+    STRICT,
+    BatchSize,
     ClipSkip,
+    CpuThreads,
+    EncoderQuality,
     Gigabytes,
     Guidance,
-    InitStrength,
-    SchedulerName,
-    SchedulerOptions,
+    Range,
     Seed,
-    Share,
+    SequenceLength,
     Side,
     Steps,
-    Strength,
     Text,
-    Weight,
-    folder_name,
-    whole,
+    one_of,
+    refused_by,
 )
-from pipeline.loading.speed import ATTENTION_BACKENDS, STEP_CACHES
-from pipeline.memory.planning.techniques import TECHNIQUES
-from pipeline.ranges import BATCH_SIZE, CPU_THREADS, EXCERPT_LENGTH, QUALITY, SEQUENCE_LENGTH
-from pipeline.request import DEFAULT_GUIDANCE, DEFAULT_STEPS, PredictionType
+from pipeline.request import (
+    DEFAULT_GUIDANCE,
+    DEFAULT_STEPS,
+    MAX_SEED,
+    Compile,
+    DeviceChoice,
+    DTypeChoice,
+    MemoryLevel,
+    MemoryQuality,
+    PredictionType,
+)
+from pipeline.schedulers import SchedulerName
 from pipeline.weights.families import FAMILIES
+
+_POSITIVE = Range(1, MAX_SEED, whole=True)
 
 
 class Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-def _one_of(value: object, choices: Sequence[str]) -> object:
-    if value not in choices:
-        raise ValueError(f"must be one of {', '.join(choices)}")
-    return value
-
-
-def _step_cache(value: object) -> object:
-    return _one_of(value, tuple(STEP_CACHES))
-
-
-def _attention(value: object) -> object:
-    return _one_of(value, tuple(ATTENTION_BACKENDS))
-
-
-def _family(value: object) -> object:
-    return _one_of(value, tuple(FAMILIES))
+    model_config = STRICT
 
 
 class Sampling(Settings):
@@ -64,7 +60,7 @@ class Sampling(Settings):
     scheduler: SchedulerName | None = None
     clip_skip: ClipSkip | None = None
     scheduler_options: SchedulerOptions | None = None
-    step_cache: Annotated[str, BeforeValidator(_step_cache)] | None = None
+    step_cache: Annotated[str, one_of(STEP_CACHES)] | None = None
 
     def over(self, other: Sampling) -> Sampling:
         """This one's values where they are set, the other's elsewhere."""
@@ -83,7 +79,7 @@ class Variants(Settings):
     """
 
     mode: Literal["random", "combinatorial", "cyclic", "literal"] = "random"
-    count: Annotated[int, BeforeValidator(whole), Field(ge=1, le=1_000_000)] | None = None
+    count: Annotated[int, Range(1, 1_000_000, whole=True).limits] | None = None
     prompt_seed: Seed = 0
 
 
@@ -123,20 +119,20 @@ class Model(Settings):
 
     source: Text
     name: Text | None = None
-    family: Annotated[str, BeforeValidator(_family)] | None = None
-    parameters: dict[str, Annotated[float, Field(gt=0)]] = {}
+    family: Annotated[str, one_of(FAMILIES)] | None = None
+    parameters: dict[str, Annotated[float, Range(0, 1e6, above=True).limits]] = {}
     vae: Text | None = None
     config: Text | None = None
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    dtype: DTypeChoice = "auto"
     licence: Text | None = None
     distilled: bool = False
     safety_checker: bool = False
     prediction_type: PredictionType | None = None
-    max_sequence_length: Annotated[int, BeforeValidator(whole), SEQUENCE_LENGTH.limits] | None = None
+    max_sequence_length: SequenceLength | None = None
     sampling: Sampling = Sampling()
 
 
-_SWITCHES: dict[str, Any] = {name: (Literal["auto"] | bool, "auto") for name in TECHNIQUES if name != "half_precision"}
+_SWITCHES: dict[str, Any] = dict.fromkeys(SWITCHES, (Literal["auto"] | bool, "auto"))
 Techniques: type[Settings] = create_model(
     "Techniques",
     __base__=Settings,
@@ -154,84 +150,24 @@ class Memory(Settings):
     `batch_size: auto` takes: many small pictures, few large ones.
     """
 
-    level: Literal["none", "balanced", "aggressive", "ultra", "auto"]
+    level: MemoryLevel
     budget_gb: Gigabytes | None = None
     host_gb: Gigabytes | None = None
-    quality: Literal["any", "exact"] = "any"
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    quality: MemoryQuality = "any"
+    dtype: DTypeChoice = "auto"
     tiny_vae: Text | None = None
-    max_batch_size: Annotated[int, BeforeValidator(whole), BATCH_SIZE.limits] = 8
-    max_batch_pixels: Annotated[int, BeforeValidator(whole), Field(ge=1)] = 8 * 512 * 512
+    max_batch_size: BatchSize = 32
+    max_batch_pixels: Annotated[int, _POSITIVE.limits] = 8 * 512 * 512
     techniques: Techniques = Techniques()  # type: ignore[valid-type]
-
-
-class Lora(Settings):
-    """One LoRA. With weight 0 it is not applied at all."""
-
-    source: Text
-    weight: Weight = 1.0
-    name: Text | None = None
-
-
-class Embedding(Settings):
-    """A textual inversion; `token` stands for it in prompts, None takes the file's name."""
-
-    source: Text
-    token: Text | None = None
-    name: Text | None = None
-
-
-class ControlNet(Settings):
-    """A ControlNet and its picture; it acts from `start` to `end`, as shares of the steps."""
-
-    source: Text
-    image: Text
-    preprocess: Literal["none", "canny"] = "none"
-    strength: Strength = 1.0
-    start: Share = 0.0
-    end: Share = 1.0
-    name: Text | None = None
-
-    @model_validator(mode="after")
-    def _in_order(self) -> ControlNet:
-        if self.start >= self.end:
-            raise ValueError(f"start must lie before end (got {self.start:g} and {self.end:g})")
-        return self
-
-
-class IpAdapter(Settings):
-    """An IP-Adapter and its picture; `encoder` is the folder of the image encoder that it was trained with."""
-
-    source: Text
-    image: Text
-    scale: Strength = 1.0
-    encoder: Text | None = None
-    name: Text | None = None
-
-
-class AdapterSets(Settings):
-    """What is put on or beside the model."""
-
-    loras: list[Lora] = []
-    embeddings: list[Embedding] = []
-    controlnets: list[ControlNet] = []
-    ip_adapters: list[IpAdapter] = []
-
-
-class Init(Settings):
-    """The picture to start from; `strength` 1 leaves nothing of it."""
-
-    image: Text | None = None
-    strength: InitStrength = 0.6
 
 
 class Naming(Settings):
     """How files are named; checked in detail by `pipeline.metadata.naming`."""
 
-    scheme: Literal["standard", "descriptive", "guid", "custom"] = "standard"
+    scheme: Scheme = "standard"
     time_format: Text = "%Y%m%d_%H%M%S"
     separator: Text = "_"
-    excerpt_length: Annotated[int, BeforeValidator(whole), EXCERPT_LENGTH.limits] = 40
+    excerpt_length: Annotated[int, EXCERPT_LENGTH.limits] = 40
     components: list[Text] = ["time", "id8"]
     folder: Text = "{name}"
 
@@ -239,10 +175,10 @@ class Naming(Settings):
 class Metadata(Settings):
     """What the image file carries. `quality` is for jpeg and webp, `lossless` for webp."""
 
-    profile: Literal["full", "minimal", "private"] = "full"
+    profile: Profile = "full"
     sidecar: bool = False
     exif_bmp_only: bool = False
-    quality: Annotated[int, BeforeValidator(whole), QUALITY.limits] = 95
+    quality: EncoderQuality = 95
     lossless: bool = False
 
 
@@ -254,19 +190,23 @@ class Engine(Settings):
     """
 
     kind: Literal["local"] = "local"
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    cpu_threads: Annotated[int, BeforeValidator(whole), CPU_THREADS.limits] | None = None
-    attention: Annotated[str, BeforeValidator(_attention)] = "native"
-    compile: Literal["auto", "on", "off"] = "auto"
+    device: DeviceChoice = "auto"
+    cpu_threads: CpuThreads | None = None
+    attention: Annotated[str, one_of(ATTENTION_BACKENDS)] = "native"
+    compile: Compile = "auto"
     channels_last: bool = True
     read_ahead: bool = True
-    recycle_images: Annotated[int, BeforeValidator(whole), Field(ge=1)] | None = None
+    recycle_images: Annotated[int, _POSITIVE.limits] | None = None
     recycle_growth_gb: Gigabytes | None = 4.0
-    recycle_slowdown: Annotated[float, Field(ge=1.1, le=100)] | None = 2.0
+    recycle_slowdown: Annotated[float, Range(1.1, 100).limits] | None = 2.0
+
+
+def _folder_fault(value: Any) -> str | None:
+    return "must name a folder; . is the working folder" if value == "" else None
 
 
 class Output(Settings):
     """Where images go, and as what."""
 
-    dir: Annotated[Text, BeforeValidator(folder_name)] = DEFAULT_OUTPUT_DIR
-    format: Literal["png", "jpeg", "webp"] = "png"
+    dir: Annotated[Text, refused_by(_folder_fault)] = DEFAULT_OUTPUT_DIR
+    format: ImageFormat = "png"

@@ -1,4 +1,4 @@
-"""Values of configuration keys, each with its range and the words for what is wrong with it."""
+"""What only YAML has: seeds and ranges as texts, mappings of options; each with the words for what is wrong with it."""
 
 from __future__ import annotations
 
@@ -7,62 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
-from pydantic_core import PydanticCustomError
 
-from jobs.config.faults import UNSHOWN
-from pipeline.ranges import (
-    CLIP_SKIP,
-    GIGABYTES,
-    GUIDANCE,
-    INIT_STRENGTH,
-    SEED,
-    SHARE,
-    SIDE,
-    STEPS,
-    STRENGTH,
-    WEIGHT,
-    option_fault,
-    side_fault,
-    text_fault,
-)
+from pipeline.ranges import option_fault
 from pipeline.request import MAX_SEED
-from pipeline.schedulers import scheduler_name
 
 MAX_GRID = 10_000_000
 """Largest number of combinations one grid may ask for; more is a slip, not a wish."""
 
 _RANGE = re.compile(r"^\s*range\(\s*(.+?)\s*\)\s*$")
-
-
-def _side(value: object) -> object:
-    if SIDE.fault(value) is None and (fault := side_fault(value)):
-        raise ValueError(fault)  # pydantic says what is out of range, or no number
-    return value
-
-
-def whole(value: object) -> object:
-    if isinstance(value, bool | float | str):
-        raise ValueError("must be a whole number")
-    return value
-
-
-def _number(value: object) -> object:
-    if isinstance(value, bool | str):
-        raise ValueError("must be a number")
-    return value
-
-
-def _scheduler(value: object) -> object:
-    return scheduler_name(value) if isinstance(value, str) else value
-
-
-def text(value: object) -> object:
-    """YAML reads `no`, `1` and `1:30` as something else; say so instead of guessing."""
-    if value is not None and not isinstance(value, str):
-        raise ValueError("must be text; put it in quotes")
-    if value is not None and (fault := text_fault(value)):
-        raise PydanticCustomError(UNSHOWN, "{fault}", {"fault": fault})
-    return value
 
 
 def _options(value: object) -> object:
@@ -74,27 +26,8 @@ def _options(value: object) -> object:
     return dict(value)
 
 
-def folder_name(value: object) -> object:
-    if value == "":
-        raise ValueError("must name a folder; . is the working folder")
-    return value
-
-
-Side = Annotated[int, BeforeValidator(_side), BeforeValidator(whole), SIDE.limits]
-Steps = Annotated[int, BeforeValidator(whole), STEPS.limits]
-Guidance = Annotated[float, BeforeValidator(_number), GUIDANCE.limits]
-ClipSkip = Annotated[int, BeforeValidator(whole), CLIP_SKIP.limits]
 SchedulerOptions = Annotated[dict[str, bool | int | float | str], BeforeValidator(_options)]
 """Arguments of the diffusers scheduler class, by their names there."""
-
-SchedulerName = Annotated[str, BeforeValidator(_scheduler)]
-Seed = Annotated[int, BeforeValidator(whole), SEED.limits]
-Text = Annotated[str, BeforeValidator(text)]
-Share = Annotated[float, BeforeValidator(_number), SHARE.limits]
-Strength = Annotated[float, STRENGTH.limits]
-InitStrength = Annotated[float, INIT_STRENGTH.limits]
-Weight = Annotated[float, BeforeValidator(_number), WEIGHT.limits]
-Gigabytes = Annotated[float, BeforeValidator(_number), GIGABYTES.limits]
 
 
 def parse_range(text: str) -> Sequence[int | float] | None:

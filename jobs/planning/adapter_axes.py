@@ -5,28 +5,29 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 from glob import iglob
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, get_type_hints
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 
-from jobs.config.sections import AdapterSets, ControlNet, Embedding, Init, IpAdapter, Lora
 from jobs.config.values import MAX_GRID
+from pipeline.adapters.specs import AdapterSpecs, ControlNetSpec, EmbeddingSpec, InitSpec, IpAdapterSpec, LoraSpec
 
-_KINDS: dict[str, type[BaseModel]] = {
-    "loras": Lora,
-    "embeddings": Embedding,
-    "controlnets": ControlNet,
-    "ip_adapters": IpAdapter,
+_KINDS: dict[str, type[LoraSpec | EmbeddingSpec | ControlNetSpec | IpAdapterSpec]] = {
+    "loras": LoraSpec,
+    "embeddings": EmbeddingSpec,
+    "controlnets": ControlNetSpec,
+    "ip_adapters": IpAdapterSpec,
 }
 _KEY = re.compile(r"adapters\.(?P<kind>[a-z_]+)(?:\.(?P<place>\d+)\.(?P<field>[a-z]+))?")
 _GLOB = re.compile(r"^\s*glob\(\s*(.+?)\s*\)\s*$")
 
 ADAPTER_KEYS = (
     *(f"adapters.{kind}" for kind in _KINDS),
-    *(f"adapters.{kind}.0.{field}" for kind, model in _KINDS.items() for field in model.model_fields),
-    *(f"init.{field}" for field in Init.model_fields),
+    *(f"adapters.{kind}.0.{field}" for kind, spec in _KINDS.items() for field in (one.name for one in fields(spec))),
+    *(f"init.{field}" for field in InitSpec.model_fields),
 )
 """Every such key, with 0 for the place in the list."""
 
@@ -40,16 +41,16 @@ def adapter_value(key: str, value: Any) -> Any:
     """The value as the configuration would hold it; raises `pydantic.ValidationError`."""
     group, _, name = key.partition(".")
     if group == "init":
-        return _field(Init, name, value)
+        return _field(InitSpec, name, value)
     match = _KEY.fullmatch(key)
     assert match
     kind = match["kind"]
     if match["field"]:
         return _field(_KINDS[kind], match["field"], value)
-    return [one.model_dump() for one in getattr(AdapterSets.model_validate({kind: value}), kind)]
+    return AdapterSpecs.model_validate({kind: value}).model_dump()[kind]
 
 
-def changed(adapters: AdapterSets, init: Init, values: Sequence[tuple[str, Any]]) -> tuple[AdapterSets, Init]:
+def changed(adapters: AdapterSpecs, init: InitSpec, values: Sequence[tuple[str, Any]]) -> tuple[AdapterSpecs, InitSpec]:
     """The sets with some values changed, in order. Raises ValueError for a place that the list does not have."""
     sets: dict[str, list[dict[str, Any]]] = adapters.model_dump()
     start: dict[str, Any] = init.model_dump()
@@ -67,7 +68,7 @@ def changed(adapters: AdapterSets, init: Init, values: Sequence[tuple[str, Any]]
             entries[int(match["place"])][match["field"]] = value
         else:
             raise ValueError(f"grid.{key}: adapters.{match['kind']} has {len(entries)} entries, counted from 0")
-    return AdapterSets.model_validate(sets), Init.model_validate(start)
+    return AdapterSpecs.model_validate(sets), InitSpec.model_validate(start)
 
 
 def matching_files(text: str) -> list[str] | None:
@@ -85,9 +86,6 @@ def matching_files(text: str) -> list[str] | None:
     return found
 
 
-def _field(model: type[BaseModel], name: str, value: Any) -> Any:
-    field = model.model_fields[name]
-    metadata: tuple[Any, ...] = tuple(field.metadata)
-    kind: Any = Annotated[(field.annotation, *metadata)] if metadata else field.annotation
-    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+def _field(spec: type, name: str, value: Any) -> Any:
+    adapter: TypeAdapter[Any] = TypeAdapter(get_type_hints(spec, include_extras=True)[name])
     return adapter.validate_python(value)

@@ -21,9 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from jobs.config.faults import fault_lines, first_faults, nearest
 from jobs.config.sections import Sampling
-from jobs.config.values import MAX_GRID, Seed, Seeds, Text, parse_range
+from jobs.config.values import MAX_GRID, Seeds, parse_range
 from jobs.planning.adapter_axes import ADAPTER_KEYS, adapter_value, is_adapter_key, matching_files
 from pipeline.errors import ConfigError
+from pipeline.ranges import Seed, Text
 
 
 class _PromptKeys(BaseModel):

@@ -108,5 +108,5 @@ def _adapters(config: BatchConfig, values: Sequence[tuple[str, object]]) -> Iter
         *(("ip_adapters", "image encoder", place, one.encoder or "") for place, one in enumerate(sets.ip_adapters)),
     )
     for key, noun, place, reference in entries:
-        if reference.startswith(SCHEMES):
-            yield Needed(reference, noun, f"adapters.{key}[{place}]")
+        if str(reference).startswith(SCHEMES):
+            yield Needed(str(reference), noun, f"adapters.{key}[{place}]")

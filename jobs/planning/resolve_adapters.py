@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from jobs.config.batch_config import BatchConfig
-from jobs.config.sections import AdapterSets
 from jobs.planning.adapter_axes import changed
-from pipeline.adapters.specs import AdapterSpecs, ControlNet, Embedding, Init, IpAdapter, Lora, identify_adapters
+from pipeline.adapters.identify import identify_adapters
+from pipeline.adapters.specs import AdapterSpecs
 from pipeline.errors import ConfigError
 from pipeline.request import NO_ADAPTERS, Adapters, LoraWeights
 
@@ -21,9 +21,9 @@ class AdapterSource:
     """Adapters of one configuration by what its grid changes of them; each combination is looked up once."""
 
     def __init__(self, config: BatchConfig, files: ModelFiles) -> None:
-        self._sets, self._init, self._files = config.adapters, config.init, files
+        self._specs, self._init, self._files = config.adapters, config.init, files
         self._known: dict[str, Adapters] = {}
-        self.empty = self._sets == AdapterSets() and self._init.image is None
+        self.empty = self._specs == AdapterSpecs() and self._init.image is None
 
     @property
     def loras(self) -> dict[str, LoraWeights]:
@@ -41,14 +41,7 @@ class AdapterSource:
 
     def _identified(self, values: Sequence[tuple[str, Any]]) -> Adapters:
         try:
-            sets, init = changed(self._sets, self._init, values)
+            specs, init = changed(self._specs, self._init, values)
         except ValueError as error:
             raise ConfigError(str(error).splitlines()[0]) from None
-        asked = AdapterSpecs(
-            loras=tuple(Lora(**one.model_dump()) for one in sets.loras),
-            embeddings=tuple(Embedding(**one.model_dump()) for one in sets.embeddings),
-            controlnets=tuple(ControlNet(**one.model_dump()) for one in sets.controlnets),
-            ip_adapters=tuple(IpAdapter(**one.model_dump()) for one in sets.ip_adapters),
-            init=None if init.image is None else Init(init.image, init.strength),
-        )
-        return identify_adapters(asked, self._files, prefix="adapters.")
+        return identify_adapters(specs, init, self._files, prefix="adapters.")

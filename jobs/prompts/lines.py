@@ -12,9 +12,9 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from jobs.config.faults import fault_lines, nearest
 from jobs.config.sections import Sampling
-from jobs.config.values import Seeds, Text
+from jobs.config.values import Seeds
 from pipeline.errors import ConfigError
-from pipeline.ranges import text_fault
+from pipeline.ranges import Text, text_fault
 
 _SAMPLING_KEYS = tuple(Sampling.model_fields)
 UNSET = Sampling()

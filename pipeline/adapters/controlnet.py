@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Literal
 
 from pipeline.adapters.reference_images import identify_image
 from pipeline.adapters.weights import check_family, deciding_files, family_label, find, hash_of, public_name
 from pipeline.errors import ModelError
-from pipeline.request import ControlNetWeights
+from pipeline.request import ControlNetWeights, Preprocess
 from pipeline.weights.families import FAMILIES
 from pipeline.weights.folder_inspection import read_json
 from pipeline.weights.inspection import ModelFiles
@@ -31,7 +30,7 @@ def identify_controlnet(
     source: str,
     *,
     image: str,
-    preprocess: Literal["none", "canny"] = "none",
+    preprocess: Preprocess = "none",
     strength: float = 1.0,
     start: float = 0.0,
     end: float = 1.0,

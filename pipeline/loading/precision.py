@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pipeline.errors import ConfigError
-from pipeline.request import DType
+from pipeline.request import DType, DTypeChoice
 from pipeline.system.device import Device
 from pipeline.weights.families import FAMILIES
 
@@ -23,7 +23,7 @@ no convolutions in bfloat16 on the very cards that float16 is for.
 """
 
 
-def model_dtype(asked: Literal["auto"] | DType, device: Device, family: str | None) -> DType:
+def model_dtype(asked: DTypeChoice, device: Device, family: str | None) -> DType:
     """The type to compute a model of this family in; of an unknown one, None, whatever suits the device.
 
     Where that is float16 and the family leaves its range: float32 on cards without bfloat16, bfloat16 on Apple. Raises

@@ -1,4 +1,4 @@
-"""How much of the record goes into the image file, and how the pixels are compressed."""
+"""How much of the record goes into the image file, how the pixels are compressed, and the choices of both."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pipeline.ranges import QUALITY
 
 Profile = Literal["full", "minimal", "private"]
 ImageFormat = Literal["png", "jpeg", "webp"]
+Scheme = Literal["standard", "descriptive", "guid", "custom"]
+"""Of files' names; `naming` says what each is."""
 
 PROFILES: tuple[Profile, ...] = ("full", "minimal", "private")
 

@@ -15,11 +15,11 @@ from pathlib import PurePosixPath
 from typing import Literal, get_args
 
 from pipeline.errors import ConfigError
+from pipeline.metadata.metadata_settings import Scheme
 from pipeline.metadata.record import Record
 from pipeline.ranges import EXCERPT_LENGTH
 from pipeline.storage.safe_names import excerpt, safe_component
 
-Scheme = Literal["standard", "descriptive", "guid", "custom"]
 Component = Literal["time", "excerpt", "id8", "uuid", "seed", "index", "model", "name"]
 
 MAX_STEM_BYTES = 180

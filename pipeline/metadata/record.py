@@ -26,25 +26,26 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.metadata.metadata_settings import ImageFormat
 from pipeline.ranges import (
-    BATCH_SIZE,
-    CLIP_SKIP,
-    COUNT,
-    CPU_THREADS,
-    GUIDANCE,
-    INIT_STRENGTH,
-    QUALITY,
-    SEED,
-    SEQUENCE_LENGTH,
-    SHARE,
-    STEPS,
-    STRENGTH,
-    WEIGHT,
-    option_fault,
-    side_fault,
+    BatchSize,
+    ClipSkip,
+    Count,
+    CpuThreads,
+    EncoderQuality,
+    Guidance,
+    InitStrength,
+    Option,
+    Seed,
+    SequenceLength,
+    Share,
+    Side,
+    Steps,
+    Strength,
+    Weight,
     text_fault,
 )
-from pipeline.request import PredictionType
+from pipeline.request import DeviceKind, DType, PredictionType, Preprocess
 
 SCHEMA: Literal["darkroom.image/1"] = "darkroom.image/1"
 
@@ -65,18 +66,6 @@ def _in_utc(value: datetime) -> datetime:
     return value
 
 
-def _side(value: int) -> int:
-    if fault := side_fault(value):
-        raise ValueError(fault)
-    return value
-
-
-def _option(value: Any) -> Any:
-    if fault := option_fault(value):
-        raise ValueError(fault)
-    return value
-
-
 def _format_utc(value: datetime) -> str:
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{value.microsecond // 1000:03d}Z"
 
@@ -84,9 +73,6 @@ def _format_utc(value: datetime) -> str:
 UtcTime = Annotated[
     datetime, BeforeValidator(_parse_utc), AfterValidator(_in_utc), PlainSerializer(_format_utc, return_type=str)
 ]
-Side = Annotated[int, AfterValidator(_side)]
-Option = Annotated[bool | int | float | str, AfterValidator(_option)]
-Count = Annotated[int, COUNT.limits]
 
 
 class _Part(BaseModel):
@@ -129,7 +115,7 @@ class Noise(_Part):
 class Batch(_Part):
     """The bundle it was denoised in; needed for a bit-exact remake, since batch size changes rounding."""
 
-    size: Annotated[int, BATCH_SIZE.limits]
+    size: BatchSize
     index: Count
 
     @model_validator(mode="after")
@@ -169,7 +155,7 @@ class Model(Weights):
     single_file: bool = False
     config_sha256: Sha256 | None = None
     prediction_type: PredictionType | None = None
-    max_sequence_length: Annotated[int, SEQUENCE_LENGTH.limits] | None = None
+    max_sequence_length: SequenceLength | None = None
     safety_checker: bool = False
 
     @model_serializer(mode="wrap")
@@ -186,7 +172,7 @@ class LoraRecord(_Part):
 
     name: str
     sha256: Sha256
-    weight: Annotated[float, WEIGHT.limits]
+    weight: Weight
     matched: Count | None = None
     unmatched: Count | None = None
 
@@ -210,17 +196,17 @@ class ControlNetRecord(Weights):
     """A ControlNet; `start` and `end` are shares of the steps. `image` is None only in records older than it."""
 
     image: PictureRecord | None = None
-    preprocess: Literal["none", "canny"] = "none"
-    strength: Annotated[float, STRENGTH.limits] = 1.0
-    start: Annotated[float, SHARE.limits] = 0.0
-    end: Annotated[float, SHARE.limits] = 1.0
+    preprocess: Preprocess = "none"
+    strength: Strength = 1.0
+    start: Share = 0.0
+    end: Share = 1.0
 
 
 class IpAdapterRecord(Weights):
     """An IP-Adapter, its picture, and the image encoder that it was used with."""
 
     image: PictureRecord
-    scale: Annotated[float, STRENGTH.limits]
+    scale: Strength
     encoder_sha256: Sha256 | None = None
 
 
@@ -228,7 +214,7 @@ class InitRecord(_Part):
     """The picture that denoising started from."""
 
     image: PictureRecord
-    strength: Annotated[float, INIT_STRENGTH.limits]
+    strength: InitStrength
 
 
 class Tokens(_Part):
@@ -246,7 +232,7 @@ class Memory(_Part):
     """
 
     level: str
-    dtype: Literal["float32", "float16", "bfloat16"]
+    dtype: DType
     vae_slicing: bool
     vae_tiling: bool
     quantization: str | None = None
@@ -266,10 +252,10 @@ class Runtime(_Part):
     depends. Both are None elsewhere, and in older records.
     """
 
-    device: Literal["cpu", "cuda", "mps"]
+    device: DeviceKind
     gpu: str | None = None
     attention_backend: str
-    cpu_threads: Annotated[int, CPU_THREADS.limits]
+    cpu_threads: CpuThreads
     deterministic: bool
     versions: dict[str, str]
     compile: str = "no"
@@ -310,8 +296,8 @@ class Measured(_Part):
 class Output(_Part):
     """The file format; `quality` is the encoder's, for lossy formats."""
 
-    format: Literal["png", "jpeg", "webp"]
-    quality: Annotated[int, QUALITY.limits] | None = None
+    format: ImageFormat
+    quality: EncoderQuality | None = None
 
 
 class Record(_Part):
@@ -328,10 +314,10 @@ class Record(_Part):
     prompt_template: str | None = None
     width: Side
     height: Side
-    steps: Annotated[int, STEPS.limits]
-    guidance_scale: Annotated[float, GUIDANCE.limits]
-    clip_skip: Annotated[int, CLIP_SKIP.limits] | None = None
-    seed: Annotated[int, SEED.limits]
+    steps: Steps
+    guidance_scale: Guidance
+    clip_skip: ClipSkip | None = None
+    seed: Seed
     noise: Noise
     batch: Batch
     scheduler: Scheduler

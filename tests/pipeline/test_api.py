@@ -199,6 +199,7 @@ def test_adapters_at_fault_are_named_by_their_place(pipeline: Pipeline, tiny: Ti
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        ({"device": "gpu"}, "device: must be one of auto, cpu, cuda, mps (got 'gpu')"),
         ({"dtype": "half"}, "dtype: must be one of auto, float32, float16, bfloat16 (got 'half')"),
         ({"memory": "tiny"}, "memory: must be one of auto, none, balanced, aggressive, ultra (got 'tiny')"),
         ({"quality": "best"}, "quality: must be one of any, exact (got 'best')"),
@@ -212,7 +213,7 @@ def test_adapters_at_fault_are_named_by_their_place(pipeline: Pipeline, tiny: Ti
 )
 def test_bad_memory_settings_are_named(arguments: dict[str, Any], expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        Pipeline(device="cpu", **arguments)
+        Pipeline(**{"device": "cpu", **arguments})
     (fault,) = caught.value.faults
     assert expected in fault
     assert "half_precision" not in fault and len(TECHNIQUES) > 10
@@ -222,6 +223,7 @@ def test_bad_memory_settings_are_named(arguments: dict[str, Any], expected: str)
     ("arguments", "expected"),
     [
         ({"loras": "style.safetensors"}, "loras: must be a list, also of one (got 'style.safetensors')"),
+        ({"loras": [Lora("a", name=5)]}, "loras[0]: name: must be text (got 5)"),  # type: ignore[arg-type]
         ({"loras": ("style.safetensors", 0.8)}, "loras[1]: must be a path (got 0.8)"),
         ({"loras": [("style.safetensors", 11)]}, "loras[0]: weight: must be a number from -10 to 10 (got 11)"),
         ({"loras": [("a", 1.0, "b", "c")]}, "loras[0]: must be a Lora, or a tuple with its values in order"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pipeline.memory.device.apply_techniques import (
     PARTWISE,
@@ -27,9 +27,7 @@ from pipeline.memory.device.peaks import measured
 
 if TYPE_CHECKING:
     from pipeline.memory.device.loaded_model import LoadedModel
-    from pipeline.memory.planning.estimate import Shape
-
-Stage = Literal["encode", "denoise", "decode"]
+    from pipeline.memory.planning.estimate import Shape, Stage
 
 
 @contextmanager

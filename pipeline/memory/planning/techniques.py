@@ -59,6 +59,9 @@ TECHNIQUES: dict[str, Technique] = {
 }  # fmt: skip
 """Every technique by its name, in the order in which they can safely be applied."""
 
+SWITCHES = tuple(name for name in TECHNIQUES if name != "half_precision")
+"""Those that can be asked for or forbidden by name; half precision is a matter of the dtype."""
+
 QUANTIZATIONS = {
     "denoiser": ("denoiser_int8", "denoiser_float8", "denoiser_int4", "fp8_storage"),
     "encoder": ("encoder_int8", "encoder_float8", "encoder_int4"),

@@ -43,13 +43,17 @@ def test_all_faults_of_a_batch_are_reported_at_once() -> None:
 @pytest.mark.parametrize(
     ("changes", "key", "expected"),
     [
-        ({"sampling": {"steps": 0}}, "sampling.steps", "greater than or equal to 1 (got 0)"),
-        ({"sampling": {"steps": "20"}}, "sampling.steps", "must be a whole number (got '20')"),
+        ({"sampling": {"steps": 0}}, "sampling.steps", "must be a whole number from 1 to 1000 (got 0)"),
+        ({"sampling": {"steps": "20"}}, "sampling.steps", "must be a whole number from 1 to 1000 (got '20')"),
         ({"sampling": {"steps": True}}, "sampling.steps", "must be a whole number"),
-        ({"sampling": {"guidance_scale": -1}}, "sampling.guidance_scale", "greater than or equal to 0"),
-        ({"sampling": {"guidance_scale": float("nan")}}, "sampling.guidance_scale", "finite"),
+        ({"sampling": {"guidance_scale": -1}}, "sampling.guidance_scale", "must be a number from 0 to 100"),
+        (
+            {"sampling": {"guidance_scale": float("nan")}},
+            "sampling.guidance_scale",
+            "from 0 to 100 (got nan)",
+        ),
         ({"sampling": {"width": 65}}, "sampling.width", "multiple of 8 pixels, for instance 64 or 72"),
-        ({"sampling": {"height": 4104}}, "sampling.height", "less than or equal to 4096"),
+        ({"sampling": {"height": 4104}}, "sampling.height", "must be a whole number from 16 to 4096"),
         ({"sampling": {"scheduler": "eulr"}}, "sampling.scheduler", "did you mean 'Euler'?"),
         ({"sampling": {"stepz": 3}}, "sampling.stepz", "unknown key; did you mean 'steps'?"),
         ({"seeds": 2**53}, "seeds", "2^53-1"),
@@ -64,7 +68,7 @@ def test_all_faults_of_a_batch_are_reported_at_once() -> None:
         ({"prompts": {"lines": ["a"], "file": "b.txt"}}, "prompts", "either lines:"),
         ({"model": {}}, "model.source", "is missing"),
         ({"name": 5}, "name", "must be text"),
-        ({"metadata": {"quality": 101}}, "metadata.quality", "less than or equal to 100"),
+        ({"metadata": {"quality": 101}}, "metadata.quality", "must be a whole number from 1 to 100"),
     ],
 )
 def test_a_fault_names_key_value_and_expectation(changes: dict[str, Any], key: str, expected: str) -> None:

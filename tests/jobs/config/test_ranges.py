@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from recorded_images import SIZE, record_of
 
 from jobs.config.batch_config import parse_configs
-from pipeline.adapters.specs import AdapterSpecs, Init
-from pipeline.checks import check_request
+from pipeline.adapters.specs import AdapterSpecs
+from pipeline.api import PictureArguments
 from pipeline.errors import ConfigError
 from pipeline.metadata.metadata_settings import MetadataSettings
 from pipeline.metadata.record import Record
@@ -28,7 +28,9 @@ REQUEST: dict[str, Any] = {
     "width": 64,
     "height": 64,
     "clip_skip": None,
-    "max_clip_skip": None,
+    "scheduler": None,
+    **{kind: [] for kind in AdapterSpecs.model_fields},
+    "init": {},
 }
 
 BOUNDS: list[tuple[str, Any, Any]] = [
@@ -68,8 +70,8 @@ def in_configuration(key: str, value: Any) -> None:
 
 
 def in_python(key: str, value: Any) -> None:
-    init = Init(Path("a.png"), value) if key == "strength" else None
-    check_request(**REQUEST | ({} if init else {key: value}), adapters=AdapterSpecs(init=init))
+    changed = {"init": {"image": Path("a.png"), key: value}} if key == "strength" else {key: value}
+    PictureArguments.model_validate(REQUEST | changed)
 
 
 def in_record(key: str, value: Any) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from jobs.config.sections import AdapterSets, Init
 from jobs.planning.adapter_axes import changed
 from jobs.planning.grid import Grid
+from pipeline.adapters.specs import AdapterSpecs, InitSpec
 from pipeline.errors import ConfigError
 
 
@@ -79,8 +79,12 @@ def test_files_of_a_folder_are_an_axis(tmp_path: Path) -> None:
         ({"adapters.loras.0.wheight": [1]}, "grid.adapters.loras.0.wheight", "did you mean 'adapters.loras.0.weight'?"),
         ({"adapters.loras.0.weight": ["much"]}, "grid.adapters.loras.0.weight[0]", "must be a number"),
         ({"adapters.loras": [[{"weight": 1}]]}, "grid.adapters.loras[0]", "is missing"),
-        ({"init.strength": [0]}, "grid.init.strength[0]", "greater than 0"),
-        ({"adapters.controlnets.0.preprocess": ["depth"]}, "grid.adapters.controlnets.0.preprocess[0]", "'canny'"),
+        ({"init.strength": [0]}, "grid.init.strength[0]", "must be a number above 0, up to 1"),
+        (
+            {"adapters.controlnets.0.preprocess": ["depth"]},
+            "grid.adapters.controlnets.0.preprocess[0]",
+            "must be one of none, canny",
+        ),
     ],
 )
 def test_faults_name_the_step(grid: dict[str, Any], key: str, expected: str) -> None:
@@ -89,13 +93,13 @@ def test_faults_name_the_step(grid: dict[str, Any], key: str, expected: str) -> 
 
 
 def test_values_are_put_in_their_places() -> None:
-    sets = AdapterSets.model_validate({"loras": [{"source": "a"}, {"source": "b"}]})
-    changed_sets, init = changed(sets, Init(), [("adapters.loras.1.weight", 0.3), ("init.image", "x.png")])
+    sets = AdapterSpecs.model_validate({"loras": [{"source": "a"}, {"source": "b"}]})
+    changed_sets, init = changed(sets, InitSpec(), [("adapters.loras.1.weight", 0.3), ("init.image", "x.png")])
     assert [(lora.source, lora.weight) for lora in changed_sets.loras] == [("a", 1.0), ("b", 0.3)]
     assert (init.image, sets.loras[1].weight) == ("x.png", 1.0)
 
 
 def test_a_place_that_the_list_does_not_have_is_said() -> None:
-    sets = AdapterSets.model_validate({"loras": [{"source": "a"}]})
+    sets = AdapterSpecs.model_validate({"loras": [{"source": "a"}]})
     with pytest.raises(ValueError, match=r"adapters\.loras has 1 entries"):
-        changed(sets, Init(), [("adapters.loras.1.weight", 0.3)])
+        changed(sets, InitSpec(), [("adapters.loras.1.weight", 0.3)])

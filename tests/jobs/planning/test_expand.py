@@ -125,7 +125,7 @@ def test_all_faults_are_reported_together() -> None:
         ["fine", "a {b", "a __c__"],
         grid={"sampling.steps": [0]},
     )
-    assert faults[0] == "grid.sampling.steps[0]: should be greater than or equal to 1 (got 0)"
+    assert faults[0] == "grid.sampling.steps[0]: must be a whole number from 1 to 1000 (got 0)"
     assert faults[1].startswith("prompts.lines[1]: '{' at character 3 is never closed")
     assert faults[2].startswith("prompts.lines[2]: unknown wildcard __c__; there are none")
 

@@ -83,8 +83,8 @@ def test_all_faults_are_reported_with_their_place() -> None:
             "sampling.clip_skip": [None],
         }
     ) == [
-        "grid.sampling.steps[1]: should be greater than or equal to 1 (got 0)",
-        "grid.sampling.steps[2]: must be a whole number (got 'many')",
+        "grid.sampling.steps[1]: must be a whole number from 1 to 1000 (got 0)",
+        "grid.sampling.steps[2]: must be a whole number from 1 to 1000 (got 'many')",
         "grid.sampling.scheduler[0]: is no known scheduler; did you mean 'Euler'? (got 'eular')",
         "grid.sampling.width+sampling.height[0][1]: must be a multiple of 8 pixels, for instance 64 or 72 (got 65)",
         "grid.prompts.prefix[1]: holds U+0000 (NUL), a control character, as character 2; remove it",

@@ -68,7 +68,7 @@ def test_all_faults_of_inline_lines_are_reported_with_their_place() -> None:
     )
     assert faults == [
         "prompts.lines[0]: stpes: unknown key; did you mean 'steps'?",
-        "prompts.lines[1]: steps: should be greater than or equal to 1 (got 0)",
+        "prompts.lines[1]: steps: must be a whole number from 1 to 1000 (got 0)",
         "prompts.lines[1]: width: must be a multiple of 8 pixels, for instance 96 or 104 (got 100)",
         "prompts.lines[2]: must be a text in quotes, or a mapping with a text (got 5)",
         "prompts.lines[3]: text: is empty; write a prompt or remove the line",
@@ -156,7 +156,7 @@ def test_json_lines_are_texts_or_mappings(write: WriteFile) -> None:
             "prompt,steps\nok,1\na,1,2\n",
             "p.csv:3: has 3 cells for 2 columns; put a text with ',' in double quotes",
         ),
-        ("p.csv", "prompt,steps\nok,1\na,many\n", "p.csv:3: steps: must be a whole number (got 'many')"),
+        ("p.csv", "prompt,steps\nok,1\na,many\n", "p.csv:3: steps: must be a whole number from 1 to 1000 (got 'many')"),
         ("p.csv", 'prompt\nok\n"open\n\n', "p.csv:3: is not CSV (unexpected end of data); check its quotes"),
         ("p.csv", "prompt,steps\n,3\n", "p.csv:2: text: is missing"),
         (
@@ -187,7 +187,7 @@ def test_every_bad_line_of_a_file_is_named(write: WriteFile) -> None:
     with pytest.raises(PromptFileError) as caught:
         open_prompts(Prompts(file=str(path)))
     assert len(caught.value.faults) == 21
-    assert caught.value.faults[19].endswith("p.csv:21: steps: should be greater than or equal to 1 (got 0)")
+    assert caught.value.faults[19].endswith("p.csv:21: steps: must be a whole number from 1 to 1000 (got 0)")
     assert caught.value.faults[20] == "... and 10 more"
 
 
