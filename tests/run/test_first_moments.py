@@ -17,7 +17,12 @@ from forked import REPO
 
 from jobs.cli.entry import STOPPED_BY_CTRL_C
 
-INSTALLED = "import re\nimport sys\nfrom jobs.cli.entry import script\nif __name__ == '__main__':\n    sys.exit(script())\n"
+INSTALLED = """import re
+import sys
+from jobs.cli.entry import script
+if __name__ == '__main__':
+    sys.exit(script())
+"""
 """What installers write for an entry of `[project.scripts]`."""
 
 WITHIN_S = 60
