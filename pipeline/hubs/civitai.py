@@ -10,7 +10,7 @@ from typing import TypeVar
 from urllib.parse import urlencode
 
 from pipeline.hubs.answer_cache import keep, kept
-from pipeline.hubs.civitai_protocol import CivitaiModel, ModelSummary, ModelVersion, Refusal, SearchAnswer, title
+from pipeline.hubs.civitai_protocol import CivitaiError, CivitaiModel, ModelSummary, ModelVersion, SearchAnswer, title
 from pipeline.hubs.paging import Page, paged
 from pipeline.hubs.query import FRESH_S, Answer, answered, ask, is_refused_by_storage, storage_problem
 from pipeline.hubs.remote_models import TOKENS, RemoteModel, SearchHit
@@ -78,7 +78,7 @@ def refusal(transport: Transport, answer: Answer, what: str) -> Problem:
     """What an answer without success means, in a question as in a download."""
     if is_refused_by_storage(answer):
         return storage_problem(answer, what, _HUB)
-    body = Refusal.of(answer.json()) or Refusal()
+    body = CivitaiError.of(answer.json()) or CivitaiError()
     said = f"{body.error} {body.message}".lower()
     match answer.status:
         case 401 if "disabled downloads" in said:

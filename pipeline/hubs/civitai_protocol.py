@@ -141,7 +141,7 @@ class SearchAnswer(HubAnswer):
     cursor: StrictStr | Number = Field(default="", validation_alias=AliasPath("metadata", "nextCursor"))
 
 
-class Refusal(HubAnswer):
+class CivitaiError(HubAnswer):
     """Why CivitAI does not give what was asked for, and until when, if it says so."""
 
     error: Line = ""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from pipeline.hubs.answer_fields import FirstWord, GitHash, HubAnswer, Line, Number, Sha256, Truth, Words, objects
 from pipeline.registry.records import StoredKind
@@ -19,23 +19,27 @@ _MOST_FILES = 5_000
 _LONGEST_NAME = 1_000
 
 
-class LargeFile(HubAnswer):
-    """What is told of a file that lies in Git LFS."""
+class RepositoryFile(HubAnswer):
+    """A file as a repository lists it; sizes and hashes are None where they are not told.
 
-    sha256: Sha256 | None = None
-    size: Number = 0
-
-
-class ListedFile(HubAnswer):
-    """A file of a repository. Small ones have git's own hash of their content in place of a SHA-256.
-
-    `name` may still be one that must not become a path; empty for what is no name.
+    `name` may be one that must not become a path, and is empty for what is no name. Small files have git's own hash of
+    their content in place of a SHA-256.
     """
 
     name: Annotated[str, StringConstraints(max_length=_LONGEST_NAME)] = Field(default="", alias="rfilename")
-    size: Number = 0
+    bytes: Number | None = Field(default=None, alias="size")
+    sha256: Sha256 | None = None
     git_blob: GitHash | None = Field(default=None, alias="blobId")
-    lfs: LargeFile | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_large_storage(cls, raw: Any) -> Any:
+        """Beside what Git LFS holds, the hub also tells of the pointer to it, which is another file."""
+        large = raw.get("lfs") if isinstance(raw, dict) else None
+        if not isinstance(large, dict):
+            return raw
+        size = large.get("size") or raw.get("size")
+        return {"rfilename": raw.get("rfilename"), "size": size, "sha256": large.get("sha256")}
 
 
 class CardFields(HubAnswer):
@@ -57,7 +61,7 @@ class RepositoryInfo(HubAnswer):
     downloads: Number = 0
     tags: Words = ()
     card: CardFields = Field(default_factory=CardFields, alias="cardData")
-    files: Annotated[tuple[ListedFile, ...], objects(_MOST_FILES)] = Field(default=(), alias="siblings")
+    files: Annotated[tuple[RepositoryFile, ...], objects(_MOST_FILES)] = Field(default=(), alias="siblings")
 
     @property
     def base_model(self) -> str | None:

@@ -7,15 +7,15 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pipeline.hubs import huggingface
+from pipeline.hubs.huggingface_protocol import RepositoryFile
 from pipeline.hubs.query import FRESH_S, parse_json
 from pipeline.hubs.remote_models import RemoteFile, RemoteModel
 from pipeline.hubs.repository_files import (
-    RepositoryFile,
     Unfit,
     component_files,
     folder_files,
     is_pipeline,
-    listed_files,
+    named_files,
     pipeline_files,
     single_file,
 )
@@ -41,7 +41,8 @@ def repository(transport: Transport, reference: Reference, fresh_s: float = FRES
     if obstacle := huggingface.obstacle(transport, said.value, what):
         return obstacle
     commit = said.value.sha
-    listed, refused = listed_files(said.value.files)
+    listed = named_files(said.value.files)
+    refused = len(said.value.files) - len(listed)
     try:
         if reference.file in (None, CONFIGURATION) and is_pipeline(listed):
             of_index = next(file for file in listed if file.name == CONFIGURATION)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from pipeline.hubs.huggingface_protocol import ListedFile
+from pipeline.hubs.huggingface_protocol import RepositoryFile
 from pipeline.storage.foreign_names import fault_of_name, same_file
 from pipeline.weights.headers.base import PICKLES, WEIGHTS
 
@@ -30,40 +30,15 @@ _LORA_FILES = ("pytorch_lora_weights.safetensors", "lora.safetensors")
 _SHOWN = 8
 
 
-@dataclass(frozen=True, slots=True)
-class RepositoryFile:
-    """A file as a repository lists it; `bytes` and hashes are None where they are not told."""
-
-    name: str
-    bytes: int | None = None
-    sha256: str | None = None
-    git_blob: str | None = None
-
-
 class Unfit(Exception):
     """Nothing in the repository can be taken; callers refuse it with the message, which says why."""
 
 
-def listed_files(listed: Iterable[ListedFile]) -> tuple[list[RepositoryFile], int]:
-    """The files that a hub lists whose names may become paths, and how many were left out for theirs.
-
-    Of two names that some file systems take for one, neither is kept.
-    """
-    files: dict[str, RepositoryFile] = {}
-    refused = 0
-    twice: set[str] = set()
-    for one in listed:
-        if fault_of_name(one.name):
-            refused += 1
-            continue
-        key = same_file(one.name)
-        if key in files:
-            twice.add(key)
-        if one.lfs:
-            files[key] = RepositoryFile(one.name, one.lfs.size or one.size or None, one.lfs.sha256)
-        else:
-            files[key] = RepositoryFile(one.name, one.size or None, None, one.git_blob)
-    return [file for key, file in files.items() if key not in twice], refused + 2 * len(twice)
+def named_files(listed: Iterable[RepositoryFile]) -> list[RepositoryFile]:
+    """Those whose names may become paths. Of names that some file systems take for one, none is kept."""
+    named = [file for file in listed if not fault_of_name(file.name)]
+    names = Counter(same_file(file.name) for file in named)
+    return [file for file in named if names[same_file(file.name)] == 1]
 
 
 def is_pipeline(files: Iterable[RepositoryFile]) -> bool:

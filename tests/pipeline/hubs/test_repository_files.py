@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.hubs.huggingface_protocol import RepositoryInfo
+from pipeline.hubs.huggingface_protocol import RepositoryFile, RepositoryInfo
 from pipeline.hubs.repository_files import (
-    RepositoryFile,
     Unfit,
     component_files,
     folder_files,
-    listed_files,
+    named_files,
     pipeline_files,
     single_file,
 )
@@ -47,11 +46,16 @@ safety_checker/config.json safety_checker/model.safetensors
 
 
 def files(*names: str) -> list[RepositoryFile]:
-    return [RepositoryFile(name) for name in names]
+    return [RepositoryFile(name=name) for name in names]
+
+
+def files_of(siblings: Any) -> tuple[RepositoryFile, ...]:
+    return RepositoryInfo.model_validate({"siblings": siblings}).files
 
 
 def listed(siblings: Any) -> tuple[list[RepositoryFile], int]:
-    return listed_files(RepositoryInfo.model_validate({"siblings": siblings}).files)
+    found = named_files(files_of(siblings))
+    return found, len(files_of(siblings)) - len(found)
 
 
 def chosen(names: list[str], index: dict[str, Any] | None = None) -> set[str]:
@@ -108,7 +112,9 @@ def test_an_index_that_would_run_code_or_leave_its_folder_is_refused(change: dic
 
 
 def test_a_configuration_of_a_gigabyte_is_refused() -> None:
-    listed = [RepositoryFile("model_index.json", 500), RepositoryFile("tokenizer/vocab.json", 2**30)]
+    listed = files_of(
+        [{"rfilename": "model_index.json", "size": 500}, {"rfilename": "tokenizer/vocab.json", "size": 2**30}]
+    )
     with pytest.raises(Unfit, match="no configuration or vocabulary"):
         pipeline_files(listed, {"_class_name": "X", "tokenizer": ["transformers", "CLIPTokenizer"]})
 
@@ -165,7 +171,7 @@ HOSTILE = ["../../etc/x.safetensors", "/etc/passwd", "a\0b.safetensors", "x" * 3
 def test_hostile_names_are_left_out_and_counted() -> None:
     good = {"rfilename": "unet/config.json", "size": 10, "blobId": "a" * 40}
     found, refused = listed([good, *({"rfilename": name} for name in HOSTILE), {"rfilename": 7}, "x", None])
-    assert found == [RepositoryFile("unet/config.json", 10, None, "a" * 40)]
+    assert found == [RepositoryFile(name="unet/config.json", bytes=10, git_blob="a" * 40)]
     assert refused == len(HOSTILE) + 1
 
 
@@ -177,7 +183,9 @@ def test_names_that_are_one_file_on_some_systems_are_both_left_out() -> None:
 def test_large_files_have_the_sha256_of_their_content() -> None:
     large = {"rfilename": "a.safetensors", "size": 134, "blobId": "b" * 40,
              "lfs": {"sha256": "C" * 64, "size": 5_000, "pointerSize": 134}}  # fmt: skip
-    assert listed([large])[0] == [RepositoryFile("a.safetensors", 5_000, "c" * 64, None)]
+    assert listed([large])[0] == [RepositoryFile(name="a.safetensors", bytes=5_000, sha256="c" * 64)]
+    large["lfs"] = {"size": 5_000}  # what is left is the hash of the pointer, which says nothing of the content
+    assert listed([large])[0] == [RepositoryFile(name="a.safetensors", bytes=5_000)]
 
 
 JSON = st.recursive(
