@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from jobs.config.batch_config import BatchConfig, parse_configs
 from jobs.config.trust import check_interpolations, check_trust
 from jobs.manifest.job_states import JobStates
+from jobs.planning.memory_levels import levels
 from jobs.planning.plan import Plan
 from jobs.running.main import validate
 from pipeline.memory.planning.choice import ALWAYS_ON, CLASSES
@@ -67,14 +68,18 @@ def test_option_composes_and_has_jobs(option: str, tmp_path: Path, monkeypatch: 
 
 
 def test_levels_of_the_python_api_are_those_of_their_files() -> None:
-    levels = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in (CONF / "memory").glob("*.yaml")}
+    found = levels(CONF)
     on = {
-        name: tuple(key for key, value in level["techniques"].items() if value is True)
-        for name, level in levels.items()
+        name: tuple(key for key, value in level["techniques"].items() if value is True) for name, level in found.items()
     }
     assert {name: techniques for name, techniques in on.items() if techniques} == ALWAYS_ON
-    assert set(levels) == {"auto", *CLASSES}
-    assert not [name for name, level in levels.items() if False in level["techniques"].values()]
+    assert set(found) == {"auto", *CLASSES}
+    assert not [name for name, level in found.items() if False in level["techniques"].values()]
+
+
+@pytest.mark.parametrize("level", ["auto", *CLASSES])
+def test_a_level_is_read_as_it_is_composed(level: str) -> None:
+    assert levels(CONF)[level] == compose_config(f"memory={level}")["memory"]
 
 
 def test_our_own_options_are_trusted() -> None:
@@ -110,10 +115,10 @@ def test_every_key_has_a_place_in_conf_and_the_reverse() -> None:
         if group == "local":
             continue
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        prefix = "" if group in ("conf", "experiment") else f"{group}."
-        for key in keys_in(document, prefix):
-            if key.partition(".")[0] not in ("defaults", "hydra"):
-                written[key] = path.name
+        prefix = "memory." if path.stem == "memory_base" else "" if group in ("conf", "experiment") else f"{group}."
+        own = {name: value for name, value in document.items() if name not in ("defaults", "hydra")}
+        for key in keys_in(own, prefix):
+            written[key] = path.name
     known = set(keys_of(BatchConfig))
     assert set(written) - known == set(), "keys that mean nothing"
     assert known - set(written) == set(), "keys that no file in conf/ shows"

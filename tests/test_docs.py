@@ -28,6 +28,7 @@ from jobs.config.trust import check_interpolations, check_trust
 from jobs.config.values import MAX_GRID
 from jobs.manifest import journal, sealing
 from jobs.manifest.schema import arrow_schema
+from jobs.planning import memory_levels
 from jobs.planning.adapter_axes import ADAPTER_KEYS
 from jobs.planning.grid import KEYS, Grid
 from jobs.planning.memory_fit import TRIED_SHARE
@@ -415,15 +416,12 @@ def test_every_technique_is_documented_as_it_is() -> None:
 
 
 def test_levels_are_documented_as_their_files_have_them() -> None:
-    import yaml
-
     documented = {row[0]: row[1:] for row in rows_of(section("docs/memory.md", "Levels"))}
     written = {}
-    for path in (CONF / "memory").glob("*.yaml"):
-        level = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for name, level in memory_levels.levels().items():
         on = ", ".join(f"`{name}`" for name, value in level["techniques"].items() if value is True).strip("`")
-        card = f"{CLASSES[path.stem] // 2**30} GB" if path.stem in CLASSES else "what is free"
-        written[path.stem] = [card, on, f"{level['max_batch_pixels'] // 512**2} x 512 x 512 pixels"]
+        card = f"{CLASSES[name] // 2**30} GB" if name in CLASSES else "what is free"
+        written[name] = [card, on, f"{level['max_batch_pixels'] // 512**2} x 512 x 512 pixels"]
     assert documented == written
 
 

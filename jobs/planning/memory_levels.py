@@ -79,8 +79,9 @@ def profiles(conf: Path = CONF) -> tuple[list[Profile], list[str]]:
 
 
 def levels(conf: Path = CONF) -> dict[str, dict[str, Any]]:
-    """The memory levels in `conf/memory` by name, the roomiest first."""
-    documents = {path.stem: _read(path) for path in (conf / "memory").glob("*.yaml")}
+    """The memory levels in `conf/memory` by name, the roomiest first, each with what `memory_base.yaml` has."""
+    base = _read(conf / "memory_base.yaml")
+    documents = {path.stem: _over(base, _read(path)) for path in (conf / "memory").glob("*.yaml")}
     return {name: documents[name] for name in ("auto", *CLASSES) if name in documents}
 
 
@@ -161,6 +162,12 @@ def _weights(document: dict[str, Any]) -> tuple[Family | None, ModelFiles | None
     config = document.get("config")
     files = inspect_model(resolve(source), resolve(str(config)) if config else None)
     return FAMILIES.get(str(files.family), family), files
+
+
+def _over(base: dict[str, Any], level: dict[str, Any]) -> dict[str, Any]:
+    """A level's own keys over those of all levels, as Hydra composes them."""
+    own = {key: value for key, value in level.items() if key != "defaults"}
+    return {**base, **own, "techniques": {**base["techniques"], **own.get("techniques", {})}}
 
 
 def _read(path: Path) -> dict[str, Any]:

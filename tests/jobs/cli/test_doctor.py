@@ -122,7 +122,8 @@ def test_a_profile_that_cannot_be_judged_is_named_and_the_others_are_shown(
     on(monkeypatch, NO_GPU)
     (tmp_path / "memory").mkdir()
     (tmp_path / "model").mkdir()
-    (tmp_path / "memory" / "auto.yaml").write_text((ROOT / "conf/memory/auto.yaml").read_text())
+    for name in ("memory_base.yaml", "memory/auto.yaml"):
+        (tmp_path / name).write_text((ROOT / "conf" / name).read_text())
     for name, text in {
         "good": "source: demo\n",
         "lost": "source: nowhere/at/all\n",
