@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,22 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel
 
 from jobs.config.batch_config import BatchConfig, parse_configs
+from jobs.config.hub_section import Hub
+from jobs.config.sections import Engine, Memory, Metadata, Naming
 from jobs.config.trust import check_interpolations, check_trust
 from jobs.manifest.job_states import JobStates
 from jobs.planning.memory_levels import levels
 from jobs.planning.plan import Plan
 from jobs.running.main import validate
+from pipeline.adapters.controlnet import identify_controlnet
+from pipeline.adapters.ip_adapter import identify_ip_adapter
+from pipeline.adapters.specs import ControlNetSpec, InitSpec, IpAdapterSpec, LoraSpec
+from pipeline.api import Pipeline
+from pipeline.hubs.hub_settings import HubSettings
 from pipeline.memory.planning.choice import ALWAYS_ON, CLASSES
+from pipeline.metadata.metadata_settings import MetadataSettings
+from pipeline.metadata.naming import NamingSettings
+from pipeline.request import ControlNetWeights, InitImage, IpAdapterWeights, LoraWeights, SpeedSettings
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 OPTIONS = sorted(
@@ -116,12 +127,69 @@ def test_every_key_has_a_place_in_conf_and_the_reverse() -> None:
             continue
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
         prefix = "memory." if path.stem == "memory_base" else "" if group in ("conf", "experiment") else f"{group}."
-        own = {name: value for name, value in document.items() if name not in ("defaults", "hydra")}
-        for key in keys_in(own, prefix):
+        for key in keys_in(
+            {name: value for name, value in document.items() if name not in ("defaults", "hydra")}, prefix
+        ):
             written[key] = path.name
     known = set(keys_of(BatchConfig))
     assert set(written) - known == set(), "keys that mean nothing"
     assert known - set(written) == set(), "keys that no file in conf/ shows"
+
+
+def defaults_in(model: type[BaseModel], document: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Each key of a document that has a default in the model as well: its name, that default, and its own value."""
+    for name, value in document.items():
+        field = model.model_fields[name]
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, dict):
+            yield from defaults_in(inner, value, f"{prefix}{name}.")
+        elif not field.is_required():
+            yield prefix + name, field.get_default(call_default_factory=True), value
+
+
+def test_a_default_in_conf_is_that_of_the_model() -> None:
+    composed = compose_config("model=custom", "model.source=demo", "naming=custom")
+    del composed["prompts"], composed["naming"]["scheme"]  # what options are for
+    found = {key: (default, value) for key, default, value in defaults_in(BatchConfig, composed)}
+    assert found.pop("seeds") == ([0], 0), "a number is a list of one"
+    assert {key: pair for key, pair in found.items() if pair[0] != pair[1]} == {}
+    assert {"memory.max_batch_size", "naming.components", "hub.auto_download", "init.strength", "resume"} <= set(found)
+
+
+def defaults_of(thing: Any) -> dict[str, Any]:
+    """Defaults by name of a model, a dataclass or a function, without sections; a list is as good as a tuple."""
+    if isinstance(thing, type) and issubclass(thing, BaseModel):
+        found = {name: field.default for name, field in thing.model_fields.items() if not field.is_required()}
+    else:
+        parameters = inspect.signature(thing).parameters.values()
+        found = {one.name: one.default for one in parameters if one.default is not one.empty}
+    plain = {name: value for name, value in found.items() if not isinstance(value, BaseModel)}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+
+
+@pytest.mark.parametrize(
+    ("model", "other", "several"),
+    [
+        (Metadata, MetadataSettings, True),
+        (Naming, NamingSettings, True),
+        (Hub, HubSettings, True),
+        (Engine, SpeedSettings, True),
+        (Engine, Pipeline.__init__, False),
+        (Memory, Pipeline.__init__, True),
+        (InitSpec, Pipeline.generate, False),
+        (LoraSpec, LoraWeights, False),
+        (ControlNetSpec, ControlNetWeights, True),
+        (ControlNetSpec, identify_controlnet, True),
+        (IpAdapterSpec, IpAdapterWeights, False),
+        (IpAdapterSpec, identify_ip_adapter, True),
+        (InitSpec, InitImage, False),
+    ],
+)
+def test_a_default_is_the_same_for_yaml_and_python(model: Any, other: Any, several: bool) -> None:
+    first, second = defaults_of(model), defaults_of(other)
+    shared = first.keys() & second.keys()
+    assert len(shared) > several, "nothing to compare"
+    assert {name: first[name] for name in shared} == {name: second[name] for name in shared}
 
 
 def test_every_option_says_how_to_use_it() -> None:

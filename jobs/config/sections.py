@@ -168,7 +168,7 @@ class Naming(Settings):
     time_format: Text = "%Y%m%d_%H%M%S"
     separator: Text = "_"
     excerpt_length: Annotated[int, EXCERPT_LENGTH.limits] = 40
-    components: list[Text] = ["time", "id8"]
+    components: list[Text] = ["time", "excerpt", "id8"]
     folder: Text = "{name}"
 
 
