@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
-from pipeline.request import DType
+from pipeline.request import DeviceChoice, DeviceKind, DType
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
     """A device kind as torch names it; `capability` is CUDA's (major, minor)."""
 
-    kind: str
+    kind: DeviceKind
     name: str | None = None
     capability: tuple[int, int] | None = None
 
@@ -31,7 +31,7 @@ class Device:
         return "float16" if self.kind == "mps" else "float32"
 
 
-def find_device(wanted: str = "auto") -> Device:
+def find_device(wanted: DeviceChoice = "auto") -> Device:
     """The wanted device, or with `auto` the best one. Raises `ConfigError` if a wanted one is not there."""
     cuda = _cuda()
     apple = platform.system() == "Darwin" and platform.machine() == "arm64"

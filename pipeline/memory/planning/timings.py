@@ -18,7 +18,7 @@ from statistics import median_low
 from pipeline.errors import ConfigError
 from pipeline.memory.planning.history import kinds
 from pipeline.memory.planning.techniques import ordered
-from pipeline.request import Adapters, ImageRequest, Likeness, MemorySettings, ModelSettings, SpeedSettings
+from pipeline.request import Adapters, DeviceKind, ImageRequest, Likeness, MemorySettings, ModelSettings, SpeedSettings
 from pipeline.schedulers import SAMPLERS
 from pipeline.storage.sqlite_files import CacheFile
 from pipeline.system.device import find_device
@@ -111,7 +111,7 @@ def passes(picture: Likeness | ImageRequest, adapters: Adapters) -> int:
 
 
 @functools.cache
-def device_name(kind: str) -> str:
+def device_name(kind: DeviceKind) -> str:
     """What a device of this kind is called here, as the plan and the worker both find it."""
     try:
         return find_device(kind).name or kind
