@@ -13,14 +13,14 @@ from pipeline.errors import JobFailure
 from pipeline.metadata.adapter_parts import adapter_parts, without_folders
 from pipeline.metadata.metadata_settings import ImageFormat
 from pipeline.metadata.record import (
-    Batch,
+    BatchRecord,
     Generator,
     Measured,
-    Memory,
-    Model,
+    MemoryRecord,
+    ModelRecord,
     Noise,
     Origin,
-    Output,
+    OutputRecord,
     Record,
     Runtime,
     Scheduler,
@@ -75,7 +75,7 @@ def build_record(
             clip_skip=request.clip_skip,
             seed=request.seed,
             noise=Noise(shape=list(image.noise_shape), sha256=image.noise_sha256),
-            batch=Batch(size=image.batch_size, index=image.batch_index),
+            batch=BatchRecord(size=image.batch_size, index=image.batch_index),
             scheduler=Scheduler(
                 name=request.scheduler,
                 class_name=image.scheduler_class,
@@ -99,7 +99,7 @@ def build_record(
                 predicted_peak_bytes=image.predicted_peak_bytes,
                 stages=image.stage_peaks,
             ),
-            output=Output(format=output_format, quality=quality),
+            output=OutputRecord(format=output_format, quality=quality),
             pixels_sha256=pixel_hash(width, height, image.pixels.tobytes()),
             **adapter_parts(request.adapters, image.lora_matches),
         )
@@ -114,8 +114,8 @@ def build_record(
     return record
 
 
-def _model(model: ModelSettings) -> Model:
-    return Model(
+def _model(model: ModelSettings) -> ModelRecord:
+    return ModelRecord(
         name=without_folders(model.name),
         sha256=model.sha256,
         architecture=model.architecture,
@@ -127,11 +127,11 @@ def _model(model: ModelSettings) -> Model:
     )
 
 
-def _memory(asked: MemorySettings, held: MemorySettings) -> Memory:
+def _memory(asked: MemorySettings, held: MemorySettings) -> MemoryRecord:
     quantized = [
         name for name in held.techniques if name.startswith(("denoiser_", "encoder_")) or name == "fp8_storage"
     ]
-    return Memory(
+    return MemoryRecord(
         level=asked.level,
         dtype=held.dtype,
         vae_slicing=held.uses("vae_slicing"),

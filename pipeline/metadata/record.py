@@ -112,14 +112,14 @@ class Noise(_Part):
     sha256: Sha256
 
 
-class Batch(_Part):
+class BatchRecord(_Part):
     """The bundle it was denoised in; needed for a bit-exact remake, since batch size changes rounding."""
 
     size: BatchSize
     index: Count
 
     @model_validator(mode="after")
-    def _check_place(self) -> Batch:
+    def _check_place(self) -> BatchRecord:
         if self.index >= self.size:
             raise ValueError(f"index {self.index} lies outside a batch of {self.size}; it begins with 0")
         return self
@@ -145,7 +145,7 @@ class Weights(_Part):
     architecture: str | None = None
 
 
-class Model(Weights):
+class ModelRecord(Weights):
     """The weights of the picture, and what was said about them from outside.
 
     `single_file`: the weights were one file, and `sha256` is that of the file. `config_sha256` is of the folder that
@@ -225,7 +225,7 @@ class Tokens(_Part):
     truncated: Count
 
 
-class Memory(_Part):
+class MemoryRecord(_Part):
     """How the model was held in memory: `techniques` is what was really in use, recovery included, in order.
 
     `asked` are those that were asked for by name, `budget_bytes` what the device was allowed to hold.
@@ -293,7 +293,7 @@ class Measured(_Part):
     stages: dict[str, dict[str, Count]] = {}
 
 
-class Output(_Part):
+class OutputRecord(_Part):
     """The file format; `quality` is the encoder's, for lossy formats."""
 
     format: ImageFormat
@@ -319,23 +319,23 @@ class Record(_Part):
     clip_skip: ClipSkip | None = None
     seed: Seed
     noise: Noise
-    batch: Batch
+    batch: BatchRecord
     scheduler: Scheduler
     step_cache: str | None = None
     prompt_tokens: list[Tokens] = []
     flagged: bool | None = None
-    model: Model
+    model: ModelRecord
     vae: Weights | None = None
     loras: list[LoraRecord] = []
     embeddings: list[EmbeddingRecord] = []
     controlnets: list[ControlNetRecord] = []
     ip_adapters: list[IpAdapterRecord] = []
     init: InitRecord | None = None
-    memory: Memory
+    memory: MemoryRecord
     runtime: Runtime
     job: Origin
     measured: Measured
-    output: Output
+    output: OutputRecord
     pixels_sha256: Sha256
 
     def to_json(self) -> str:

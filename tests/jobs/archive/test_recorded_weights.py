@@ -22,7 +22,7 @@ from pipeline.metadata.building import build_record
 from pipeline.metadata.metadata_settings import MetadataSettings
 from pipeline.metadata.naming import NamingSettings
 from pipeline.metadata.reading import read_record
-from pipeline.metadata.record import Memory, Model, Origin, Record
+from pipeline.metadata.record import MemoryRecord, ModelRecord, Origin, Record
 from pipeline.metadata.saving import save
 from pipeline.registry.database import Registry
 from pipeline.registry.model_settings import identify
@@ -91,7 +91,7 @@ def test_a_renamed_folder_is_found_after_a_scan(
     settings, _ = identify(str(before))
     assert not settings.single_file
     said = {"name": settings.name, "sha256": settings.sha256, "architecture": settings.architecture}
-    record = Record.model_construct(model=Model(**said), vae=None)
+    record = Record.model_construct(model=ModelRecord(**said), vae=None)
     before.rename(tmp_path / "models/after")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another cache"))
     with pytest.raises(ModelError, match="--model where it is, or take that in with: darkroom models scan FOLDER"):
@@ -111,7 +111,7 @@ def test_a_moved_tiny_vae_is_found(tmp_path: Path, home: Path) -> None:
     asked = requested_memory(
         "none", "float32", {"tiny_vae": True}, "cpu", exact=False, budget_gb=None, tiny_vae=str(folder)
     )
-    memory = Memory(
+    memory = MemoryRecord(
         level="none", dtype="float32", vae_slicing=False, vae_tiling=False, tiny_vae_sha256=asked.tiny_vae_sha256
     )
     record = Record.model_construct(memory=memory)
