@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -29,7 +29,7 @@ from pipeline.hubs.hub_settings import HubSettings
 from pipeline.memory.planning.choice import ALWAYS_ON, CLASSES
 from pipeline.metadata.metadata_settings import MetadataSettings
 from pipeline.metadata.naming import NamingSettings
-from pipeline.request import ControlNetWeights, InitImage, IpAdapterWeights, LoraWeights, SpeedSettings
+from pipeline.request import ControlNetWeights, InitImage, IpAdapterWeights, LoraWeights, MemoryLevel, SpeedSettings
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 OPTIONS = sorted(
@@ -84,13 +84,21 @@ def test_levels_of_the_python_api_are_those_of_their_files() -> None:
         name: tuple(key for key, value in level["techniques"].items() if value is True) for name, level in found.items()
     }
     assert {name: techniques for name, techniques in on.items() if techniques} == ALWAYS_ON
-    assert set(found) == {"auto", *CLASSES}
+    assert set(found) == {"auto", *CLASSES} == {*get_args(MemoryLevel)}
     assert not [name for name, level in found.items() if False in level["techniques"].values()]
 
 
 @pytest.mark.parametrize("level", ["auto", *CLASSES])
 def test_a_level_is_read_as_it_is_composed(level: str) -> None:
     assert levels(CONF)[level] == compose_config(f"memory={level}")["memory"]
+
+
+def test_a_level_of_ones_own_inherits_as_well(tmp_path: Path) -> None:
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "mine.yaml").write_text("defaults: [/memory_base, _self_]\nlevel: ultra\nbudget_gb: 3\n")
+    check_trust([CONF, tmp_path], CONF / "config.yaml")
+    memory = compose_config(f"hydra.searchpath=[file://{tmp_path}]", "memory=mine")["memory"]
+    assert memory == compose_config("memory=auto", "memory.level=ultra", "memory.budget_gb=3")["memory"]
 
 
 def test_our_own_options_are_trusted() -> None:
