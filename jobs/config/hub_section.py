@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator
 from pydantic_core import PydanticCustomError
 
 from pipeline.faults import UNSHOWN
 from pipeline.hubs.hub_settings import PROXY_SCHEMES, fault_of_url
+from pipeline.ranges import STRICT
 
 
 def _url(schemes: tuple[str, ...], *, may_hold_user: bool = False) -> Callable[[object], object]:
@@ -36,7 +37,7 @@ class Hub(BaseModel):
     Changes no picture, so it is no part of a job's identity, and nothing of it is written into images and reports.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     auto_download: bool = False
     allow_token: bool = False

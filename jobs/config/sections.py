@@ -120,7 +120,7 @@ class Model(Settings):
     source: Text
     name: Text | None = None
     family: Annotated[str, one_of(FAMILIES)] | None = None
-    parameters: dict[str, Annotated[float, Range(0, 1e6, above=True).limits]] = {}
+    parameters: dict[str, Annotated[float, Range(0, 1_000_000, above=True).limits]] = {}
     vae: Text | None = None
     config: Text | None = None
     dtype: DTypeChoice = "auto"

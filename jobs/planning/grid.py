@@ -17,20 +17,20 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, overload
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from jobs.config.faults import fault_lines, first_faults, nearest
 from jobs.config.sections import Sampling
 from jobs.config.values import MAX_GRID, Seeds, parse_range
 from jobs.planning.adapter_axes import ADAPTER_KEYS, adapter_value, is_adapter_key, matching_files
 from pipeline.errors import ConfigError
-from pipeline.ranges import Seed, Text
+from pipeline.ranges import STRICT, Seed, Text
 
 
 class _PromptKeys(BaseModel):
     """What a grid may vary of a prompt set. `tags` stand in place of the set's own."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = STRICT
 
     negative_prompt: Text = ""
     prefix: Text = ""

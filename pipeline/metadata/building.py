@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline.errors import JobFailure
+from pipeline.faults import faults_of
 from pipeline.metadata.adapter_parts import adapter_parts, without_folders
 from pipeline.metadata.metadata_settings import ImageFormat
 from pipeline.metadata.record import (
@@ -104,9 +105,9 @@ def build_record(
             **adapter_parts(request.adapters, image.lora_matches),
         )
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(step) for step in first["loc"])
-        raise RecordInvalid(f"the record cannot hold {place}: {first['msg'].removeprefix('Value error, ')}") from error
+        first = next(faults_of(error))
+        place = ".".join(str(step) for step in first.location)
+        raise RecordInvalid(f"the record cannot hold {place}: {first.expected}") from error
     try:
         record.to_json().encode()
     except UnicodeEncodeError as error:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from pipeline.errors import ReadError
+from pipeline.faults import faults_of
 from pipeline.metadata.containers import MAX_PART_BYTES, Container, read_container
 from pipeline.metadata.foreign import ImageDescription, describe_foreign
 from pipeline.metadata.metadata_settings import Profile
@@ -133,7 +134,7 @@ def parse_record(text: str | bytes) -> Record:
         if place == "schema":
             written = first["input"][:_QUOTED] if isinstance(first["input"], str) else "no version"
             raise ReadError(f"its record is of schema {written!r}, this version reads {SCHEMA!r}") from error
-        reason = first["msg"].removeprefix("Value error, ")
+        reason = next(faults_of(error)).expected
         if place:
             reason = f"{place if place.isprintable() else ascii(place)}: {reason}"
         raise ReadError(f"its record is not valid ({reason})") from error
