@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from multiprocessing import connection, forkserver
 from pathlib import Path
 from subprocess import TimeoutExpired
+from typing import Any
 
 import pytest
 
@@ -114,6 +115,8 @@ def _become(name: str, arguments: list[str], cwd: str, env: dict[str, str], out:
     sys.stdin = open(0)  # noqa: SIM115
     sys.stdout = open(1, "w", buffering=-1, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
+    if "OUT_OF_MEMORY_ABOVE" in env:
+        _limit_rows(int(env["OUT_OF_MEMORY_ABOVE"]))
     _serve_workers()
     sys.argv[:] = [str(REPO / name), *arguments]
     module, function = PROGRAMS[name]
@@ -129,6 +132,21 @@ def _become(name: str, arguments: list[str], cwd: str, env: dict[str, str], out:
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
+
+
+def _limit_rows(rows: int) -> None:
+    """In this process and its workers: UNets find no memory for more rows than these; guidance takes two a picture."""
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    forward = UNet2DConditionModel.forward
+
+    def limited(self: UNet2DConditionModel, sample: torch.Tensor, *arguments: Any, **options: Any) -> Any:
+        if sample.shape[0] > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return forward(self, sample, *arguments, **options)
+
+    UNet2DConditionModel.forward = limited  # type: ignore[method-assign]
 
 
 def _serve_workers() -> None:

@@ -85,6 +85,16 @@ class Busy:
     job_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """What was logged in the worker, for the run's log; `level` is logging's, `time` in seconds since 1970."""
+
+    logger: str
+    level: int
+    text: str
+    time: float
+
+
 RECYCLE = "recycle"
 """`stop_kind` of a worker that ends to be replaced by a fresh one; nothing was lost with it."""
 
@@ -112,4 +122,4 @@ class Died:
     reason: str
 
 
-Message = At | Loaded | Made | Failed | MadeElsewhere | Busy | Ended | Died
+Message = At | Loaded | Made | Failed | MadeElsewhere | Busy | Logged | Ended | Died

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
+from jobs.engines.log_forwarding import forward
 from jobs.engines.messages import Connection, Ended, Message, WorkerSettings
 from jobs.engines.worker import Worker
 from jobs.job import Bundle
@@ -59,6 +60,8 @@ def work(connection: Connection[Message, object], stop: threading.Event) -> None
         while (bundle := inbox.get()) is not None:
             yield bundle
 
+    # Prompts of private images stand in no file but the manifest, and libraries quote prompts.
+    forward(send, hide_texts=any(one.metadata.profile == "private" for one in settings.saves))
     threading.Thread(target=listen, name="listen", daemon=True).start()
     # diffusers' progress bars would take a lock between processes, which is reported as leaked when this one is killed.
     tqdm.set_lock(threading.RLock())

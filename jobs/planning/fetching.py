@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from jobs.config.batch_config import BatchConfig
     from pipeline.hubs.fetch_model import DownloadPlan
     from pipeline.hubs.transport import Transport
+
+_log = logging.getLogger("darkroom.hubs")
 
 _GOES_ON = "what has come is kept, and the same command goes on from there"
 
@@ -91,9 +95,12 @@ def fetch(needs: Sequence[Needed], config: BatchConfig) -> None:
                 if item.plan is None:
                     continue  # another process has fetched it by now
                 transport.say(f"fetching {item.plan.model.reference}: {_extent(item.plan)}")
+                began = time.monotonic()
                 said = fetch_one(item.plan.model, registry, transport, progress)
                 if not isinstance(said, Ok):
                     raise RunStopped(f"{item.needed.noun} {said.say()}; {_GOES_ON}")
+                took = duration_text(time.monotonic() - began)
+                _log.info("fetched %s in %s: %s", item.plan.model.reference, took, _extent(item.plan))
     except DownloadError as error:
         raise RunStopped(str(error)) from error
     except KeyboardInterrupt:

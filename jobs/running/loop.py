@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
@@ -13,16 +14,17 @@ from pathlib import Path
 from types import FrameType
 
 from jobs.engines.local import LocalEngine
-from jobs.engines.messages import RECYCLE, At, Busy, Died, Ended, Failed, Loaded, Made, MadeElsewhere, Message
+from jobs.engines.messages import RECYCLE, At, Busy, Died, Ended, Failed, Loaded, Logged, Made, MadeElsewhere, Message
 from jobs.engines.processes import STOP_SIGNALS
 from jobs.engines.stage_peaks import StagePeaks
-from jobs.job import Assignment, Bundle, Job
+from jobs.job import Assignment, Bundle
 from jobs.manifest.done_elsewhere import DoneElsewhere
 from jobs.manifest.layout import command
 from jobs.manifest.recovery import recover
 from jobs.manifest.sealing import MAX_ATTEMPTS
 from jobs.planning.plan import Plan
 from jobs.running.progress import Progress
+from jobs.running.run_log import log_again
 from pipeline.errors import ManifestLost
 from pipeline.generation.generate import PhaseSeconds
 
@@ -45,10 +47,15 @@ STOP_WITHIN_S = 60.0
 
 ELSEWHERE_POLL_S = 2.0
 
+_log = logging.getLogger("darkroom.run")
+
 
 @dataclass(slots=True)
 class Result:
-    """What came of a run. `made_elsewhere` were made meanwhile by another run on the same folder."""
+    """What came of a run. `made_elsewhere` were made meanwhile by another run on the same folder.
+
+    `stop_kind` says in a word why it stopped early: signal, on_error, alike, workers_lost, or the kind of `RunStopped`.
+    """
 
     made: int = 0
     made_elsewhere: int = 0
@@ -63,7 +70,12 @@ class Result:
     peak_rss_bytes: int | None = None
     stages: StagePeaks = field(default_factory=StagePeaks)
     stopped: str | None = None
+    stop_kind: str | None = None
     way_on: str = "the same command makes the rest"
+
+    def left(self, plan: Plan) -> int:
+        """How many images neither came nor failed."""
+        return plan.to_make + plan.refused - self.made - self.made_elsewhere - self.failed.total()
 
 
 class Runner:
@@ -89,8 +101,9 @@ class Runner:
         self._bundles: list[tuple[Bundle, set[str]]] = []
         self._finished = DoneElsewhere(output_dir, known_parts)
         self._alike: tuple[str, set[tuple[str, str]]] = ("", set())
-        self._deaths_in_a_row = self._device_losses = 0
+        self._deaths_in_a_row = self._device_losses = self._workers = 0
         self._busy_at = -ELSEWHERE_POLL_S
+        self._left_to_others = 0
         self._signal: signal.Signals | None = None
         self._stop_at: float | None = None
         self._ending = False
@@ -104,25 +117,33 @@ class Runner:
                 while self._engine.running:
                     if self._signal is not None and self.result.stopped is None:
                         self._progress.note("stopping; press Ctrl-C again to end at once")
-                        self.stop(f"stopped by {self._signal.name}")
+                        self.stop(f"stopped by {self._signal.name}", "signal")
                     self._feed()
                     self._progress.tick()
                     message = self._engine.receive(timeout_s=0.2)
                     if message is not None:
                         self._note(message)
                     if self._stop_at is not None and time.monotonic() > self._stop_at:
+                        _log.warning("the worker has not stopped within %.0f s and is killed", STOP_WITHIN_S)
+                        self._stop_at = None
                         self._engine.kill()
             finally:
                 self._engine.kill()
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str, kind: str) -> None:
         """Stop as soon as possible, with everything finished kept; the same command goes on later."""
         if self.result.stopped is None:
-            self.result.stopped = reason
+            self._stopped(reason, kind)
             self._stop_at = time.monotonic() + STOP_WITHIN_S
             self._engine.stop()
 
+    def _stopped(self, reason: str, kind: str) -> None:
+        self.result.stopped, self.result.stop_kind = reason, kind
+        _log.error("the run stops: %s", reason)
+
     def _start_worker(self) -> None:
+        self._workers += 1
+        _log.info("worker %d starts", self._workers)
         self._progress.at("importing libraries")
         self._engine.start()
 
@@ -171,15 +192,20 @@ class Runner:
                     self._stop_at = time.monotonic() + STOP_WITHIN_S
                 self._progress.made()
             case Failed():
-                self._count_failure(message, self._settle(message.job_id).job)
+                self._count_failure(message, self._settle(message.job_id))
             case MadeElsewhere():
                 self._settle(message.job_id)
                 self.result.made_elsewhere += 1
                 self._progress.skipped()
             case Busy():
+                if not self._left_to_others:
+                    _log.info("another run is at work on some of these images; they are looked at again at the end")
+                self._left_to_others += 1
                 self._busy_at = time.monotonic()
                 bundle = self._bundle_of(message.job_id)
                 self._elsewhere.append((self._settle(message.job_id), bundle))
+            case Logged():
+                log_again(message)
             case Ended():
                 self._ended(message)
             case Died():
@@ -194,13 +220,14 @@ class Runner:
     def _bundle_of(self, job_id: str) -> Bundle:
         return next(bundle for bundle, open_jobs in self._bundles if job_id in open_jobs)
 
-    def _count_failure(self, failure: Failed, job: Job) -> None:
+    def _count_failure(self, failure: Failed, one: Assignment) -> None:
+        job = one.job
         self.result.failed[failure.kind] += 1
         if len(self.result.failures) < 100:
             self.result.failures.append((failure.job_id, failure.kind, failure.message))
-        self._progress.failed(failure, job)
+        self._tell_failure(failure, one)
         if self._stop_on_error:
-            self.stop(STOPPED_ON_ERROR)
+            self.stop(STOPPED_ON_ERROR, "on_error")
         kind, seen = self._alike
         self._alike = (
             failure.kind,
@@ -209,9 +236,16 @@ class Runner:
         if len(self._alike[1]) >= MAX_FAILURES_ALIKE:
             self.stop(
                 f"images of {MAX_FAILURES_ALIKE} different prompts or models in a row failed alike "
-                f"({failure.kind}: {failure.message}); mend the cause first"
+                f"({failure.kind}: {failure.message}); mend the cause first",
+                "alike",
             )
             self.result.way_on = "the same command with retry_failed=true makes the rest"
+
+    def _tell_failure(self, failure: Failed, one: Assignment) -> None:
+        self._progress.failed(failure, one.job)
+        where = f"{one.job.prompt_place}, seed {one.job.request.seed}"
+        what = _short(one.job.id), failure.kind, one.attempt
+        _log.error("job %s failed (%s, attempt %d): %s: %s", *what, where, failure.message)
 
     def _ended(self, ended: Ended) -> None:
         self.result.phases.add(ended.phases)
@@ -224,7 +258,7 @@ class Runner:
             self._recycle(ended.stop_message or "")
             return
         if ended.stop_kind and ended.stop_kind != "device_lost":
-            self.result.stopped = ended.stop_message or ended.stop_kind
+            self._stopped(ended.stop_message or ended.stop_kind, ended.stop_kind)
             if ended.stop_kind == ManifestLost.kind:
                 reindex = command(self._output_dir, "reindex")
                 self.result.way_on = f"{reindex} takes the images in again, then the same command makes the rest"
@@ -238,10 +272,13 @@ class Runner:
             recover(self._output_dir)
             return
         recovery = recover(self._output_dir)
+        if recovery.adopted:
+            _log.info("%d images that it had finished are taken in", recovery.adopted)
         self._restart(died.reason, {*recovery.interrupted, *recovery.quarantined})
 
     def _recycle(self, reason: str) -> None:
         """Put a fresh worker in the place of one that ended between two bundles; what it had not begun goes to it."""
+        _log.info("worker %d ends, for a fresh one to take over: %s", self._workers, reason)
         self.result.recycled += 1
         self._again.extendleft(bundle.of(open_jobs) for bundle, open_jobs in reversed(self._bundles))
         self._outstanding.clear()
@@ -256,6 +293,7 @@ class Runner:
         """Start a new worker. What the last one was at lost an attempt and goes on alone; the rest just goes on."""
         self.result.deaths += 1
         self._deaths_in_a_row += 1
+        _log.warning("worker %d was lost: %s", self._workers, reason)
         if self._ending:  # it died after its last image, and its journal has been sealed for it: nothing is left to do
             return
         self._finished.refresh()
@@ -272,16 +310,20 @@ class Runner:
                 message = f"its process died {MAX_ATTEMPTS} times ({reason})"
                 self.result.failed["quarantined"] += 1
                 self.result.failures.append((job_id, "quarantined", message))
-                self._progress.failed(Failed(job_id, "quarantined", message), one.job)
+                self._tell_failure(Failed(job_id, "quarantined", message), one)
             else:
                 suspects.append(self._bundle_of(job_id).alone(Assignment(one.job, one.attempt + 1)))
         again = [bundle.of(untouched) for bundle, open_jobs in self._bundles if open_jobs & untouched]
         self._outstanding.clear()
         self._bundles.clear()
         self._again.extendleft(reversed(again + suspects))
+        if suspects:
+            jobs = ", ".join(_short(one.job.id) for suspect in suspects for one in suspect.assignments)
+            _log.warning("the images that it was at lose an attempt and are tried again alone: %s", jobs)
         if self._deaths_in_a_row >= MAX_DEATHS or self._device_losses >= MAX_DEVICE_LOSSES:
-            self.result.stopped = (
-                f"{self._deaths_in_a_row} workers in a row were lost without making an image ({reason})"
+            self._stopped(
+                f"{self._deaths_in_a_row} workers in a row were lost without making an image ({reason})",
+                "workers_lost",
             )
             return
         self._progress.note(f"the worker was lost ({reason}); starting a new one")
@@ -308,6 +350,10 @@ class Runner:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _short(job_id: str) -> str:
+    return job_id[:8]
 
 
 def _larger(one: int | None, other: int | None) -> int | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -18,8 +20,8 @@ from jobs.engines.messages import WorkerSettings
 from jobs.engines.processes import WorkerProcesses
 from jobs.engines.recycling import RecyclingLimits
 from jobs.manifest.done_elsewhere import part_names
-from jobs.manifest.job_states import measured_seconds, read_states
-from jobs.manifest.recovery import recover
+from jobs.manifest.job_states import JobStates, measured_seconds, read_states
+from jobs.manifest.recovery import Recovery, recover
 from jobs.planning.fetching import Downloads, fetch, lines, look_up, not_asked, values
 from jobs.planning.memory_fit import speed_settings
 from jobs.planning.memory_levels import beside_card, on_a_card
@@ -28,12 +30,21 @@ from jobs.planning.model_checks import notes, too_small, unsuitable
 from jobs.planning.plan import Plan
 from jobs.planning.refused_prompts import MAX_TOLD, record_refused, refused_lines, refused_prompts
 from jobs.planning.validation import Batch, validate
+from jobs.running.command_line import KeptCommand, kept_command
 from jobs.running.loop import STOPPED_ON_ERROR, Result, Runner
 from jobs.running.memory_report import memory_lines
 from jobs.running.progress import Progress
-from jobs.running.report import disk_warning, plan_as_json, print_plan, print_result, write_run_report
+from jobs.running.report import disk_warning, plan_as_json, print_plan, print_result
+from jobs.running.run_folder import LOG, RunFolder, head, summary
+from jobs.running.run_log import RunLog, run_log
 from jobs.terminal import complain, print_line
 from pipeline.errors import ConfigError, DarkroomError, LeakFound, RunStopped
+from pipeline.version import VERSION
+
+_log = logging.getLogger("darkroom.run")
+
+MAX_PLAN_LINES = 50
+"""Kinds of pictures that the log names with how they are fitted into memory."""
 
 EXIT_OK, EXIT_INPUT, EXIT_FAILURES, EXIT_STOPPED = 0, 2, 3, 4
 
@@ -43,17 +54,19 @@ def main(
     folders: Sequence[Path],
     workers: WorkerProcesses | None = None,
     place_of_lines: str | None = None,
+    arguments: Sequence[str] | None = None,
 ) -> int:
     """Run a batch; returns the exit code. `folders` are the configuration folders, searched for prompt files,
     `workers` where the worker's process comes from. `place_of_lines` is what messages call `prompts.lines` where they
-    do not come from the prompt set's own file.
+    do not come from the prompt set's own file. `arguments` are those of the command line, kept to be given again.
 
     0: every requested image exists. 2: bad input, nothing started. 3: finished, some jobs failed. 4: stopped early, the
     same command goes on.
     """
     verbose = any(config.get("verbose") is True for config in configs)
     try:
-        return run(_with_all_here(configs, folders, place_of_lines), workers)
+        with run_log() as log:
+            return run(_with_all_here(configs, folders, place_of_lines), workers, log, arguments)
     except NotHere as lacking:
         return _tell_missing(lacking)
     except RunStopped as error:
@@ -114,12 +127,17 @@ def _tell(error: Exception, verbose: bool, code: int) -> int:
     return code
 
 
-def run(batch: Batch, workers: WorkerProcesses | None = None) -> int:
+def run(
+    batch: Batch,
+    workers: WorkerProcesses | None = None,
+    log: RunLog | None = None,
+    arguments: Sequence[str] | None = None,
+) -> int:
     """Plan and, unless it is a dry run, make what is missing; returns the exit code."""
     config = batch.first
     output_dir = Path(config.output.dir)
     if not config.dry_run:
-        recover(output_dir)
+        _tell_recovery(recover(output_dir))
     known_parts = part_names(output_dir)
     states = read_states(output_dir)
     plan = Plan(batch.expansions, states, batch.plans)
@@ -129,42 +147,92 @@ def run(batch: Batch, workers: WorkerProcesses | None = None) -> int:
     if faults:
         raise ConfigError(faults)
     if config.dry_run:
-        timings = measured_seconds(output_dir)
-        missing = _missing(batch.missing, config)
-        if config.dry_run == "json":
-            print(plan_as_json(plan, timings, values(missing), verbose=config.verbose))
-        else:
-            print_plan(plan, timings, output_dir, verbose=config.verbose)
-            print_lines(refused_lines(plan))
-            print_lines(memory_lines(plan, f"on this machine ({batch.device.kind})"))
-            if batch.device.kind != "cuda" and (card := on_a_card(batch)):
-                where = f"on such a card (there is none here), {beside_card(batch)}"
-                print_lines(memory_lines(Plan(batch.expansions, states, card), where))
-            print_lines(notes(plan, batch.models))
-            print_lines(lines(missing))
-        sys.stdout.flush()
+        _print_dry_run(batch, plan, states)
         return EXIT_OK
     if not config.quiet:
         for warning in filter(None, (disk_warning(plan, output_dir), *too_small(plan))):
             complain(warning)
+    return _make(batch, plan, known_parts, workers, log or RunLog(), arguments)
+
+
+def _print_dry_run(batch: Batch, plan: Plan, states: JobStates) -> None:
+    config = batch.first
+    output_dir = Path(config.output.dir)
+    timings = measured_seconds(output_dir)
+    missing = _missing(batch.missing, config)
+    if config.dry_run == "json":
+        print(plan_as_json(plan, timings, values(missing), verbose=config.verbose))
+    else:
+        print_plan(plan, timings, output_dir, verbose=config.verbose)
+        print_lines(refused_lines(plan))
+        print_lines(memory_lines(plan, f"on this machine ({batch.device.kind})"))
+        if batch.device.kind != "cuda" and (card := on_a_card(batch)):
+            where = f"on such a card (there is none here), {beside_card(batch)}"
+            print_lines(memory_lines(Plan(batch.expansions, states, card), where))
+        print_lines(notes(plan, batch.models))
+        print_lines(lines(missing))
+    sys.stdout.flush()
+
+
+def _make(
+    batch: Batch,
+    plan: Plan,
+    known_parts: frozenset[str],
+    workers: WorkerProcesses | None,
+    log: RunLog,
+    arguments: Sequence[str] | None,
+) -> int:
+    """Make what is missing and keep, below `runs/`, what there is to say of it; returns the exit code."""
+    config = batch.first
+    output_dir = Path(config.output.dir)
     started = datetime.now(UTC)
     run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
-    result = Result()
-    if plan.refused:
-        _refuse(plan, config, output_dir, run_id, result)
-    if plan.to_make and not result.stopped:
-        progress = Progress(plan.to_make, quiet=config.quiet)
-        settings = _worker_settings(batch, output_dir, run_id, known_parts)
-        engine = LocalEngine(settings, workers or WorkerProcesses())
-        stop_on_error = config.on_error == "stop"
-        runner = Runner(plan, engine, progress, output_dir, known_parts, result, stop_on_error=stop_on_error)
-        try:
-            runner.run()
-        finally:
-            progress.close()
-    code = _exit_code(plan, result)
+    folder, result = RunFolder(output_dir, run_id), Result()
+    command = None if arguments is None else kept_command(arguments)
+    with suppress(OSError):  # what cannot be written is told of at the end; the images are what counts
+        folder.begin(batch.configs, head(run_id, started, batch.device.kind, plan, command))
     try:
-        write_run_report(output_dir, run_id, batch.configs, plan, result, started, code)
+        log.begin(folder.path / LOG)
+        _tell_start(batch, plan, run_id, arguments)
+        if plan.refused:
+            _refuse(plan, config, output_dir, run_id, result)
+        if plan.to_make and not result.stopped:
+            progress = Progress(plan.to_make, quiet=config.quiet)
+            settings = _worker_settings(batch, output_dir, run_id, known_parts)
+            engine = LocalEngine(settings, workers or WorkerProcesses())
+            stop_on_error = config.on_error == "stop"
+            runner = Runner(plan, engine, progress, output_dir, known_parts, result, stop_on_error=stop_on_error)
+            try:
+                runner.run()
+            finally:
+                progress.close()
+        code = _exit_code(plan, result)
+        _report(folder, plan, result, started, code, command, log, config)
+        return code
+    finally:
+        folder.close()
+
+
+def _report(
+    folder: RunFolder,
+    plan: Plan,
+    result: Result,
+    started: datetime,
+    code: int,
+    command: KeptCommand | None,
+    log: RunLog,
+    config: BatchConfig,
+) -> None:
+    """Write and print what came of a run, as far as both are to be had."""
+    output_dir = Path(config.output.dir)
+    _tell_end(plan, result, code)
+    try:
+        try:
+            folder.end(summary(folder.path.name, plan, result, started, code, command))
+        except OSError as error:  # after a full disk it may not fit; the images and their rows are what counts
+            complain(f"{folder.path}: the run's summary cannot be written ({error.strerror or error})")
+        if log.fault:
+            complain(f"{folder.path / LOG}: {log.fault}")
         if not config.quiet:
             print_result(plan, result, output_dir)
             sys.stdout.flush()
@@ -173,19 +241,54 @@ def run(batch: Batch, workers: WorkerProcesses | None = None) -> int:
     except SystemExit:  # nobody reads it; the code is that of the images
         pass
     except RunStopped as error:
-        complain(f"{error}; the report is in {output_dir / 'runs' / run_id}")
+        complain(f"{error}; the report is in {folder.path}")
     except KeyboardInterrupt:
         complain(f"stopped while the report was written; {result.made:,} images were made, and all are kept")
-    return code
+
+
+def _tell_recovery(found: Recovery) -> None:
+    """Log what runs have left that did not come to their end."""
+    if found.journals:
+        lost = len(found.interrupted) + len(found.quarantined)
+        left = f"{found.adopted} finished images are taken in, {lost} lost an attempt"
+        _log.info("%d workers of earlier runs had died: %s", found.journals, left)
+
+
+def _tell_start(batch: Batch, plan: Plan, run_id: str, arguments: Sequence[str] | None) -> None:
+    device = batch.device
+    there = f"{plan.done} there already, {plan.failed_before} failed before, {plan.refused} refused"
+    counts = f"{plan.to_make} of {plan.requested} images to make ({there}, {plan.duplicates} duplicates)"
+    _log.info("run %s started: darkroom %s on %s: %s", run_id, VERSION, device.name or device.kind, counts)
+    if arguments is not None:
+        is_private = any(one.metadata.profile == "private" for one in batch.configs)
+        _log.info("command: %s", kept_command(arguments, prompts=not is_private).text)
+    for line in islice(memory_lines(plan, f"on {device.kind}"), MAX_PLAN_LINES):
+        _log.info("plan: %s", line.strip())
+
+
+def _tell_end(plan: Plan, result: Result, code: int) -> None:
+    kinds = ", ".join(f"{count} {kind}" for kind, count in result.failed.items())
+    counts = [
+        f"{result.made} made",
+        f"{result.failed.total()} failed" + (f" ({kinds})" if kinds else ""),
+        f"{result.made_elsewhere} made by other runs meanwhile",
+        f"{result.left(plan)} left",
+        f"{result.loads} model loads, {result.deaths} workers lost, {result.recycled} replaced",
+    ]
+    _log.info("run ended with code %d: %s", code, ", ".join(counts))
+    if result.stopped:
+        _log.info("everything finished is kept; %s", result.way_on)
 
 
 def _refuse(plan: Plan, config: BatchConfig, output_dir: Path, run_id: str, result: Result) -> None:
     """Record and tell the prompts of which no image may be made."""
     record_refused(plan, output_dir, run_id)
     result.failed[LeakFound.kind] = plan.refused
+    for line in refused_lines(plan):
+        _log.error("%s", line)
     result.failures += [(one.job.id, LeakFound.kind, one.reason) for one in islice(refused_prompts(plan), MAX_TOLD)]
     if config.on_error == "stop":
-        result.stopped = STOPPED_ON_ERROR
+        result.stopped, result.stop_kind = STOPPED_ON_ERROR, "on_error"
     if not config.quiet:
         for line in refused_lines(plan):
             complain(line)

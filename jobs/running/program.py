@@ -84,7 +84,7 @@ def _compose_and_run(arguments: list[str], conf: Path, compose: Compose, workers
 
     gc.freeze()
     gc.enable()
-    return main(configs, folders, workers, place_of_lines(sys.argv[1:]))
+    return main(configs, folders, workers, place_of_lines(sys.argv[1:]), arguments)
 
 
 def leave(code: int) -> NoReturn:

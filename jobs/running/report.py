@@ -1,30 +1,20 @@
-"""What a user reads about a plan and a run, and what is kept of it below `runs/`."""
+"""What a user reads about a plan and a run."""
 
 from __future__ import annotations
 
-import json
-import platform
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from jobs.config.batch_config import BatchConfig
 from jobs.job import Job
 from jobs.manifest.job_states import MeasuredSeconds
 from jobs.manifest.layout import command
 from jobs.planning.refused_prompts import refused_prompts
 from jobs.running.memory_report import memory_values
 from jobs.terminal import json_text, print_line
-from pipeline.metadata.leaks import scrub
-from pipeline.storage.durable import write_whole
 from pipeline.system.units import duration_text, size_text
-from pipeline.version import VERSION
 
 if TYPE_CHECKING:
     from jobs.planning.plan import Plan
@@ -36,8 +26,6 @@ BYTES_PER_PIXEL = 1.6
 """A PNG of a photographic picture takes 1.3 to 1.9 bytes per pixel; jpeg and webp take a tenth."""
 
 METADATA_BYTES = 12_000
-
-_PATH_KEYS = ("source", "vae", "config", "tiny_vae", "encoder", "image", "file", "dir")
 
 
 def estimate(plan: Plan, timings: Sequence[MeasuredSeconds]) -> tuple[float, int, int]:
@@ -145,94 +133,6 @@ def print_result(plan: Plan, result: Result, output_dir: Path) -> None:
         why = command(output_dir, """search --where "status <> 'done'" --columns prompt,error_message""")
         print_line(f"why images failed: {why}")
     print_line(f"images and manifest: {output_dir}")
-
-
-def write_run_report(
-    output_dir: Path,
-    run_id: str,
-    configs: Sequence[BatchConfig],
-    plan: Plan,
-    result: Result,
-    started: datetime,
-    exit_code: int,
-) -> None:
-    """`runs/<run_id>/batch.yaml`, the resolved configuration without paths and secrets, and `summary.json`.
-
-    Nothing of the `hub` section: how hubs are reached changes no picture, and the URL of a proxy may hold a password.
-    """
-    folder = output_dir / "runs" / run_id
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        documents = [scrubbed(config.model_dump(exclude={"hub"})) for config in configs]
-        text = yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True)
-        write_whole(folder / "batch.yaml", text.encode())
-        summary = _summary(run_id, plan, result, started, exit_code)
-        write_whole(folder / "summary.json", (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
-    except OSError:
-        # After a full disk the report may not fit; the images and their rows are what counts.
-        if not result.stopped:
-            raise
-
-
-def scrubbed(value: Any) -> Any:
-    """The same plain data without absolute paths, home folders, user names and keys."""
-    if isinstance(value, dict):
-        return {key: _scrubbed_path(key, entry) for key, entry in value.items()}
-    if isinstance(value, range):  # as it may be given; ten million seeds would be ten million lines
-        return f"range({value.start}, {value.stop}, {value.step})"
-    if isinstance(value, list):
-        return [scrubbed(entry) for entry in value]
-    return scrub(value) if isinstance(value, str) else value
-
-
-def _scrubbed_path(key: Any, value: Any) -> Any:
-    """A path as its last part; the grid names such keys as `init.image` and `adapters.loras.0.source`."""
-    if str(key).rpartition(".")[2] not in _PATH_KEYS:
-        return scrubbed(value)
-    if isinstance(value, list):
-        return [_scrubbed_path(key, entry) for entry in value]
-    return _last_part(value) if isinstance(value, str) else scrubbed(value)
-
-
-def _last_part(path: str) -> str:
-    return scrub(Path(path).name if Path(path).expanduser().is_absolute() else path)
-
-
-def _summary(run_id: str, plan: Plan, result: Result, started: datetime, exit_code: int) -> dict[str, Any]:
-    finished = datetime.now(UTC)
-    return {
-        "run_id": run_id,
-        "darkroom": VERSION,
-        "python": platform.python_version(),
-        "started": started.isoformat(timespec="seconds"),
-        "finished": finished.isoformat(timespec="seconds"),
-        "seconds": round((finished - started).total_seconds(), 3),
-        "exit_code": exit_code,
-        "requested": plan.requested,
-        "duplicates": plan.duplicates,
-        "skipped": plan.done + result.made_elsewhere,
-        "failed_before": plan.failed_before,
-        "made": result.made,
-        "failed": sum(result.failed.values()),
-        "failed_by_kind": dict(result.failed),
-        "failures": [
-            {"job_id": job_id, "kind": kind, "message": scrub(message)} for job_id, kind, message in result.failures
-        ],
-        "stopped": scrub(result.stopped) if result.stopped else None,
-        "model_loads": result.loads,
-        "model_loads_minimum": plan.minimum_loads,
-        "workers_lost": result.deaths,
-        "workers_recycled": result.recycled,
-        "seconds_per_phase": {
-            "load": round(result.load_seconds, 3),
-            "encode": round(result.phases.encode, 3),
-            "denoise": round(result.phases.denoise, 3),
-            "decode": round(result.phases.decode, 3),
-        },
-        "peak_vram_bytes": result.peak_vram_bytes,
-        "peak_rss_bytes": result.peak_rss_bytes,
-        "memory_stages": [asdict(peak) for peak in result.stages.all()],
-    }
 
 
 def _job_values(job: Job) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,8 @@ from pipeline.weights.families import FAMILIES
 
 if TYPE_CHECKING:
     from pipeline.memory.device.loaded_model import LoadedModel
+
+_log = logging.getLogger("darkroom.generation")
 
 Done = TypeVar("Done")
 Outcomes = Iterator[tuple[int, GeneratedImage | JobFailure]]
@@ -236,13 +239,16 @@ class Phases:
         """What to try after a failure, the same or smaller parts; or the failure, where nothing is left to try."""
         if isinstance(failure, OutOfMemory):
             requests = [self._requests[place] for place in places]
-            size = self._fallbacks.fall_back(requests[0].memory, where, len(places), strategy)
+            size = self._fallbacks.fall_back(failure, requests[0], where, len(places), strategy)
             if size is not None:
                 return _parts(places, size)
             failure = exhausted(self._model, failure, where, requests)
             self._fallbacks.give_up(where, requests[0], failure)
             return failure
-        return _parts(places, len(places) // 2) if len(places) > 1 else failure
+        if len(places) == 1:
+            return failure
+        _log.warning("%sing a batch of %d failed: %s; it is split in halves", where[:-1], len(places), failure)
+        return _parts(places, len(places) // 2)
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:

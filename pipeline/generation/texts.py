@@ -55,7 +55,7 @@ class Texts:
                 return
             if not isinstance(failure, OutOfMemory):
                 yield todo.popleft(), failure
-            elif self._fallbacks.fall_back(self._requests[todo[0]].memory, "encode", 1) is None:
+            elif self._fallbacks.fall_back(failure, self._requests[todo[0]], "encode", 1) is None:
                 failure = exhausted(self._model, failure, "encode", [self._requests[todo[0]]])
                 self._fallbacks.give_up("encode", self._requests[todo[0]], failure)
                 self._fallbacks.encoding_failed()

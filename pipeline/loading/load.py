@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import logging
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +20,7 @@ from pipeline.registry.resolve import resolve
 from pipeline.request import MemorySettings, ModelSettings
 from pipeline.system.architectures import check_served
 from pipeline.system.failures import classify
+from pipeline.system.units import duration_text, size_text
 from pipeline.weights.inspection import ModelFiles, inspect_model
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from pipeline.memory.device.loaded_model import LoadedModel
     from pipeline.memory.device.pool import Pool
     from pipeline.request import SpeedSettings
+
+_log = logging.getLogger("darkroom.loading")
 
 _QUANTIZATIONS: tuple[Literal["int8", "float8", "int4"], ...] = ("int8", "float8", "int4")
 
@@ -99,6 +103,9 @@ def load(
         components.clear()  # which the traceback would keep
         raise
     model.load_seconds = time.perf_counter() - started
+    read, seconds = sum(state[0] for state in model.read.values() if state), duration_text(model.load_seconds)
+    how = f"{size_text(read)}, {memory.dtype}, {', '.join(memory.techniques) or 'everything resident'}"
+    _log.info("model %s loaded in %s: %s", settings.name, seconds, how)
     return model
 
 

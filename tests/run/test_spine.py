@@ -87,11 +87,13 @@ def _assert_readable_by_others(batch: Batch) -> None:
 
 def _assert_reports_tell_nothing(batch: Batch) -> None:
     reports = [*(batch.output_dir / "runs").glob("*/*")]
-    assert {path.name for path in reports} == {"batch.yaml", "summary.json"} and len(reports) == 6
+    assert {path.name for path in reports} == {"batch.yaml", "run.log", "summary.json"} and len(reports) == 9
     telling = [str(batch.folder), str(REPO), str(Path.home()) + "/", socket.gethostname()]
     telling += [getpass.getuser()] if getpass.getuser() != "root" else []
     for path in reports:
-        text = path.read_text()
+        # In the command, paths stand as the working folder sees them.
+        text = "".join(line for line in path.read_text().splitlines(True) if "python run.py" not in line)
+        assert str(batch.folder) not in path.read_text()
         assert not [word for word in telling if word in text], path.name
         assert not [word for word in text.split() if word.strip("'\"").startswith("/")], path.name
     composed = list(yaml.safe_load_all((reports[0].parent / "batch.yaml").read_text()))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_log = logging.getLogger("darkroom.generation")
+
 
 @functools.cache
 def history() -> FallbackHistory:
@@ -66,7 +69,11 @@ def idle_dropped(pool: Pool, failure: OutOfMemory, device_kind: str) -> bool:
     They are forgotten then. On a card of its own memory, those that wait on the host are in nobody's way.
     """
     of_card = device_kind == "cuda" and not isinstance(failure, OutOfHostMemory)
-    return pool.clear(on_device=of_card) > 0
+    dropped = pool.clear(on_device=of_card)
+    if dropped:
+        why = _cause(failure)
+        _log.info("out of memory (%s): components of other models are dropped, and the same is tried again", why)
+    return dropped > 0
 
 
 def could_apply(model: LoadedModel, memory: MemorySettings) -> bool:
@@ -111,6 +118,8 @@ def load_with_fallbacks(
     failure: OutOfMemory | None = None
     latest: OutOfMemory | None = None
     memory = before = held if known is None else replace(held, techniques=known.techniques)
+    if known is not None:
+        _log.info("loading %s: with %s, which worked before", settings.name, _text(known.techniques))
     what, impossible = "", set[str]()
     while True:
         try:
@@ -134,6 +143,7 @@ def load_with_fallbacks(
         else:
             if failure is not None and memory != held:
                 history().remember(situation, Worked(memory.techniques))
+                _log.info("loading %s: recorded for later runs that %s worked", settings.name, _text(memory.techniques))
             known_failures.came_out((situation, asked))
             return model
         if latest is not None:
@@ -146,7 +156,9 @@ def load_with_fallbacks(
             size = sum(file.stat().st_size for file in weight_files(settings))
             failure = _nothing_left(failure, f"load, {size_text(size)} of weights", asked, memory)
             known_failures.give_up((situation, asked), failure)
+            _log.info("loading %s is given up in this run: %s", settings.name, failure)
             raise failure
+        tell_fallback(f"loading {settings.name}", latest or failure, memory.techniques, step.memory.techniques)
         memory, before, what = step.memory, memory, step.what
 
 
@@ -158,6 +170,17 @@ def exhausted(model: LoadedModel, failure: OutOfMemory, stage: Where, requests: 
     reached = f"{stage} at {size_text(peak)}" if peak else stage
     what = f"{reached}, {len(requests)} of {first.width} x {first.height}"
     return _nothing_left(failure, what, first.memory, model.memory)
+
+
+def tell_fallback(
+    doing: str, failure: JobFailure | None, before: Sequence[str], after: Sequence[str], what: str = ""
+) -> None:
+    """Log that memory ran out over something, and what is tried next: `what`, else the techniques that are new."""
+    new, gone = (", ".join(sorted({*one} - {*other})) for one, other in ((after, before), (before, after)))
+    instead = f" in place of {gone}" if gone else ""
+    what = what or f"{new or 'other techniques'}{instead}"
+    why = _cause(failure) if failure else "it could not be loaded so"
+    _log.warning("out of memory while %s: falls back to %s (%s)", doing, what, why)
 
 
 def device_bytes(device: str) -> int:
@@ -188,10 +211,18 @@ def _attempted_once(model: LoadedModel, work: Callable[[], T]) -> T | JobFailure
     return failure
 
 
+def _cause(failure: JobFailure) -> str:
+    """What the library said, without what a user might do."""
+    return str(failure).split("; try ")[0].removeprefix("out of memory: ")
+
+
+def _text(techniques: Sequence[str]) -> str:
+    return ", ".join(techniques) or "no technique"
+
+
 def _nothing_left(failure: OutOfMemory, what: str, asked: MemorySettings, held: MemorySettings) -> OutOfMemory:
     more = "allow lossy techniques (memory.quality) or those switched off, " if asked.exact or asked.off else ""
-    techniques = ", ".join(held.techniques) or "no technique"
     return OutOfMemory(
-        f"{str(failure).split('; try ')[0]} ({what}, held with {techniques}); nothing is left to give up: "
+        f"{str(failure).split('; try ')[0]} ({what}, held with {_text(held.techniques)}); nothing is left to give up: "
         f"{more}take a smaller size or another model"
     )

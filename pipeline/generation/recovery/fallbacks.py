@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,10 +14,12 @@ from pipeline.generation.recovery.known_failures import KnownFailures
 from pipeline.generation.recovery.next_fallback import Where, next_fallback
 from pipeline.memory.planning.history import Situation, Worked, kinds
 from pipeline.memory.planning.techniques import conflicts, ordered
-from pipeline.request import ImageRequest, MemorySettings
+from pipeline.request import ImageRequest
 
 if TYPE_CHECKING:
     from pipeline.memory.device.loaded_model import LoadedModel
+
+_log = logging.getLogger("darkroom.generation")
 
 
 @dataclass(slots=True)
@@ -58,6 +61,7 @@ class Fallbacks:
         known = self._recalled(self._encoding)
         if known is not None:
             self._base = self._proven_base = self._together(self._planned.techniques, known.techniques)
+            _log.info("encoding with %s: %s, which worked before", self._model.settings.name, _described(known))
         held = {*self._model.memory.techniques}
         if _of_encoders(held) != _of_encoders(self._base) or (known and not {*self._base} <= held):
             self._hold(self._base)
@@ -67,6 +71,8 @@ class Fallbacks:
         self._known_failures.came_out(self._kind("encode", request))
         if self._base != self._proven_base and self._remember:
             attempts.history().remember(self._encoding, Worked(self._base))
+            worked = _described(Worked(self._base))
+            _log.info("encoding with %s: recorded for later runs that it took %s", self._model.settings.name, worked)
         self._proven_base = self._base
 
     def encoding_failed(self) -> None:
@@ -82,6 +88,7 @@ class Fallbacks:
             start = Worked(self._base)
             if known is not None:
                 start = replace(known, techniques=self._together(self._base, known.techniques))
+                _log.info("%s: %s, which worked before", self._picture(requests[0]), _described(start))
             self._strategies[situation] = Strategy(situation, start, start, start)
         return self._strategies[situation]
 
@@ -97,25 +104,32 @@ class Fallbacks:
             strategy.settle_for(self._model.memory.techniques)
 
     def fall_back(
-        self, asked: MemorySettings, stage: Where, batch: int, strategy: Strategy | None = None
+        self, failure: OutOfMemory, request: ImageRequest, stage: Where, batch: int, strategy: Strategy | None = None
     ) -> int | None:
         """Fall back by one step and return the batch size to go on with; None if no fallback is left.
 
-        `strategy` is that of the pictures that failed; without it, encoding failed.
+        `request` is one of those that failed, `strategy` theirs; without it, encoding failed.
         """
         model = self._model
+        doing = f"{stage.removesuffix('e')}ing {self._picture(request)}, batch {batch}"
         while True:
             held = model.memory
-            step = next_fallback(asked, held, stage, batch, self._impossible, device_kind=model.device.type)
+            step = next_fallback(request.memory, held, stage, batch, self._impossible, device_kind=model.device.type)
             not_sliced = step is None or not (step.what == "vae_slicing" or held.uses("vae_slicing"))
             if strategy and stage == "decode" and batch > 1 and not_sliced:  # slicing is not to be had
                 strategy.now = replace(strategy.now, decoded=batch // 2)
+                attempts.tell_fallback(doing, failure, (), (), f"decoding {batch // 2} at once")
                 return batch // 2
             if step is None:
                 return None
             if step.memory != held and not self._hold(step.memory.techniques, step.memory.resident_share):
                 self._impossible.add(step.what)
+                _log.info("out of memory while %s: %s cannot be applied", doing, step.what)
                 continue
+            what = f"batch {step.batch}" if step.what == "batch" else ""
+            if step.what == "resident_share":
+                what = f"{step.memory.resident_share:.0%} of the blocks that could be resident"
+            attempts.tell_fallback(doing, failure, held.techniques, model.memory.techniques, what)
             if strategy is None:
                 self._move_base(held.techniques, model.memory.techniques)
             else:
@@ -133,6 +147,7 @@ class Fallbacks:
 
     def give_up(self, stage: Where, request: ImageRequest, failure: OutOfMemory) -> None:
         """No fallback was left at a stage: it is not tried again in this run, unless it succeeded before."""
+        _log.info("%s %s is given up in this run: %s", f"{stage.removesuffix('e')}ing", self._picture(request), failure)
         self._known_failures.give_up(self._kind(stage, request), failure)
 
     def denoised(self, strategy: Strategy, request: ImageRequest) -> None:
@@ -146,6 +161,8 @@ class Fallbacks:
         strategy.proven = strategy.now
         if strategy.proven != strategy.noted and self._remember:
             attempts.history().remember(strategy.situation, strategy.proven)
+            worked = _described(strategy.proven)
+            _log.info("%s: recorded for later runs that it took %s", self._picture(request), worked)
             strategy.noted = strategy.proven
 
     def settled(self, strategy: Strategy) -> None:
@@ -190,6 +207,9 @@ class Fallbacks:
         situation = self._encoding if stage == "encode" else self._making(request)
         return stage, situation, request.memory, weights, request.step_cache
 
+    def _picture(self, request: ImageRequest) -> str:
+        return f"{self._model.settings.name} {request.width}x{request.height}"
+
     def _making(self, request: ImageRequest) -> Situation:
         guided = is_guided(self._model.pipe, request.guidance_scale)
         return self._situation("make", request.width, request.height, guided, kinds(request.adapters))
@@ -198,6 +218,14 @@ class Fallbacks:
         model = self._model
         room = attempts.device_bytes(str(model.device))
         return Situation(stage, model.settings.sha256, self._planned, room, *shape)
+
+
+def _described(worked: Worked) -> str:
+    batches = [(worked.batch, "batch {}"), (worked.decoded, "decoding {} at once")]
+    parts = [text.format(size) for size, text in batches if size is not None]
+    if worked.resident_share != 1:
+        parts.append(f"{worked.resident_share:.0%} of the blocks that could be resident")
+    return ", ".join([*parts, *worked.techniques]) or "no technique"
 
 
 def _of_encoders(techniques: Iterable[str]) -> set[str]:

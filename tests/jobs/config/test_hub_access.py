@@ -121,12 +121,15 @@ def test_reports_of_runs_say_nothing_of_it(tmp_path: Path) -> None:
     from jobs.planning.plan import Plan
     from jobs.running.loop import Result
     from jobs.running.main import validate
-    from jobs.running.report import write_run_report
+    from jobs.running.run_folder import RunFolder, head, summary
 
     config = {**SOUND, "hub": {"proxy": "http://me:secret@h"}, "output": {"dir": str(tmp_path)}}
     batch = validate([config], [])
     plan = Plan(batch.expansions, JobStates(), batch.plans)
-    write_run_report(tmp_path, "run", batch.configs, plan, Result(), datetime.now(UTC), 0)
+    folder, now = RunFolder(tmp_path, "run"), datetime.now(UTC)
+    folder.begin(batch.configs, head("run", now, "cpu", plan, None))
+    folder.end(summary("run", plan, Result(), now, 0, None))
+    folder.close()
     written = "".join(path.read_text() for path in (tmp_path / "runs" / "run").iterdir())
     assert "secret" not in written and "hub" not in yaml.safe_load((tmp_path / "runs/run/batch.yaml").read_text())
     assert json.loads((tmp_path / "runs/run/summary.json").read_text())["requested"] == 1

@@ -14,7 +14,8 @@ from jobs.planning.groups import Fit
 from jobs.planning.plan import Plan, PlanSettings
 from jobs.prompts.sets import open_prompts
 from jobs.prompts.wildcards import Wildcards
-from jobs.running.report import plan_as_json, scrubbed
+from jobs.running.report import plan_as_json
+from jobs.running.run_folder import scrubbed
 from pipeline.request import Adapters, Likeness, MemorySettings, ModelSettings
 
 FALLBACK = Sampling(steps=20, guidance_scale=5.0, width=64, height=64, scheduler="DDIM")

@@ -1,0 +1,78 @@
+"""The command of a run as it may be kept: it makes the rest when it is given again, and tells of no person."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.metadata.leaks import scrub
+
+PROGRAM = "python run.py"
+
+PATH_KEYS = ("source", "vae", "config", "tiny_vae", "encoder", "image", "file", "dir")
+"""The last parts of the keys whose values are paths."""
+
+REMOVED = "REMOVED"
+"""Stands for a value that is not kept. No such key takes it, so that the command is refused until a user has put the
+value back: a proxy that was merely left out would go unnoticed."""
+
+_FOLDER_OPTIONS = ("--config-dir", "-cd")
+_SECRET_KEYS = ("hub.proxy", "hub.huggingface_url", "hub.civitai_url")
+_PROMPT_KEYS = ("prompt", "prompts")
+_OVERRIDE = re.compile(r"([+~]*)([A-Za-z_][\w./@:-]*)=(.*)", re.DOTALL)
+_PATH = re.compile(r"(?<![^=,\[\s'\"(:])/[^,\]\)}'\"]*")
+_PATH_WITHIN = re.compile(rf"((?<![\w.])(?:[\w]+\.)*(?:{'|'.join(PATH_KEYS)})\s*:\s*['\"\[]*)(/[^,\]}}'\"]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class KeptCommand:
+    """A command line to be pasted into a shell, in the folder where it was given.
+
+    Not `complete` where something stood in it that is not kept: a key, another user's folder, how a hub is reached.
+    """
+
+    text: str
+    complete: bool
+
+
+def kept_command(arguments: Sequence[str], *, prompts: bool = True) -> KeptCommand:
+    """The command of these arguments; absolute paths are written from the working folder on.
+
+    Without `prompts`, what stands in those on the command line is not kept either.
+    """
+    words = list(arguments)
+    kept = [_kept(word, words[index - 1] if index else "", prompts=prompts) for index, word in enumerate(words)]
+    complete = all(scrub(word) == word for word in kept) and REMOVED not in "".join(kept)
+    return KeptCommand(" ".join((PROGRAM, *(shlex.quote(scrub(word)) for word in kept))), complete)
+
+
+def _kept(word: str, before: str, *, prompts: bool) -> str:
+    if before in _FOLDER_OPTIONS:
+        return _from_here(word)
+    option, equals, value = word.partition("=")
+    if option in _FOLDER_OPTIONS and equals:
+        return f"{option}={_from_here(value)}"
+    match = _OVERRIDE.fullmatch(word)
+    if match is None:
+        return word
+    signs, key, value = match.groups()
+    group = key.partition(".")[0]
+    hides_prompts = not prompts and group in _PROMPT_KEYS and (key != "prompts" or "{" in value)
+    if key in _SECRET_KEYS or (key == "hub" and "{" in value) or (hides_prompts and key != "prompts.file"):
+        return f"{signs}{key}={REMOVED}"
+    if key.rpartition(".")[2] in PATH_KEYS:
+        return f"{signs}{key}={_PATH.sub(lambda path: _from_here(path[0]), value)}"
+    return f"{signs}{key}={_PATH_WITHIN.sub(lambda path: path[1] + _from_here(path[2]), value)}"
+
+
+def _from_here(path: str) -> str:
+    """A path as the working folder sees it; one that leads through a user's folder stays as it is, to be scrubbed."""
+    if not Path(path).is_absolute():
+        return path
+    relative = os.path.relpath(path)
+    from_root = "/" + relative.replace("../", "")  # it may climb to the root, and down from there
+    return relative if scrub(from_root) == from_root else path
