@@ -180,6 +180,11 @@ class Adapters:
     def __bool__(self) -> bool:
         return self != NO_ADAPTERS
 
+    @property
+    def task(self) -> Literal["txt2img", "img2img"]:
+        """What the pictures are made from."""
+        return "txt2img" if self.init is None else "img2img"
+
     def names(self) -> tuple[str, ...]:
         """Every name and token of theirs that the record of an image carries."""
         return (

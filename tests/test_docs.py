@@ -27,7 +27,7 @@ from jobs.config.sections import Sampling
 from jobs.config.trust import check_interpolations, check_trust
 from jobs.config.values import MAX_GRID
 from jobs.manifest import journal, sealing
-from jobs.manifest.schema import arrow_schema
+from jobs.manifest.schema import arrow_schema, meanings
 from jobs.planning import memory_levels
 from jobs.planning.adapter_axes import ADAPTER_KEYS
 from jobs.planning.grid import KEYS, Grid
@@ -459,9 +459,13 @@ def test_prompt_line_and_grid_keys_are_documented() -> None:
 
 
 def test_columns_are_documented_with_their_types() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", section("docs/manifest-and-search.md", "Columns"), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(\w+)` \| ([^|]+) \| (.*) \|$", section("docs/manifest-and-search.md", "Columns"), re.MULTILINE
+    )
     types = [(field.name, str(field.type).replace("element: ", "item: ")) for field in arrow_schema()]
-    assert [(name, kind.strip()) for name, kind in rows] == types
+    assert [(name, kind.strip()) for name, kind, _ in rows] == types
+    told = {name: re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", meaning) for name, _, meaning in rows}
+    assert told == meanings(), "as `darkroom search --list-columns` prints them"
 
 
 WITH_A_FILE = ("show", "reproduce", "inspect")

@@ -118,7 +118,7 @@ def _unknown(names: Sequence[str], option: str) -> list[str]:
             near = difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.7)
             near = near or [column for column in COLUMNS if name and name in column][:3]
             near = near or difflib.get_close_matches(name, COLUMNS, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(near)}?" if near else "--columns '*' --limit 1 shows them all"
+            hint = f"did you mean {' or '.join(near)}?" if near else "--list-columns prints them all"
             faults.append(f"{option}: there is no column {name!r}; {hint}")
     return faults
 

@@ -24,6 +24,19 @@ class Format(StrEnum):
     PATHS = "paths"
 
 
+def _list_columns(asked: bool) -> None:
+    if not asked:
+        return
+    from jobs.manifest.schema import arrow_schema, meanings
+    from jobs.terminal import aligned
+
+    types = [str(field.type).replace("element: ", "item: ") for field in arrow_schema()]
+    rows = [(name, kind, meaning) for (name, meaning), kind in zip(meanings().items(), types, strict=True)]
+    for line in aligned([("column", "type", "meaning"), *rows]):
+        print_line(line)
+    raise typer.Exit
+
+
 @app.command()
 def search(
     text: Annotated[
@@ -40,6 +53,10 @@ def search(
     ] = None,
     format: Annotated[Format, typer.Option(help="How to print.")] = Format.TABLE,
     output_dir: OutputDir = OUTPUT_DIR,
+    list_columns: Annotated[
+        bool,
+        typer.Option("--list-columns", is_eager=True, callback=_list_columns, help="Print what columns there are."),
+    ] = False,
 ) -> None:
     """Find images, those of running batches included.
 

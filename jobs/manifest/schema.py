@@ -7,8 +7,10 @@ record, its relative path and its file hash, so `reindex` rebuilds the same rows
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypedDict, cast, get_type_hints
+from types import NoneType
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypedDict, cast, get_args, get_type_hints
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
@@ -43,219 +45,186 @@ Status = Literal["done", "failed", "interrupted", "quarantined"]
 ImagePath = Annotated[str, AfterValidator(_checked_path)]
 
 
-class Row(TypedDict):
-    """One manifest row; `created_at` is an aware UTC datetime, `path` is relative to the output folder, with `/`."""
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What a column means, and where its value comes from: attributes of the image's record, or of a job without one.
 
-    schema_version: Int32
-    image_id: str | None
-    job_id: JobId
-    run_id: str | None
-    name: str | None
-    status: Status
-    attempt: Int32
-    error_kind: str | None
-    error_message: str | None
-    created_at: datetime
-    path: ImagePath | None
-    format: str | None
-    file_sha256: str | None
-    pixels_sha256: str | None
-    width: Int32
-    height: Int32
-    prompt: str
-    negative_prompt: str
-    prompt_template: str | None
-    prompt_set: str | None
-    prompt_index: Int64 | None
-    tags: list[str]
-    seed: Int64
-    steps: Int32
-    guidance_scale: float
-    scheduler: str
-    clip_skip: Int32 | None
-    architecture: str | None
-    model: str
-    model_sha256: str
-    vae: str | None
-    vae_sha256: str | None
-    loras: list[str]
-    lora_sha256s: list[str]
-    lora_weights: list[float]
-    controlnets: list[str]
-    ip_adapters: list[str]
-    init_image: str | None
-    task: str | None
-    flagged: bool | None
-    memory: str
-    dtype: str
-    quantization: str | None
-    techniques: list[str]
-    predicted_peak_bytes: Int64 | None
-    device: str | None
-    batch_size: Int32 | None
-    batch_index: Int32 | None
-    seconds: float | None
-    peak_vram_bytes: Int64 | None
-    peak_rss_bytes: Int64 | None
-    selection: str | None
-    app_version: str
-    record_json: str | None
+    An attribute of None is None, one of a list is the list of those of its entries. Without a source, whoever makes the
+    row says the value, or it is None.
+    """
+
+    meaning: str
+    record: str | None = None
+    job: str | None = None
+
+
+class Row(TypedDict):
+    """One manifest row, and the table of columns: `created_at` is an aware UTC datetime, `path` has `/`."""
+
+    schema_version: Annotated[Int32, Column("version of the row's schema; currently 1")]
+    image_id: Annotated[str | None, Column("the image's UUID; null for failures", "id")]
+    job_id: Annotated[JobId, Column("hash of everything that determines the picture", "job.id", "id")]
+    run_id: Annotated[str | None, Column("the run that made it; the folder in `runs/`", "job.run_id")]
+    name: Annotated[str | None, Column("the batch's or the line's name", "job.name", "name")]
+    status: Annotated[Status, Column("`done`, `failed`, `interrupted`, `quarantined`")]
+    attempt: Annotated[Int32, Column("number of the attempt, counted from 1 over all runs", "job.attempt")]
+    error_kind: Annotated[str | None, Column("kind of failure; null for images")]
+    error_message: Annotated[str | None, Column("one line; null for images")]
+    created_at: Annotated[datetime, Column("when the image was saved, or the attempt recorded", "created")]
+    path: Annotated[ImagePath | None, Column("relative to `output.dir`, with `/`; null for failures")]
+    format: Annotated[str | None, Column("`png`, `jpeg`, `webp`", "output.format")]
+    file_sha256: Annotated[str | None, Column("of the file's bytes")]
+    pixels_sha256: Annotated[str | None, Column("of the picture before encoding", "pixels_sha256")]
+    width: Annotated[Int32, Column("pixels", "width", "request.width")]
+    height: Annotated[Int32, Column("pixels", "height", "request.height")]
+    prompt: Annotated[str, Column("the prompt that the model got", "prompt", "request.prompt")]
+    negative_prompt: Annotated[str, Column("empty for none", "negative_prompt", "request.negative_prompt")]
+    prompt_template: Annotated[
+        str | None,
+        Column(
+            "the prompt before variants were filled in; null if there were none", "prompt_template", "prompt_template"
+        ),
+    ]
+    prompt_set: Annotated[str | None, Column("the prompt set's name", "job.prompt_set", "prompt_set")]
+    prompt_index: Annotated[
+        Int64 | None,
+        Column("the prompt's place in its set, counted from 0", "job.prompt_index", "prompt_index"),
+    ]
+    tags: Annotated[list[str], Column("the tags of the set and of the line", "job.tags", "tags")]
+    seed: Annotated[Int64, Column("0 to 2^53-1", "seed", "request.seed")]
+    steps: Annotated[Int32, Column("denoising steps", "steps", "request.steps")]
+    guidance_scale: Annotated[
+        float,
+        Column("how strongly the prompt guides the picture", "guidance_scale", "request.guidance_scale"),
+    ]
+    scheduler: Annotated[str, Column("the sampler's usual name", "scheduler.name", "request.scheduler")]
+    clip_skip: Annotated[
+        Int32 | None, Column("text encoder layers skipped; null for none", "clip_skip", "request.clip_skip")
+    ]
+    architecture: Annotated[
+        str | None,
+        Column("class of the diffusers pipeline", "model.architecture", "request.model.architecture"),
+    ]
+    model: Annotated[str, Column("the model's name", "model.name", "request.model.name")]
+    model_sha256: Annotated[str, Column("of the model's content", "model.sha256", "request.model.sha256")]
+    vae: Annotated[
+        str | None,
+        Column("name of a separate VAE; null for the model's own", "vae.name", "request.model.vae"),
+    ]
+    vae_sha256: Annotated[str | None, Column("of that VAE's content", "vae.sha256", "request.model.vae_sha256")]
+    loras: Annotated[list[str], Column("names of the LoRAs", "loras.name", "request.adapters.loras.name")]
+    lora_sha256s: Annotated[
+        list[str],
+        Column("of their files, in the same order", "loras.sha256", "request.adapters.loras.sha256"),
+    ]
+    lora_weights: Annotated[list[float], Column("in the same order", "loras.weight", "request.adapters.loras.weight")]
+    controlnets: Annotated[
+        list[str],
+        Column("names of the ControlNets", "controlnets.name", "request.adapters.controlnets.name"),
+    ]
+    ip_adapters: Annotated[
+        list[str],
+        Column("names of the IP-Adapters", "ip_adapters.name", "request.adapters.ip_adapters.name"),
+    ]
+    init_image: Annotated[
+        str | None,
+        Column("name of the init image; null for none", "init.image.name", "request.adapters.init.image.name"),
+    ]
+    task: Annotated[str | None, Column("`txt2img`, `img2img`", "task", "request.adapters.task")]
+    flagged: Annotated[
+        bool | None,
+        Column("whether the model's safety checker flagged the image; null if none ran", "flagged"),
+    ]
+    memory: Annotated[str, Column("the memory level", "memory.level", "request.memory.level")]
+    dtype: Annotated[str, Column("`float32`, `float16`, `bfloat16`", "memory.dtype", "request.memory.dtype")]
+    quantization: Annotated[
+        str | None,
+        Column("how weights were quantised; null for not at all", "memory.quantization"),
+    ]
+    techniques: Annotated[
+        list[str],
+        Column(
+            "memory techniques that were used; for failures the requested ones",
+            "memory.techniques",
+            "request.memory.techniques",
+        ),
+    ]
+    predicted_peak_bytes: Annotated[
+        Int64 | None,
+        Column("the plan's estimate of peak memory; on a CPU that of main memory", "measured.predicted_peak_bytes"),
+    ]
+    device: Annotated[str | None, Column("`cpu`, `cuda`, `mps`; null for failures", "runtime.device")]
+    batch_size: Annotated[Int32 | None, Column("images in its batch; null for failures", "batch.size")]
+    batch_index: Annotated[Int32 | None, Column("its place in the batch, counted from 0", "batch.index")]
+    seconds: Annotated[
+        float | None,
+        Column("its share of the time for encoding, denoising and decoding its batch", "measured.seconds"),
+    ]
+    peak_vram_bytes: Annotated[
+        Int64 | None,
+        Column("the batch's peak of GPU memory; null without a CUDA GPU", "measured.peak_vram_bytes"),
+    ]
+    peak_rss_bytes: Annotated[
+        Int64 | None,
+        Column("the worker's peak of main memory so far", "measured.peak_rss_bytes"),
+    ]
+    selection: Annotated[str | None, Column("unused in this version: always null")]
+    app_version: Annotated[str, Column("Darkroom's version", "generator.version")]
+    record_json: Annotated[str | None, Column("the whole record; null for failures")]
+
+
+def meanings() -> dict[str, str]:
+    """What each column means, in column order."""
+    return {name: column.meaning for name, column in _columns().items()}
 
 
 def arrow_schema() -> pa.Schema:
     """The manifest's Arrow schema, in column order; `schema_version` is in the key-value metadata as well."""
     import pyarrow as pa
 
-    text, integer, real, texts = pa.string(), pa.int64(), pa.float64(), pa.list_(pa.string())
-    special = {
-        "schema_version": pa.int32(),
-        "attempt": pa.int32(),
-        "created_at": pa.timestamp("us", tz="UTC"),
-        "width": pa.int32(),
-        "height": pa.int32(),
-        "steps": pa.int32(),
-        "clip_skip": pa.int32(),
-        "batch_size": pa.int32(),
-        "batch_index": pa.int32(),
-        "prompt_index": integer,
-        "seed": integer,
-        "peak_vram_bytes": integer,
-        "peak_rss_bytes": integer,
-        "guidance_scale": real,
-        "seconds": real,
-        "tags": texts,
-        "loras": texts,
-        "lora_sha256s": texts,
-        "lora_weights": pa.list_(real),
-        "controlnets": texts,
-        "ip_adapters": texts,
-        "flagged": pa.bool_(),
-        "techniques": texts,
-        "predicted_peak_bytes": integer,
-    }
-    fields = [pa.field(name, special.get(name, text)) for name in Row.__annotations__]
+    types = [
+        (Int32, pa.int32()),
+        (Int64, pa.int64()),
+        (float, pa.float64()),
+        (bool, pa.bool_()),
+        (datetime, pa.timestamp("us", tz="UTC")),
+        (list[str], pa.list_(pa.string())),
+        (list[float], pa.list_(pa.float64())),
+    ]
+
+    def field(name: str, hint: Any) -> pa.Field:
+        of = _without_none(hint)
+        return pa.field(name, next((type_ for one, type_ in types if of == one), pa.string()))
+
+    fields = [field(name, hint) for name, hint in _hints().items()]
     return pa.schema(fields, metadata={"darkroom.schema_version": str(SCHEMA_VERSION)})
 
 
 def done_row(record: Record, path: str, file_sha256: str) -> Row:
     """The row of a finished image. `path` is relative to the output folder, with forward slashes."""
-    return Row(
-        schema_version=SCHEMA_VERSION,
-        image_id=record.id,
-        job_id=record.job.id,
-        run_id=record.job.run_id,
-        name=record.job.name,
-        status=DONE,
-        attempt=record.job.attempt,
-        error_kind=None,
-        error_message=None,
-        created_at=record.created,
-        path=path,
-        format=record.output.format,
-        file_sha256=file_sha256,
-        pixels_sha256=record.pixels_sha256,
-        width=record.width,
-        height=record.height,
-        prompt=record.prompt,
-        negative_prompt=record.negative_prompt,
-        prompt_template=record.prompt_template,
-        prompt_set=record.job.prompt_set,
-        prompt_index=record.job.prompt_index,
-        tags=list(record.job.tags),
-        seed=record.seed,
-        steps=record.steps,
-        guidance_scale=record.guidance_scale,
-        scheduler=record.scheduler.name,
-        clip_skip=record.clip_skip,
-        architecture=record.model.architecture,
-        model=record.model.name,
-        model_sha256=record.model.sha256,
-        vae=record.vae.name if record.vae else None,
-        vae_sha256=record.vae.sha256 if record.vae else None,
-        loras=[lora.name for lora in record.loras],
-        lora_sha256s=[lora.sha256 for lora in record.loras],
-        lora_weights=[lora.weight for lora in record.loras],
-        controlnets=[controlnet.name for controlnet in record.controlnets],
-        ip_adapters=[ip_adapter.name for ip_adapter in record.ip_adapters],
-        init_image=record.init.image.name if record.init else None,
-        task=record.task,
-        flagged=record.flagged,
-        memory=record.memory.level,
-        dtype=record.memory.dtype,
-        quantization=record.memory.quantization,
-        techniques=list(record.memory.techniques),
-        predicted_peak_bytes=record.measured.predicted_peak_bytes,
-        device=record.runtime.device,
-        batch_size=record.batch.size,
-        batch_index=record.batch.index,
-        seconds=record.measured.seconds,
-        peak_vram_bytes=record.measured.peak_vram_bytes,
-        peak_rss_bytes=record.measured.peak_rss_bytes,
-        selection=None,
-        app_version=record.generator.version,
-        record_json=record.to_json(),
-    )
+    own = {"status": DONE, "path": path, "file_sha256": file_sha256, "record_json": record.to_json()}
+    return _row({name: column.record for name, column in _columns().items()}, record, own)
 
 
 def attempt_row(job: Job, run_id: str, attempt: int, status: Status, created_at: datetime) -> Row:
     """The row of a job without an image: a failure, or what to record should the process die on it."""
-    request = job.request
-    return Row(
-        schema_version=SCHEMA_VERSION,
-        image_id=None,
-        job_id=job.id,
-        run_id=run_id,
-        name=job.name,
-        status=status,
-        attempt=attempt,
-        error_kind=None,
-        error_message=None,
-        created_at=created_at,
-        path=None,
-        format=None,
-        file_sha256=None,
-        pixels_sha256=None,
-        width=request.width,
-        height=request.height,
-        prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
-        prompt_template=job.prompt_template,
-        prompt_set=job.prompt_set,
-        prompt_index=job.prompt_index,
-        tags=list(job.tags),
-        seed=request.seed,
-        steps=request.steps,
-        guidance_scale=request.guidance_scale,
-        scheduler=request.scheduler,
-        clip_skip=request.clip_skip,
-        architecture=request.model.architecture,
-        model=request.model.name,
-        model_sha256=request.model.sha256,
-        vae=request.model.vae,
-        vae_sha256=request.model.vae_sha256,
-        loras=[lora.name for lora in request.adapters.loras],
-        lora_sha256s=[lora.sha256 for lora in request.adapters.loras],
-        lora_weights=[lora.weight for lora in request.adapters.loras],
-        controlnets=[controlnet.name for controlnet in request.adapters.controlnets],
-        ip_adapters=[ip_adapter.name for ip_adapter in request.adapters.ip_adapters],
-        init_image=request.adapters.init.image.name if request.adapters.init else None,
-        task="txt2img" if request.adapters.init is None else "img2img",
-        flagged=None,
-        memory=request.memory.level,
-        dtype=request.memory.dtype,
-        quantization=None,
-        techniques=list(request.memory.techniques),
-        predicted_peak_bytes=None,
-        device=None,
-        batch_size=None,
-        batch_index=None,
-        seconds=None,
-        peak_vram_bytes=None,
-        peak_rss_bytes=None,
-        selection=None,
-        app_version=VERSION,
-        record_json=None,
-    )
+    own = {"run_id": run_id, "attempt": attempt, "status": status, "created_at": created_at, "app_version": VERSION}
+    return _row({name: column.job for name, column in _columns().items()}, job, own)
+
+
+def _row(sources: dict[str, str | None], of: object, own: dict[str, Any]) -> Row:
+    found = {name: None if source is None else _attribute(of, source.split(".")) for name, source in sources.items()}
+    return cast(Row, {**found, "schema_version": SCHEMA_VERSION, **own})
+
+
+def _attribute(of: Any, path: list[str]) -> Any:
+    for place, name in enumerate(path):
+        if of is None:
+            return None
+        if isinstance(of, list | tuple):
+            return [_attribute(one, path[place:]) for one in of]
+        of = getattr(of, name)
+    return list(of) if isinstance(of, tuple) else of
 
 
 def row_to_json(row: Row) -> dict[str, Any]:
@@ -272,9 +241,9 @@ def row_from_json(values: dict[str, Any]) -> Row:
         given = {**values, "created_at": datetime.fromisoformat(values["created_at"])}
         if given["created_at"].tzinfo is None:
             raise ValueError("created_at: expected a time zone")
-        for name, column in _columns().items():
+        for name, adapter in _adapters().items():
             if name in given or name in _NEEDED:
-                column.validate_python(given[name], strict=True)
+                adapter.validate_python(given[name], strict=True)
     except (KeyError, TypeError, ValidationError) as error:
         raise ValueError(f"no row: {error}") from error
     return cast(Row, {name: given.get(name) for name in Row.__annotations__})
@@ -284,5 +253,24 @@ _NEEDED = ("job_id", "status", "attempt")
 
 
 @functools.cache
-def _columns() -> dict[str, TypeAdapter[Any]]:
-    return {name: TypeAdapter(hint) for name, hint in get_type_hints(Row, include_extras=True).items()}
+def _hints() -> dict[str, Any]:
+    return get_type_hints(Row, include_extras=True)
+
+
+@functools.cache
+def _columns() -> dict[str, Column]:
+    return {name: next(one for one in hint.__metadata__ if isinstance(one, Column)) for name, hint in _hints().items()}
+
+
+@functools.cache
+def _adapters() -> dict[str, TypeAdapter[Any]]:
+    return {name: TypeAdapter(hint) for name, hint in _hints().items()}
+
+
+def _without_none(hint: Any) -> Any:
+    """The type of a column, as `Int32` of `Annotated[Int32 | None, Column(...)]`."""
+    *limits, _column = hint.__metadata__
+    if limits:
+        return Annotated[(hint.__origin__, *limits)]
+    named = [one for one in get_args(hint.__origin__) if one is not NoneType]
+    return named[0] if NoneType in get_args(hint.__origin__) else hint.__origin__

@@ -25,7 +25,7 @@ def adapter_parts(adapters: Adapters, matches: Iterable[LoraMatch]) -> dict[str,
     by_hash = {match.sha256: match for match in matches}
     init = adapters.init
     return {
-        "task": "txt2img" if init is None else "img2img",
+        "task": adapters.task,
         "loras": [
             LoraRecord(
                 name=without_folders(one.name),

@@ -158,7 +158,7 @@ def test_all_columns_have_python_types(outputs: Path) -> None:
         ({"columns": ("stepps",)}, "--columns: there is no column 'stepps'; did you mean steps?"),
         ({"columns": ("error",)}, "--columns: there is no column 'error'; did you mean error_kind or error_message?"),
         ({"sort": "-sed"}, "--sort: there is no column 'sed'; did you mean seed?"),
-        ({"columns": ("zzz",)}, "--columns: there is no column 'zzz'; --columns '*' --limit 1 shows them all"),
+        ({"columns": ("zzz",)}, "--columns: there is no column 'zzz'; --list-columns prints them all"),
     ],
 )
 def test_unknown_columns_name_the_nearest(arguments: dict[str, str], message: str, outputs: Path) -> None:

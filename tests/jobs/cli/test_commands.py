@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -109,6 +110,13 @@ def test_a_long_table_says_that_it_was_cut(tmp_path: Path, run) -> None:  # type
 def test_nothing_found_is_no_error(outputs: Path, run) -> None:  # type: ignore[no-untyped-def]
     assert run("search", "nowhere", "--output-dir", outputs) == (0, "", "nothing found\n")
     assert run("search", "nowhere", "--format", "json", "--output-dir", outputs)[1] == "[]\n"
+
+
+def test_columns_are_listed_with_what_they_mean(run) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = run("search", "--list-columns")
+    head, *lines = out.splitlines()
+    assert code == 0 and head.split() == ["column", "type", "meaning"] and len(lines) > 50
+    assert ["seed", "int64", "0 to 2^53-1"] in [re.split(r" {2,}", line) for line in lines]
 
 
 @pytest.mark.parametrize(
