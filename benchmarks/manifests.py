@@ -12,7 +12,8 @@ from pathlib import Path
 from jobs.job import Job
 from jobs.manifest.layout import Layout, new_stem
 from jobs.manifest.parts import table_from_rows, write_temporary_part
-from jobs.manifest.schema import DONE, Row, arrow_schema, attempt_row
+from jobs.manifest.rows import attempt_row
+from jobs.manifest.schema import DONE, Row, arrow_schema
 
 ROWS_PER_PART = 5_000
 LINKS_PER_FILE = 10_000

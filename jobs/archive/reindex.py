@@ -18,7 +18,8 @@ from jobs.manifest.layout import Layout
 from jobs.manifest.output_files import file_sha256, is_image, iterate_files, name_fault
 from jobs.manifest.parts import TornPart, read_part, table_from_rows, write_temporary_part
 from jobs.manifest.replacement import replace_parts
-from jobs.manifest.schema import DONE, Row, done_row
+from jobs.manifest.rows import done_row
+from jobs.manifest.schema import DONE, Row
 from jobs.manifest.snapshot import Snapshot, reading_retried
 from pipeline.errors import ReadError
 from pipeline.metadata.reading import NoRecordError, read_id, read_pixels, read_record, sidecar_fault

@@ -10,7 +10,7 @@ from pathlib import Path
 from jobs.job import Job
 from jobs.manifest.crashpoints import reached
 from jobs.manifest.journal import Journal
-from jobs.manifest.schema import done_row
+from jobs.manifest.rows import done_row
 from pipeline.errors import JobFailure
 from pipeline.metadata.building import build_record
 from pipeline.metadata.record import Origin, Record

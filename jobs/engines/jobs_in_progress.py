@@ -6,9 +6,9 @@ import threading
 from collections.abc import Sequence
 
 from jobs.job import Assignment
-from jobs.manifest.attempts import interrupted_row
 from jobs.manifest.crashpoints import reached
 from jobs.manifest.journal import Journal
+from jobs.manifest.rows import interrupted_row
 from jobs.manifest.schema import Row
 from pipeline.memory.planning.estimate import Stage
 

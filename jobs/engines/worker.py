@@ -23,10 +23,10 @@ from jobs.engines.recycling import Recycling
 from jobs.engines.saving_threads import Saving
 from jobs.engines.stage_peaks import StagePeaks, measured
 from jobs.job import Assignment, Bundle
-from jobs.manifest.attempts import failed_row
 from jobs.manifest.claims import Claims
 from jobs.manifest.done_elsewhere import DoneElsewhere
 from jobs.manifest.journal import Journal
+from jobs.manifest.rows import failed_row
 from pipeline.errors import DarkroomError, DeviceLost, Interrupted, JobFailure, RunStopped
 from pipeline.generation.current_model import CurrentModel
 from pipeline.generation.generate import PhaseSeconds, generate_bundle

@@ -1,7 +1,6 @@
-"""The manifest's columns, and how a row is made from a record.
+"""The manifest's columns.
 
-One explicit, versioned Arrow schema; changes are additive and nullable. A `done` row is a pure function of the image's
-record, its relative path and its file hash, so `reindex` rebuilds the same rows from the images alone.
+One explicit, versioned Arrow schema; changes are additive and nullable. `jobs.manifest.rows` makes rows.
 """
 
 from __future__ import annotations
@@ -15,13 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypedDict, cas
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from jobs.manifest.layout import is_inside
-from pipeline.version import VERSION
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from jobs.job import Job
-    from pipeline.metadata.record import Record
 
 SCHEMA_VERSION = 1
 
@@ -173,9 +169,15 @@ class Row(TypedDict):
     record_json: Annotated[str | None, Column("the whole record; null for failures")]
 
 
+@functools.cache
+def columns() -> dict[str, Column]:
+    """The columns by name, in order."""
+    return {name: next(one for one in hint.__metadata__ if isinstance(one, Column)) for name, hint in _hints().items()}
+
+
 def meanings() -> dict[str, str]:
     """What each column means, in column order."""
-    return {name: column.meaning for name, column in _columns().items()}
+    return {name: column.meaning for name, column in columns().items()}
 
 
 def arrow_schema() -> pa.Schema:
@@ -198,33 +200,6 @@ def arrow_schema() -> pa.Schema:
 
     fields = [field(name, hint) for name, hint in _hints().items()]
     return pa.schema(fields, metadata={"darkroom.schema_version": str(SCHEMA_VERSION)})
-
-
-def done_row(record: Record, path: str, file_sha256: str) -> Row:
-    """The row of a finished image. `path` is relative to the output folder, with forward slashes."""
-    own = {"status": DONE, "path": path, "file_sha256": file_sha256, "record_json": record.to_json()}
-    return _row({name: column.record for name, column in _columns().items()}, record, own)
-
-
-def attempt_row(job: Job, run_id: str, attempt: int, status: Status, created_at: datetime) -> Row:
-    """The row of a job without an image: a failure, or what to record should the process die on it."""
-    own = {"run_id": run_id, "attempt": attempt, "status": status, "created_at": created_at, "app_version": VERSION}
-    return _row({name: column.job for name, column in _columns().items()}, job, own)
-
-
-def _row(sources: dict[str, str | None], of: object, own: dict[str, Any]) -> Row:
-    found = {name: None if source is None else _attribute(of, source.split(".")) for name, source in sources.items()}
-    return cast(Row, {**found, "schema_version": SCHEMA_VERSION, **own})
-
-
-def _attribute(of: Any, path: list[str]) -> Any:
-    for place, name in enumerate(path):
-        if of is None:
-            return None
-        if isinstance(of, list | tuple):
-            return [_attribute(one, path[place:]) for one in of]
-        of = getattr(of, name)
-    return list(of) if isinstance(of, tuple) else of
 
 
 def row_to_json(row: Row) -> dict[str, Any]:
@@ -255,11 +230,6 @@ _NEEDED = ("job_id", "status", "attempt")
 @functools.cache
 def _hints() -> dict[str, Any]:
     return get_type_hints(Row, include_extras=True)
-
-
-@functools.cache
-def _columns() -> dict[str, Column]:
-    return {name: next(one for one in hint.__metadata__ if isinstance(one, Column)) for name, hint in _hints().items()}
 
 
 @functools.cache

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from jobs.job import Assignment, Job
-from jobs.manifest.attempts import failed_row
 from jobs.manifest.journal import Journal
+from jobs.manifest.rows import failed_row
 from pipeline.errors import LeakFound
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import numpy as np
 from manifest_rows import START, attempt_of, job_id
 
 from jobs.manifest.journal import Journal
-from jobs.manifest.schema import Row, done_row
+from jobs.manifest.rows import done_row
+from jobs.manifest.schema import Row
 from pipeline.metadata.encoding import encode_image
 from pipeline.metadata.metadata_settings import MetadataSettings
 from pipeline.metadata.record import Record, pixel_hash

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from jobs.archive.show import as_json, as_lines, as_row
 from jobs.manifest.parts import table_from_rows
-from jobs.manifest.schema import done_row, row_from_json, row_to_json
+from jobs.manifest.rows import done_row
+from jobs.manifest.schema import row_from_json, row_to_json
 from pipeline.errors import ReadError
 from pipeline.metadata.leaks import own_words
 from pipeline.metadata.reading import describe_record, parse_record
