@@ -13,18 +13,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from jobs.job import Assignment, Bundle, Job, Likeness
-from jobs.manifest.job_states import JOB_KEY_BYTES, JobState, JobStates, job_key
+from jobs.manifest.job_states import JOB_KEY_BYTES, JobStates, job_key
 from jobs.manifest.schema import INTERRUPTED
 from jobs.planning.expand import Expansion
 from jobs.planning.groups import Fit, Group
+from jobs.planning.resume import Resume
 from pipeline.request import Adapters, MemorySettings, ModelSettings
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-KEYS_AT_ONCE = 20_000
-"""So many keys are objects at the same time, of a million jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,10 @@ class Plan:
         self._states = states
         keys, group_numbers, self._groups = self._collect(settings)
         self.requested = self._starts[-1]
-        pending = self._without_refused(self._pending(keys, settings))
+        resume = Resume(keys, [(one.resume, one.retry_failed) for one in settings], self._starts, states)
+        self.duplicates, self.done_in, self.failed_before = resume.duplicates, resume.done_in, resume.failed_before
+        self.done = self.done_in.total()
+        pending = self._without_refused(resume.pending)
         self._order, self._order_groups = self._arrange(pending, group_numbers)
         self._alike: Counter[Hashable] = Counter()
         for group, count in self.groups():
@@ -190,39 +191,6 @@ class Plan:
                 numbers.append(number)
         return keys, numbers, list(known)
 
-    def _pending(self, keys: bytearray, settings: Sequence[PlanSettings]) -> npt.NDArray[np.int64]:
-        """Indices of jobs to make, ascending; counts duplicates, done and failed on the way."""
-        import numpy as np
-
-        halves = np.frombuffer(keys, dtype=">u8").reshape(-1, 2)
-        order = np.lexsort((halves[:, 1], halves[:, 0]))  # stable: of equal jobs the first requested stands first
-        sorted_halves = halves[order]
-        first = np.ones(len(order), dtype=bool)
-        first[1:] = (sorted_halves[1:] != sorted_halves[:-1]).any(axis=1)
-        unique = np.sort(order[first])
-        self.duplicates = len(order) - len(unique)
-        self.done = self.failed_before = 0
-        self.done_in = Counter[str]()
-        if not self._states.folders and not self._states.others:
-            return unique
-        pending = array("q")
-        whole = np.frombuffer(keys, dtype=f"V{JOB_KEY_BYTES}")
-        for one, start, stop in zip(settings, self._starts, self._starts[1:], strict=False):
-            low, high = np.searchsorted(unique, (start, stop)).tolist()
-            for begin in range(low, high, KEYS_AT_ONCE):
-                some = unique[begin : min(begin + KEYS_AT_ONCE, high)]
-                for index, key in zip(some.tolist(), whole[some].tolist(), strict=True):
-                    if not one.resume:
-                        pending.append(index)
-                    elif (folder := self._states.folders.get(key)) is not None:
-                        self.done_in[folder] += 1
-                    elif not one.retry_failed and _is_final(self._states.others.get(key)):
-                        self.failed_before += 1
-                    else:
-                        pending.append(index)
-        self.done = self.done_in.total()
-        return np.array(pending, dtype=np.int64)
-
     def _without_refused(self, pending: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         import numpy as np
 
@@ -269,7 +237,3 @@ class Plan:
     def _job(self, index: int) -> Job:
         config = bisect_right(self._starts, index) - 1
         return self._expansions[config].job(index - self._starts[config])
-
-
-def _is_final(state: JobState | None) -> bool:
-    return state is not None and state.status != INTERRUPTED
