@@ -95,7 +95,7 @@ def _ours(way: str, work: Work) -> dict[str, Any]:
     from benchmarks.composing import batch_of, plan_of, prompt_file, worker_settings
     from jobs.engines.messages import Ended, Failed, Loaded, Made, Message
     from jobs.engines.worker import Worker
-    from pipeline.memory.planning.choice import reserve
+    from pipeline.memory.planning.choose_techniques import reserve
 
     card_bytes, output = work.card_gb * GIB, Path(work.output)
     sampling = {"steps": work.steps, "guidance_scale": work.guidance_scale, "width": work.side, "height": work.side}

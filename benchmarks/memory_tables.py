@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jobs.planning.memory_levels import NOMINAL, forecasts, levels, profiles
-from pipeline.memory.planning.choice import CLASSES
+from pipeline.memory.planning.choose_techniques import CLASSES
 from pipeline.memory.planning.rates import published
 from pipeline.system.device import Device, DeviceMemory
 from pipeline.system.units import GIB

@@ -19,7 +19,7 @@ from pipeline.generation.current_model import CurrentModel
 from pipeline.generation.generate import generate_bundle
 from pipeline.loading.precision import model_dtype
 from pipeline.memory.device.loaded_model import LoadedModel
-from pipeline.memory.planning.choice import ALWAYS_ON, Choice, choose, shortage
+from pipeline.memory.planning.choose_techniques import ALWAYS_ON, Choice, choose, shortage
 from pipeline.memory.planning.estimate import Shape, Sizes
 from pipeline.memory.planning.memory_request import requested_memory
 from pipeline.memory.planning.rates import rates_of

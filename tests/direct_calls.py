@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from pipeline.adapters.apply import apply
 from pipeline.adapters.arguments import arguments
-from pipeline.adapters.lora import identify_lora
-from pipeline.adapters.views import kept_precision, view
+from pipeline.adapters.identify_lora import identify_lora
+from pipeline.adapters.pipeline_views import kept_precision, view
 from pipeline.generation.noise import float32_noise
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.request import NO_ADAPTERS, Adapters

@@ -21,12 +21,12 @@ from jobs.manifest.job_states import JobStates
 from jobs.planning.memory_levels import levels
 from jobs.planning.plan import Plan
 from jobs.running.main import validate
-from pipeline.adapters.controlnet import identify_controlnet
-from pipeline.adapters.ip_adapter import identify_ip_adapter
+from pipeline.adapters.identify_controlnet import identify_controlnet
+from pipeline.adapters.identify_ip_adapter import identify_ip_adapter
 from pipeline.adapters.specs import ControlNetSpec, InitSpec, IpAdapterSpec, LoraSpec
 from pipeline.api import Pipeline
 from pipeline.hubs.hub_settings import HubSettings
-from pipeline.memory.planning.choice import ALWAYS_ON, CLASSES
+from pipeline.memory.planning.choose_techniques import ALWAYS_ON, CLASSES
 from pipeline.metadata.metadata_settings import MetadataSettings
 from pipeline.metadata.naming import NamingSettings
 from pipeline.request import ControlNetWeights, InitImage, IpAdapterWeights, LoraWeights, MemoryLevel, SpeedSettings

@@ -31,7 +31,7 @@ from jobs.manifest.schema import arrow_schema, meanings
 from jobs.planning import memory_levels
 from jobs.planning.adapter_axes import ADAPTER_KEYS
 from jobs.planning.grid import KEYS, Grid
-from jobs.planning.memory_fit import TRIED_SHARE
+from jobs.planning.memory_and_batch_size import TRIED_SHARE
 from jobs.prompts.lines import ALIASES, _Line
 from jobs.running import loop, main
 from pipeline.adapters.combinations import _SINGLE_CONTROLNET, _SINGLE_IP_ADAPTER
@@ -42,7 +42,7 @@ from pipeline.hubs.privacy import FORMS
 from pipeline.loading.compiling import FULL_BREAK_EVEN, REGIONAL_BREAK_EVEN
 from pipeline.loading.precision import OVERFLOWS_IN_FLOAT16
 from pipeline.loading.speed import STEP_CACHES
-from pipeline.memory.planning.choice import CLASSES
+from pipeline.memory.planning.choose_techniques import CLASSES
 from pipeline.memory.planning.techniques import ANY_DEVICE, TECHNIQUES
 from pipeline.memory.planning.timings import GAIN, KEPT, TRIAL_BATCHES
 from pipeline.metadata.metadata_settings import MetadataSettings

@@ -91,10 +91,10 @@ def find_tiny_vae(record: Record, places: Places) -> str | None:
 
 def find_adapters(record: Record, files: ModelFiles, places: Places) -> Adapters:
     """LoRAs, ControlNets and the rest, with their pictures. Raises `ModelError` naming what is not here."""
-    from pipeline.adapters.controlnet import identify_controlnet
+    from pipeline.adapters.identify_controlnet import identify_controlnet
+    from pipeline.adapters.identify_ip_adapter import identify_ip_adapter
+    from pipeline.adapters.identify_lora import identify_lora
     from pipeline.adapters.init_image import identify_init
-    from pipeline.adapters.ip_adapter import identify_ip_adapter
-    from pipeline.adapters.lora import identify_lora
     from pipeline.adapters.reference_images import identify_image
     from pipeline.adapters.textual_inversion import identify_embedding
 
@@ -147,7 +147,7 @@ def _vae(places: Places, what: str, sha256: str, name: str = "") -> Path:
 
 
 def _encoder(places: Places, sha256: str | None) -> str | None:
-    from pipeline.adapters.ip_adapter import encoder_hash
+    from pipeline.adapters.identify_ip_adapter import encoder_hash
 
     for place in places.of(sha256, "", "ip_adapter") if sha256 else ():
         with suppress(DarkroomError, OSError):

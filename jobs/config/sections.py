@@ -90,7 +90,7 @@ def _lines(value: object) -> object:
 
 
 class Prompts(Settings):
-    """A prompt set: `lines` (texts, or mappings with overrides) or `file`, never both. Read by `jobs.prompts.sets`."""
+    """A prompt set: `lines` (texts, or mappings with overrides) or `file`, never both. `jobs.prompts` reads it."""
 
     name: Text | None = None
     lines: Annotated[list[Any], BeforeValidator(_lines)] | None = None

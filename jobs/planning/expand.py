@@ -19,8 +19,8 @@ from jobs.config.values import MAX_GRID
 from jobs.job import Job, Likeness, hash_model, hash_prompt, hash_sampling, hash_seed
 from jobs.planning.grid import Combination, Grid
 from jobs.prompts.lines import UNSET, PromptLine, PromptSource, clean
+from jobs.prompts.templates import Wildcards
 from jobs.prompts.variants import VariantTexts
-from jobs.prompts.wildcards import Wildcards
 from pipeline.errors import ConfigError
 from pipeline.metadata.leaks import refusal
 from pipeline.request import NO_ADAPTERS, Adapters, ImageRequest, MemorySettings, ModelSettings

@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 
 from jobs.config.batch_config import BatchConfig
-from jobs.planning.memory_fit import Fitting, requested_memory
+from jobs.planning.memory_and_batch_size import Fitting, requested_memory
 from jobs.planning.plan import PlanSettings
 from jobs.planning.validation import Batch
 from pipeline.errors import DarkroomError
-from pipeline.memory.planning.choice import CLASSES, Choice, choose, least_text
+from pipeline.memory.planning.choose_techniques import CLASSES, Choice, choose, least_text
 from pipeline.memory.planning.estimate import Shape, Sizes
 from pipeline.memory.planning.rates import rates_of
 from pipeline.memory.planning.techniques import TECHNIQUES

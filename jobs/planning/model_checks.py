@@ -9,7 +9,7 @@ from jobs.planning.plan import Plan
 from pipeline.adapters.combinations import check_adapters
 from pipeline.loading.requirements import requirement_faults
 from pipeline.loading.speed import STEP_CACHES
-from pipeline.memory.planning.choice import shortage
+from pipeline.memory.planning.choose_techniques import shortage
 from pipeline.request import Adapters, Likeness, MemorySettings, ModelSettings
 from pipeline.schedulers import fits, is_scheduler, scheduler_faults
 

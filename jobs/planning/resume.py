@@ -21,9 +21,9 @@ KEYS_AT_ONCE = 20_000
 class Resume:
     """The jobs that are neither duplicates, nor done, nor failed for good.
 
-    `keys` has `JOB_KEY_BYTES` for each job. `configurations` has for each configuration whether it resumes and whether it
-    tries failed jobs again; its jobs are those from its entry in `starts` to the next. `pending` are indices of jobs,
-    ascending; `done_in` counts done jobs by the folder that their images are in.
+    `keys` has `JOB_KEY_BYTES` for each job. `configurations` has for each configuration whether it resumes and whether
+    it tries failed jobs again; its jobs are those from its entry in `starts` to the next. `pending` are indices of
+    jobs, ascending; `done_in` counts done jobs by the folder that their images are in.
     """
 
     def __init__(

@@ -14,13 +14,13 @@ from jobs.config.batch_config import BatchConfig, parse_sound_parts
 from jobs.planning.expand import Expansion
 from jobs.planning.grid import Grid
 from jobs.planning.known_models import KnownModel, known_model
-from jobs.planning.memory_fit import Fitting, requested_memory
+from jobs.planning.memory_and_batch_size import Fitting, requested_memory
 from jobs.planning.missing_weights import Lacking, Needed, NotHere
 from jobs.planning.plan import PlanSettings
 from jobs.planning.resolve_adapters import AdapterSource
 from jobs.prompts.lines import PromptSource
-from jobs.prompts.sets import open_prompts
-from jobs.prompts.wildcards import Wildcards
+from jobs.prompts.open_prompts import open_prompts
+from jobs.prompts.templates import Wildcards
 from pipeline.errors import ConfigError, DarkroomError
 from pipeline.metadata.metadata_settings import MetadataSettings
 from pipeline.metadata.naming import NamingSettings

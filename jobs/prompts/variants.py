@@ -1,6 +1,6 @@
 """The many texts behind one template: `{red|blue} house` drawn at random, all in turn, or in step.
 
-A template is a tree of strings, `Parts` and `Choice`, made by `jobs.prompts.wildcards`. Grammar and meaning are those
+A template is a tree of strings, `Parts` and `Choice`, made by `jobs.prompts.templates`. Grammar and meaning are those
 of `dynamicprompts`, whose sampler makes the random draws. Two things are done here on the tree, because the
 library can only do them by generating everything: count the combinations, and give the n-th one.
 """

@@ -23,7 +23,7 @@ from jobs.manifest.done_elsewhere import part_names
 from jobs.manifest.job_states import JobStates, measured_seconds, read_states
 from jobs.manifest.recovery import Recovery, recover
 from jobs.planning.fetching import Downloads, fetch, lines, look_up, not_asked, values
-from jobs.planning.memory_fit import speed_settings
+from jobs.planning.memory_and_batch_size import speed_settings
 from jobs.planning.memory_levels import beside_card, on_a_card
 from jobs.planning.missing_weights import Needed, NotHere
 from jobs.planning.model_checks import notes, too_small, unsuitable

@@ -7,7 +7,7 @@ from typing import Any
 
 from jobs.planning.groups import Group
 from jobs.planning.plan import Plan
-from pipeline.memory.planning.choice import least_text
+from pipeline.memory.planning.choose_techniques import least_text
 from pipeline.memory.planning.timings import described
 from pipeline.system.units import size_text
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipeline.adapters import ip_adapter_layers, lora_layers, textual_inversion
-from pipeline.adapters.lora import touches_text_encoder
-from pipeline.adapters.views import load_controlnet
+from pipeline.adapters import apply_ip_adapter, apply_lora, textual_inversion
+from pipeline.adapters.identify_lora import touches_text_encoder
+from pipeline.adapters.pipeline_views import load_controlnet
 from pipeline.errors import JobFailure
 from pipeline.request import NO_ADAPTERS, Adapters, lora_weights
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 class ModelAdapters:
     """What is applied to a model, in use or not, and what it takes to remove it; kept as `LoadedModel.adapters`."""
 
-    loras: lora_layers.Loras = field(default_factory=OrderedDict)
+    loras: apply_lora.Loras = field(default_factory=OrderedDict)
     tokens: textual_inversion.TokensOn | None = None
-    ip_adapters: ip_adapter_layers.IpAdaptersOn | None = None
-    seen: ip_adapter_layers.Seen = field(default_factory=OrderedDict)
+    ip_adapters: apply_ip_adapter.IpAdaptersOn | None = None
+    seen: apply_ip_adapter.Seen = field(default_factory=OrderedDict)
     controlnets: dict[str, Any] = field(default_factory=dict)
 
     def remove(self, model: LoadedModel, component: str | None = None) -> None:
@@ -36,9 +36,9 @@ class ModelAdapters:
             textual_inversion.remove(pipes, self.tokens)
             self.tokens = None
         if self.ip_adapters is not None and component in (None, model.files.denoiser):
-            ip_adapter_layers.remove(self.ip_adapters)
+            apply_ip_adapter.remove(self.ip_adapters)
             self.ip_adapters = None
-        lora_layers.restore_layers(model.pipe, component)
+        apply_lora.restore_layers(model.pipe, component)
         if component is None:
             self.loras.clear()
             _release_controlnets(model, self, keep=())
@@ -57,7 +57,7 @@ def apply(model: LoadedModel, adapters: Adapters) -> None:
         with _ordinary_tensors():
             _embeddings(model, on, adapters)
             _layers(model, on, adapters)
-            model.lora_matches = lora_layers.switch(model.pipe, on.loras, adapters.loras)
+            model.lora_matches = apply_lora.switch(model.pipe, on.loras, adapters.loras)
             _ip_adapters(model, on, adapters)
             _controlnets(model, on, adapters)
     except BaseException:
@@ -89,9 +89,9 @@ def _embeddings(model: LoadedModel, on: ModelAdapters, adapters: Adapters) -> No
     current = on.tokens.embeddings if on.tokens else ()
     if current == adapters.embeddings and (on.tokens is None or textual_inversion.still_on(model.pipe, on.tokens)):
         return
+    from pipeline.memory.device.apply import without_techniques
     from pipeline.memory.device.disk_weights import bring_part
     from pipeline.memory.device.loaded_components import components, encoders
-    from pipeline.memory.device.residency import without_techniques
 
     with without_techniques(model):
         pipes = [model.pipe, *model.views.values()]
@@ -109,40 +109,40 @@ def _layers(model: LoadedModel, on: ModelAdapters, adapters: Adapters) -> None:
     """Everything that adds modules to the denoiser or the encoders, or takes some away."""
     if adapters.loras and not hasattr(model.pipe, "load_lora_weights"):
         raise JobFailure(f"lora {adapters.loras[0].name}: diffusers loads none into {type(model.pipe).__name__}")
-    ip_adapters = ip_adapter_layers.used(adapters.ip_adapters)
+    ip_adapters = apply_ip_adapter.used(adapters.ip_adapters)
 
     def todo() -> bool:
         denoiser = getattr(model.pipe, model.files.denoiser)
         return bool(
-            lora_layers.missing(model.pipe, on.loras, adapters.loras)
-            or lora_layers.superfluous(on.loras, adapters.loras)
-            or not ip_adapter_layers.is_on(denoiser, on.ip_adapters, ip_adapters)
+            apply_lora.missing(model.pipe, on.loras, adapters.loras)
+            or apply_lora.superfluous(on.loras, adapters.loras)
+            or not apply_ip_adapter.is_on(denoiser, on.ip_adapters, ip_adapters)
         )
 
     if not todo():
         return
-    from pipeline.memory.device.residency import without_techniques
+    from pipeline.memory.device.apply import without_techniques
 
     with without_techniques(model):
-        for name in lora_layers.superfluous(on.loras, adapters.loras):
-            lora_layers.remove(model.pipe, on.loras, name)
-        for lora in lora_layers.missing(model.pipe, on.loras, adapters.loras):
-            lora_layers.add(model.pipe, on.loras, lora)
-        if not ip_adapter_layers.is_on(getattr(model.pipe, model.files.denoiser), on.ip_adapters, ip_adapters):
+        for name in apply_lora.superfluous(on.loras, adapters.loras):
+            apply_lora.remove(model.pipe, on.loras, name)
+        for lora in apply_lora.missing(model.pipe, on.loras, adapters.loras):
+            apply_lora.add(model.pipe, on.loras, lora)
+        if not apply_ip_adapter.is_on(getattr(model.pipe, model.files.denoiser), on.ip_adapters, ip_adapters):
             if on.ip_adapters is not None:
-                ip_adapter_layers.remove(on.ip_adapters)
+                apply_ip_adapter.remove(on.ip_adapters)
                 on.ip_adapters = None
             if ip_adapters:
-                on.ip_adapters = ip_adapter_layers.apply(model, ip_adapters)
+                on.ip_adapters = apply_ip_adapter.apply(model, ip_adapters)
 
 
 def _ip_adapters(model: LoadedModel, on: ModelAdapters, adapters: Adapters) -> None:
-    ip_adapters = ip_adapter_layers.used(adapters.ip_adapters)
+    ip_adapters = apply_ip_adapter.used(adapters.ip_adapters)
     if not ip_adapters:
         return
-    ip_adapter_layers.scale(model.pipe, ip_adapters)
+    apply_ip_adapter.scale(model.pipe, ip_adapters)
     for place, one in enumerate(ip_adapters):
-        ip_adapter_layers.look(model, one, place, on.seen)
+        apply_ip_adapter.look(model, one, place, on.seen)
 
 
 def _controlnets(model: LoadedModel, on: ModelAdapters, adapters: Adapters) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from pipeline.adapters.apply_ip_adapter import used
 from pipeline.adapters.control_images import control_image
-from pipeline.adapters.ip_adapter_layers import used
 from pipeline.adapters.reference_images import fitted
 from pipeline.request import Adapters, ControlNetWeights, IpAdapterWeights
 

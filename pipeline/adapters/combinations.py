@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from pipeline.adapters.weights import family_label
+from pipeline.adapters.find_weights import family_label
 from pipeline.request import Adapters
 from pipeline.weights.inspection import ModelFiles
 

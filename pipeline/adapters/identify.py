@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from pipeline.adapters.combinations import check_adapters
-from pipeline.adapters.controlnet import identify_controlnet
+from pipeline.adapters.identify_controlnet import identify_controlnet
+from pipeline.adapters.identify_ip_adapter import identify_ip_adapter
+from pipeline.adapters.identify_lora import identify_lora
 from pipeline.adapters.init_image import identify_init
-from pipeline.adapters.ip_adapter import identify_ip_adapter
-from pipeline.adapters.lora import identify_lora
 from pipeline.adapters.specs import AdapterSpecs, ControlNetSpec, EmbeddingSpec, InitSpec, IpAdapterSpec, LoraSpec
 from pipeline.adapters.textual_inversion import identify_embedding
 from pipeline.errors import ConfigError, DarkroomError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.adapters.find_weights import family_label
 from pipeline.adapters.reference_images import identify_image
-from pipeline.adapters.weights import family_label
 from pipeline.errors import ModelError
 from pipeline.request import InitImage
 from pipeline.weights.families import FAMILIES

@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.adapters.weights import file_now, hash_of, public_name
+from pipeline.adapters.find_weights import file_now, hash_of, public_name
 from pipeline.errors import JobFailure, ModelError
 from pipeline.loading.component_weights import first_line
 from pipeline.registry.resolve import resolve

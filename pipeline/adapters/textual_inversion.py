@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.adapters.weights import check_family, file_now, find, hash_of, public_name
+from pipeline.adapters.find_weights import check_family, file_now, find, hash_of, public_name
 from pipeline.errors import JobFailure, ModelError
 from pipeline.request import EmbeddingWeights
 from pipeline.weights.inspection import ModelFiles

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.generation.recovery.attempts import could_apply, load_with_fallbacks
+from pipeline.generation.recovery.guarded import could_apply, load_with_fallbacks
 from pipeline.loading.unchanged import was_written_over
 from pipeline.request import MemorySettings, ModelSettings
 
@@ -63,7 +63,7 @@ class CurrentModel:
 
     def release(self, *, keep: bool = True) -> None:
         """Give the model's components back to the pool; without `keep` nothing waits there for the next one."""
-        from pipeline.memory.device.residency import release_model
+        from pipeline.memory.device.apply import release_model
 
         model, self.model = self.model, None
         if model is not None:

@@ -48,7 +48,7 @@ def denoise(
     import torch
 
     from pipeline.adapters.arguments import arguments as adapter_arguments
-    from pipeline.adapters.views import kept_precision, view
+    from pipeline.adapters.pipeline_views import kept_precision, view
 
     first = requests[0]
     pipe = view(model, first.adapters)

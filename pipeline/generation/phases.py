@@ -16,8 +16,8 @@ from pipeline.generation.decode import Undecoded, decode, developed
 from pipeline.generation.denoise import denoise
 from pipeline.generation.encode import together
 from pipeline.generation.guidance import is_guided
-from pipeline.generation.recovery.attempts import attempted, exhausted
 from pipeline.generation.recovery.fallbacks import Fallbacks, Strategy
+from pipeline.generation.recovery.guarded import attempted, exhausted
 from pipeline.generation.recovery.known_failures import KnownFailures
 from pipeline.generation.recovery.next_fallback import Where
 from pipeline.generation.result import DenoisedBatch, generated_image

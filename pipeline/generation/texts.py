@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import Interrupted, JobFailure, OutOfMemory
 from pipeline.generation.encode import EncodedPrompt, encode, known
-from pipeline.generation.recovery.attempts import attempted, exhausted
 from pipeline.generation.recovery.fallbacks import Fallbacks
+from pipeline.generation.recovery.guarded import attempted, exhausted
 from pipeline.memory.planning.estimate import Stage
 from pipeline.request import ImageRequest
 

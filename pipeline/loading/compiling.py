@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.memory.device.quantization import quantized_as
-from pipeline.memory.device.undo import COMPILED, uncompile
+from pipeline.memory.device.undo_speedups import COMPILED, uncompile
 from pipeline.request import lora_weights
 
 if TYPE_CHECKING:

@@ -52,10 +52,10 @@ def load(
     import_libraries()
     import torch
 
+    from pipeline.memory.device.apply import apply_memory, release_model
     from pipeline.memory.device.embedding_cache import EmbeddingCache
     from pipeline.memory.device.loaded_model import LoadedModel
     from pipeline.memory.device.pool import Pool
-    from pipeline.memory.device.residency import apply_memory, release_model
     from pipeline.request import SpeedSettings
 
     started = time.perf_counter()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError, JobFailure
 from pipeline.loading.compiling import compiled
-from pipeline.memory.device.undo import disable_step_cache, uncompile
+from pipeline.memory.device.undo_speedups import disable_step_cache, uncompile
 from pipeline.storage.platform import will_read_in_order
 from pipeline.system.device import host_memory
 

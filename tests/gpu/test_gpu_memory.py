@@ -137,7 +137,7 @@ PAGE_LOCKED = """
 import gc
 from held_models import held_by, images
 from pipeline.memory.device.loaded_components import components
-from pipeline.memory.device.residency import apply_memory, release_model
+from pipeline.memory.device.apply import apply_memory, release_model
 from pipeline.memory.device.pool import Pool
 from pipeline.loading.load import load
 from pipeline.registry.model_settings import identify
@@ -452,7 +452,7 @@ import numpy as np
 from held_models import held_by, images
 from pipeline.loading.load import load
 from pipeline.registry.model_settings import identify
-from pipeline.memory.device.residency import apply_memory
+from pipeline.memory.device.apply import apply_memory
 model = load(identify(sys.argv[2])[0], held_by(), 'cuda')
 wanted = [image.pixels for image in images(model)]
 off, where = {}, {}

@@ -19,8 +19,8 @@ from jobs.manifest.job_states import JobStates, read_states
 from jobs.planning.plan import Plan
 from jobs.planning.validation import Batch
 from jobs.running.main import validate
-from pipeline.generation.recovery import attempts
-from pipeline.memory.device import residency
+from pipeline.generation.recovery import guarded
+from pipeline.memory.device import apply
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.planning.history import FallbackHistory
 from pipeline.request import MemorySettings
@@ -52,7 +52,7 @@ def bundles(batch: Batch) -> list[Bundle]:
 @pytest.fixture
 def run(tmp_path: Path, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Works through bundles, each time as a run of its own; what is said on the way."""
-    monkeypatch.setattr(attempts, "history", lambda: FallbackHistory(tmp_path / "memory.sqlite"))
+    monkeypatch.setattr(guarded, "history", lambda: FallbackHistory(tmp_path / "memory.sqlite"))
     numbers = itertools.count()
 
     def work(bundles: list[Bundle]) -> list[Message]:
@@ -77,15 +77,15 @@ def no_room() -> None:
 def test_jobs_are_made_though_a_warm_model_cannot_be_held_otherwise(
     bundles: list[Bundle], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    apply, refused = residency._apply, list[MemorySettings]()
+    really, refused = apply._apply, list[MemorySettings]()
 
     def applying(model: LoadedModel, memory: MemorySettings) -> None:
         if memory.uses("staged") and not refused:
             refused.append(memory)
             no_room()
-        apply(model, memory)
+        really(model, memory)
 
-    monkeypatch.setattr(residency, "_apply", applying)
+    monkeypatch.setattr(apply, "_apply", applying)
     staged = replace(bundles[0].held, techniques=("staged",))
     said = run([bundles[0], *(replace(bundle, held=staged) for bundle in bundles[1:])])
     assert counted(said) == {"Loaded": 2, "Made": 8, "Failed": 0} and refused == [staged]

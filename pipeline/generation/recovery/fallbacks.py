@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.errors import JobFailure, OutOfMemory
 from pipeline.generation.guidance import is_guided
-from pipeline.generation.recovery import attempts
+from pipeline.generation.recovery import guarded
 from pipeline.generation.recovery.known_failures import KnownFailures
 from pipeline.generation.recovery.next_fallback import Where, next_fallback
 from pipeline.memory.planning.history import Situation, Worked, kinds
@@ -70,7 +70,7 @@ class Fallbacks:
         """A text was encoded: record the techniques that it needed."""
         self._known_failures.came_out(self._kind("encode", request))
         if self._base != self._proven_base and self._remember:
-            attempts.history().remember(self._encoding, Worked(self._base))
+            guarded.history().remember(self._encoding, Worked(self._base))
             worked = _described(Worked(self._base))
             _log.info("encoding with %s: recorded for later runs that it took %s", self._model.settings.name, worked)
         self._proven_base = self._base
@@ -118,7 +118,7 @@ class Fallbacks:
             not_sliced = step is None or not (step.what == "vae_slicing" or held.uses("vae_slicing"))
             if strategy and stage == "decode" and batch > 1 and not_sliced:  # slicing is not to be had
                 strategy.now = replace(strategy.now, decoded=batch // 2)
-                attempts.tell_fallback(doing, failure, (), (), f"decoding {batch // 2} at once")
+                guarded.tell_fallback(doing, failure, (), (), f"decoding {batch // 2} at once")
                 return batch // 2
             if step is None:
                 return None
@@ -129,7 +129,7 @@ class Fallbacks:
             what = f"batch {step.batch}" if step.what == "batch" else ""
             if step.what == "resident_share":
                 what = f"{step.memory.resident_share:.0%} of the blocks that could be resident"
-            attempts.tell_fallback(doing, failure, held.techniques, model.memory.techniques, what)
+            guarded.tell_fallback(doing, failure, held.techniques, model.memory.techniques, what)
             if strategy is None:
                 self._move_base(held.techniques, model.memory.techniques)
             else:
@@ -160,7 +160,7 @@ class Fallbacks:
         self._known_failures.came_out(self._kind("decode", request))
         strategy.proven = strategy.now
         if strategy.proven != strategy.noted and self._remember:
-            attempts.history().remember(strategy.situation, strategy.proven)
+            guarded.history().remember(strategy.situation, strategy.proven)
             worked = _described(strategy.proven)
             _log.info("%s: recorded for later runs that it took %s", self._picture(request), worked)
             strategy.noted = strategy.proven
@@ -171,12 +171,12 @@ class Fallbacks:
 
     def _hold(self, techniques: tuple[str, ...], resident_share: float = 1.0) -> bool:
         """Apply techniques; whether that succeeded and changed something."""
-        from pipeline.memory.device.residency import apply_memory
+        from pipeline.memory.device.apply import apply_memory
 
         model = self._model
         before = model.memory.techniques, model.memory.resident_share
         memory = replace(self._planned, techniques=techniques, resident_share=resident_share)
-        outcome = attempts.attempted(model, lambda: apply_memory(model, memory))
+        outcome = guarded.attempted(model, lambda: apply_memory(model, memory))
         model.fell_back = (self._planned, model.memory)
         after = model.memory.techniques, model.memory.resident_share
         return not isinstance(outcome, JobFailure) and after != before
@@ -194,7 +194,7 @@ class Fallbacks:
         return both if not faults else more if otherwise is None else otherwise
 
     def _recalled(self, situation: Situation) -> Worked | None:
-        return attempts.history().recall(situation) if self._remember else None
+        return guarded.history().recall(situation) if self._remember else None
 
     def _kind(self, stage: Where, request: ImageRequest) -> Hashable:
         """All that decides how much memory it takes; more than is remembered from run to run."""
@@ -216,7 +216,7 @@ class Fallbacks:
 
     def _situation(self, stage: Literal["encode", "make"], *shape: Any) -> Situation:
         model = self._model
-        room = attempts.device_bytes(str(model.device))
+        room = guarded.device_bytes(str(model.device))
         return Situation(stage, model.settings.sha256, self._planned, room, *shape)
 
 

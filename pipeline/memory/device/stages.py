@@ -6,13 +6,6 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pipeline.memory.device.apply_techniques import (
-    PARTWISE,
-    add_hooks,
-    offload_models,
-    remove_hooks,
-    resident_bytes,
-)
 from pipeline.memory.device.loaded_components import (
     components,
     empty_caches,
@@ -24,6 +17,13 @@ from pipeline.memory.device.loaded_components import (
 )
 from pipeline.memory.device.offload_hooks import is_offloaded
 from pipeline.memory.device.peaks import measured
+from pipeline.memory.device.technique_functions import (
+    PARTWISE,
+    add_hooks,
+    offload_models,
+    remove_hooks,
+    resident_bytes,
+)
 
 if TYPE_CHECKING:
     from pipeline.memory.device.loaded_model import LoadedModel

@@ -1,6 +1,6 @@
 """The memory techniques by name: what each costs and needs, and which of them cannot be on together.
 
-How each is put on a model stands in `pipeline/memory/device/apply_techniques.py`, under the same names.
+How each is put on a model stands in `pipeline/memory/device/technique_functions.py`, under the same names.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import pytest
 from jobs.cli import doctor, entry
 from jobs.cli.doctor import EXTRAS, Diagnosis, as_json, examine, heading, machine_lines
 from jobs.planning import memory_levels
-from pipeline.memory.planning.choice import CLASSES
+from pipeline.memory.planning.choose_techniques import CLASSES
 from pipeline.system.device import Device, DeviceMemory, Gpu
 
 ROOT = Path(__file__).parents[3]

@@ -16,10 +16,10 @@ from jobs.config.batch_config import BatchConfig, parse_configs
 from jobs.manifest.job_states import JobStates
 from jobs.planning.expand import Expansion
 from jobs.planning.known_models import KnownModel, known_model
-from jobs.planning.memory_fit import Fitting, requested_memory, speed_settings
+from jobs.planning.memory_and_batch_size import Fitting, requested_memory, speed_settings
 from jobs.planning.plan import Plan, PlanSettings
-from jobs.prompts.sets import open_prompts
-from jobs.prompts.wildcards import Wildcards
+from jobs.prompts.open_prompts import open_prompts
+from jobs.prompts.templates import Wildcards
 from jobs.running.memory_report import memory_lines, memory_values
 from pipeline.memory.planning.timings import Timings, kind_of, passes
 from pipeline.system.device import Device, DeviceMemory

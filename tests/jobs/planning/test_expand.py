@@ -14,8 +14,8 @@ from jobs.config.batch_config import BatchConfig
 from jobs.config.sections import Sampling
 from jobs.job import job_id
 from jobs.planning.expand import Expansion
-from jobs.prompts.sets import open_prompts
-from jobs.prompts.wildcards import Wildcards
+from jobs.prompts.open_prompts import open_prompts
+from jobs.prompts.templates import Wildcards
 from pipeline.errors import ConfigError
 from pipeline.request import Likeness, MemorySettings, ModelSettings
 

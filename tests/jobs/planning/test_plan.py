@@ -12,8 +12,8 @@ from jobs.manifest.schema import FAILED, INTERRUPTED, QUARANTINED
 from jobs.planning.expand import Expansion
 from jobs.planning.groups import Fit
 from jobs.planning.plan import Plan, PlanSettings
-from jobs.prompts.sets import open_prompts
-from jobs.prompts.wildcards import Wildcards
+from jobs.prompts.open_prompts import open_prompts
+from jobs.prompts.templates import Wildcards
 from jobs.running.report import plan_as_json
 from jobs.running.run_folder import scrubbed
 from pipeline.request import Adapters, Likeness, MemorySettings, ModelSettings

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from jobs.config.sections import Prompts
-from jobs.prompts.sets import open_prompts
+from jobs.prompts.open_prompts import open_prompts
 from pipeline.errors import ConfigError, PromptFileError
 
 WriteFile = Callable[[str, str | bytes], Path]

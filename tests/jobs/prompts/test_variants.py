@@ -12,8 +12,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from jobs.config.sections import Variants
+from jobs.prompts.templates import Wildcards
 from jobs.prompts.variants import VariantTexts, count_of, text_at
-from jobs.prompts.wildcards import Wildcards
 from pipeline.errors import PromptFileError
 
 
@@ -157,7 +157,7 @@ def test_random_texts_depend_on_nothing_but_seed_template_and_number(wildcards: 
 def test_random_texts_are_the_same_in_another_process() -> None:
     code = (
         "from jobs.config.sections import Variants; from jobs.prompts.variants import VariantTexts;"
-        "from jobs.prompts.wildcards import Wildcards;"
+        "from jobs.prompts.templates import Wildcards;"
         "t = '{a|b|c|d}{2$$e|f|g}'; print(*VariantTexts(t, Wildcards().parse(t), Variants(count=9)))"
     )
     shown = {

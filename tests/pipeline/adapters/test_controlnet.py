@@ -20,12 +20,12 @@ from families import a_few
 from pipeline.adapters.apply import apply
 from pipeline.adapters.combinations import check_adapters
 from pipeline.adapters.control_images import control_image
-from pipeline.adapters.controlnet import CONTROLNET_CLASSES, identify_controlnet
-from pipeline.adapters.views import view
+from pipeline.adapters.identify_controlnet import CONTROLNET_CLASSES, identify_controlnet
+from pipeline.adapters.pipeline_views import view
 from pipeline.errors import JobFailure, ModelError
-from pipeline.memory.device.apply_techniques import resident_bytes
 from pipeline.memory.device.loaded_components import used_while_denoising
 from pipeline.memory.device.loaded_model import LoadedModel
+from pipeline.memory.device.technique_functions import resident_bytes
 from pipeline.memory.planning.estimate import OVERHEAD, Shape
 from pipeline.request import NO_ADAPTERS, Adapters, MemorySettings
 from pipeline.weights.inspection import inspect_file

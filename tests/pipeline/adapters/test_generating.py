@@ -13,15 +13,15 @@ from adapter_files import layers_of, write_controlnet, write_ip_adapter, write_l
 from offload_files import unreadable
 
 from pipeline.adapters.apply import apply
-from pipeline.adapters.controlnet import identify_controlnet
+from pipeline.adapters.identify_controlnet import identify_controlnet
+from pipeline.adapters.identify_ip_adapter import identify_ip_adapter
+from pipeline.adapters.identify_lora import identify_lora
 from pipeline.adapters.init_image import identify_init
-from pipeline.adapters.ip_adapter import identify_ip_adapter
-from pipeline.adapters.lora import identify_lora
 from pipeline.adapters.textual_inversion import identify_embedding
 from pipeline.errors import JobFailure
 from pipeline.generation.generate import generate_batch, generate_bundle
+from pipeline.memory.device.apply import apply_memory, release_model
 from pipeline.memory.device.loaded_model import LoadedModel
-from pipeline.memory.device.residency import apply_memory, release_model
 from pipeline.request import NO_ADAPTERS, Adapters, GeneratedImage, ImageRequest
 
 pytestmark = pytest.mark.slow

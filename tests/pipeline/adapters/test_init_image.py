@@ -11,7 +11,7 @@ from adapter_files import write_controlnet, write_picture, write_transformer_con
 from direct_calls import pictures
 
 from pipeline.adapters.combinations import check_adapters
-from pipeline.adapters.controlnet import CONTROLNET_CLASSES, identify_controlnet
+from pipeline.adapters.identify_controlnet import CONTROLNET_CLASSES, identify_controlnet
 from pipeline.adapters.init_image import identify_init
 from pipeline.errors import ModelError
 from pipeline.memory.device.loaded_components import used_while_denoising

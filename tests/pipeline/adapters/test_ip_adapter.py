@@ -21,7 +21,7 @@ from direct_calls import pictures
 from jobs.archive.recorded_weights import Places, find_adapters
 from pipeline.adapters.apply import apply
 from pipeline.adapters.combinations import check_adapters
-from pipeline.adapters.ip_adapter import identify_ip_adapter
+from pipeline.adapters.identify_ip_adapter import identify_ip_adapter
 from pipeline.errors import JobFailure, ModelError
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.metadata.record import IpAdapterRecord, PictureRecord, Record
@@ -110,7 +110,7 @@ def test_the_encoder_is_loaded_once_and_looks_once(sd: LoadedModel, adapter: Pat
 def test_two_at_once_and_a_lora_beside_them(sd: LoadedModel, adapter: Path, face: Path, tmp_path: Path) -> None:
     from adapter_files import layers_of, write_lora
 
-    from pipeline.adapters.lora import identify_lora
+    from pipeline.adapters.identify_lora import identify_lora
 
     lora = write_lora(tmp_path / "style.safetensors", layers_of(sd.pipe, "unet"))
     base = pictures(sd)

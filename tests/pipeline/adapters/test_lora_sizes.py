@@ -9,9 +9,9 @@ import pytest
 from adapter_files import layers_of, write_ip_adapter, write_lora, write_picture, write_tensors
 from direct_calls import with_loras
 
-import pipeline.adapters.lora_layers as lora_layers
+import pipeline.adapters.apply_lora as lora_layers
 from pipeline.adapters.apply import apply
-from pipeline.adapters.ip_adapter import identify_ip_adapter
+from pipeline.adapters.identify_ip_adapter import identify_ip_adapter
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.quantization import true_bytes
 from pipeline.memory.planning.sizes import Sizes

@@ -17,8 +17,8 @@ from families import a_few
 from pipeline.errors import Interrupted, JobFailure
 from pipeline.generation.generate import generate_batch, generate_bundle
 from pipeline.loading.load import load
+from pipeline.memory.device.apply import apply_memory
 from pipeline.memory.device.loaded_model import LoadedModel
-from pipeline.memory.device.residency import apply_memory
 from pipeline.registry.model_settings import identify
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
 from pipeline.weights.families import FAMILIES

@@ -18,8 +18,8 @@ from pipeline.errors import BadPixels, DeviceLost, Interrupted, JobFailure
 from pipeline.generation.encode import encode
 from pipeline.generation.generate import PhaseSeconds, generate_batch, generate_bundle
 from pipeline.loading.load import load
+from pipeline.memory.device.apply import apply_memory
 from pipeline.memory.device.loaded_model import LoadedModel
-from pipeline.memory.device.residency import apply_memory
 from pipeline.registry.model_settings import identify
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings, PromptTokens
 

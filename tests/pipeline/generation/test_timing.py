@@ -17,8 +17,8 @@ from pipeline.generation import timing
 from pipeline.generation.generate import generate_bundle
 from pipeline.generation.timing import BatchTiming
 from pipeline.loading.load import load
+from pipeline.memory.device.apply import apply_memory
 from pipeline.memory.device.loaded_model import LoadedModel
-from pipeline.memory.device.residency import apply_memory
 from pipeline.memory.planning.rates import SLOW, MeasuredRates
 from pipeline.memory.planning.timings import Timings
 from pipeline.registry.model_settings import identify

@@ -13,7 +13,7 @@ from hub_huggingface import Repository
 from hub_protocols import Samples, below, pipeline_repository
 from hub_server import HubServer, cut, flip, instead, json_reply, stall
 
-from pipeline.adapters.weights import find as find_adapter
+from pipeline.adapters.find_weights import find as find_adapter
 from pipeline.errors import DownloadError, ModelError
 from pipeline.hubs.cards import card
 from pipeline.hubs.downloading import SPARE_BYTES

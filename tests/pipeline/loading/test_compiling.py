@@ -13,14 +13,14 @@ import torch
 from adapter_files import layers_of, write_lora
 
 from pipeline.adapters.apply import apply
-from pipeline.adapters.lora import identify_lora
+from pipeline.adapters.identify_lora import identify_lora
 from pipeline.generation.generate import generate_bundle
 from pipeline.loading import compiling
 from pipeline.loading.compiling import as_compiled
 from pipeline.loading.load import load
 from pipeline.loading.speed import prepare
 from pipeline.memory.device.loaded_model import LoadedModel
-from pipeline.memory.device.undo import uncompile
+from pipeline.memory.device.undo_speedups import uncompile
 from pipeline.registry.model_settings import identify
 from pipeline.request import NO_ADAPTERS, Adapters, GeneratedImage, ImageRequest, MemorySettings, SpeedSettings
 

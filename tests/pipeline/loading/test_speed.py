@@ -20,7 +20,7 @@ from pipeline.loading.load import load, load_component
 from pipeline.loading.speed import STEP_CACHES, prepare, read_ahead, step_cache
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.pool import Pool
-from pipeline.memory.device.undo import uncompile
+from pipeline.memory.device.undo_speedups import uncompile
 from pipeline.registry.model_settings import identify
 from pipeline.request import MemorySettings, SpeedSettings
 from pipeline.weights.families import FAMILIES
@@ -157,7 +157,7 @@ def test_quantised_weights_are_compiled_only_when_told_to(loaded: Load, monkeypa
 
 
 def test_what_is_streamed_is_not_compiled(loaded: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.memory.device.residency import apply_memory
+    from pipeline.memory.device.apply import apply_memory
 
     model = loaded("flux")
     monkeypatch.setattr(model, "speed", SpeedSettings(compile="on"))

@@ -23,13 +23,13 @@ from offload_files import offload_folders, unreadable
 from pipeline.errors import ModelError, OutOfHostMemory
 from pipeline.loading.load import load
 from pipeline.memory.device import disk_weights
+from pipeline.memory.device.apply import apply_memory, recover, release_model, without_techniques
 from pipeline.memory.device.disk_weights import disk_weights_of
 from pipeline.memory.device.loaded_components import components, is_placed_by_hooks
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.offload_hooks import is_offloaded
 from pipeline.memory.device.pool import Pool
 from pipeline.memory.device.quantization import quantized_as
-from pipeline.memory.device.residency import apply_memory, recover, release_model, without_techniques
 from pipeline.memory.device.stages import stage
 from pipeline.registry.model_settings import identify
 from pipeline.request import MemorySettings
@@ -139,13 +139,13 @@ def test_what_could_not_be_read_back_waits_on_disk_as_before(loaded: Load, monke
 
 def test_a_model_that_cannot_be_held_at_all_makes_no_pictures(loaded: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its weights may have no content then: pictures would be made of nothing."""
-    from pipeline.generation.recovery.attempts import attempted
-    from pipeline.memory.device import apply_techniques
+    from pipeline.generation.recovery.guarded import attempted
+    from pipeline.memory.device import technique_functions
 
     model = loaded("flux", BY_LEAF)
     before = pictures(model)
     with monkeypatch.context() as patch:
-        patch.setattr(apply_techniques, "add_hooks", out_of_host_memory)
+        patch.setattr(technique_functions, "add_hooks", out_of_host_memory)
         patch.setattr(disk_weights, "copy_at", out_of_host_memory)
         with pytest.raises(OutOfHostMemory):
             apply_memory(model, PLAIN)

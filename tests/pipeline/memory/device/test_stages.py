@@ -12,13 +12,13 @@ import pytest
 import torch
 from held_models import Load, held_by, images, pictures
 
+from pipeline.memory.device.apply import apply_memory
 from pipeline.memory.device.block_streaming import BlockStreaming
 from pipeline.memory.device.loaded_components import components, encoders
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.peaks import INTERVAL_S, measured
 from pipeline.memory.device.pool import Pool
 from pipeline.memory.device.quantization import true_bytes
-from pipeline.memory.device.residency import apply_memory
 from pipeline.memory.device.stages import stage
 from pipeline.memory.planning.estimate import Shape
 

@@ -13,9 +13,9 @@ import psutil
 import pytest
 from held_models import Load, held_by, pictures
 
+from pipeline.memory.device.apply import apply_memory, release_model
 from pipeline.memory.device.loaded_components import components
 from pipeline.memory.device.pool import Pool
-from pipeline.memory.device.residency import apply_memory, release_model
 from pipeline.memory.planning.techniques import TECHNIQUES
 from pipeline.request import MemorySettings
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pipeline.memory.planning import choice as choosing
+from pipeline.memory.planning import choose_techniques as choosing
 from pipeline.memory.planning import techniques
-from pipeline.memory.planning.choice import (
+from pipeline.memory.planning.choose_techniques import (
     CLASSES,
     Choice,
     batch_limit,

@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import DarkroomError
-from pipeline.memory.device.apply_techniques import TECHNIQUES_APPLIED, decode_plainly, remove_hooks
 from pipeline.memory.device.disk_weights import bring_back
 from pipeline.memory.device.loaded_components import (
     components,
@@ -27,7 +26,8 @@ from pipeline.memory.device.loaded_components import (
 from pipeline.memory.device.offload_hooks import is_cast
 from pipeline.memory.device.page_locked import to_pageable
 from pipeline.memory.device.quantization import quantized_as
-from pipeline.memory.device.undo import disable_step_cache, uncompile
+from pipeline.memory.device.technique_functions import TECHNIQUES_APPLIED, decode_plainly, remove_hooks
+from pipeline.memory.device.undo_speedups import disable_step_cache, uncompile
 from pipeline.request import MemorySettings
 from pipeline.system.failures import classify
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import replace
 
-from pipeline.adapters.weights import check_family, family_label, file_now, find, hash_of, public_name
+from pipeline.adapters.find_weights import check_family, family_label, file_now, find, hash_of, public_name
 from pipeline.errors import ModelError
 from pipeline.request import LoraWeights
 from pipeline.weights.inspection import ModelFiles, inspect_file

@@ -17,10 +17,10 @@ from pipeline.errors import JobFailure, ModelError, OutOfMemory
 from pipeline.generation import phases
 from pipeline.generation.decode import Undecoded
 from pipeline.generation.generate import generate_batch, generate_bundle
-from pipeline.generation.recovery import attempts
+from pipeline.generation.recovery import guarded
 from pipeline.generation.recovery.known_failures import KnownFailures
 from pipeline.loading.load import load
-from pipeline.memory.device import residency
+from pipeline.memory.device import apply
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.pool import Pool
 from pipeline.memory.planning.history import FallbackHistory
@@ -49,7 +49,7 @@ def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         processes[:] = [FallbackHistory(tmp_path / "memory.sqlite")]
 
     start_process()
-    monkeypatch.setattr(attempts, "history", lambda: processes[0])
+    monkeypatch.setattr(guarded, "history", lambda: processes[0])
     yield start_process
 
 
@@ -217,14 +217,14 @@ def test_a_prompt_that_cannot_be_encoded_costs_only_itself(model: LoadedModel, m
 def test_an_impossible_technique_is_passed_over(
     model: LoadedModel, out_of_memory: Inject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    apply_memory = residency.apply_memory
+    apply_memory = apply.apply_memory
 
     def refusing(model: LoadedModel, memory: MemorySettings) -> None:
         if memory.uses("drop_encoders"):
             raise ModelError("cannot be held so")
         apply_memory(model, memory)
 
-    monkeypatch.setattr(residency, "apply_memory", refusing)
+    monkeypatch.setattr(apply, "apply_memory", refusing)
     out_of_memory(type(model.pipe.unet), lambda _, call: call == 1)
     (image,) = images(generate_batch(model, requests_for(model, 1)))
     assert image.memory.techniques == ("resident_blocks",)
@@ -315,7 +315,7 @@ def wider(requests: list[ImageRequest]) -> list[ImageRequest]:
 def test_other_sizes_are_made_as_planned(model: LoadedModel, out_of_memory: Inject, staged: bool) -> None:
     """Tiling, which changes pixels, stays with the size that took it: in a bundle and from bundle to bundle."""
     planned = ("staged",) if staged else ()
-    residency.apply_memory(model, MemorySettings(techniques=planned))
+    apply.apply_memory(model, MemorySettings(techniques=planned))
 
     def only_in_tiles(*_: int) -> bool:
         return size == 64 and not model.memory.uses("vae_tiling")
@@ -345,7 +345,7 @@ def test_another_plan_counts_from_then_on(model: LoadedModel, out_of_memory: Inj
     out_of_memory(type(model.pipe.vae.decoder), lambda rows, _: rows > 1)
     images(generate_batch(model, requests_for(model, 2)))
     assert model.memory.techniques == ("vae_slicing",)
-    residency.apply_memory(model, replace(EXACT, techniques=("staged",)))
+    apply.apply_memory(model, replace(EXACT, techniques=("staged",)))
     (image,) = images(generate_batch(model, requests_for(model, 1)))
     assert image.memory.techniques == ("staged",)
 
@@ -447,9 +447,9 @@ def load_with(tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., A
         pool: Pool | None = None,
         known_failures: KnownFailures | None = None,
     ) -> Any:
-        monkeypatch.setattr(attempts, "load", loads)
+        monkeypatch.setattr(guarded, "load", loads)
         pool = pool or Pool()
-        return attempts.load_with_fallbacks(settings, asked, asked, "cpu", None, pool, SpeedSettings(), known_failures)
+        return guarded.load_with_fallbacks(settings, asked, asked, "cpu", None, pool, SpeedSettings(), known_failures)
 
     return loading
 
@@ -531,7 +531,7 @@ def test_a_kind_for_which_nothing_helped_fails_at_once_in_the_rest_of_the_run(
 
 
 def test_what_cannot_be_decoded_is_not_tried_again_in_a_run(model: LoadedModel, out_of_memory: Inject) -> None:
-    residency.apply_memory(model, replace(EXACT, techniques=("staged",)))
+    apply.apply_memory(model, replace(EXACT, techniques=("staged",)))
     rows = out_of_memory(type(model.pipe.vae.decoder), lambda *_: True)
     denoised: list[int] = []
     model.pipe.unet.register_forward_hook(lambda *_: denoised.append(1))
@@ -608,11 +608,11 @@ def test_only_what_takes_of_the_memory_that_ran_out_has_to_go(
         tried.append(1)
         raise failure
 
-    monkeypatch.setattr(residency, "recover", lambda _: None)
+    monkeypatch.setattr(apply, "recover", lambda _: None)
     model: Any = SimpleNamespace(pool=pool, device=torch.device(device), memory=MemorySettings())
-    assert isinstance(attempts.attempted(model, work), OutOfMemory)
+    assert isinstance(guarded.attempted(model, work), OutOfMemory)
     assert len(tried) == 2 and {*pool._entries} == left
-    attempts.attempted(model, work)
+    guarded.attempted(model, work)
     assert len(tried) == 3, "not once more where nothing went"
 
 
@@ -621,7 +621,7 @@ def test_a_model_is_held_otherwise_without_what_is_idle(model: LoadedModel, monk
 
     model.pool.get("of another model", lambda: torch.nn.Linear(64, 64))
     model.pool.release("of another model")
-    apply_memory, tried = residency.apply_memory, list[str]()
+    apply_memory, tried = apply.apply_memory, list[str]()
 
     def holds(model: LoadedModel, memory: MemorySettings) -> None:
         tried.append("hold")
@@ -629,8 +629,8 @@ def test_a_model_is_held_otherwise_without_what_is_idle(model: LoadedModel, monk
             raise OutOfMemory("out of memory: 7 GiB")
         apply_memory(model, memory)
 
-    monkeypatch.setattr(residency, "apply_memory", holds)
-    assert attempts.could_apply(model, replace(EXACT, techniques=("staged",)))
+    monkeypatch.setattr(apply, "apply_memory", holds)
+    assert guarded.could_apply(model, replace(EXACT, techniques=("staged",)))
     assert len(tried) == 2 and model.memory.techniques == ("staged",)
-    assert not attempts.could_apply(model, replace(EXACT, techniques=("staged", "drop_encoders")))
+    assert not guarded.could_apply(model, replace(EXACT, techniques=("staged", "drop_encoders")))
     assert len(tried) == 3

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pipeline.adapters.find_weights import check_family, deciding_files, family_label, find, hash_of, public_name
 from pipeline.adapters.reference_images import identify_image
-from pipeline.adapters.weights import check_family, deciding_files, family_label, find, hash_of, public_name
 from pipeline.errors import ModelError
 from pipeline.registry.resolve import resolve
 from pipeline.request import IpAdapterWeights

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.adapters.find_weights import file_now, folder_now
 from pipeline.adapters.reference_images import opened
-from pipeline.adapters.weights import file_now, folder_now
 from pipeline.errors import JobFailure
 from pipeline.loading.component_weights import first_line, load_weights
 from pipeline.loading.components import Part

@@ -13,8 +13,8 @@ from direct_calls import pictures, with_loras
 from families import a_few
 
 from pipeline.adapters.apply import apply, text_encoder_key
-from pipeline.adapters.lora import identify_lora
-from pipeline.adapters.lora_layers import MAX_LOADED
+from pipeline.adapters.apply_lora import MAX_LOADED
+from pipeline.adapters.identify_lora import identify_lora
 from pipeline.errors import JobFailure, ModelError
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.request import NO_ADAPTERS, LoraMatch, LoraWeights

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from pipeline.adapters.find_weights import check_family, deciding_files, family_label, find, hash_of, public_name
 from pipeline.adapters.reference_images import identify_image
-from pipeline.adapters.weights import check_family, deciding_files, family_label, find, hash_of, public_name
 from pipeline.errors import ModelError
 from pipeline.request import ControlNetWeights, Preprocess
 from pipeline.weights.families import FAMILIES

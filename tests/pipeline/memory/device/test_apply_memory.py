@@ -17,15 +17,15 @@ from held_models import Load, held_by, images, pictures, requests_for
 
 from pipeline.errors import ModelError
 from pipeline.generation.generate import generate_batch
-from pipeline.memory.device.apply_techniques import TECHNIQUES_APPLIED
+from pipeline.memory.device.apply import apply_memory, reapply, recover, release_model, without_techniques
 from pipeline.memory.device.block_streaming import BlockStreaming
 from pipeline.memory.device.loaded_components import components, is_placed_by_hooks
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.offload_hooks import add_group_offload, is_cast, is_offloaded, remove_group_offload
 from pipeline.memory.device.pool import Pool
 from pipeline.memory.device.quantization import quantized_as, true_bytes
-from pipeline.memory.device.residency import apply_memory, reapply, recover, release_model, without_techniques
 from pipeline.memory.device.stages import stage
+from pipeline.memory.device.technique_functions import TECHNIQUES_APPLIED
 from pipeline.memory.planning.memory_request import requested_memory
 from pipeline.memory.planning.techniques import TECHNIQUES
 from pipeline.request import MemorySettings

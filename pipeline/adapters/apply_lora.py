@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.adapters.weights import file_now
+from pipeline.adapters.find_weights import file_now
 from pipeline.errors import JobFailure
 from pipeline.loading.component_weights import first_line
 from pipeline.memory.planning.sizes import IDLE_LORA_BYTES

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pipeline.adapters.controlnet import CONTROLNET_CLASSES
-from pipeline.adapters.weights import folder_now
+from pipeline.adapters.find_weights import folder_now
+from pipeline.adapters.identify_controlnet import CONTROLNET_CLASSES
 from pipeline.errors import JobFailure
 from pipeline.loading.component_weights import first_line
 from pipeline.memory.device.loaded_components import controlnets

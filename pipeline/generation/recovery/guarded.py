@@ -81,7 +81,7 @@ def could_apply(model: LoadedModel, memory: MemorySettings) -> bool:
 
     Where it did not, the model is to be released: loading it again falls back. Raises `ModelError`.
     """
-    from pipeline.memory.device.residency import apply_memory
+    from pipeline.memory.device.apply import apply_memory
 
     while True:
         try:
@@ -193,7 +193,7 @@ def device_bytes(device: str) -> int:
 
 
 def _attempted_once(model: LoadedModel, work: Callable[[], T]) -> T | JobFailure:
-    from pipeline.memory.device.residency import recover
+    from pipeline.memory.device.apply import recover
 
     try:
         return work()

@@ -12,7 +12,7 @@ from pipeline.loading.compiling import FULL_BREAK_EVEN
 from pipeline.loading.precision import model_dtype
 from pipeline.loading.speed import DEPENDS_ON_NEIGHBOURS
 from pipeline.memory.planning import memory_request
-from pipeline.memory.planning.choice import Choice, batch_range, choose
+from pipeline.memory.planning.choose_techniques import Choice, batch_range, choose
 from pipeline.memory.planning.estimate import Shape
 from pipeline.memory.planning.history import kinds
 from pipeline.memory.planning.rates import Rates, published, rates_of
