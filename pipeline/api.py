@@ -19,7 +19,7 @@ from pipeline.generation.current_model import CurrentModel
 from pipeline.generation.generate import generate_bundle
 from pipeline.loading.precision import model_dtype
 from pipeline.memory.device.loaded_model import LoadedModel
-from pipeline.memory.planning.choose_techniques import ALWAYS_ON, Choice, choose, shortage
+from pipeline.memory.planning.choose_techniques import ALWAYS_ON, MemoryPlan, choose, shortage
 from pipeline.memory.planning.estimate import Shape, Sizes
 from pipeline.memory.planning.memory_request import requested_memory
 from pipeline.memory.planning.rates import rates_of
@@ -312,7 +312,7 @@ class Pipeline:
     ) -> None:
         self.close()
 
-    def _choose(self, request: ImageRequest) -> Choice:
+    def _choose(self, request: ImageRequest) -> MemoryPlan:
         """How the model is to be held for a picture. What is free counts from before it was loaded."""
         if self._room is None:
             self._room = device_memory(self._device)

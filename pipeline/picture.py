@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.metadata.building import build_record
 from pipeline.metadata.metadata_settings import ImageFormat, MetadataSettings, Profile, Scheme
 from pipeline.metadata.naming import NamingSettings
-from pipeline.metadata.record import Origin, Record
+from pipeline.metadata.record import JobRecord, Record
 from pipeline.metadata.saving import save
 from pipeline.request import GeneratedImage
 from pipeline.request_id import request_id
@@ -64,7 +64,7 @@ class Picture:
         """The recipe, with a new random id."""
         if isinstance(tags, str):
             raise ConfigError(f"tags: must be several texts, as in [{tags!r}] (got {tags!r})")
-        origin = Origin(id=request_id(self.image.request), name=name, tags=list(tags))
+        origin = JobRecord(id=request_id(self.image.request), name=name, tags=list(tags))
         return build_record(
             self.image,
             image_id=str(uuid.uuid4()),

@@ -14,7 +14,7 @@ from jobs.cli.image_commands import TABLE_LIMIT, Format
 from jobs.terminal import complain, one_line, print_line
 
 
-class Kind(StrEnum):
+class KindOption(StrEnum):
     """What models are for."""
 
     CHECKPOINT = "checkpoint"
@@ -26,7 +26,7 @@ class Kind(StrEnum):
 
 
 Named = Annotated[str, typer.Argument(metavar="NAME", help="A name, `sha256:...`, `hf:...`, `civitai:...` or a path.")]
-OfKind = Annotated[Kind | None, typer.Option("--kind", help="Only models of this kind.")]
+OfKind = Annotated[KindOption | None, typer.Option("--kind", help="Only models of this kind.")]
 Limit = Annotated[int | None, typer.Option(min=0, help="At most so many; 0 for all. A table stops at 50 by default.")]
 Formatted = Annotated[Format, typer.Option(help="How to print.")]
 Settings = Annotated[

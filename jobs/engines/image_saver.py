@@ -13,7 +13,7 @@ from jobs.manifest.journal import Journal
 from jobs.manifest.rows import done_row
 from pipeline.errors import JobFailure
 from pipeline.metadata.building import build_record
-from pipeline.metadata.record import Origin, Record
+from pipeline.metadata.record import JobRecord, Record
 from pipeline.metadata.saving import SaveSettings, save
 from pipeline.request import GeneratedImage
 
@@ -56,7 +56,7 @@ class ImageSaver:
             created=datetime.now(UTC),
             output_format=settings.output_format,
             quality=settings.metadata.quality_for(settings.output_format),
-            origin=Origin(
+            origin=JobRecord(
                 id=job.id,
                 run_id=self._run_id,
                 name=job.name,

@@ -28,7 +28,7 @@ _GOES_ON = "what has come is kept, and the same command goes on from there"
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class DownloadItem:
     """One reference: what would be fetched for it, or why it cannot be had; neither where no hub was asked."""
 
     needed: Needed
@@ -45,7 +45,7 @@ class Downloads:
     `is_measured` whether it is that of the last download on this machine.
     """
 
-    items: tuple[Item, ...]
+    items: tuple[DownloadItem, ...]
     asked: bool = False
     bytes: int = 0
     free_bytes: int = 0
@@ -60,7 +60,7 @@ class Downloads:
 
 def not_asked(needs: Sequence[Needed]) -> Downloads:
     """What is not here, as far as can be said without asking a hub."""
-    return Downloads(tuple(map(Item, _each_once(needs))))
+    return Downloads(tuple(map(DownloadItem, _each_once(needs))))
 
 
 def look_up(needs: Sequence[Needed], transport: Transport) -> Downloads:
@@ -172,7 +172,7 @@ def _each_once(needs: Sequence[Needed]) -> list[Needed]:
     return list({(one.reference, one.noun): one for one in reversed(needs)}.values())[::-1]
 
 
-def _item(needed: Needed, transport: Transport) -> Item:
+def _item(needed: Needed, transport: Transport) -> DownloadItem:
     from pipeline.hubs.civitai import would_be_refused
     from pipeline.hubs.fetch_model import DownloadPlan
     from pipeline.hubs.find_or_fetch import plan_download
@@ -184,8 +184,8 @@ def _item(needed: Needed, transport: Transport) -> Item:
     if plan and plan.missing:
         problem = would_be_refused(plan.model, transport)
     if problem:
-        return Item(needed, problem=problem.say(), is_passing=problem.kind in PASSING)
-    return Item(needed, plan)
+        return DownloadItem(needed, problem=problem.say(), is_passing=problem.kind in PASSING)
+    return DownloadItem(needed, plan)
 
 
 def _refuse(found: Downloads) -> None:

@@ -12,14 +12,14 @@ from pipeline.loading.compiling import FULL_BREAK_EVEN
 from pipeline.loading.precision import model_dtype
 from pipeline.loading.speed import DEPENDS_ON_NEIGHBOURS
 from pipeline.memory.planning import memory_request
-from pipeline.memory.planning.choose_techniques import Choice, batch_range, choose
+from pipeline.memory.planning.choose_techniques import MemoryPlan, batch_range, choose
 from pipeline.memory.planning.estimate import Shape
 from pipeline.memory.planning.history import kinds
 from pipeline.memory.planning.rates import Rates, published, rates_of
 from pipeline.memory.planning.sizes import Sizes
 from pipeline.memory.planning.timings import (
     TRIAL_BATCHES,
-    Kind,
+    TimingKind,
     Timings,
     comparable,
     kind_of,
@@ -109,7 +109,7 @@ class Fitting:
         trial = self._trial(kind, _fit(self._choose(sizes, shape, other))) if other else None
         return replace(_fit(self._choose(sizes, shape, batch)), trial=trial, seconds=tuple(seconds.items()))
 
-    def _choose(self, sizes: Sizes, shape: Shape, batch: int) -> Choice:
+    def _choose(self, sizes: Sizes, shape: Shape, batch: int) -> MemoryPlan:
         return choose(self.asked, sizes, replace(shape, batch=batch), self.memory, self.device.kind, self._rates)
 
     @property
@@ -118,19 +118,19 @@ class Fitting:
 
     def _measured(
         self, timings: Timings, held: MemorySettings, likeness: Likeness, adapters: Adapters
-    ) -> tuple[Kind, dict[int, float]]:
+    ) -> tuple[TimingKind, dict[int, float]]:
         """The kind of picture, and its seconds per picture by batch size.
 
         Whether `compile: auto` compiles is only known where the model is; what was measured so counts first.
         """
-        found: list[tuple[Kind, dict[int, float]]] = []
+        found: list[tuple[TimingKind, dict[int, float]]] = []
         for compiled in (True, False) if self._may_compile else (False,):
             speed, name = speed_settings(self.config), self.device.name or self.device.kind
             kind = kind_of(self.model.settings, held, likeness, adapters, speed, name, compiled=compiled)
             found.append((kind, timings.seconds(kind, passes(likeness, adapters))))
         return next((one for one in found if one[1]), found[-1])
 
-    def _trial(self, kind: Kind, fit: Fit) -> Trial:
+    def _trial(self, kind: TimingKind, fit: Fit) -> Trial:
         images = TRIAL_BATCHES * fit.batch_size
         needed = TRIED_SHARE * images
         if self._may_compile:  # which is done once more for another size
@@ -143,7 +143,7 @@ class Fitting:
         return wanted == "on" or (wanted == "auto" and self.device.kind == "cuda")
 
 
-def _fit(choice: Choice) -> Fit:
+def _fit(choice: MemoryPlan) -> Fit:
     return Fit(
         held=choice.memory,
         batch_size=choice.shape.batch,

@@ -14,7 +14,7 @@ from jobs.planning.memory_and_batch_size import Fitting, requested_memory
 from jobs.planning.plan import PlanSettings
 from jobs.planning.validation import Batch
 from pipeline.errors import DarkroomError
-from pipeline.memory.planning.choose_techniques import CLASSES, Choice, choose, least_text
+from pipeline.memory.planning.choose_techniques import CLASSES, MemoryPlan, choose, least_text
 from pipeline.memory.planning.estimate import Shape, Sizes
 from pipeline.memory.planning.rates import rates_of
 from pipeline.memory.planning.techniques import TECHNIQUES
@@ -49,7 +49,7 @@ class Forecast:
 
     profile: str
     level: str
-    choice: Choice | None
+    choice: MemoryPlan | None
     problem: str = ""
 
     @property

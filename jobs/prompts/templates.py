@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from jobs.prompts.variants import Choice, Node, Parts
+from jobs.prompts.variants import Alternatives, Node, Template
 from pipeline.errors import PromptFileError
 from pipeline.ranges import text_fault
 
@@ -41,7 +41,7 @@ class Wildcards:
         for folder in folders:
             for path in sorted(folder.rglob("*.txt")):
                 self._files[path.relative_to(folder).with_suffix("").as_posix()] = path
-        self._choices: dict[str, Choice] = {}
+        self._choices: dict[str, Alternatives] = {}
 
     def __contains__(self, name: object) -> bool:
         return name in self._files
@@ -56,7 +56,7 @@ class Wildcards:
             return text
         return _Parser(text, self, within).template()
 
-    def choice(self, name: str, within: tuple[str, ...] = ()) -> Choice:
+    def choice(self, name: str, within: tuple[str, ...] = ()) -> Alternatives:
         """One of a wildcard's lines, each of which may hold syntax itself."""
         if name in within:
             raise ValueError(f"wildcard __{name}__ leads back to itself: {' -> '.join([*within, name])}")
@@ -76,7 +76,7 @@ class Wildcards:
             f"in wildcards/ of --config-dir; for the text itself write \\__{name}__)"
         )
 
-    def _read(self, name: str, within: tuple[str, ...]) -> Choice:
+    def _read(self, name: str, within: tuple[str, ...]) -> Alternatives:
         path = self._files[name]
         try:
             lines = path.read_bytes().decode("utf-8-sig").split("\n")
@@ -100,7 +100,7 @@ class Wildcards:
             weights.append(weight)
         if not options:
             raise PromptFileError(f"{path}: holds no values; write one per line")
-        return Choice(tuple(options), tuple(weights))
+        return Alternatives(tuple(options), tuple(weights))
 
 
 class _Parser:
@@ -158,13 +158,13 @@ class _Parser:
             raise ValueError(f"the braces at character {start + 1} are empty; for the signs themselves write \\{{\\}}")
         if bounds and len(options) == 1:
             only = options[0]
-            if isinstance(only, Choice) and only.least == only.most == 1:  # {2$$__colour__}: two of its lines
+            if isinstance(only, Alternatives) and only.least == only.most == 1:  # {2$$__colour__}: two of its lines
                 options, weights = list(only.options), list(only.weights)
         least, most = _limits(bounds, len(options)) if bounds else (1, 1)
         if not least <= most <= len(options) or not most:
             raise ValueError(f"the braces at character {start + 1} ask for {least} to {most} of {len(options)} options")
         separator = bounds[5] if bounds and bounds[5] is not None else ","
-        return Choice(tuple(options), tuple(weights), least, most, separator)
+        return Alternatives(tuple(options), tuple(weights), least, most, separator)
 
     def _is_wildcard(self, token: re.Match[str]) -> bool:
         """`__name__` that stands alone, or that is known; `foo__bar__baz` of a LoRA's name is text."""
@@ -189,7 +189,7 @@ def _in_one(nodes: list[Node]) -> Node:
             merged.append("".join(map(str, group)))
         else:
             merged.extend(group)
-    return merged[0] if len(merged) == 1 else Parts(tuple(merged)) if merged else ""
+    return merged[0] if len(merged) == 1 else Template(tuple(merged)) if merged else ""
 
 
 def _weighed(option: str) -> tuple[float, str]:

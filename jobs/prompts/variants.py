@@ -1,6 +1,6 @@
 """The many texts behind one template: `{red|blue} house` drawn at random, all in turn, or in step.
 
-A template is a tree of strings, `Parts` and `Choice`, made by `jobs.prompts.templates`. Grammar and meaning are those
+It is a tree of strings, `Template` and `Alternatives`, made by `jobs.prompts.templates`. Grammar and meaning are those
 of `dynamicprompts`, whose sampler makes the random draws. Two things are done here on the tree, because the
 library can only do them by generating everything: count the combinations, and give the n-th one.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Parts:
+class Template:
     """Things that stand one after the other."""
 
     nodes: tuple[Node, ...]
@@ -53,7 +53,7 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Alternatives:
     """From `least` to `most` different options, joined by the separator. Only random draws heed `weights`."""
 
     options: tuple[Node, ...]
@@ -121,7 +121,7 @@ class Choice:
         return VariantCommand(options, self.least, self.most, self.separator)
 
 
-Node: TypeAlias = "str | Parts | Choice"
+Node: TypeAlias = "str | Template | Alternatives"
 
 
 def count_of(node: Node) -> int:
@@ -210,7 +210,7 @@ class VariantTexts(Sequence[str]):
 
 def _in_step(node: Node, index: int) -> str:
     """Every choice in a text moves on by one at each step and starts again at its end."""
-    if isinstance(node, Parts):
+    if isinstance(node, Template):
         return "".join(_in_step(part, index) for part in node.nodes)
     return text_at(node, index % count_of(node))
 

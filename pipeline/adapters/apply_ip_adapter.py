@@ -13,7 +13,7 @@ from pipeline.adapters.find_weights import file_now, folder_now
 from pipeline.adapters.reference_images import opened
 from pipeline.errors import JobFailure
 from pipeline.loading.component_weights import first_line, load_weights
-from pipeline.loading.components import Part
+from pipeline.loading.components import ComponentPart
 from pipeline.request import IpAdapterWeights
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _encoder(model: LoadedModel, one: IpAdapterWeights) -> tuple[Any, Any, Any]:
     siglip = model.files.family == "sd3"
     class_name = "SiglipVisionModel" if siglip else "CLIPVisionModelWithProjection"
     (_, *weights), variant = folder_now(str(folder), one.encoder_sha256 or "", "image encoder of", one.name)
-    part = Part("image_encoder", "transformers", class_name, folder, tuple(weights), variant)
+    part = ComponentPart("image_encoder", "transformers", class_name, folder, tuple(weights), variant)
     key = ("image_encoder", one.encoder_sha256, str(model.dtype))
     file_bytes = sum(file.stat().st_size for file in weights)
     encoder = model.pool.get(key, lambda: load_weights(part, model.dtype, one.name), file_bytes)

@@ -13,7 +13,7 @@ from pipeline.memory.device.loaded_components import components, streaming_of
 from pipeline.memory.planning.rates import MeasuredRates
 from pipeline.memory.planning.sizes import Sizes
 from pipeline.memory.planning.techniques import QUANTIZATIONS, STREAMING
-from pipeline.memory.planning.timings import Kind, Timings, device_name, kind_of, passes
+from pipeline.memory.planning.timings import TimingKind, Timings, device_name, kind_of, passes
 from pipeline.memory.planning.working_memory import DENOISERS, denoise_operations
 from pipeline.request import ImageRequest
 
@@ -95,7 +95,7 @@ class TimingWriter:
         if self._timings is not None:
             self._timings.save()
 
-    def _kind(self, request: ImageRequest, *, compiled: bool) -> Kind:
+    def _kind(self, request: ImageRequest, *, compiled: bool) -> TimingKind:
         model, name = self._model, device_name(self._model.device.type)
         return kind_of(model.settings, model.memory, request, request.adapters, model.speed, name, compiled=compiled)
 

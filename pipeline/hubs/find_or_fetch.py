@@ -72,7 +72,7 @@ def ensure_downloaded(
 ) -> Path:
     """The file or folder that a reference means, fetched if it is not here; what is here asks nobody.
 
-    `noun` is as in `references.resolve`. Raises `ModelError` with what the hub said if it cannot be had, and its
+    `noun` is as in `registry.resolve`. Raises `ModelError` with what the hub said if it cannot be had, and its
     `DownloadError` where a download fails; what was fetched so far is kept and the same call goes on.
     """
     place = _local(reference, noun)

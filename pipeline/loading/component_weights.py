@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ModelError, OutOfMemory
-from pipeline.loading.components import Part
+from pipeline.loading.components import ComponentPart
 from pipeline.loading.single_file import load_from_single_file
 from pipeline.system.failures import classify
 from pipeline.weights.shipped import load_tokenizer
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def load_weights(part: Part, dtype: torch.dtype, model: str) -> torch.nn.Module:
+def load_weights(part: ComponentPart, dtype: torch.dtype, model: str) -> torch.nn.Module:
     """The component as a module. Raises `ModelError` for missing classes and unfit weights, and `OutOfMemory`."""
     component_class = class_of(part, model)
     try:
@@ -36,7 +36,7 @@ def load_weights(part: Part, dtype: torch.dtype, model: str) -> torch.nn.Module:
     return module
 
 
-def load_without_weights(part: Part, model: str) -> Any:
+def load_without_weights(part: ComponentPart, model: str) -> Any:
     """A tokenizer, an image processor or a scheduler."""
     component_class = class_of(part, model)
     try:
@@ -47,7 +47,7 @@ def load_without_weights(part: Part, model: str) -> Any:
         raise ModelError(f"model {model}: {part.name} cannot be loaded: {first_line(error)}") from error
 
 
-def class_of(part: Part, model: str) -> Any:
+def class_of(part: ComponentPart, model: str) -> Any:
     """The class of diffusers or transformers that a model_index.json names."""
     import diffusers
     import transformers
@@ -75,7 +75,7 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
-def _from_folder(part: Part, component_class: Any, dtype: torch.dtype, model: str) -> torch.nn.Module:
+def _from_folder(part: ComponentPart, component_class: Any, dtype: torch.dtype, model: str) -> torch.nn.Module:
     module, info = component_class.from_pretrained(
         part.config,
         dtype=dtype,
@@ -96,7 +96,7 @@ def _from_folder(part: Part, component_class: Any, dtype: torch.dtype, model: st
     return loaded
 
 
-def _no_code(part: Part) -> dict[str, bool]:
+def _no_code(part: ComponentPart) -> dict[str, bool]:
     """What keeps transformers from asking on the terminal whether to run code; diffusers has no such option."""
     return {"trust_remote_code": False} if part.library == "transformers" else {}
 

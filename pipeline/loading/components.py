@@ -24,7 +24,7 @@ _OF_NO_CONTENT = ("transformers_version", "torch_dtype", "dtype", "architectures
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ComponentPart:
     """One component before it is loaded. `config` is the folder with its configuration.
 
     `weights` are empty for tokenizers, schedulers and image processors. With `single_file` they are one file in the
@@ -60,7 +60,7 @@ def index_of(files: ModelFiles) -> tuple[Path, dict[str, Any]]:
     return folder, json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
 
 
-def parts_of(files: ModelFiles, settings: ModelSettings, memory: MemorySettings) -> dict[str, Part]:
+def parts_of(files: ModelFiles, settings: ModelSettings, memory: MemorySettings) -> dict[str, ComponentPart]:
     """Every component that is loaded, by name. Raises `ModelError` where one is nowhere to be found."""
     folder, index = index_of(files)
     parts = {}
@@ -71,17 +71,17 @@ def parts_of(files: ModelFiles, settings: ModelSettings, memory: MemorySettings)
             continue
         library, class_name = str(value[0]), str(value[1])
         if name == "vae" and settings.vae_source:
-            parts[name] = _vae(settings, Part(name, library, class_name, folder / name))
+            parts[name] = _vae(settings, ComponentPart(name, library, class_name, folder / name))
         else:
             parts[name] = _part(files, folder, name, library, class_name)
     if memory.uses("tiny_vae"):
         tiny = resolve(memory.tiny_vae_source or "")
         weights, variant = component_weights(tiny, tiny.name)
-        parts["vae"] = Part("vae", "diffusers", "AutoencoderTiny", tiny, tuple(weights), variant)
+        parts["vae"] = ComponentPart("vae", "diffusers", "AutoencoderTiny", tiny, tuple(weights), variant)
     return parts
 
 
-def pool_key(part: Part, dtype: str, techniques: Iterable[str]) -> Hashable:
+def pool_key(part: ComponentPart, dtype: str, techniques: Iterable[str]) -> Hashable:
     """What makes two components the same in memory: class, configuration, weights, type, and how they are stored.
 
     Paths and the traces that programs leave in configurations do not count, so a text encoder that came with two
@@ -99,20 +99,20 @@ def pool_key(part: Part, dtype: str, techniques: Iterable[str]) -> Hashable:
     return content, dtype, tuple(sorted(techniques))
 
 
-def _part(files: ModelFiles, folder: Path, name: str, library: str, class_name: str) -> Part:
+def _part(files: ModelFiles, folder: Path, name: str, library: str, class_name: str) -> ComponentPart:
     own = folder / name
     if class_name.endswith(_WITHOUT_WEIGHTS):
-        return Part(name, library, class_name, own)
+        return ComponentPart(name, library, class_name, own)
     if any(component.name == name and files.path in component.files for component in files.components):
-        return Part(name, library, class_name, own, (files.path,), single_file=True, family=files.family)
+        return ComponentPart(name, library, class_name, own, (files.path,), single_file=True, family=files.family)
     if not any(own.glob("*.safetensors")) and files.layout != "folder":
         way = "model.vae=PATH" if name == "vae" else "model.config=FOLDER, a diffusers folder of this family"
         raise ModelError(f"model {files.path.name}: holds no {name}, and {folder.name}/ neither; give one with {way}")
     weights, variant = component_weights(own, folder.name)
-    return Part(name, library, class_name, own, tuple(weights), variant)
+    return ComponentPart(name, library, class_name, own, tuple(weights), variant)
 
 
-def _vae(settings: ModelSettings, own: Part) -> Part:
+def _vae(settings: ModelSettings, own: ComponentPart) -> ComponentPart:
     """The VAE given instead of the model's own; a single file is read with the configuration of that one."""
     path = resolve(settings.vae_source or "")
     if path.is_file():
@@ -123,4 +123,4 @@ def _vae(settings: ModelSettings, own: Part) -> Part:
         raise ModelError(
             f"vae {settings.vae}: config.json names {class_name!r}; expected one of diffusers' autoencoders"
         )
-    return Part("vae", "diffusers", class_name, path, tuple(weights), variant)
+    return ComponentPart("vae", "diffusers", class_name, path, tuple(weights), variant)

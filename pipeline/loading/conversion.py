@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pipeline.loading.component_weights import load_weights
-from pipeline.loading.components import Part
+from pipeline.loading.components import ComponentPart
 from pipeline.memory.device.alignment import converted
 from pipeline.memory.device.mapped_files import MappedFiles
 from pipeline.weights.headers.base import dtypes
@@ -28,7 +28,7 @@ PIECE_BYTES = 2**26
 _HALVES = ("float16", "bfloat16")
 
 
-def load_unconverted(part: Part, dtype: torch.dtype, model: str) -> torch.nn.Module:
+def load_unconverted(part: ComponentPart, dtype: torch.dtype, model: str) -> torch.nn.Module:
     """The component, in the type of its file where `convert` can make exactly the same of it; raises as loading does.
 
     That is so from 16 to 32 bits: nothing is rounded. Other types go with exceptions, and tables that a class computes
@@ -58,7 +58,7 @@ def convert(module: torch.nn.Module, dtype: torch.dtype, disk: DiskWeights | Non
             disk.leave(piece)
 
 
-def _type_of(part: Part) -> str | None:
+def _type_of(part: ComponentPart) -> str | None:
     """The 16 bit type that all weights in a component's files have; None where there are others."""
     found = {
         name for file in part.weights if file.suffix == ".safetensors" for name in dtypes(read_weights(file).tensors)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.errors import DarkroomError, ModelError
 from pipeline.loading.component_weights import class_of, first_line, load_without_weights
-from pipeline.loading.components import Part, index_of, parts_of, pool_key
+from pipeline.loading.components import ComponentPart, index_of, parts_of, pool_key
 from pipeline.loading.offline import import_libraries, without_deprecations
 from pipeline.loading.precision import component_dtype
 from pipeline.loading.requirements import requirement_faults
@@ -142,7 +142,7 @@ def _check_requirements(files: ModelFiles, settings: ModelSettings, memory: Memo
         raise ModelError(fault)
 
 
-def _load_part(model: LoadedModel, part: Part) -> Any:
+def _load_part(model: LoadedModel, part: ComponentPart) -> Any:
     import torch
 
     from pipeline.loading.conversion import convert, load_unconverted

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ModelError
-from pipeline.loading.components import Part
+from pipeline.loading.components import ComponentPart
 from pipeline.weights.checkpoint_parts import split
 from pipeline.weights.denoiser_detection import DENOISER_PREFIXES
 from pipeline.weights.families import FAMILIES
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _CLIP = ("CLIPTextModel", "CLIPTextModelWithProjection")
 
 
-def load_from_single_file(part: Part, component_class: Any, dtype: torch.dtype, model: str) -> torch.nn.Module:
+def load_from_single_file(part: ComponentPart, component_class: Any, dtype: torch.dtype, model: str) -> torch.nn.Module:
     """The component's module. Raises `ModelError` where the file does not hold all of it."""
     (file,) = part.weights
     incomplete = (
@@ -42,7 +42,7 @@ def load_from_single_file(part: Part, component_class: Any, dtype: torch.dtype, 
     return loaded
 
 
-def _converted(part: Part, component_class: Any, dtype: torch.dtype) -> Any:
+def _converted(part: ComponentPart, component_class: Any, dtype: torch.dtype) -> Any:
     if part.weights[0].suffix.lower() == ".gguf":
         return _from_gguf(part, component_class, dtype)
     if part.class_name in _CLIP:
@@ -60,7 +60,7 @@ def _converted(part: Part, component_class: Any, dtype: torch.dtype) -> Any:
     )
 
 
-def _tensors(part: Part) -> dict[str, torch.Tensor]:
+def _tensors(part: ComponentPart) -> dict[str, torch.Tensor]:
     """The tensors of one component, mapped into memory and read when used.
 
     Only its own: diffusers takes an SDXL file's first text encoder for the second where both are equally wide.
@@ -82,7 +82,7 @@ def _prefix(names: Iterable[str]) -> str:
     return next((prefix for prefix in DENOISER_PREFIXES if first.startswith(prefix)), "")
 
 
-def _clip(part: Part, component_class: Any, dtype: torch.dtype) -> Any:
+def _clip(part: ComponentPart, component_class: Any, dtype: torch.dtype) -> Any:
     from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
 
     create: Any = create_diffusers_clip_model_from_ldm
@@ -96,7 +96,7 @@ def _clip(part: Part, component_class: Any, dtype: torch.dtype) -> Any:
     )
 
 
-def _text_encoder(part: Part, component_class: Any, dtype: torch.dtype) -> Any:
+def _text_encoder(part: ComponentPart, component_class: Any, dtype: torch.dtype) -> Any:
     """T5, Qwen and their like, which keep transformers' own names behind `text_encoders.<name>.transformer.`."""
     tensors = {name.partition(".transformer.")[2]: tensor for name, tensor in _tensors(part).items()}
     module, info = component_class.from_pretrained(
@@ -114,7 +114,7 @@ def _text_encoder(part: Part, component_class: Any, dtype: torch.dtype) -> Any:
     return module
 
 
-def _from_gguf(part: Part, component_class: Any, dtype: torch.dtype) -> Any:
+def _from_gguf(part: ComponentPart, component_class: Any, dtype: torch.dtype) -> Any:
     import diffusers
 
     configuration: Any = diffusers.GGUFQuantizationConfig
@@ -128,7 +128,7 @@ def _from_gguf(part: Part, component_class: Any, dtype: torch.dtype) -> Any:
     )
 
 
-def _same_layout(part: Part, component_class: Any, dtype: torch.dtype) -> Any:
+def _same_layout(part: ComponentPart, component_class: Any, dtype: torch.dtype) -> Any:
     """For classes that diffusers converts no other layout for, such as PixArt's: the tensors by their own names."""
     from accelerate import init_empty_weights
 

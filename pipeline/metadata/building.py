@@ -16,11 +16,11 @@ from pipeline.metadata.metadata_settings import ImageFormat
 from pipeline.metadata.record import (
     BatchRecord,
     Generator,
+    JobRecord,
     Measured,
     MemoryRecord,
     ModelRecord,
     Noise,
-    Origin,
     OutputRecord,
     Record,
     Runtime,
@@ -46,7 +46,7 @@ def build_record(
     created: datetime,
     output_format: ImageFormat,
     quality: int | None,
-    origin: Origin,
+    origin: JobRecord,
     prompt_template: str | None = None,
 ) -> Record:
     """The complete recipe of `image`.

@@ -31,7 +31,7 @@ _XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\x00"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ContainerPart:
     """One chunk (PNG, WebP) or segment (JPEG), or `trailer`: what follows the end of the image. Pixels are
     left empty.
     """
@@ -47,7 +47,7 @@ class Container:
     format: ImageFormat
     width: int
     height: int
-    parts: tuple[Part, ...]
+    parts: tuple[ContainerPart, ...]
 
     def text(self, keyword: str) -> str | None:
         """The uncompressed PNG text under `keyword`; None where there is none."""
@@ -101,7 +101,7 @@ def read_container(stream: BinaryIO) -> Container:
     return Container(image_format, width, height, parts)
 
 
-def _png_parts(stream: BinaryIO) -> Iterator[Part]:
+def _png_parts(stream: BinaryIO) -> Iterator[ContainerPart]:
     stream.seek(len(SIGNATURE))
     kind = ""
     while kind != "IEND":
@@ -109,17 +109,17 @@ def _png_parts(stream: BinaryIO) -> Iterator[Part]:
         kind = name.decode("latin-1")
         if kind in _PIXEL_CHUNKS:
             _skip(stream, length + 4)
-            yield Part(kind, b"")
+            yield ContainerPart(kind, b"")
             continue
         payload = _payload(stream, length, kind)
         if struct.unpack(">I", _exactly(stream, 4))[0] != zlib.crc32(name + payload):
             raise ReadError(f"its {kind!r} chunk is damaged (wrong CRC)")
-        yield Part(kind, payload)
+        yield ContainerPart(kind, payload)
     if trailer := stream.read():
-        yield Part("trailer", trailer)
+        yield ContainerPart("trailer", trailer)
 
 
-def _jpeg_parts(stream: BinaryIO) -> Iterator[Part]:
+def _jpeg_parts(stream: BinaryIO) -> Iterator[ContainerPart]:
     stream.seek(2)
     while True:
         lead, marker = _exactly(stream, 2)
@@ -128,7 +128,7 @@ def _jpeg_parts(stream: BinaryIO) -> Iterator[Part]:
         if lead != 0xFF:
             raise ReadError("its JPEG segments are damaged")
         length = struct.unpack(">H", _exactly(stream, 2))[0]
-        yield Part(_jpeg_name(marker), _payload(stream, length - 2, _jpeg_name(marker)))
+        yield ContainerPart(_jpeg_name(marker), _payload(stream, length - 2, _jpeg_name(marker)))
         if marker == 0xDA:
             break
     # Inside the scan 0xFF is always followed by 0 or a restart marker, so this can only be the end.
@@ -136,10 +136,10 @@ def _jpeg_parts(stream: BinaryIO) -> Iterator[Part]:
     if not end:
         raise ReadError("it is truncated (no end of image)")
     if trailer:
-        yield Part("trailer", trailer)
+        yield ContainerPart("trailer", trailer)
 
 
-def _webp_parts(stream: BinaryIO) -> Iterator[Part]:
+def _webp_parts(stream: BinaryIO) -> Iterator[ContainerPart]:
     stream.seek(4)
     end = struct.unpack("<I", _exactly(stream, 4))[0] + 8
     stream.seek(12)
@@ -149,16 +149,16 @@ def _webp_parts(stream: BinaryIO) -> Iterator[Part]:
         if kind in _PIXEL_CHUNKS:
             head = _exactly(stream, min(length, 10))  # holds the size of an image without VP8X
             _skip(stream, length - len(head) + length % 2)
-            yield Part(kind, head if kind in ("VP8 ", "VP8L") else b"")
+            yield ContainerPart(kind, head if kind in ("VP8 ", "VP8L") else b"")
             continue
         payload = _payload(stream, length, kind)
         _exactly(stream, length % 2)
-        yield Part(kind, payload)
+        yield ContainerPart(kind, payload)
     if trailer := stream.read():
-        yield Part("trailer", trailer)
+        yield ContainerPart("trailer", trailer)
 
 
-def _size(image_format: ImageFormat, parts: tuple[Part, ...]) -> tuple[int, int]:
+def _size(image_format: ImageFormat, parts: tuple[ContainerPart, ...]) -> tuple[int, int]:
     """Width and height in pixels, from the header that the format demands."""
     for kind, payload in ((part.kind, part.payload) for part in parts):
         if kind == "IHDR" and len(payload) == 13:

@@ -20,7 +20,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from pipeline.errors import LeakFound, ReadError
-from pipeline.metadata.containers import Part, read_container
+from pipeline.metadata.containers import ContainerPart, read_container
 from pipeline.metadata.record import Record
 from pipeline.metadata.xmp import build_xmp
 
@@ -65,7 +65,7 @@ _VIEW_TEXT = """JFIF Exif UNICODE parameters metadata Software Creation Time Des
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class PersonalWords:
     """What must not be in a file. Empty strings are not looked for."""
 
     home: str
@@ -75,7 +75,7 @@ class Identity:
 
     @classmethod
     @lru_cache(maxsize=1)
-    def of_this_process(cls) -> Identity:
+    def of_this_process(cls) -> PersonalWords:
         """This machine and this login; a part that cannot be found out is empty."""
         try:
             home = str(Path.home())
@@ -115,7 +115,7 @@ def own_words(record: Record) -> tuple[str, ...]:
     return tuple(text for text in texts if text)
 
 
-def scan(data: bytes, *, own_words: Iterable[str], identity: Identity | None = None) -> None:
+def scan(data: bytes, *, own_words: Iterable[str], identity: PersonalWords | None = None) -> None:
     """Search a finished image, or a sidecar, in UTF-8 and UTF-16 and behind JSON, URL and XML escapes.
 
     Folders of users and keys are refused wherever they stand. The bare login or host name counts as a whole
@@ -123,12 +123,12 @@ def scan(data: bytes, *, own_words: Iterable[str], identity: Identity | None = N
 
     Raises `LeakFound`, which says what was found and where, and never the thing itself.
     """
-    identity = identity or Identity.of_this_process()
+    identity = identity or PersonalWords.of_this_process()
     texts = tuple(own_words)
     try:
         parts = read_container(io.BytesIO(data)).parts
     except ReadError:  # not an image, or a damaged one: all of it is searched
-        parts = (Part("text", data),)
+        parts = (ContainerPart("text", data),)
     for part in parts:
         if _BINARY_PARTS.fullmatch(part.kind):
             continue
@@ -146,12 +146,12 @@ def refusal(texts: Iterable[str]) -> str | None:
     # Most prompts hold none of these; a million of them are to be planned within seconds.
     if not any(map(all_texts.__contains__, _MARKS)):
         return None
-    found = _find_in_own(all_texts, Identity.of_this_process())
+    found = _find_in_own(all_texts, PersonalWords.of_this_process())
     return found and f"the image would carry {found}; take it out of the prompt, the tags or the names"
 
 
 @lru_cache(maxsize=4096)
-def _find_in_own(text: str, identity: Identity) -> str | None:
+def _find_in_own(text: str, identity: PersonalWords) -> str | None:
     return _find_escaped(text, identity)
 
 
@@ -161,7 +161,7 @@ def scrub(text: str) -> str:
     What is refused behind escapes is removed behind them too: the text is then written without its escapes. Where even
     that leaves something, nothing of the text is kept.
     """
-    identity = Identity.of_this_process()
+    identity = PersonalWords.of_this_process()
     clean = _scrubbed(text, identity)
     if not _find_escaped(clean, identity):
         return clean
@@ -170,7 +170,7 @@ def scrub(text: str) -> str:
     return "[refused text]" if _find_escaped(clean, identity) else clean
 
 
-def _scrubbed(text: str, identity: Identity) -> str:
+def _scrubbed(text: str, identity: PersonalWords) -> str:
     text = _KEYS.sub("[key]", text)
     for folder, mark in ((identity.working_folder, "."), (identity.home, "~")):
         if len(folder) > 2:
@@ -182,7 +182,7 @@ def _scrubbed(text: str, identity: Identity) -> str:
     return text
 
 
-def _refuse(what: str, part: Part) -> None:
+def _refuse(what: str, part: ContainerPart) -> None:
     keyword = part.payload.partition(b"\x00")[0] if part.kind in ("tEXt", "iTXt", "zTXt") else b""
     where = f"{part.kind.strip()} {keyword.decode('latin-1')}".strip()
     raise LeakFound(
@@ -191,13 +191,13 @@ def _refuse(what: str, part: Part) -> None:
     )
 
 
-def _find_escaped(text: str, identity: Identity) -> str | None:
+def _find_escaped(text: str, identity: PersonalWords) -> str | None:
     """What kind of leak a user's own text holds, as it stands or behind escapes."""
     forms = _unescaped(text)
     return next((found for form in forms if (found := _find(form, identity, (form,)))), None)
 
 
-def _find(text: str, identity: Identity, own_texts: tuple[str, ...]) -> str | None:
+def _find(text: str, identity: PersonalWords, own_texts: tuple[str, ...]) -> str | None:
     """What kind of leak `text` holds; None where it holds none.
 
     Every pattern has some literal in it which is looked for first: that is twenty times faster than the

@@ -125,7 +125,7 @@ def image_path(settings: NamingSettings, facts: NameFacts | Record) -> PurePosix
 
     Safe on Linux, macOS and Windows, and never above the output folder. Stems are lower-case but for
     `time_format`, so names that differ do so on file systems that ignore case. Two images may still get one
-    name (`custom` without an id): `files.store` then counts on.
+    name (`custom` without an id): `saved_files.store` then counts on.
     """
     if isinstance(facts, Record):
         facts = NameFacts.of(facts)

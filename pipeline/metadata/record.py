@@ -270,7 +270,7 @@ class Runtime(_Part):
         return {name: value for name, value in dump(self).items() if name not in new or value is not None}
 
 
-class Origin(_Part):
+class JobRecord(_Part):
     """Where in a batch the image comes from. `id` is the hash of all that decides the picture."""
 
     id: Sha256
@@ -333,7 +333,7 @@ class Record(_Part):
     init: InitRecord | None = None
     memory: MemoryRecord
     runtime: Runtime
-    job: Origin
+    job: JobRecord
     measured: Measured
     output: OutputRecord
     pixels_sha256: Sha256

@@ -27,7 +27,7 @@ _KINDS: dict[str, StoredKind] = {
     "ip-adapter": "ip_adapter",
     "image encoder": "ip_adapter",
 }
-"""What is looked for by each noun of `references.resolve`: of two models of one name, the one of this kind is meant."""
+"""What is looked for by each noun of `registry.resolve`: of two models of one name, the one of this kind is meant."""
 
 
 def find_place(reference: Reference, noun: str) -> Path | None:

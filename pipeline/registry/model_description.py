@@ -9,7 +9,7 @@ from pipeline.registry.huggingface_cache import claimed_sha256
 from pipeline.registry.inspected import look_at
 from pipeline.registry.records import StoredFile, StoredModel
 from pipeline.registry.sidecars import Hints, read_hints
-from pipeline.registry.walking import Item
+from pipeline.registry.walking import FoundModel
 from pipeline.storage.foreign_names import plain
 from pipeline.weights.headers.read import read_weights
 
@@ -26,7 +26,7 @@ LAYOUT = frozenset(
 _TAGS_FROM_FOLDERS = 3
 
 
-def described(item: Item) -> tuple[StoredModel, list[StoredFile]]:
+def described(item: FoundModel) -> tuple[StoredModel, list[StoredFile]]:
     """The model that an item is, and its files. Raises `ModelError` for what is none, `OSError` for what is gone.
 
     The header says kind and family; sidecars and the names of folders only add words to search by.
@@ -64,7 +64,7 @@ def described(item: Item) -> tuple[StoredModel, list[StoredFile]]:
     return model, files
 
 
-def _name(item: Item) -> str:
+def _name(item: FoundModel) -> str:
     """The file's name without its ending, or the folder's; of a repository its own where the file's says nothing."""
     repository = item.repository
     if repository:
@@ -75,7 +75,7 @@ def _name(item: Item) -> str:
     return item.path.parent.name if item.path.stem in GENERIC else item.path.stem
 
 
-def _tags(item: Item, hints: Hints) -> tuple[str, ...]:
+def _tags(item: FoundModel, hints: Hints) -> tuple[str, ...]:
     """The sidecar's tags and title, and the names of the nearest folders that the user made."""
     parents = () if item.repository else item.folders[-_TAGS_FROM_FOLDERS:]
     folders = (plain(part) for part in parents if part.lower() not in LAYOUT)

@@ -14,7 +14,7 @@ from pipeline.registry.model_description import described
 from pipeline.registry.records import StoredFile, StoredModel
 from pipeline.registry.store_folders import store_folder
 from pipeline.registry.storing import add, forget_at
-from pipeline.registry.walking import Item, Walk
+from pipeline.registry.walking import FoundModel, Walk
 from pipeline.storage.foreign_names import plain
 from pipeline.version import VERSION
 
@@ -90,7 +90,7 @@ class _Known(NamedTuple):
 class _Found(NamedTuple):
     """What this scan sees: a model, or why it is none."""
 
-    item: Item
+    item: FoundModel
     model: StoredModel | None
     files: list[StoredFile]
     why: str | None
@@ -106,7 +106,7 @@ def _known(registry: Registry, root: Path) -> dict[str, _Known]:
     return {row["path"]: _Known(row["signature"], row["by"], row["why"]) for row in rows}
 
 
-def _count(report: ScanReport, item: Item, before: _Known | None, why: str | None) -> None:
+def _count(report: ScanReport, item: FoundModel, before: _Known | None, why: str | None) -> None:
     if why is not None:
         report.refused.append((item.path, why))
     elif before is None or before.why is not None:
@@ -117,7 +117,7 @@ def _count(report: ScanReport, item: Item, before: _Known | None, why: str | Non
         report.changed += 1
 
 
-def _looked_at(item: Item) -> _Found:
+def _looked_at(item: FoundModel) -> _Found:
     try:
         if item.fault:
             raise ModelError(f"{item.path.name}: {item.fault}")

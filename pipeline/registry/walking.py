@@ -24,7 +24,7 @@ _NO_MODELS = ("datasets--", "spaces--")
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class FoundModel:
     """Something that may be a model: a file of weights, a diffusers folder, or a component's folder.
 
     `signature` changes with any name, size, time or inode of what belongs to it. `sidecars` lie beside a file.
@@ -52,7 +52,7 @@ class Walk:
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
     _seen: set[tuple[int, int]] = field(default_factory=set)
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[FoundModel]:
         for folder in self.skipped:
             self._was_seen(folder)
         waiting = [self.root]
@@ -108,12 +108,12 @@ class Walk:
                 lines += _described(f"{entry.name}/", self._entries(folder / entry.name) or [])
         return lines
 
-    def _folder(self, folder: Path, lines: list[str]) -> Item:
+    def _folder(self, folder: Path, lines: list[str]) -> FoundModel:
         odd = next((line for line in lines if line.endswith(_ODD)), None)
         fault = f"{odd.partition(_PARTED)[0]} is no regular file" if odd else None
         return self._item(folder, lines, (), fault)
 
-    def _file(self, folder: Path, entry: os.DirEntry[str], there: dict[str, os.DirEntry[str]]) -> Item | None:
+    def _file(self, folder: Path, entry: os.DirEntry[str], there: dict[str, os.DirEntry[str]]) -> FoundModel | None:
         suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122  (a Path for each of a million files takes long)
         if suffix not in WEIGHTS and suffix not in PICKLES:
             return None
@@ -130,17 +130,17 @@ class Walk:
         lines = [line, *(said for _, said in known)]
         return self._item(path, lines, tuple(Path(one.path) for one, _ in known), None)
 
-    def _item(self, path: Path, lines: list[str], sidecars: tuple[Path, ...], fault: str | None) -> Item:
+    def _item(self, path: Path, lines: list[str], sidecars: tuple[Path, ...], fault: str | None) -> FoundModel:
         try:
             "\n".join([str(path), *lines]).encode()
         except UnicodeEncodeError:
-            return Item(path, "", fault="has a name that is not UTF-8, itself or in it; rename that")
+            return FoundModel(path, "", fault="has a name that is not UTF-8, itself or in it; rename that")
         repository = cached_repository(path)
         if repository:
             lines = [*lines, *repository.branch_states()]
         signature = hashlib.sha256("\n".join(lines).encode()).hexdigest()
         folders = path.parent.relative_to(self.root).parts if path != self.root else ()
-        return Item(path, signature, sidecars, folders, repository, fault)
+        return FoundModel(path, signature, sidecars, folders, repository, fault)
 
 
 _PARTED, _ODD = "\t", "\tnot regular"

@@ -159,7 +159,7 @@ def _remove_all(model: LoadedModel) -> None:
 
 
 def _asked(model: LoadedModel) -> MemorySettings:
-    """What was asked of `hold` last; `model.memory` may have less, where the model has no such thing."""
+    """What `apply_memory` was asked for last; `model.memory` may have less, where the model has no such thing."""
     memory: MemorySettings = model.pipe.__dict__.get("held") or model.memory
     return memory
 

@@ -27,7 +27,7 @@ ALWAYS_ON: dict[str, tuple[str, ...]] = {"aggressive": ("staged",), "ultra": ("s
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class MemoryPlan:
     """A plan: techniques in `memory`, the batch in `shape`, and what is predicted of them.
 
     If not `fits`, it is the plan that comes closest. `least_bytes` is the smallest budget that any plan would need.
@@ -65,7 +65,7 @@ def budget(asked: MemorySettings, device: DeviceMemory, device_kind: str) -> int
 
 def choose(
     asked: MemorySettings, sizes: Sizes, shape: Shape, device: DeviceMemory, device_kind: str, rates: Rates = SLOW
-) -> Choice:
+) -> MemoryPlan:
     """The best plan that fits. Techniques asked for are on, those forbidden stay off, the others are open.
 
     On a GPU that is the one with the least predicted time; lossy techniques must be faster by their cost in percent. On
@@ -134,7 +134,7 @@ def _choose(
     host_bytes: int,
     device_kind: str,
     rates: Rates,
-) -> Choice:
+) -> MemoryPlan:
     stored = frozenset(one.role for one in sizes.components if one.stored_bytes is not None)
     plans = [
         replace(asked, techniques=techniques, budget_bytes=budget_bytes)
@@ -155,7 +155,7 @@ def _choose(
         memory, found = min(fitting, key=lambda plan: handicapped_seconds(sizes, plan[0], plan[1], shape, rates))
     elif fitting:
         memory, found = fitting[0]
-    return Choice(memory, shape, found, budget_bytes, bool(fitting), least.peak_bytes)
+    return MemoryPlan(memory, shape, found, budget_bytes, bool(fitting), least.peak_bytes)
 
 
 def handicapped_seconds(sizes: Sizes, memory: MemorySettings, found: Estimate, shape: Shape, rates: Rates) -> float:

@@ -1,4 +1,4 @@
-"""What worked when memory ran out, remembered from run to run, so that each sweep climbs its ladder once."""
+"""What worked when memory ran out, remembered from run to run, so that each sweep falls back once."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.memory.planning.techniques import QUANTIZATIONS
-from pipeline.memory.planning.working_memory import Parts, denoiser_parts, encoder_parts
+from pipeline.memory.planning.working_memory import ComponentParts, denoiser_parts, encoder_parts
 from pipeline.request import Adapters, DType, LoraWeights, MemorySettings
 from pipeline.weights.families import ENCODES_CONTROL_IMAGES, Family
 from pipeline.weights.file_inspection import inspect_file
@@ -51,7 +51,7 @@ class ComponentSize:
     idle: int = 0
 
     @cached_property
-    def parts(self) -> Parts:
+    def parts(self) -> ComponentParts:
         """How its parameters are spread."""
         return denoiser_parts(self.family) if self.role == "denoiser" else encoder_parts(self.parameters)
 

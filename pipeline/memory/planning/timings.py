@@ -45,7 +45,7 @@ or stand beside them as the dtype."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class TimingKind:
     """What decides how long a pass through the denoiser takes, and decoding, apart from the size of the batch.
 
     `adapters` says which kinds are on, see `pipeline.memory.planning.history.kinds`. `budget_gib` is set where it
@@ -81,10 +81,10 @@ def kind_of(
     device: str,
     *,
     compiled: bool,
-) -> Kind:
+) -> TimingKind:
     """The kind of a picture; the same from a plan's likeness and from the request that comes of it."""
     streamed = held.budget_bytes is not None and held.uses("resident_blocks")
-    return Kind(
+    return TimingKind(
         model_sha256=model.sha256,
         vae_sha256=model.vae_sha256,
         dtype=held.dtype,
@@ -126,7 +126,7 @@ class Timings:
         self._file = CacheFile(path, "paces (kind TEXT, batch INTEGER, denoise REAL, decode REAL)")
         self._unsaved: list[tuple[str, int, float, float]] = []
 
-    def seconds(self, kind: Kind, passes: int) -> dict[int, float]:
+    def seconds(self, kind: TimingKind, passes: int) -> dict[int, float]:
         """Seconds per picture of so many passes, by batch size, for all sizes that were measured often enough."""
         query = "SELECT batch, denoise, decode FROM paces WHERE kind = ? ORDER BY rowid DESC"
         found: dict[int, list[float]] = {}
@@ -136,7 +136,7 @@ class Timings:
         # Of an even number the lower: what disturbs a measurement makes it longer.
         return {batch: median_low(one[:KEPT]) for batch, one in sorted(found.items()) if len(one) >= COUNTED}
 
-    def note(self, kind: Kind, passes: int, batch: int, denoise_s: float, decode_s: float) -> None:
+    def note(self, kind: TimingKind, passes: int, batch: int, denoise_s: float, decode_s: float) -> None:
         """A batch took so long in all; kept with `save`."""
         if _is_time(denoise_s) and _is_time(decode_s):
             self._unsaved.append((kind.key(), batch, denoise_s / batch / passes, decode_s / batch))

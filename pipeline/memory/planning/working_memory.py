@@ -34,7 +34,7 @@ _UNKNOWN_SIZE = 4e9
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class ComponentParts:
     """Shares of a component's parameters.
 
     `fixed` are in no block, `passing` are the two largest blocks. `leaves` is what streaming layer by layer has on the
@@ -68,23 +68,23 @@ class Activity:
     with_loras: float = 1.0
 
 
-DENOISERS: dict[str, tuple[Activity, Parts]] = {
-    "sd15": (Activity(3.06e6, 130, with_loras=1.31), Parts(0.092, 0.114, 0.035, 0.312, 1.0, 0.115, 0.489)),
-    "sdxl": (Activity(6.45e6, 79, with_loras=1.26), Parts(0.021, 0.038, 0.012, 0.867, 1.0, 0.164, 0.765)),
-    "sd3": (Activity(19e6, 84, 1.5e6, with_loras=1.29), Parts(0.009, 0.091, 0.0095, 0.993, 0.658)),
-    "flux": (Activity(70.9e6, 206, 27e6), Parts(0.005, 0.057, 0.0048, 0.996, 0.727)),
-    "flux2_klein": (Activity(34e6, 256, 35e6, with_loras=1.38), Parts(0.050, 0.127, 0.022, 0.991, 0.995)),
-    "qwen_image": (Activity(74e6, 182, 10e6, with_loras=1.26), Parts(0.002, 0.033, 0.003, 0.999, 0.999)),
-    "z_image": (Activity(59.6e6, 237, 31e6), Parts(0.002, 0.059, 0.0064, 0.998, 0.998)),
-    "sana": (Activity(2.83e6, 31, 0.7e6), Parts(0.029, 0.097, 0.019, 0.507, 1.0)),
-    "pixart_sigma": (Activity(5.3e6, 54, 0.4e6, with_loras=1.34), Parts(0.026, 0.070, 0.0132, 0.996, 0.984)),
-    "lumina2": (Activity(23e6, 237, 16e6), Parts(0.004, 0.067, 0.0082, 0.997, 0.898)),
-    "chroma": (Activity(69e6, 194, 28e6, writes_mask=True), Parts(0.033, 0.051, 0.0054, 0.998, 1.0)),
+DENOISERS: dict[str, tuple[Activity, ComponentParts]] = {
+    "sd15": (Activity(3.06e6, 130, with_loras=1.31), ComponentParts(0.092, 0.114, 0.035, 0.312, 1.0, 0.115, 0.489)),
+    "sdxl": (Activity(6.45e6, 79, with_loras=1.26), ComponentParts(0.021, 0.038, 0.012, 0.867, 1.0, 0.164, 0.765)),
+    "sd3": (Activity(19e6, 84, 1.5e6, with_loras=1.29), ComponentParts(0.009, 0.091, 0.0095, 0.993, 0.658)),
+    "flux": (Activity(70.9e6, 206, 27e6), ComponentParts(0.005, 0.057, 0.0048, 0.996, 0.727)),
+    "flux2_klein": (Activity(34e6, 256, 35e6, with_loras=1.38), ComponentParts(0.050, 0.127, 0.022, 0.991, 0.995)),
+    "qwen_image": (Activity(74e6, 182, 10e6, with_loras=1.26), ComponentParts(0.002, 0.033, 0.003, 0.999, 0.999)),
+    "z_image": (Activity(59.6e6, 237, 31e6), ComponentParts(0.002, 0.059, 0.0064, 0.998, 0.998)),
+    "sana": (Activity(2.83e6, 31, 0.7e6), ComponentParts(0.029, 0.097, 0.019, 0.507, 1.0)),
+    "pixart_sigma": (Activity(5.3e6, 54, 0.4e6, with_loras=1.34), ComponentParts(0.026, 0.070, 0.0132, 0.996, 0.984)),
+    "lumina2": (Activity(23e6, 237, 16e6), ComponentParts(0.004, 0.067, 0.0082, 0.997, 0.898)),
+    "chroma": (Activity(69e6, 194, 28e6, writes_mask=True), ComponentParts(0.033, 0.051, 0.0054, 0.998, 1.0)),
 }
-"""Per family, in the order of `Parts`."""
+"""Per family, in the order of `ComponentParts`."""
 
 _ACTIVITIES, _PARTS = zip(*DENOISERS.values(), strict=True)
-_UNKNOWN_PARTS = Parts(
+_UNKNOWN_PARTS = ComponentParts(
     fixed=max(parts.fixed for parts in _PARTS),
     passing=max(parts.passing for parts in _PARTS),
     leaves=max(parts.leaves for parts in _PARTS),
@@ -100,23 +100,23 @@ _UNKNOWN_ACTIVITY = Activity(
     with_loras=max(one.with_loras for one in _ACTIVITIES),
 )
 
-ENCODERS: tuple[tuple[float, Parts], ...] = (
-    (0.123e9, Parts(0.309, 0.115, 0.328, 0.690)),  # CLIP-L
-    (0.695e9, Parts(0.094, 0.057, 0.101, 0.908)),  # OpenCLIP bigG
-    (2.614e9, Parts(0.226, 0.060, 0.234, 0.774)),  # Gemma 2 2B, a fifth of which is its vocabulary
-    (4.022e9, Parts(0.097, 0.050, 0.193, 0.903)),  # Qwen3 4B
-    (4.762e9, Parts(0.028, 0.081, 0.055, 0.972)),  # T5 XXL
-    (8.292e9, Parts(0.137, 0.056, 0.131, 0.934)),  # Qwen2.5-VL 7B
+ENCODERS: tuple[tuple[float, ComponentParts], ...] = (
+    (0.123e9, ComponentParts(0.309, 0.115, 0.328, 0.690)),  # CLIP-L
+    (0.695e9, ComponentParts(0.094, 0.057, 0.101, 0.908)),  # OpenCLIP bigG
+    (2.614e9, ComponentParts(0.226, 0.060, 0.234, 0.774)),  # Gemma 2 2B, a fifth of which is its vocabulary
+    (4.022e9, ComponentParts(0.097, 0.050, 0.193, 0.903)),  # Qwen3 4B
+    (4.762e9, ComponentParts(0.028, 0.081, 0.055, 0.972)),  # T5 XXL
+    (8.292e9, ComponentParts(0.137, 0.056, 0.131, 0.934)),  # Qwen2.5-VL 7B
 )
 """Text encoders by their parameters."""
 
 
-def denoiser_parts(family: str | None) -> Parts:
+def denoiser_parts(family: str | None) -> ComponentParts:
     """How a family's denoiser is spread; of an unknown one, the worst of the known ones in each respect."""
     return DENOISERS[family][1] if family in DENOISERS else _UNKNOWN_PARTS
 
 
-def encoder_parts(parameters: int) -> Parts:
+def encoder_parts(parameters: int) -> ComponentParts:
     """How a text encoder is spread: as the known one nearest in size."""
     return min(ENCODERS, key=lambda known: abs(known[0] - parameters))[1]
 

@@ -22,7 +22,7 @@ from pipeline.metadata.building import build_record
 from pipeline.metadata.metadata_settings import MetadataSettings
 from pipeline.metadata.naming import NamingSettings
 from pipeline.metadata.reading import read_record
-from pipeline.metadata.record import MemoryRecord, ModelRecord, Origin, Record
+from pipeline.metadata.record import JobRecord, MemoryRecord, ModelRecord, Record
 from pipeline.metadata.saving import save
 from pipeline.registry.database import Registry
 from pipeline.registry.model_settings import identify
@@ -56,7 +56,7 @@ def moved(tiny: Callable[[str], Path], tmp_path: Path, home: Path) -> tuple[Path
         created=datetime.now(UTC),
         output_format="png",
         quality=None,
-        origin=Origin(id=request_id(request)),
+        origin=JobRecord(id=request_id(request)),
     )
     image = save(outcome, record, tmp_path / "out", NamingSettings(), MetadataSettings())
     new.mkdir()

@@ -18,7 +18,7 @@ from pipeline.metadata.building import build_record
 from pipeline.metadata.metadata_settings import ImageFormat, MetadataSettings, Profile
 from pipeline.metadata.naming import NamingSettings
 from pipeline.metadata.reading import read_profile, read_record
-from pipeline.metadata.record import Origin, Record
+from pipeline.metadata.record import JobRecord, Record
 from pipeline.metadata.saving import save
 from pipeline.registry.model_settings import identify
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
@@ -50,7 +50,7 @@ def images(tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path
             created=datetime.now(UTC),
             output_format=image_format,  # type: ignore[arg-type]
             quality=metadata.quality_for(image_format),  # type: ignore[arg-type]
-            origin=Origin(id=request_id(outcome.request), name="batch"),
+            origin=JobRecord(id=request_id(outcome.request), name="batch"),
         )
         paths.append(save(outcome, record, output, NamingSettings(), metadata))
     return paths

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import pipeline.loading.conversion as conversion
 from pipeline.loading.component_weights import load_weights
-from pipeline.loading.components import Part, parts_of
+from pipeline.loading.components import ComponentPart, parts_of
 from pipeline.loading.conversion import convert, load_unconverted
 from pipeline.loading.load import load
 from pipeline.loading.offline import without_deprecations
@@ -47,7 +47,7 @@ def loaded(folder: Path, memory: MemorySettings | None = None) -> LoadedModel:
     return load(identify(str(folder))[0], memory or MemorySettings(), "cpu")
 
 
-def parts(folder: Path) -> dict[str, Part]:
+def parts(folder: Path) -> dict[str, ComponentPart]:
     settings, files = identify(str(folder))
     return {name: part for name, part in parts_of(files, settings, MemorySettings()).items() if part.weights}
 

@@ -17,7 +17,7 @@ import pytest
 from pipeline.metadata.building import build_record
 from pipeline.metadata.encoding import EncodedImage, encode_image
 from pipeline.metadata.metadata_settings import MetadataSettings
-from pipeline.metadata.record import Origin, Record
+from pipeline.metadata.record import JobRecord, Record
 from pipeline.request import Adapters, GeneratedImage, ImageRequest, LoraWeights, MemorySettings, ModelSettings
 
 SHA = hashlib.sha256(b"weights").hexdigest()
@@ -115,7 +115,7 @@ def make_sample(
         created=created,
         output_format=output_format,
         quality=metadata.quality_for(output_format),
-        origin=Origin(id=SHA, run_id="20250111-x", name=name, tags=list(tags), prompt_index=3),
+        origin=JobRecord(id=SHA, run_id="20250111-x", name=name, tags=list(tags), prompt_index=3),
     )
     return Sample(image, record, metadata)
 

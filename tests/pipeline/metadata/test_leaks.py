@@ -11,10 +11,10 @@ import pytest
 
 from pipeline.errors import JobFailure, LeakFound
 from pipeline.metadata.exif import user_comment
-from pipeline.metadata.leaks import Identity, own_words, refusal, scan, scrub
+from pipeline.metadata.leaks import PersonalWords, own_words, refusal, scan, scrub
 from pipeline.metadata.png import chunk, insert_chunks, international_text_chunk, text_chunk
 
-ANNA = Identity(home="/home/annak", working_folder="/srv/jobs/blue", user="annak", host="falcon-7")
+ANNA = PersonalWords(home="/home/annak", working_folder="/srv/jobs/blue", user="annak", host="falcon-7")
 FORMATS = ["png", "jpeg", "webp"]
 SECRETS = {
     "the home folder": "/home/annak/models/x",
@@ -34,7 +34,7 @@ SECRETS = {
 }
 
 
-def check(made: Any, identity: Identity = ANNA, words: tuple[str, ...] | None = None) -> None:
+def check(made: Any, identity: PersonalWords = ANNA, words: tuple[str, ...] | None = None) -> None:
     encoded = made.encode()
     scan(encoded.data, own_words=own_words(made.record) if words is None else words, identity=identity)
     if encoded.sidecar is not None:
@@ -132,7 +132,7 @@ def test_the_names_are_allowed_in_the_users_own_texts_but_not_in_paths(sample: C
 def test_any_login_can_make_honest_pictures(
     sample: Callable[..., Any], output_format: str, user: str, home: str
 ) -> None:
-    identity = Identity(home=home, working_folder="/", user=user, host=user or "localhost")
+    identity = PersonalWords(home=home, working_folder="/", user=user, host=user or "localhost")
     for prompt in (
         "a tree root",
         "root, and/or roots; home/garden, c:\\ art, d: drive, and a user at home",
@@ -183,7 +183,7 @@ def test_user_comment_in_a_chunk_of_its_own(sample: Callable[..., Any]) -> None:
 
 def test_this_machine_is_known_and_its_own_pictures_pass(sample: Callable[..., Any]) -> None:
     made = sample("a tree root in the hills")
-    assert Identity.of_this_process().working_folder
+    assert PersonalWords.of_this_process().working_folder
     scan(made.encode().data, own_words=own_words(made.record))
 
 

@@ -19,7 +19,7 @@ from record_texts import texts
 from pipeline.errors import ConfigError, JobFailure
 from pipeline.metadata.building import RecordInvalid, build_record
 from pipeline.metadata.metadata_settings import MetadataSettings
-from pipeline.metadata.record import Origin, Record, pixel_hash
+from pipeline.metadata.record import JobRecord, Record, pixel_hash
 from pipeline.version import VERSION
 
 SHA = "0" * 64
@@ -68,7 +68,7 @@ def test_arrays_become_lists_and_objects_are_refused(sample: Callable[..., Any])
         "created": sample().record.created,
         "output_format": "png",
         "quality": None,
-        "origin": Origin(id=SHA),
+        "origin": JobRecord(id=SHA),
     }
     image.scheduler_config["trained_betas"] = np.array([0.5, np.inf])
     try:

@@ -14,7 +14,7 @@ from pipeline.memory.planning import choose_techniques as choosing
 from pipeline.memory.planning import techniques
 from pipeline.memory.planning.choose_techniques import (
     CLASSES,
-    Choice,
+    MemoryPlan,
     batch_limit,
     batch_range,
     choose,
@@ -52,23 +52,23 @@ def memory(gigabytes: float, host: float = 128) -> DeviceMemory:
 
 def choice(
     family: str, gigabytes: float, *, device: str = "cuda", host: float = 128, rates: Rates = SLOW, **asked: Any
-) -> Choice:
+) -> MemoryPlan:
     known = FAMILIES[family]
     settings = MemorySettings(**{"level": "auto", "dtype": "bfloat16", **asked})
     shape = Shape(known.size, known.size, 1, known.guidance != "embedded")
     return choose(settings, Sizes.published(known), shape, memory(gigabytes, host), device, rates)
 
 
-def on(found: Choice) -> set[str]:
+def on(found: MemoryPlan) -> set[str]:
     return {*found.memory.techniques} - {"half_precision"}
 
 
-def seconds(found: Choice, rates: Rates) -> float:
+def seconds(found: MemoryPlan, rates: Rates) -> float:
     sizes = Sizes.published(FAMILIES["flux"])
     return seconds_per_image(sizes, found.memory, found.shape, found.estimate, rates)
 
 
-def handicapped(family: str, found: Choice) -> float:
+def handicapped(family: str, found: MemoryPlan) -> float:
     sizes = Sizes.published(FAMILIES[family])
     return handicapped_seconds(sizes, found.memory, found.estimate, found.shape, SLOW)
 
@@ -251,7 +251,7 @@ def test_batches_grow_into_what_is_free_and_no_further_than_pays() -> None:
     def sizes(gigabytes: float, side: int = 1024, most: int = 32) -> tuple[int, int]:
         return batch_range(asked, sdxl, Shape(side, side), memory(gigabytes), "cuda", most)
 
-    def of_size(batch: int, gigabytes: float) -> Choice:
+    def of_size(batch: int, gigabytes: float) -> MemoryPlan:
         return choose(asked, sdxl, Shape(1024, 1024, batch), memory(gigabytes), "cuda")
 
     assert sizes(80) == (4, 32)  # what the family gains from, and what fits

@@ -16,7 +16,7 @@ from pipeline.memory.planning.history import FallbackHistory, Situation, Worked
 from pipeline.memory.planning.timings import (
     GAIN,
     KEPT,
-    Kind,
+    TimingKind,
     Timings,
     comparable,
     described,
@@ -43,7 +43,9 @@ HELD = MemorySettings(dtype="float16", techniques=("half_precision", "staged", "
 LIKE = Likeness(20, 5.0, 512, 512, "DDIM", None)
 
 
-def kind(held: MemorySettings = HELD, like: Likeness = LIKE, adapters: Adapters = NO_ADAPTERS, **changes: Any) -> Kind:
+def kind(
+    held: MemorySettings = HELD, like: Likeness = LIKE, adapters: Adapters = NO_ADAPTERS, **changes: Any
+) -> TimingKind:
     made = kind_of(MODEL, held, like, adapters, SpeedSettings(), "Card 24", compiled=False)
     return replace(made, **changes)
 
@@ -51,7 +53,9 @@ def kind(held: MemorySettings = HELD, like: Likeness = LIKE, adapters: Adapters 
 HERE = kind()
 
 
-def noted(path: Path, *batches: tuple[int, float], of: Kind = HERE, decode_s: float = 0.0, steps: int = 10) -> Timings:
+def noted(
+    path: Path, *batches: tuple[int, float], of: TimingKind = HERE, decode_s: float = 0.0, steps: int = 10
+) -> Timings:
     """A store that was told of batches: their size, and seconds per picture and step."""
     timings = Timings(path)
     for batch, seconds in batches:
