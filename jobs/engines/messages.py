@@ -6,6 +6,7 @@ import multiprocessing.connection
 import sys
 from dataclasses import dataclass, field
 
+from jobs.engines.bundle_metrics import BundleMetrics
 from jobs.engines.recycling import RecyclingLimits
 from jobs.engines.stage_peaks import StagePeak
 from pipeline.generation.generate import PhaseSeconds
@@ -95,6 +96,13 @@ class Logged:
     time: float
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A bundle is through, as far as it came; its images may still be on their way to the disk."""
+
+    metrics: BundleMetrics
+
+
 RECYCLE = "recycle"
 """`stop_kind` of a worker that ends to be replaced by a fresh one; nothing was lost with it."""
 
@@ -122,4 +130,4 @@ class Died:
     reason: str
 
 
-Message = At | Loaded | Made | Failed | MadeElsewhere | Busy | Logged | Ended | Died
+Message = At | Loaded | Made | Failed | MadeElsewhere | Busy | Logged | Measured | Ended | Died

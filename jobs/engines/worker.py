@@ -14,10 +14,23 @@ from pathlib import Path
 
 import psutil
 
+from jobs.engines.bundle_metrics import BundleMeter, larger
 from jobs.engines.disk_reserve import DiskReserve
 from jobs.engines.image_saver import ImageSaver
 from jobs.engines.jobs_in_progress import AtWork
-from jobs.engines.messages import RECYCLE, At, Busy, Ended, Failed, Loaded, Made, MadeElsewhere, Message, WorkerSettings
+from jobs.engines.messages import (
+    RECYCLE,
+    At,
+    Busy,
+    Ended,
+    Failed,
+    Loaded,
+    Made,
+    MadeElsewhere,
+    Measured,
+    Message,
+    WorkerSettings,
+)
 from jobs.engines.read_ahead import ReadingAhead
 from jobs.engines.recycling import Recycling
 from jobs.engines.saving_threads import Saving
@@ -137,9 +150,10 @@ class Worker:
         suspect = any(one.attempt > 1 for one in places)
         if suspect:
             self._saving.wait()  # what may kill this process takes no finished picture along
+        meter = BundleMeter(places[0].job.request, replace(self._phases))
         try:
             # Before any job is announced: a process that dies while loading says nothing about them.
-            model = self._model_for(batches[0][0].job.request, bundle.held)
+            model = self._model_for(places[0].job.request, bundle.held, meter)
             outcomes = generate_bundle(
                 model,
                 [[one.job.request for one in batch] for batch in batches],
@@ -153,21 +167,27 @@ class Worker:
             for index, outcome in outcomes:
                 one = waiting.pop(index)
                 if isinstance(outcome, JobFailure):
+                    meter.failures += 1
                     self._fail(one, outcome.kind, outcome)
                 else:
+                    meter.made(outcome)
                     self._stages.add(measured(outcome, dict(bundle.predicted_stage_bytes)))
                     self._hand_over(one, outcome)
         except (Interrupted, RunStopped):
             raise
         except DarkroomError as error:
             self._current.forget_plan()
+            meter.failures += len(waiting)
             for one in waiting.values():
                 self._fail(one, getattr(error, "kind", "model"), error)
         except Exception as error:
             self._current.forget_plan()
             failure = classify(error)
+            meter.failures += len(waiting)
             for one in waiting.values():
                 self._fail(one, failure.kind, failure)
+        finally:
+            self._send(Measured(meter.metrics(self._phases)))
         self._at_work.turn_to(None, ())
         if suspect:
             self._saving.wait()  # should its saving kill this process, nobody else is at work
@@ -182,8 +202,8 @@ class Worker:
         self._said = replace(at, denoised=0)
 
     def _hand_over(self, one: Assignment, image: GeneratedImage) -> None:
-        self._peak_vram_bytes = _larger(self._peak_vram_bytes, image.peak_vram_bytes)
-        self._peak_rss_bytes = _larger(self._peak_rss_bytes, image.peak_rss_bytes)
+        self._peak_vram_bytes = larger(self._peak_vram_bytes, image.peak_vram_bytes)
+        self._peak_rss_bytes = larger(self._peak_rss_bytes, image.peak_rss_bytes)
         self._saving.hand_over(one, image)
 
     def _worn(self, bundle: Bundle, images: int, seconds: float) -> str | None:
@@ -212,12 +232,13 @@ class Worker:
                 taken.append(one)
         return taken
 
-    def _model_for(self, request: ImageRequest, held: MemorySettings) -> LoadedModel:
+    def _model_for(self, request: ImageRequest, held: MemorySettings, meter: BundleMeter) -> LoadedModel:
         self._said = At(f"loading {request.model.name}")
         self._send(self._said)
         loads = self._current.loads
         model = self._current.get(request.model, request.memory, held)
         if self._current.loads != loads:
+            meter.load_seconds = model.load_seconds
             self._send(Loaded(request.model.name, model.load_seconds))
         return model
 
@@ -241,7 +262,3 @@ class Worker:
         """The job's row is durable: let go of it."""
         self._at_work.settled(one.job.id)
         self._claims.release(one.job.id)
-
-
-def _larger(one: int | None, other: int | None) -> int | None:
-    return other if one is None else one if other is None else max(one, other)

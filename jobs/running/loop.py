@@ -13,8 +13,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from jobs.engines.bundle_metrics import larger
 from jobs.engines.local import LocalEngine
-from jobs.engines.messages import RECYCLE, At, Busy, Died, Ended, Failed, Loaded, Logged, Made, MadeElsewhere, Message
+from jobs.engines.messages import (
+    RECYCLE,
+    At,
+    Busy,
+    Died,
+    Ended,
+    Failed,
+    Loaded,
+    Logged,
+    Made,
+    MadeElsewhere,
+    Measured,
+    Message,
+)
 from jobs.engines.processes import STOP_SIGNALS
 from jobs.engines.stage_peaks import StagePeaks
 from jobs.job import Assignment, Bundle
@@ -25,8 +39,10 @@ from jobs.manifest.sealing import MAX_ATTEMPTS
 from jobs.planning.plan import Plan
 from jobs.running.progress import Progress
 from jobs.running.run_log import log_again
+from jobs.running.run_metrics import RunMetrics
 from pipeline.errors import ManifestLost
 from pipeline.generation.generate import PhaseSeconds
+from pipeline.system.resources import ResourceStatistics
 
 IN_FLIGHT_BUNDLES = 2
 """One being generated and one waiting, so that the worker never idles and little is lost with it."""
@@ -69,6 +85,8 @@ class Result:
     peak_vram_bytes: int | None = None
     peak_rss_bytes: int | None = None
     stages: StagePeaks = field(default_factory=StagePeaks)
+    resources_mean: ResourceStatistics | None = None
+    resources_peak: ResourceStatistics | None = None
     stopped: str | None = None
     stop_kind: str | None = None
     way_on: str = "the same command makes the rest"
@@ -91,9 +109,10 @@ class Runner:
         result: Result,
         *,
         stop_on_error: bool,
+        metrics: RunMetrics | None = None,
     ) -> None:
         self._engine, self._progress, self._output_dir = engine, progress, output_dir
-        self._stop_on_error = stop_on_error
+        self._stop_on_error, self._metrics, self._plan = stop_on_error, metrics, plan
         self._waiting = plan.bundles()
         self._again: deque[Bundle] = deque()
         self._elsewhere: list[tuple[Assignment, Bundle]] = []
@@ -204,6 +223,10 @@ class Runner:
                 self._busy_at = time.monotonic()
                 bundle = self._bundle_of(message.job_id)
                 self._elsewhere.append((self._settle(message.job_id), bundle))
+            case Measured():
+                if self._metrics is not None:
+                    made, failed = self.result.made, self.result.failed.total()
+                    self._metrics.bundle(message.metrics, made=made, failed=failed, queue=self.result.left(self._plan))
             case Logged():
                 log_again(message)
             case Ended():
@@ -249,8 +272,8 @@ class Runner:
 
     def _ended(self, ended: Ended) -> None:
         self.result.phases.add(ended.phases)
-        self.result.peak_vram_bytes = _larger(self.result.peak_vram_bytes, ended.peak_vram_bytes)
-        self.result.peak_rss_bytes = _larger(self.result.peak_rss_bytes, ended.peak_rss_bytes)
+        self.result.peak_vram_bytes = larger(self.result.peak_vram_bytes, ended.peak_vram_bytes)
+        self.result.peak_rss_bytes = larger(self.result.peak_rss_bytes, ended.peak_rss_bytes)
         self.result.stages.add(ended.stages)
         if self.result.stopped is not None or (self._ending and not self._outstanding and not ended.stop_kind):
             return
@@ -354,7 +377,3 @@ class Runner:
 
 def _short(job_id: str) -> str:
     return job_id[:8]
-
-
-def _larger(one: int | None, other: int | None) -> int | None:
-    return other if one is None else one if other is None else max(one, other)

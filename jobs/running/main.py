@@ -35,10 +35,12 @@ from jobs.running.loop import STOPPED_ON_ERROR, Result, Runner
 from jobs.running.memory_report import memory_lines
 from jobs.running.progress import Progress
 from jobs.running.report import disk_warning, plan_as_json, print_plan, print_result
-from jobs.running.run_folder import LOG, RunFolder, head, summary
+from jobs.running.run_folder import LOG, METRICS, RunFolder, head, summary
 from jobs.running.run_log import RunLog, run_log
+from jobs.running.run_metrics import SAMPLE_EVERY_S, RunMetrics
 from jobs.terminal import complain, print_line
 from pipeline.errors import ConfigError, DarkroomError, LeakFound, RunStopped
+from pipeline.system.resources import ResourceMonitor
 from pipeline.version import VERSION
 
 _log = logging.getLogger("darkroom.run")
@@ -196,21 +198,37 @@ def _make(
         _tell_start(batch, plan, run_id, arguments)
         if plan.refused:
             _refuse(plan, config, output_dir, run_id, result)
+        metrics = RunMetrics(folder.path / METRICS, batch.device.name or batch.device.kind)
         if plan.to_make and not result.stopped:
-            progress = Progress(plan.to_make, quiet=config.quiet)
-            settings = _worker_settings(batch, output_dir, run_id, known_parts)
-            engine = LocalEngine(settings, workers or WorkerProcesses())
-            stop_on_error = config.on_error == "stop"
-            runner = Runner(plan, engine, progress, output_dir, known_parts, result, stop_on_error=stop_on_error)
-            try:
-                runner.run()
-            finally:
-                progress.close()
+            engine = LocalEngine(_worker_settings(batch, output_dir, run_id, known_parts), workers or WorkerProcesses())
+            _run_to_the_end(plan, engine, config, known_parts, result, metrics)
         code = _exit_code(plan, result)
-        _report(folder, plan, result, started, code, command, log, config)
+        faults = {LOG: log.fault, METRICS: metrics.fault}
+        _report(folder, plan, result, started, code, command, faults, config)
         return code
     finally:
         folder.close()
+
+
+def _run_to_the_end(
+    plan: Plan,
+    engine: LocalEngine,
+    config: BatchConfig,
+    known_parts: frozenset[str],
+    result: Result,
+    metrics: RunMetrics,
+) -> None:
+    output_dir, stop_on_error = Path(config.output.dir), config.on_error == "stop"
+    progress = Progress(plan.to_make, quiet=config.quiet)
+    runner = Runner(
+        plan, engine, progress, output_dir, known_parts, result, stop_on_error=stop_on_error, metrics=metrics
+    )
+    try:
+        with ResourceMonitor(SAMPLE_EVERY_S, pid=lambda: engine.pid, on_sample=metrics.resources) as monitor:
+            runner.run()
+        result.resources_mean, result.resources_peak = monitor.mean, monitor.peak
+    finally:
+        progress.close()
 
 
 def _report(
@@ -220,7 +238,7 @@ def _report(
     started: datetime,
     code: int,
     command: KeptCommand | None,
-    log: RunLog,
+    faults: Mapping[str, str | None],
     config: BatchConfig,
 ) -> None:
     """Write and print what came of a run, as far as both are to be had."""
@@ -231,8 +249,9 @@ def _report(
             folder.end(summary(folder.path.name, plan, result, started, code, command))
         except OSError as error:  # after a full disk it may not fit; the images and their rows are what counts
             complain(f"{folder.path}: the run's summary cannot be written ({error.strerror or error})")
-        if log.fault:
-            complain(f"{folder.path / LOG}: {log.fault}")
+        for name, fault in faults.items():
+            if fault:
+                complain(f"{folder.path / name}: {fault}")
         if not config.quiet:
             print_result(plan, result, output_dir)
             sys.stdout.flush()

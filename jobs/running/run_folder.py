@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from jobs.running.loop import Result
 
 RUNS = "runs"
-BATCH, SUMMARY, LOG = "batch.yaml", "summary.json", "run.log"
+BATCH, SUMMARY, LOG, METRICS = "batch.yaml", "summary.json", "run.log", "metrics.jsonl"
 
 _NOT_KEPT = {"hub"}
 """How hubs are reached changes no picture, and the URL of a proxy may hold a password."""
@@ -124,6 +124,10 @@ def summary(
         },
         "peak_vram_bytes": result.peak_vram_bytes,
         "peak_rss_bytes": result.peak_rss_bytes,
+        "resources": {
+            "mean": asdict(result.resources_mean) if result.resources_mean else None,
+            "peak": asdict(result.resources_peak) if result.resources_peak else None,
+        },
         "memory_stages": [asdict(peak) for peak in result.stages.all()],
     }
 

@@ -76,7 +76,7 @@ def device_memory(device: Device) -> DeviceMemory:
     host_total, host_free = host_memory()
     total, free = host_total, host_free
     if device.kind == "cuda":
-        with _nvml() as pynvml:
+        with nvml() as pynvml:
             found = pynvml.nvmlDeviceGetMemoryInfo(_chosen(pynvml))
             total, free = int(found.total), int(found.free)
     return DeviceMemory(total, free, host_total, host_free)
@@ -98,7 +98,7 @@ def gpus() -> list[Gpu]:
     import pynvml
 
     try:
-        with _nvml():
+        with nvml():
             driver = _text(pynvml.nvmlSystemGetDriverVersion())
             return [_gpu(pynvml, index, driver) for index in range(pynvml.nvmlDeviceGetCount())]
     except pynvml.NVMLError:
@@ -125,7 +125,7 @@ def _cuda() -> Device | None:
     import pynvml
 
     try:
-        with _nvml():
+        with nvml():
             handle = _chosen(pynvml)
             major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
             return Device("cuda", _text(pynvml.nvmlDeviceGetName(handle)), (major, minor))
@@ -134,7 +134,7 @@ def _cuda() -> Device | None:
 
 
 @contextmanager
-def _nvml() -> Iterator[Any]:
+def nvml() -> Iterator[Any]:
     import pynvml
 
     pynvml.nvmlInit()
@@ -151,7 +151,7 @@ def cuda_variables() -> dict[str, str]:
     """
     variables = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     if os.environ.get("CUDA_VISIBLE_DEVICES") is None and _cuda() is not None:
-        with _nvml() as pynvml:
+        with nvml() as pynvml:
             if pynvml.nvmlDeviceGetCount() > 1:
                 variables["CUDA_VISIBLE_DEVICES"] = _text(pynvml.nvmlDeviceGetUUID(_chosen(pynvml)))
     return variables

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import re
 import signal
 import socket
@@ -87,6 +88,29 @@ def test_the_batch_is_there_from_the_start_and_a_stop_is_told(make_batch: Callab
     assert summary["stop_kind"] == "signal" and summary["left"] == 200 - summary["made"]
 
 
+def test_every_bundle_leaves_its_figures(make_batch: Callable[..., Batch]) -> None:
+    batch = make_batch(["a red house"], "seeds={start: 0, count: 10}", "batch_size=2", "bundle_images=4")
+    assert batch.run(env={"OUT_OF_MEMORY_ABOVE": "2", "XDG_CACHE_HOME": str(batch.folder / "cache")}).code == 0
+    (path,) = batch.output_dir.glob("runs/*/metrics.jsonl")
+    bundles = [line for text in path.read_text().splitlines() if (line := json.loads(text))["kind"] == "bundle"]
+    assert [line["images"] for line in bundles] == [4, 4, 2]
+    assert [line["batch_sizes"] for line in bundles] == [[1] * 4, [1] * 4, [1] * 2]  # as memory allowed
+    first, last = bundles[0], bundles[-1]
+    assert (first["model"], first["width"], first["device"]) == ("sd", 32, "cpu") and first["failures"] == 0
+    assert first["seconds"]["load"] > 0 and all(line["seconds"]["load"] == 0 for line in bundles[1:])
+    assert all(line["seconds"][phase] > 0 for line in bundles for phase in ("encode", "denoise", "decode")[1:])
+    assert first["images_per_second"] > 0 and first["peak_rss_bytes"] > 2**20
+    assert last["made"] + last["queue"] == 10 and last["time"].endswith("+00:00")
+
+
+def test_a_bundle_that_fails_is_counted(make_batch: Callable[..., Batch], tiny_models: Path) -> None:
+    batch = make_batch(["a red house"], "seeds={start: 0, count: 3}", model=tiny_models / "sd_nan")
+    assert batch.run().code == 3
+    (path,) = batch.output_dir.glob("runs/*/metrics.jsonl")
+    (line,) = map(json.loads, path.read_text().splitlines())
+    assert (line["images"], line["failures"], line["images_per_second"]) == (0, 3, None)
+
+
 def test_prompts_of_private_images_stay_out(make_batch: Callable[..., Batch]) -> None:
     batch = make_batch(["a red house"], "metadata=private", "prompts.lines=[a violet dragon]")
     assert batch.run().code == 0
@@ -100,7 +124,8 @@ def test_a_log_that_cannot_be_written_costs_nothing_else(make_batch: Callable[..
     (batch.output_dir / "runs").write_text("no folder")
     run = batch.run()
     assert (len(batch.images()), run.code) == (2, 0), run.err
-    assert "run.log" in run.err and run.err.count("lines of it are lost: ") == 1 and "Traceback" not in run.err
+    assert "run.log: " in run.err and "metrics.jsonl: " in run.err and "Traceback" not in run.err
+    assert run.err.count("lines of it are lost: ") == 2
 
 
 @pytest.mark.slow
