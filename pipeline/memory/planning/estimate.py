@@ -125,8 +125,11 @@ class _Held:
         if component is None:
             return 0
         each = component.element_bytes(dtype)
+        # A layer that is stored in fewer bits has 16 while it computes.
+        is_packed = component.stored_bytes is not None or self._quantised(component)
+        unpacked = component.parts.unpacked * component.parameters * each if is_packed else 0
         if stage == "encode":
-            return int(encode_elements(component.parameters) * each)
+            return int(encode_elements(component.parameters) * each + unpacked)
         if stage == "denoise":
             family = FAMILIES.get(sizes.family) if sizes.family else None
             passes = shape.batch * (2 if shape.guided and (family is None or family.doubles_batch) else 1)
@@ -134,8 +137,6 @@ class _Held:
                 sizes.family, component.parameters, shape.width, shape.height, with_loras=component.added > 0
             )
             encoding = self._decoding(1) * ENCODING if sizes.encodes_pictures else 0
-            # A layer that is stored in fewer bits has 16 while it computes.
-            unpacked = component.parts.leaves * component.parameters * each if self._quantised(component) else 0
             return int(max(elements * passes * each + unpacked, encoding))
         return self._decoding(1 if self.memory.uses("vae_slicing") else shape.batch)
 

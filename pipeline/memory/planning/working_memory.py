@@ -40,7 +40,8 @@ class ComponentParts:
     `fixed` are in no block, `passing` are the two largest blocks. `leaves` is what streaming layer by layer has on the
     device: the two largest layers of an encoder; a denoiser's largest one, since where most else is alive, two never
     were (counted). `linear` can be quantised, `cast` can be stored in float8. `coarse_fixed` and `coarse_passing` are
-    the same for what diffusers takes for blocks: of a UNet, whole resolution levels.
+    the same for what diffusers takes for blocks: of a UNet, whole resolution levels. `largest_linear` is the largest
+    layer that can be quantised; None means the largest of all, which in an encoder would be its vocabulary.
     """
 
     fixed: float
@@ -50,6 +51,12 @@ class ComponentParts:
     cast: float = 0.98
     coarse_fixed: float | None = None
     coarse_passing: float | None = None
+    largest_linear: float | None = None
+
+    @property
+    def unpacked(self) -> float:
+        """Of weights in fewer bits, the largest layer, which has 16 while it computes."""
+        return self.leaves if self.largest_linear is None else self.largest_linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +108,15 @@ _UNKNOWN_ACTIVITY = Activity(
 )
 
 ENCODERS: tuple[tuple[float, ComponentParts], ...] = (
-    (0.123e9, ComponentParts(0.309, 0.115, 0.328, 0.690)),  # CLIP-L
-    (0.695e9, ComponentParts(0.094, 0.057, 0.101, 0.908)),  # OpenCLIP bigG
-    (2.614e9, ComponentParts(0.226, 0.060, 0.234, 0.774)),  # Gemma 2 2B, a fifth of which is its vocabulary
-    (4.022e9, ComponentParts(0.097, 0.050, 0.193, 0.903)),  # Qwen3 4B
-    (4.762e9, ComponentParts(0.028, 0.081, 0.055, 0.972)),  # T5 XXL
-    (8.292e9, ComponentParts(0.137, 0.056, 0.131, 0.934)),  # Qwen2.5-VL 7B
+    (0.123e9, ComponentParts(0.309, 0.115, 0.328, 0.690, largest_linear=0.0192)),  # CLIP-L
+    (0.695e9, ComponentParts(0.094, 0.057, 0.101, 0.908, largest_linear=0.0095)),  # OpenCLIP bigG
+    (
+        2.614e9,
+        ComponentParts(0.226, 0.060, 0.234, 0.774, largest_linear=0.0082),
+    ),  # Gemma 2 2B
+    (4.022e9, ComponentParts(0.097, 0.050, 0.193, 0.903, largest_linear=0.0062)),  # Qwen3 4B
+    (4.762e9, ComponentParts(0.028, 0.081, 0.055, 0.972, largest_linear=0.0089)),  # T5 XXL
+    (8.292e9, ComponentParts(0.137, 0.056, 0.131, 0.934, largest_linear=0.0658)),  # Qwen2.5-VL 7B; its output layer
 )
 """Text encoders by their parameters."""
 

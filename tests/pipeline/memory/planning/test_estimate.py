@@ -90,6 +90,36 @@ def test_what_cannot_be_quantised_keeps_its_size() -> None:
     assert weights("sdxl", "encoder_int8", "denoiser_int8")["vae"] == weights("sdxl")["vae"]
 
 
+@pytest.mark.parametrize(
+    ("family", "layer"),
+    [
+        ("flux", 4096 * 10240),  # T5's feed-forward; its vocabulary is larger and never quantised
+        ("z_image", 2560 * 9728),
+        ("qwen_image", 152064 * 3584),  # what makes words of numbers again: it runs, and is quantised
+    ],
+)
+@pytest.mark.parametrize("kind", ["int8", "float8", "int4"])
+def test_a_quantised_encoder_unpacks_its_largest_layer(family: str, layer: int, kind: str) -> None:
+    exact = predict(family, "staged").stage_bytes["encode"]
+    small = predict(family, "staged", f"encoder_{kind}").stage_bytes["encode"]
+    saved = (sum(weights(family).values()) - sum(weights(family, f"encoder_{kind}").values())) * GIB
+    assert small - (exact - saved) == pytest.approx(2 * layer, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "layer"),
+    [("transformer", "denoise", 3072 * 18432), ("text_encoder_2", "encode", 4096 * 10240)],
+)
+def test_what_is_stored_in_fewer_bits_is_unpacked_as_well(name: str, stage: str, layer: int) -> None:
+    """Such as GGUF, whatever the techniques."""
+    exact = Sizes.published(FAMILIES["flux"])
+    parts = (replace(one, stored_bytes=10**9 if one.name == name else None) for one in exact.components)
+    stored = replace(exact, components=tuple(parts))
+    small, large = (estimate(one, held("staged"), native("flux"), "cuda").stage_bytes for one in (stored, exact))
+    saved = weights("flux")[name] * GIB - 10**9
+    assert small[stage] - (large[stage] - saved) == pytest.approx(2 * layer, rel=0.02)
+
+
 DIFFUSERS = "huggingface/diffusers, benchmarks: FLUX.1-dev, one forward pass"
 DIFFSYNTH = "modelscope/DiffSynth-Studio, VRAM_management.md: Qwen-Image"
 CARDS = "the models' published weights in 16 bits"

@@ -13,7 +13,13 @@ from families import a_few
 
 from pipeline.memory.device.block_streaming import blocks_of
 from pipeline.memory.device.quantization import _layers
-from pipeline.memory.planning.working_memory import denoise_elements, denoise_operations, denoiser_parts
+from pipeline.memory.planning.working_memory import (
+    ENCODERS,
+    denoise_elements,
+    denoise_operations,
+    denoiser_parts,
+    encoder_parts,
+)
 from pipeline.weights.families import FAMILIES
 
 pytestmark = pytest.mark.slow
@@ -232,3 +238,52 @@ def test_parts_are_spread_so(denoiser: tuple[str, Any]) -> None:
     assert known.passing == pytest.approx(sum(blocks[:2]) / total, abs=0.002)
     linear = sum(layer.weight.numel() for layer in _layers(model).values())
     assert known.linear == pytest.approx(linear / total, abs=0.002)
+
+
+ENCODER_CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "CLIPTextModel": (
+        "CLIPTextConfig",
+        {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
+    ),
+    "CLIPTextModelWithProjection": (
+        "CLIPTextConfig",
+        {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20,
+         "projection_dim": 1280},
+    ),
+    "Gemma2Model": ("Gemma2Config", {}),
+    "Qwen3ForCausalLM": (
+        "Qwen3Config",
+        {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32,
+         "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": True},
+    ),
+    "T5EncoderModel": (
+        "T5Config",
+        {"d_model": 4096, "d_ff": 10240, "num_layers": 24, "num_heads": 64, "feed_forward_proj": "gated-gelu"},
+    ),
+    "Qwen2_5_VLForConditionalGeneration": (
+        "Qwen2_5_VLConfig",
+        {
+            "text_config": {"vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944,
+                            "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4,
+                            "tie_word_embeddings": False},
+            "vision_config": {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16,
+                              "out_hidden_size": 3584},
+        },
+    ),
+}  # fmt: skip
+"""The published configurations of text encoders, as far as they differ from the classes' defaults."""
+
+
+@pytest.mark.parametrize("name", a_few(ENCODER_CONFIGS, ["CLIPTextModel", "T5EncoderModel"]))
+def test_of_an_encoder_so_much_is_quantised_and_its_largest_layer_is_so_large(name: str) -> None:
+    import torch
+    import transformers
+
+    config, options = ENCODER_CONFIGS[name]
+    with torch.device("meta"):
+        model = getattr(transformers, name)(getattr(transformers, config)(**options))
+    total = sum(weight.numel() for weight in model.parameters())
+    assert min(abs(total - parameters) for parameters, _ in ENCODERS) < 0.001 * total
+    layers, known = [layer.weight.numel() for layer in _layers(model).values()], encoder_parts(total)
+    assert known.linear == pytest.approx(sum(layers) / total, abs=0.002)
+    assert known.unpacked == pytest.approx(max(layers) / total, abs=0.0001)
