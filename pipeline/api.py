@@ -204,7 +204,7 @@ class Pipeline:
         self._device = find_device(device)
         self._asked = requested_memory(
             memory,
-            model_dtype(dtype, self._device, self._files.family),
+            model_dtype(dtype, self._device, self._files.family, self._files.components),
             {**dict.fromkeys(ALWAYS_ON.get(memory, ()), True), **(techniques or {})},
             self._device.kind,
             exact=quality == "exact",

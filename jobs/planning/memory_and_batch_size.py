@@ -46,7 +46,12 @@ def requested_memory(
     wanted = memory.dtype if memory.dtype != "auto" else config.model.dtype
     return memory_request.requested_memory(
         memory.level,
-        model_dtype(wanted, device, model.sizes.family if model else family),
+        model_dtype(
+            wanted,
+            device,
+            model.sizes.family if model else family,
+            model.files.components if model and model.files else (),
+        ),
         memory.techniques.model_dump(),  # type: ignore[attr-defined]
         device.kind,
         exact=memory.quality == "exact",

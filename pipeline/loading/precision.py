@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.request import DType, DTypeChoice
 from pipeline.system.device import Device
 from pipeline.weights.families import FAMILIES
+from pipeline.weights.model_files import Component
 
 OVERFLOWS_IN_FLOAT16: dict[str, str] = {
     "T5EncoderModel": "its feed-forward layers leave float16's range, which spoils FLUX.1 and SD 3.5 prompts",
@@ -23,21 +24,36 @@ no convolutions in bfloat16 on the very cards that float16 is for.
 """
 
 
-def model_dtype(asked: DTypeChoice, device: Device, family: str | None) -> DType:
+_UNSCALED = "torchao int8"
+"""The stored quantisation that leaves float16's range: torchao multiplies with the whole numbers, and scales then."""
+
+
+def model_dtype(asked: DTypeChoice, device: Device, family: str | None, components: Iterable[Component] = ()) -> DType:
     """The type to compute a model of this family in; of an unknown one, None, whatever suits the device.
 
-    Where that is float16 and the family leaves its range: float32 on cards without bfloat16, bfloat16 on Apple. Raises
-    `ConfigError` for float16 asked for by name.
+    Where that is float16 and the family, or how one of the model's `components` is stored, leaves its range: float32 on
+    cards without bfloat16, bfloat16 on Apple. Raises `ConfigError` for float16 asked for by name.
     """
-    known = FAMILIES.get(family) if family else None
-    if known is None or known.float16 or (device.dtype if asked == "auto" else asked) != "float16":
-        return device.dtype if asked == "auto" else asked
+    dtype = device.dtype if asked == "auto" else asked
+    why = _leaves_float16(family, components) if dtype == "float16" else None
+    if why is None:
+        return dtype
     if asked == "float16":
         raise ConfigError(
-            f"memory.dtype: {known.label} leaves float16's range and would come out black; take bfloat16 or float32, "
+            f"memory.dtype: {why} leaves float16's range and would come out black; take bfloat16 or float32, "
             "or leave it at auto"
         )
     return "bfloat16" if device.kind == "mps" else "float32"
+
+
+def _leaves_float16(family: str | None, components: Iterable[Component]) -> str | None:
+    """What of a model cannot be computed in float16, None if nothing; what is held otherwise anyway does not count."""
+    known = FAMILIES.get(family) if family else None
+    if known is not None and not known.float16:
+        return known.label
+    unscaled = (one for one in components if one.quantization == _UNSCALED)
+    found = next((one for one in unscaled if one.class_name not in OVERFLOWS_IN_FLOAT16), None)
+    return None if found is None else f"{found.name}, stored as {found.quantization},"
 
 
 def component_dtype(class_name: str, pipeline_class: str, config: Mapping[str, Any], dtype: DType) -> DType:

@@ -143,12 +143,17 @@ def _without_code(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def quantization_of(configuration: Mapping[str, Any]) -> str | None:
-    """The quantisation that a component's configuration speaks of, such as `bitsandbytes nf4`."""
+    """The quantisation that a component's configuration speaks of, such as `bitsandbytes nf4`.
+
+    torchao's is an object of nested settings, or a name in older files; of all that it can be, int8 is told.
+    """
     said = configuration.get("quantization_config")
     if not isinstance(said, dict):
         return None
     method = str(said.get("quant_method", "unknown"))
-    kind = "int8" if said.get("load_in_8bit") else said.get("bnb_4bit_quant_type") if said.get("load_in_4bit") else None
+    if said.get("load_in_8bit") or (method == "torchao" and "int8" in json.dumps(said.get("quant_type")).lower()):
+        return f"{method} int8"
+    kind = said.get("bnb_4bit_quant_type") if said.get("load_in_4bit") else None
     return f"{method} {kind}" if kind else method
 
 

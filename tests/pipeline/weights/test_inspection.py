@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from published_weights import original_shapes, prefixed, published_shapes, write_header
@@ -94,6 +95,29 @@ def test_quantisation_that_a_configuration_speaks_of_is_told(tiny: Tiny, tmp_pat
     files = inspect_model(folder)
     assert files.quantization == "bitsandbytes nf4"
     assert [c.quantization for c in files.components if c.name != "transformer"] == [None] * 3
+
+
+def nested(kind: str) -> dict[str, Any]:
+    """As torchao's settings are written since 0.15."""
+    return {"default": {"_data": {"group_size": None}, "_type": kind, "_version": 2}}
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (nested("Int8WeightOnlyConfig"), "torchao int8"),
+        (nested("Int8DynamicActivationInt8WeightConfig"), "torchao int8"),
+        ("int8_weight_only", "torchao int8"),
+        ("int8wo", "torchao int8"),
+        (nested("Float8WeightOnlyConfig"), "torchao"),
+        (nested("Int4WeightOnlyConfig"), "torchao"),
+        (None, "torchao"),
+    ],
+)
+def test_what_torchao_stored_as_int8_is_told(tiny: Tiny, tmp_path: Path, said: Any, told: str) -> None:
+    folder = copy(tiny("flux"), tmp_path)
+    edit(folder / "transformer/config.json", quantization_config={"quant_method": "torchao", "quant_type": said})
+    assert inspect_model(folder).quantization == told
 
 
 def shard(folder: Path) -> dict[str, str]:
