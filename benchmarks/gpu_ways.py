@@ -37,6 +37,7 @@ LEVELS = {8: "aggressive", 12: "balanced", 24: "none"}
 OURS = {
     "ours": "ours, the card's level",
     "exact": "ours, memory.quality=exact",
+    "expandable": "ours, the card's level, expandable_segments",
 }
 PLAIN = {
     "resident": "pipe.to('cuda')",
@@ -45,6 +46,9 @@ PLAIN = {
     "leaf": "enable_group_offload, leaf level with streams",
 }
 WAYS = {**OURS, **PLAIN}
+
+_EXPANDABLE = dict.fromkeys(("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"), "expandable_segments:True")
+"""Under both names, of which torch reads one first, so that a user's own setting gives way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,8 @@ class _Enough(Exception):
 
 def measured(way: str, work: Work) -> dict[str, Any]:
     """Images (also a part of one) and seconds, peaks of the allocator; `failure` where no image could be made."""
+    if way == "expandable":
+        os.environ.update(_EXPANDABLE)  # before torch reads it
     import torch
 
     from pipeline.loading.offline import import_libraries

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -165,12 +166,35 @@ def test_a_model_drawn_into_shards_makes_pictures(family: str, tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", a_few(["exact", "resident", "model_offload", "leaf"], ["resident"]))
+@pytest.mark.parametrize("way", a_few(["exact", "expandable", "resident", "model_offload", "leaf"], ["resident"]))
 def test_ways_of_the_gpu_benchmark_make_every_image(way: str, tiny: Callable[[str], Path], tmp_path: Path) -> None:
     found = gpu.done(way, Work(str(tiny("sd15")), str(tmp_path / "images"), 8, 2, 2, 5.0, 32))
     assert found.get("images") == 2, found
     assert found["seconds"] > 0 and found["incomplete"] is None
     assert len(list((tmp_path / "images").rglob("*.png"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("way", "settings"), [("expandable", "expandable_segments:True"), ("ours", "max_split_size_mb:64")]
+)
+@pytest.mark.parametrize("name", ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])
+def test_the_allocator_is_set_by_the_user_or_by_the_way(way: str, settings: str, name: str, tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from benchmarks import gpu_ways\n"
+        "assert 'torch' not in sys.modules\n"
+        "def ours(way, work):\n"
+        "    import torch\n"
+        "    return {'settings': torch._C._accelerator_getAllocatorSettings()}\n"
+        "gpu_ways._ours = ours\n"
+        "work = gpu_ways.Work('', sys.argv[2], 8, 1, 1, 0.0, 32)\n"
+        "print(gpu_ways.measured(sys.argv[1], work)['settings'])\n"
+    )
+    others = {key: value for key, value in os.environ.items() if not key.endswith("ALLOC_CONF")}
+    variables = {**others, name: "max_split_size_mb:64"}
+    arguments = [sys.executable, "-c", code, way, str(tmp_path / "images")]
+    done = subprocess.run(arguments, cwd=ROOT, env=variables, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == settings
 
 
 @pytest.mark.slow
