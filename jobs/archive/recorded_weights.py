@@ -169,7 +169,7 @@ def _missing(
     what: str, sha256: str, way_out: str = "say with --files in which folder it is", *, scanned: bool = True
 ) -> ModelError:
     if scanned:
-        way_out += ", or take that in with: darkroom models scan FOLDER"
+        way_out += ", or scan its folder with: darkroom models scan FOLDER"
     return ModelError(
         f"{what} (SHA-256 {sha256[:12]}...) that made this image is not known on this machine, or has changed; "
         f"{way_out}"

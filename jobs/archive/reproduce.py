@@ -156,7 +156,7 @@ def remake(
     )
     known = identified(Model(source=settings.source), settings, files)
     if faults := list(sampling_faults(likeness_of(request), request.adapters, held, known)):
-        raise ConfigError([f"its record asks for what {settings.name} cannot do: {fault}" for fault in faults])
+        raise ConfigError([f"its record requests what {settings.name} cannot do: {fault}" for fault in faults])
     if device.kind == "cuda":  # read when CUDA starts; records that do not name it are of times when it was this one
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = record.runtime.cublas_workspace or _FORMER_WORKSPACE
     threads = said["cpu_threads"] if device.kind == "cpu" else None
@@ -264,9 +264,9 @@ def _unusual(record: Record) -> list[str]:
     if runtime.compile != "no":
         found.append(f"compiled denoiser ({runtime.compile})")
     if not runtime.deterministic:
-        found.append("kernels that need not give the same bits twice")
+        found.append("kernels that are not deterministic")
     if any(peaks.get("refused") for peaks in record.measured.stages.values()):
-        found.append("kernels for which the device was too full to work as usual")
+        found.append("replacement kernels, because the device was nearly full")
     return found
 
 

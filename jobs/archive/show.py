@@ -159,7 +159,7 @@ def _settings(record: Record) -> dict[str, Any]:
 
 
 def _lora(lora: LoraRecord) -> str:
-    keys = f" ({lora.unmatched} of its keys had no place)" if lora.unmatched else ""
+    keys = f" ({lora.unmatched} of its keys match nothing in the model)" if lora.unmatched else ""
     return f"{lora.name} x {lora.weight:g}{keys}"
 
 

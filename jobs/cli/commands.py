@@ -48,7 +48,7 @@ def options(
         bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Find, explain, remake and check the images that `run.py` has made."""
+    """Find, explain, reproduce and verify the images that `run.py` has made."""
     context.obj.verbose = verbose
 
 

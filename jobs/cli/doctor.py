@@ -132,10 +132,10 @@ def heading(diagnosis: Diagnosis) -> str:
         return f"memory levels on this {diagnosis.machine.device.name}, one picture at a time:"
     for_levels = "auto" in diagnosis.levels
     card = NOMINAL.name if for_levels else f"a card of {diagnosis.levels[0]}"
-    own = "; auto is for the CPU itself" if for_levels else ""
+    own = " (auto: for the CPU itself)" if for_levels else ""
     return (
-        f"no usable GPU here: this is for {card} in bfloat16, with the RAM and the packages of this machine{own}. "
-        "One picture at a time:"
+        f"no usable GPU here: memory plans for {card} in bfloat16, with the RAM and the packages of this machine{own}, "
+        "one picture at a time:"
     )
 
 

@@ -1,6 +1,6 @@
-"""Commands of `darkroom models` that may ask the hubs: `search`, `show`, `download`, `privacy`.
+"""Commands of `darkroom models` that may contact the hubs: `search`, `show`, `download`, `privacy`.
 
-What is on this machine asks nobody; `--local` asks nobody at all.
+For models on this machine no request is sent; with `--local` none at all.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-Local = Annotated[bool, typer.Option("--local", help="Only what is on this machine; nobody is asked.")]
+Local = Annotated[bool, typer.Option("--local", help="Only models on this machine; no hub is asked.")]
 
 
 @app.command()
 def search(
     query: Annotated[
-        list[str], typer.Argument(metavar="QUERY... [hub.KEY=VALUE]...", help="Words, and settings of this call.")
+        list[str], typer.Argument(metavar="QUERY... [hub.KEY=VALUE]...", help="Words to search for, and settings.")
     ],
     local: Local = False,
     kind: OfKind = None,
     limit: Limit = None,
     format: Formatted = Format.TABLE,
 ) -> None:
-    """Find models here, on Hugging Face and on CivitAI by words; those that cannot be had come last.
+    """Search for models on this machine, Hugging Face and CivitAI; those that cannot be downloaded come last.
 
-    The hubs are told the words and the kind. `--format paths` prints what is here and asks nobody. Exit code 4 says
-    that no hub could be reached.
+    The hubs are sent the words and the kind. `--format paths` prints only models on this machine and asks no hub.
+    Exit code 4 means that no hub could be reached.
 
     Examples:
 
@@ -80,12 +80,12 @@ def show(
     name: Named,
     settings: Settings = None,
     local: Local = False,
-    refresh: Annotated[bool, typer.Option("--refresh", help="Ask the hub for the card anew.")] = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Request the card from the hub again.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Print what is known of a model, and its card, which is kept once a hub has told it.
+    """Print what is known of a model, and its model card, which is kept after it was downloaded.
 
-    Of `hf:...` and `civitai:...` that are not here, the hub is asked for the card.
+    For `hf:...` and `civitai:...` that are not on this machine, the card is requested from the hub.
 
     Examples:
 
@@ -105,7 +105,7 @@ def show(
     from pipeline.weights.references import parse
 
     if local and refresh:
-        raise ConfigError("show: --local asks nobody, and --refresh asks the hub; leave one of them out")
+        raise ConfigError("show: --local contacts no hub, --refresh needs one; leave one of them out")
     transport = transport_of_this_machine(settings or ())
     with Registry() as registry:
         asked = not local and name.startswith(("hf:", "civitai:")) and not find(registry, name)
@@ -139,12 +139,12 @@ def download(
     settings: Settings = None,
     kind: OfKind = None,
     refresh: Annotated[
-        bool, typer.Option("--refresh", help="Ask Hugging Face for a newer commit, though the model is here.")
+        bool, typer.Option("--refresh", help="Check Hugging Face for a newer commit, even if the model is here.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be fetched.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be downloaded.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Fetch a model that is not here: from Hugging Face, else from CivitAI. What was stopped is gone on with.
+    """Download a model from Hugging Face, else from CivitAI. Interrupted downloads resume.
 
     Examples:
 
@@ -169,7 +169,7 @@ def download(
             here = {"path": str(planned.path) if planned.path else None, "tried": attempt_rows(planned.tried)}
             print_json(here | {"plan": plan_row(planned.plan) if planned.plan else None})
             return
-        about = plan_lines(planned.plan) if planned.plan else [("path", f"{planned.path} (nothing is to be fetched)")]
+        about = plan_lines(planned.plan) if planned.plan else [("path", f"{planned.path} (nothing to download)")]
         print_lines([*attempt_lines(planned.tried), *about])
         return
     try:
@@ -178,7 +178,7 @@ def download(
     except KeyboardInterrupt:
         from jobs.running.main import EXIT_STOPPED
 
-        complain("darkroom: stopped; what has come is kept, and the same command goes on from there")
+        complain("darkroom: stopped; the downloaded part is kept, and the same command resumes")
         raise typer.Exit(EXIT_STOPPED) from None
     if as_json:
         print_json(
@@ -193,7 +193,7 @@ def download(
 
 @app.command()
 def privacy(settings: Settings = None, as_json: Json = False) -> None:
-    """Print what each kind of request tells a hub: every header as it is sent, and to whom. Nothing is sent for it.
+    """Print each kind of request: its address, its headers, and what it tells the hub. This sends nothing.
 
     Examples:
 

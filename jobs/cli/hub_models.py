@@ -95,12 +95,12 @@ def plan_lines(plan: DownloadPlan) -> list[tuple[str, str]]:
     model = plan.model
     here = len(model.files) - len(plan.missing)
     files = f"{len(plan.missing)} file{'' if len(plan.missing) == 1 else 's'}" + (
-        f", {here} more are here" if here else ""
+        f", {here} more are on this machine" if here else ""
     )
     values = [
         ("reference", model.reference),
         ("name", model.name),
-        ("licence", model.licence or "not told"),
+        ("licence", model.licence or "unknown"),
         ("to fetch", f"{plan.bytes:,} bytes ({size_text(plan.bytes)}), {files}"),
         ("free", f"{plan.free_bytes:,} bytes ({size_text(plan.free_bytes)}){'' if plan.fits else ': too little'}"),
     ]

@@ -21,17 +21,17 @@ def privacy_lines(settings: HubSettings) -> Iterator[str]:
         for name, value in one.headers:
             yield f"            {name}: {value}"
         for name, value in one.when_resumed:
-            yield f"            {name}: {value}   (where a download goes on after 1,000 bytes)"
+            yield f"            {name}: {value}   (when a download resumes after 1,000 bytes)"
         yield f"  tells:    {one.form.tells}"
         yield f"  token:    {one.token}"
         if one.onward:
-            yield f"  then:     the same to where the answer leads, without a token: {', '.join(one.onward)}"
+            yield f"  then:     the same to the server it redirects to, without a token: {', '.join(one.onward)}"
         yield ""
     if proxy:
         yield f"proxy: everything goes through {proxy}, which also looks up the hosts' names; hubs see its address"
     else:
         yield "proxy: none; hubs see the address of this network, and its name server is asked for the hosts above"
-    yield "Nobody is asked by runs and commands for what is here; a run asks only with hub.auto_download=true"
+    yield "For models on this machine no request is sent; a run sends requests only with hub.auto_download=true"
     yield from (f"never sent: {line}" for line in NEVER)
 
 

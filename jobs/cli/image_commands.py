@@ -41,26 +41,26 @@ def _list_columns(asked: bool) -> None:
 def search(
     text: Annotated[
         list[str] | None,
-        typer.Argument(help="Words that must all stand in the prompt, the tags or the model's name."),
+        typer.Argument(help="Words that must all occur in the prompt, the tags or the model's name."),
     ] = None,
     where: Annotated[
         str | None, typer.Option(help='A DuckDB condition over the columns, such as "steps >= 16".')
     ] = None,
     columns: Annotated[str | None, typer.Option(help="Columns to print, separated by commas; `*` for all.")] = None,
-    sort: Annotated[str, typer.Option(help="Column to sort by; a `-` in front sorts downwards.")] = "-created_at",
+    sort: Annotated[str, typer.Option(help="Column to sort by; `-` in front for descending order.")] = "-created_at",
     limit: Annotated[
-        int | None, typer.Option(min=0, help="At most so many; 0 for all. A table stops at 50 by default.")
+        int | None, typer.Option(min=0, help="Most rows; 0 for all. A table stops at 50 by default.")
     ] = None,
-    format: Annotated[Format, typer.Option(help="How to print.")] = Format.TABLE,
+    format: Annotated[Format, typer.Option(help="Output format.")] = Format.TABLE,
     output_dir: OutputDir = OUTPUT_DIR,
     list_columns: Annotated[
         bool,
         typer.Option("--list-columns", is_eager=True, callback=_list_columns, help="Print what columns there are."),
     ] = False,
 ) -> None:
-    """Find images, those of running batches included.
+    """Search for images, also those of running batches.
 
-    Failures are searched when `--where` speaks of `status`.
+    Failed attempts are searched if `--where` contains `status`.
 
     Examples:
 
@@ -116,19 +116,19 @@ def show(
         list[Path],
         typer.Argument(
             metavar="IMAGE...",
-            help="Images, folders of them, patterns such as `'more/**/*.png'`: ours, or those of A1111, ComfyUI, "
+            help="Images, folders of them, patterns such as `'more/**/*.png'`; made by Darkroom, A1111, ComfyUI, "
             "InvokeAI, Fooocus, NovelAI, SwarmUI, Easy Diffusion, Draw Things.",
         ),
     ],
     as_json: Json = False,
     format: Annotated[
-        ShowFormat, typer.Option(help="How to print; JSON of more than one named image is a list.")
+        ShowFormat, typer.Option(help="Output format; JSON for more than one named image is a list.")
     ] = ShowFormat.TEXT,
     output_dir: OutputDir = OUTPUT_DIR,
 ) -> None:
     """Print how images were made. A private image is looked up in the manifest of `--output-dir`.
 
-    Images that say nothing are named on standard error; the others are printed, and it ends with 2.
+    Images without metadata are named on standard error; the others are printed, and the exit code is 2.
 
     Examples:
 
@@ -172,12 +172,12 @@ def reproduce(
     image: Annotated[Path, typer.Argument(help="An image with a record, or a private one of `--output-dir`.")],
     engine: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[engine.KEY=VALUE]...", help="In place of the record's: `engine.cpu_threads=4`."),
+        typer.Argument(metavar="[engine.KEY=VALUE]...", help="Replaces the record's: `engine.cpu_threads=4`."),
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Compare pixels; exit 0 only if all are equal.")] = False,
     model: Annotated[str | None, typer.Option(help="Where the model's weights are now.")] = None,
     files: Annotated[
-        Path | None, typer.Option(help="A folder with what it needs: VAE, configuration, adapters, pictures.")
+        Path | None, typer.Option(help="A folder with its VAE, configuration, adapters, pictures.")
     ] = None,
     output_dir: OutputDir = OUTPUT_DIR,
 ) -> None:

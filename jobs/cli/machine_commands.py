@@ -13,9 +13,9 @@ app = typer.Typer()
 
 @app.command()
 def inspect(
-    weights: Annotated[str, typer.Argument(metavar="FILE|FOLDER", help="A model, a LoRA, a VAE: any weights.")],
+    weights: Annotated[str, typer.Argument(metavar="FILE|FOLDER", help="A model, a LoRA, a VAE or other weights.")],
     as_json: Json = False,
-    with_hash: Annotated[bool, typer.Option("--hash", help="Read all of it and print its hashes.")] = False,
+    with_hash: Annotated[bool, typer.Option("--hash", help="Read the whole file and print its hashes.")] = False,
 ) -> None:
     """Say what a model or a file of weights is, from its header alone.
 
@@ -47,11 +47,11 @@ def inspect(
 def doctor(
     as_json: Json = False,
     budget_gb: Annotated[
-        float | None, typer.Option("--budget-gb", min=0.1, help="Ask what would be done within so many GB.")
+        float | None, typer.Option("--budget-gb", min=0.1, help="Show the memory plans for this budget in GB.")
     ] = None,
     output_dir: OutputDir = OUTPUT_DIR,
 ) -> None:
-    """Show what this machine has, and what each memory level would do with each model profile. Nothing is loaded.
+    """Show this machine's hardware, and the memory plan of each level for each model profile. Loads no model.
 
     Examples:
 

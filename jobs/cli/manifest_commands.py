@@ -36,8 +36,8 @@ def verify(as_json: Json = False, output_dir: OutputDir = OUTPUT_DIR) -> None:
             ("unreadable part", result.unreadable_parts),
             ("note: superseded, its job has another image", result.superseded),
             ("sidecar", result.sidecars),
-            (f"note: no row, {command(output_dir, 'reindex')} takes it in", result.without_row),
-            ("note: no row, and none to be had", result.not_taken),
+            (f"note: no row, {command(output_dir, 'reindex')} adds it", result.without_row),
+            ("note: no row, and reindex cannot add one", result.not_taken),
             ("note: left over", result.leftovers),
         ):
             for entry in entries:
@@ -48,7 +48,7 @@ def verify(as_json: Json = False, output_dir: OutputDir = OUTPUT_DIR) -> None:
 
 @app.command()
 def reindex(as_json: Json = False, output_dir: OutputDir = OUTPUT_DIR) -> None:
-    """Rebuild the manifest from the images; rows that stand nowhere else are kept.
+    """Rebuild the manifest from the images; rows that cannot be rebuilt are kept.
 
     Examples:
 
@@ -91,5 +91,5 @@ def compact(as_json: Json = False, output_dir: OutputDir = OUTPUT_DIR) -> None:
         print_json(asdict(result))
         return
     for line in result.damaged:
-        print_line(f"left alone: {line}")
+        print_line(f"left unchanged: {line}")
     print_line(f"{result.parts_before} parts became {result.parts_after}, {result.rows_moved} rows moved")

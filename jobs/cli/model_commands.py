@@ -18,7 +18,7 @@ from jobs.terminal import Json, complain, print_json, print_line, print_lines
 if TYPE_CHECKING:
     from pipeline.registry.records import StoredModel
 
-app = typer.Typer(name="models", no_args_is_help=True, help="Take in, find, fetch and check models.")
+app = typer.Typer(name="models", no_args_is_help=True, help="Scan folders for models; find, download and verify them.")
 for part in (hub_commands, upkeep_commands):
     app.add_typer(part.app)
 
@@ -46,12 +46,12 @@ class Sort(StrEnum):
 def list_(
     kind: OfKind = None,
     family: Annotated[str | None, typer.Option(help="Only models of this family, such as `sdxl`.")] = None,
-    source: Annotated[Source | None, typer.Option(help="Only models that came from there.")] = None,
+    source: Annotated[Source | None, typer.Option(help="Only models from this source.")] = None,
     sort: Annotated[Sort, typer.Option(help="The order; sizes and times begin with the largest.")] = Sort.NAME,
     limit: Limit = None,
     format: Formatted = Format.TABLE,
 ) -> None:
-    """List the models that are known.
+    """List the known models.
 
     Examples:
 
@@ -86,7 +86,7 @@ def identify(
     file: Annotated[Path, typer.Argument(help="A file of weights.")],
     settings: Settings = None,
     ask_civitai: Annotated[
-        bool, typer.Option("--ask-civitai", help="Ask CivitAI if no model here is it; that tells it the file's hash.")
+        bool, typer.Option("--ask-civitai", help="Ask CivitAI if the file is no known model; sends its hash.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -116,7 +116,7 @@ def identify(
         print_json(hashes | {name: [as_row(model) for model in models] for name, models in groups.items()} | hub)
         return
     print_line(f"{'sha256:':<17}{found.sha256}")
-    heads = ("the same file", "the same weights, other remarks in the header", "claimed to be the same, not checked")
+    heads = ("the same file", "the same weights, other metadata in the header", "claimed to be the same, not verified")
     for head, models in zip(heads, groups.values(), strict=True):
         for line in [f"{head}:", *as_table(models)] if models else []:
             print_line(line)
@@ -128,12 +128,12 @@ def identify(
     if not any(groups.values()):
         complain("no known model has this content")
     if ask_civitai and said is None:
-        complain("it is known here, so CivitAI was not asked")
+        complain("the file is a known model, so CivitAI was not asked")
 
 
 @app.command()
 def stats(as_json: Json = False) -> None:
-    """Count models by kind, family and source, and their bytes.
+    """Count models by kind, family and source, and sum up their sizes.
 
     Examples:
 

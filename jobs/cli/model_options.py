@@ -27,13 +27,13 @@ class KindOption(StrEnum):
 
 Named = Annotated[str, typer.Argument(metavar="NAME", help="A name, `sha256:...`, `hf:...`, `civitai:...` or a path.")]
 OfKind = Annotated[KindOption | None, typer.Option("--kind", help="Only models of this kind.")]
-Limit = Annotated[int | None, typer.Option(min=0, help="At most so many; 0 for all. A table stops at 50 by default.")]
-Formatted = Annotated[Format, typer.Option(help="How to print.")]
+Limit = Annotated[int | None, typer.Option(min=0, help="Most rows; 0 for all. A table stops at 50 by default.")]
+Formatted = Annotated[Format, typer.Option(help="Output format.")]
 Settings = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[hub.KEY=VALUE]...",
-        help="Settings of this call, as for a run: `hub.proxy=socks5h://127.0.0.1:9050`.",
+        help="Settings for this call, as for a run: `hub.proxy=socks5h://127.0.0.1:9050`.",
     ),
 ]
 
@@ -72,7 +72,7 @@ def print_found(
             if limit is None and len(rows) == TABLE_LIMIT:
                 complain(f"the first {TABLE_LIMIT}; --limit 0 shows all")
     if not rows and format in (Format.TABLE, Format.PATHS):
-        complain("nothing found; darkroom models scan FOLDER takes models in")
+        complain("nothing found; scan a folder for models with: darkroom models scan FOLDER")
 
 
 def words_and_settings(arguments: Sequence[str]) -> tuple[str, list[str]]:

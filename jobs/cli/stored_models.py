@@ -27,11 +27,11 @@ def one_model(registry: Registry, named: str) -> StoredModel:
     found = find(registry, named)
     if not found:
         raise ModelError(
-            f"{named!r}: no such model is known; darkroom models list shows those that are, "
-            "darkroom models scan FOLDER takes in more"
+            f"{named!r}: no such model is known; darkroom models list shows the known ones, "
+            "darkroom models scan FOLDER finds more"
         )
     if len(found) > 1:
-        raise ModelError(f"{named!r}: is what {len(found)} are called; say which: {listed(found)}")
+        raise ModelError(f"{named!r}: names {len(found)} models; say which: {listed(found)}")
     return found[0]
 
 
@@ -101,9 +101,7 @@ def left_over_text(files: int, size: int) -> str:
     """What no model has of the store, and the way out; for people."""
     if not files:
         return "nothing"
-    return (
-        f"{files:,} of downloads that were broken off or refused, {size_text(size)}; darkroom models prune --max-gb N"
-    )
+    return f"{files:,} from interrupted or refused downloads, {size_text(size)}; darkroom models prune --max-gb N"
 
 
 def _counted(counts: Iterable[tuple[str, int]]) -> str:

@@ -21,10 +21,10 @@ app = typer.Typer()
 
 @app.command()
 def scan(
-    folder: Annotated[Path, typer.Argument(help="A folder with models: ComfyUI's, A1111's, a hub's cache, any.")],
+    folder: Annotated[Path, typer.Argument(help="A folder with models, such as ComfyUI's, A1111's or a hub's cache.")],
     as_json: Json = False,
 ) -> None:
-    """Take in the models of a folder and below, where they are: headers are read, nothing is moved or written there.
+    """Scan a folder and its subfolders for models. Only headers are read; nothing is moved or written there.
 
     Examples:
 
@@ -44,7 +44,7 @@ def scan(
     for path, why in report.refused:
         print_line(one_line(f"refused: {path}: {why.removeprefix(f'{path.name}: ')}"))
     print_line(
-        f"{report.found} models: {report.added} new, {report.changed} changed, {report.unchanged} as before; "
+        f"{report.found} models: {report.added} new, {report.changed} changed, {report.unchanged} unchanged; "
         f"{report.gone} gone, {len(report.refused)} refused"
     )
 
@@ -56,7 +56,7 @@ def verify(
 ) -> None:
     """Read models and compare them with their hashes; exit 3 if a file is missing or changed.
 
-    What has no hash yet gets one.
+    A file without a known hash gets one.
 
     Examples:
 
@@ -90,7 +90,7 @@ def verify(
 
 @app.command()
 def remove(name: Named) -> None:
-    """Forget a model. Files that Darkroom fetched for it are deleted, files in your own folders never.
+    """Remove a model from the registry. Files that Darkroom downloaded are deleted, files in your own folders never.
 
     Examples:
 
@@ -107,18 +107,18 @@ def remove(name: Named) -> None:
         except OSError as error:
             raise ModelError(f"{name!r}: cannot be removed ({error})") from None
     if model.path.exists():
-        print_line(f"{model.name}: forgotten; {model.path} stays, and the next scan finds it again")
+        print_line(f"{model.name}: removed from the registry; {model.path} stays, and the next scan finds it again")
     else:
         print_line(f"{model.name}: removed, {size_text(freed)} freed")
 
 
 @app.command()
 def prune(
-    max_gb: Annotated[float, typer.Option("--max-gb", min=0, help="So much of what was fetched may stay.")],
+    max_gb: Annotated[float, typer.Option("--max-gb", min=0, help="How many GB of downloaded models to keep at most.")],
 ) -> None:
-    """Delete what Darkroom fetched and was not used for longest, until the rest fits. What was scanned in stays.
+    """Delete downloaded models, the longest unused first, until the rest fits. Scanned models stay.
 
-    What is left over of downloads goes first: if it is older than a day in any case, else if the rest does not fit.
+    Leftovers of downloads are deleted first: always those older than a day, younger ones if the rest does not fit.
 
     Examples:
 
@@ -134,5 +134,5 @@ def prune(
             raise ModelError(f"prune: not all could be removed ({error})") from None
     for model in pruned.models:
         print_line(f"removed: {model.name} ({model.reference})")
-    left = f" and {len(pruned.leftovers)} files left over of downloads" if pruned.leftovers else ""
+    left = f" and {len(pruned.leftovers)} leftover files of downloads" if pruned.leftovers else ""
     print_line(f"{len(pruned.models)} models{left} removed, {size_text(pruned.freed_bytes)} freed")

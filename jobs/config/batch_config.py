@@ -94,7 +94,7 @@ def parse_sound_parts(configs: Sequence[Mapping[str, Any]]) -> tuple[list[BatchC
                 parsed.append(BatchConfig.model_validate(_without(config, error)))
     for key in RUN_KEYS:
         if len({repr(getattr(config, key)) for config in parsed}) > 1:
-            faults[f"{key}: differs within the sweep; it holds for a whole run, so give it one value"] = None
+            faults[f"{key}: differs within the sweep; it applies to a whole run, so give it one value"] = None
     return parsed, list(faults)
 
 

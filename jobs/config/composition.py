@@ -51,7 +51,7 @@ def user_folders(arguments: list[str]) -> list[Path]:
     own = [word for word in arguments if _STEERS_HYDRA.match(word)]
     if found.refused or own:
         what = own[0].lstrip("+").partition("=")[0] if own else found.refused[0]
-        raise ConfigError(f"{what}: what steers Hydra itself is not taken; give your own options with --config-dir DIR")
+        raise ConfigError(f"{what}: Hydra's own settings are not accepted; add your own options with --config-dir DIR")
     return list(found.config_dir)
 
 

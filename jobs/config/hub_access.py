@@ -102,7 +102,7 @@ def _refuse_others(path: Path, defaults: object) -> None:
         # An option of another group cannot reach `hub`; another file of `local` or `experiment` could.
         if names != ["_self_"] and not names[0].startswith("override "):
             raise ConfigError(
-                f"{path}: brings in {names[0]!r}, and `darkroom` reads hub: of this file alone; write what that file "
+                f"{path}: includes {names[0]!r}, but `darkroom` reads hub: from this file only; copy what that file "
                 "sets into this one"
             )
 

@@ -119,7 +119,7 @@ def _faults(path: Path, option: Path) -> Iterator[_Fault]:
     if root is not None:
         sizes: dict[int, float] = {}
         if _written_out(root, sizes) - len(sizes) > MAX_ALIASED:
-            yield 1, f"has aliases (`*name`, `<<`) that stand for more than {MAX_ALIASED:,} further values"
+            yield 1, f"has aliases (`*name`, `<<`) that expand to more than {MAX_ALIASED:,} further values"
         yield from _node_faults(root, set())
         yield from _top_faults(root)
 
@@ -170,7 +170,7 @@ def _key_faults(key: yaml.Node, value: yaml.Node) -> Iterator[_Fault]:
         return
     name = key.value.strip()
     if re.match(r"hydra\b", name):
-        yield line, f"the key {name!r} steers Hydra itself"
+        yield line, f"the key {name!r} configures Hydra itself"
     elif name.endswith("_target_"):
         yield line, f"the key {name!r} names code to be run"
     elif name == "defaults" and isinstance(value, yaml.SequenceNode):

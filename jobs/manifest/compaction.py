@@ -54,7 +54,7 @@ def compacting(output_dir: Path) -> Iterator[Layout]:
         raise ReadError(f"{output_dir}: no manifest here; name the folder of the images with --output-dir")
     with writing(layout.root), exclusive(layout.compaction_lock, wait=False) as mine:
         if not mine:
-            raise ReadError(f"{layout.root}: another compact or reindex is at work here; wait for its end")
+            raise ReadError(f"{layout.root}: another compact or reindex is running here; wait until it ends")
         finish_replacements(layout)
         yield layout
 

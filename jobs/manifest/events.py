@@ -113,7 +113,7 @@ def replay(path: Path) -> Replay:
     result.feed(path.read_bytes())
     if result.damaged_lines and path not in _warned:
         _warned.add(path)
-        _log.warning("%s: %d damaged lines, left out; all others count", path, result.damaged_lines)
+        _log.warning("%s: %d damaged lines were skipped; all others are used", path, result.damaged_lines)
     return result
 
 

@@ -80,7 +80,7 @@ def _recover_journal(layout: Layout, path: Path) -> Recovery:
             aside = path.with_suffix(".damaged")
             aside.write_bytes(path.read_bytes())
             mend = reindex_command(path)
-            _log.warning("%s: the whole journal is kept there; %s takes in images without a row", aside, mend)
+            _log.warning("%s: the whole journal is kept there; %s adds images without a row", aside, mend)
         seal(layout, stem, content.finished + settled.adopted + settled.lost)
     lost = [(row["job_id"], row["status"] == QUARANTINED) for row in settled.lost]
     return Recovery(

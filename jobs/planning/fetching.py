@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("darkroom.hubs")
 
-_GOES_ON = "what has come is kept, and the same command goes on from there"
+_GOES_ON = "the downloaded part is kept, and the same command resumes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def lines(found: Downloads) -> Iterator[str]:
         room = f"{size_text(found.free_bytes)} free" if found.fits else _no_room(found)
         yield f"to fetch      {_counted(files, 'file')}, {size_text(found.bytes)}; {room}; {_time(found)}"
     else:
-        yield "to fetch      nothing that can be had"
+        yield "to fetch      nothing that can be downloaded"
     here = [(item.needed.noun, item.needed.reference, _extent(item.plan)) for item in found.items if item.plan]
     yield from (f"  {line}" for line in aligned(here))
     yield from (f"  {item.needed.noun} {item.problem}" for item in found.items if item.problem)
@@ -197,7 +197,7 @@ def _refuse(found: Downloads) -> None:
     if problems:
         raise ConfigError(said)
     if not found.fits:
-        raise ConfigError(f"{size_text(found.bytes)} are to be fetched: {_no_room(found)}")
+        raise ConfigError(f"{size_text(found.bytes)} must be downloaded: {_no_room(found)}")
 
 
 def _no_room(found: Downloads) -> str:

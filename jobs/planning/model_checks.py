@@ -74,7 +74,7 @@ def sampling_faults(like: Likeness, adapters: Adapters, held: MemorySettings, kn
     if cached is not None and (family is None or family.name not in cached):
         label = family.label if family else known.settings.architecture
         yield (
-            f"sampling.step_cache: {like.step_cache} is not there for {label}; diffusers has it for "
+            f"sampling.step_cache: {like.step_cache} is not available for {label}; diffusers has it for "
             f"{', '.join(sorted(cached))}"
         )
     if family is None:

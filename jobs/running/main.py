@@ -111,7 +111,7 @@ def _tell_missing(lacking: NotHere) -> int:
     if config.dry_run == "json":
         print(plan_as_json(None, [], values(found), verbose=config.verbose))
     else:
-        print_lines([*lines(found), "the plan      is known once these are here"])
+        print_lines([*lines(found), "the plan      is known after these downloads"])
     return EXIT_OK
 
 
@@ -169,7 +169,7 @@ def _print_dry_run(batch: Batch, plan: Plan, states: JobStates) -> None:
         print_lines(refused_lines(plan))
         print_lines(memory_lines(plan, f"on this machine ({batch.device.kind})"))
         if batch.device.kind != "cuda" and (card := on_a_card(batch)):
-            where = f"on such a card (there is none here), {beside_card(batch)}"
+            where = f"on a card of this size (there is none here), {beside_card(batch)}"
             print_lines(memory_lines(Plan(batch.expansions, states, card), where))
         print_lines(notes(plan, batch.models))
         print_lines(lines(missing))

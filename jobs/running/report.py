@@ -123,7 +123,7 @@ def print_result(plan: Plan, result: Result, output_dir: Path) -> None:
     if failed:
         parts.append(f"{failed:,} failed ({_counts(result.failed.items())})")
     if plan.failed_before:
-        parts.append(f"{plan.failed_before:,} failed before and were left (retry_failed=true)")
+        parts.append(f"{plan.failed_before:,} failed before and were skipped (retry_failed=true)")
     print_line(f"{plan.requested:,} requested: {', '.join(parts)}; model loads: {result.loads}")
     if plan.to_make == 0 and not plan.failed_before:
         print_line(f"nothing to make: every requested image exists{_places(plan, output_dir)}")

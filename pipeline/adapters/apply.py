@@ -108,7 +108,7 @@ def _embeddings(model: LoadedModel, on: ModelAdapters, adapters: Adapters) -> No
 def _layers(model: LoadedModel, on: ModelAdapters, adapters: Adapters) -> None:
     """Everything that adds modules to the denoiser or the encoders, or takes some away."""
     if adapters.loras and not hasattr(model.pipe, "load_lora_weights"):
-        raise JobFailure(f"lora {adapters.loras[0].name}: diffusers loads none into {type(model.pipe).__name__}")
+        raise JobFailure(f"lora {adapters.loras[0].name}: diffusers cannot load LoRAs into {type(model.pipe).__name__}")
     ip_adapters = apply_ip_adapter.used(adapters.ip_adapters)
 
     def todo() -> bool:

@@ -82,7 +82,7 @@ def add(pipe: Any, held: Loras, lora: LoraWeights) -> None:
         one.bytes = _held_bytes(pipe, name)
         if not any(one.matched.values()):
             raise JobFailure(
-                f"lora {lora.name}: none of its {sum(keys.values())} keys has a place in this model; "
+                f"lora {lora.name}: none of its {sum(keys.values())} keys matches this model; "
                 "it was made for another one"
             )
     except JobFailure:

@@ -81,7 +81,7 @@ def generated_image(
     if (width, height) != (request.width, request.height):
         return JobFailure(
             f"{denoised.pipeline_class} made {width} x {height} pixels instead of {request.width} x {request.height}; "
-            f"ask for what it makes (sampling.width={width} sampling.height={height})"
+            f"request the size that it makes (sampling.width={width} sampling.height={height})"
         )
     peaks = [one["allocated"] for one in batch.stage_peaks.values() if "allocated" in one]
     return GeneratedImage(

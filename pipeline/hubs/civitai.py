@@ -23,7 +23,7 @@ from pipeline.registry.records import StoredKind, now
 _Numbered = TypeVar("_Numbered", ModelVersion, CivitaiModel)
 _HUB = "CivitAI"
 _GIVEN = (200, 206, 416)
-_NONSENSE = "its address answers with something else than was asked for"
+_NONSENSE = "its address answers with something else than was requested"
 
 
 def version(transport: Transport, id_: int, fresh_s: float | None = FRESH_S) -> Outcome[ModelVersion]:
@@ -88,7 +88,7 @@ def refusal(transport: Transport, answer: Answer, what: str) -> Problem:
         case 403 if "early access" in said:
             return Problem("early_access", what, until=body.deadline)
         case 403 | 451:
-            return Problem("offline", what, f"{_HUB} turns this network away ({answer.status})")
+            return Problem("offline", what, f"{_HUB} refuses this network ({answer.status})")
         case 404:
             return Problem("not_found", what, lasting="no-store" not in answer.headers.get("cache-control", ""))
         case 410:

@@ -123,7 +123,7 @@ def download(
             except (_Unusable, _Damaged, Unreachable, UnsafeAnswer) as error:
                 failures.append(f"{source.label}: {error}")
                 unreachable += isinstance(error, Unreachable)
-        kept = f"; {partial.size:,} bytes are kept, the same command goes on from there" if partial.size else ""
+        kept = f"; {partial.size:,} bytes are kept, the same command resumes" if partial.size else ""
     said = f"{one.name}: {'; '.join(dict.fromkeys(failures)) or 'no hub has it'}{kept}"
     if refusals and len(refusals) == len(failures):
         raise HubRefused(said, refusals)
@@ -146,8 +146,8 @@ def to_fetch_bytes(files: Iterable[RemoteFile]) -> int:
 def no_room(needed_bytes: int, room_bytes: int, folder: Path | None = None) -> str:
     """The end of a line for the user: how much is missing where, and the way out."""
     return (
-        f"{size_text(needed_bytes)} are to be fetched and {size_text(room_bytes)} are free for "
-        f"{folder or store_folder()}, but for {size_text(SPARE_BYTES)} that stay free; make room there or set "
+        f"{size_text(needed_bytes)} must be downloaded and {size_text(room_bytes)} are free for "
+        f"{folder or store_folder()}, of which {size_text(SPARE_BYTES)} must stay free; make room there or set "
         "DARKROOM_HOME to another disk"
     )
 
@@ -173,7 +173,7 @@ class _Download:
         except OSError as error:
             raise DownloadError(
                 f"{self.name}: cannot be written to {self.target.parent} ({error.strerror or error}); make room or set "
-                "DARKROOM_HOME to another disk, then the same command goes on"
+                "DARKROOM_HOME to another disk, then the same command resumes"
             ) from None
 
     def drop_nonsense(self, partial: PartialFile) -> None:
@@ -271,7 +271,7 @@ class _Download:
             unit, _, place = answer.headers.get("content-range", "").partition(" ")
             first, total = place.partition("-")[0], place.rpartition("/")[2]
             if unit != "bytes" or first != str(start) or total not in ("*", str(self.size_bytes or total)):
-                raise _Damaged("sends another part of the file than was asked for")
+                raise _Damaged("sends another part of the file than was requested")
         length = answer.headers.get("content-length")
         if self.size_bytes is not None and length not in (None, str(self.size_bytes - start)):
             raise _Damaged(f"announces {length[:20]} bytes where {self.size_bytes - start:,} were promised")
@@ -279,7 +279,7 @@ class _Download:
     def _verify(self, partial: PartialFile) -> None:
         found = partial.sha256()
         if found != self.sha256:
-            raise _Damaged(f"what came has the SHA-256 {found}, expected {self.sha256}")
+            raise _Damaged(f"the downloaded file has the SHA-256 {found}, expected {self.sha256}")
         if fault := fault_of_weights(partial.path, self.target.suffix):
             partial.restart()
             raise _Unusable(_refused_as(fault))

@@ -87,7 +87,7 @@ def fetch(
     except OSError as error:
         raise DownloadError(
             f"{model.reference}: cannot be written to {store_folder()} ({error.strerror or error}); make room or set "
-            "DARKROOM_HOME to another disk, then the same command goes on"
+            "DARKROOM_HOME to another disk, then the same command resumes"
         ) from None
     if isinstance(stored, Ok):
         card(transport, parse(model.reference))  # from now on it is there without a network

@@ -176,7 +176,7 @@ def _newer(registry: Registry, named: str, noun: str) -> tuple[Reference, list[A
     parsed = parse(named)
     if parsed.scheme == "hf":
         if COMMIT.fullmatch(parsed.revision or ""):
-            raise ModelError(f"{noun} {named!r}: is a commit, which stays as it is; leave out what stands behind the @")
+            raise ModelError(f"{noun} {named!r}: is a commit, which never changes; leave out the part after the @")
         return parsed, [Attempt("this machine", "not asked")]
     known = find(registry, parsed)
     if not known:
@@ -184,7 +184,7 @@ def _newer(registry: Registry, named: str, noun: str) -> tuple[Reference, list[A
     model = known[0]
     if len(known) > 1 or model.source != "huggingface":
         raise ModelError(
-            f"{noun} {named!r}: only what was fetched from Hugging Face is asked for anew; name it as hf:org/name"
+            f"{noun} {named!r}: --refresh works only for downloads from Hugging Face; name it as hf:org/name"
         )
     of = parse(model.reference)
     branch = next(iter(model.branches), "main")
@@ -215,7 +215,7 @@ def _remote(transport: Transport, reference: Reference, noun: str, *, refresh: b
     """What a hub has by a reference, if that is looked for; with `refresh` nothing that it said before counts."""
     remote = find_remote(transport, reference, fresh_s=0.0 if refresh else FRESH_S)
     if refresh and isinstance(remote, Ok) and remote.stale:
-        return Problem("offline", reference.text, f"what is kept of it is {remote.say()}")
+        return Problem("offline", reference.text, f"the cached answer is {remote.say()}")
     return _fitting(remote, noun)
 
 
@@ -233,7 +233,7 @@ def _fitting(remote: Outcome[RemoteModel], noun: str) -> Outcome[RemoteModel]:
         return Problem("refused", model.reference, f"is a whole model; its VAE alone is {model.reference}/vae")
     is_sure = model.hub == "civitai" or is_pipeline
     if is_sure and model.kind not in (None, wanted):
-        return Problem("refused", model.reference, f"is of the kind {model.kind}, and {noun} was asked for")
+        return Problem("refused", model.reference, f"is of the kind {model.kind}, and {noun} was requested")
     return remote
 
 

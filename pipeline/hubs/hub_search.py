@@ -65,7 +65,7 @@ def search(
                 remote += [
                     hit for hit in said.value if hit.reference not in fetched and hit.kind in (None, kind or hit.kind)
                 ]
-                notes += [f"some of this is {said.say()}"] if said.stale else []
+                notes += [f"some of these results are {said.say()}"] if said.stale else []
             else:
                 notes.append(said.say())
     remote.sort(key=lambda hit: _rank(hit, words))

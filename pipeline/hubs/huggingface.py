@@ -28,7 +28,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 _EXPANDED = ("sha", "gated", "disabled", "downloads", "tags", "pipeline_tag", "cardData", "siblings")
 _MOST_README_BYTES = 2**20
 _HUB = "Hugging Face"
-_NONSENSE = "its address answers with something else than was asked for"
+_NONSENSE = "its address answers with something else than was requested"
 
 
 def info(

@@ -43,7 +43,7 @@ def nowhere(named: str, noun: str, tried: list[Attempt]) -> ModelError:
     said = "; ".join(f"{one.where}: {one.said}" for one in tried)
     asked = tried[1:]  # the first is this machine
     kind = Unreachable if asked and all(one.is_passing for one in asked) else ModelError
-    return kind(f"{noun} {named!r}: cannot be had. {said}")
+    return kind(f"{noun} {named!r}: cannot be downloaded. {said}")
 
 
 def offers(
@@ -76,16 +76,14 @@ def _called(
     exact = [hit for hit in exact if kind is None or hit.kind in (None, kind)]
     free = [hit for hit in exact if hit.obstacle is None]
     if len(free) > 1:
-        raise ModelError(
-            f"{NOUNS[kind]} {name!r}: is what {len(free)} on {label} are called; say which: {_listed(free)}"
-        )
+        raise ModelError(f"{NOUNS[kind]} {name!r}: names {len(free)} models on {label}; say which: {_listed(free)}")
     if free:
         return free[0]
     obstacle = next((hit.obstacle for hit in exact if hit.obstacle), None)
     if obstacle:
         tried.append(Attempt(label, obstacle.say()))
     else:
-        tried.append(Attempt(label, "nothing is called so" + (f"; like it are {_listed(hits)}" if hits else "")))
+        tried.append(Attempt(label, "no model has this name" + (f"; like it are {_listed(hits)}" if hits else "")))
     return None
 
 

@@ -12,8 +12,8 @@ from pipeline.hubs.remote_models import LABELS, TOKENS, Hub
 from pipeline.hubs.transport import ANSWERS, ANYTHING, headers_for
 
 NEVER = (
-    "cookies, referrers, numbers of a session or a machine, telemetry; every connection is a new one",
-    "prompts, pictures, settings of runs, names of files and folders, what else is on this machine",
+    "cookies, referrers, ids of a session or a machine, telemetry; every connection is a new one",
+    "prompts, pictures, settings of runs, names of files and folders, your other models",
     "the names of the user and of this machine, the system, versions of anything but Darkroom",
     "tokens in files, passwords in .netrc, proxies in the environment: they are not even read",
 )
@@ -48,7 +48,7 @@ FORMS = (
         "the words that are searched for, and the kind of model",
     ),
     RequestForm(
-        "what a repository holds", "models show, models download, runs with auto_download", "huggingface.api",
+        "the contents of a repository", "models show, models download, runs with auto_download", "huggingface.api",
         "/api/models/<repository>/revision/<revision>?blobs=true", _HERE,
     ),
     RequestForm(

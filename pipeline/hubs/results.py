@@ -20,7 +20,7 @@ ProblemKind = Literal[
 PASSING: tuple[ProblemKind, ...] = ("offline", "rate_limited")
 """Answers that may be others the next time."""
 
-_BY_HAND = "download it in a browser instead, and take the folder it lies in with: darkroom models scan FOLDER"
+_BY_HAND = "download it in a browser instead, and scan its folder with: darkroom models scan FOLDER"
 _WITH_TOKEN = "(or set {token} and hub.allow_token=true, which tells the hub who you are)"
 
 _SENTENCES: dict[ProblemKind, str] = {
@@ -59,7 +59,7 @@ class Ok(Generic[Value]):
 
     def say(self) -> str:
         """One line for the user."""
-        return f"as it was on {self.at[:10]}; the hub could not be asked now" if self.stale else "found"
+        return f"as of {self.at[:10]}; the hub could not be asked now" if self.stale else "found"
 
 
 @dataclass(frozen=True, slots=True)

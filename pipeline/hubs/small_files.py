@@ -70,7 +70,7 @@ def _wrong_hash(file: RemoteFile, content: bytes) -> str | None:
     found, expected = hashlib.sha256(content).hexdigest(), file.sha256
     if expected is None:
         found, expected = git_blob(content), file.git_blob
-    return None if found == expected else f"what came has the hash {found}, expected {expected}"
+    return None if found == expected else f"the downloaded file has the hash {found}, expected {expected}"
 
 
 def _kept_at(file: RemoteFile) -> str:

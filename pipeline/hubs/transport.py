@@ -47,7 +47,7 @@ class Response:
     """An answer, whatever its status. `headers` have small letters; `url` is where it came from in the end.
 
     `body` is read as it arrives and only once. Reading raises `Unreachable` if it breaks off or stands still, and
-    `UnsafeAnswer` if it is longer than allowed or compressed, which was not asked for and could be a bomb.
+    `UnsafeAnswer` if it is longer than allowed or compressed, which was not requested and could be a bomb.
     """
 
     status: int
@@ -216,7 +216,7 @@ def headers_for(origin: Origin, accept: str, range_start: int | None, token: str
 def _body(answer: httpcore2.Response, headers: Mapping[str, str], max_bytes: int, host: str) -> Iterator[bytes]:
     encoding = headers.get("content-encoding", "identity").lower()
     if encoding != "identity":
-        raise UnsafeAnswer(f"{host}: sends its answer compressed ({encoding[:20]!r}), which was not asked for")
+        raise UnsafeAnswer(f"{host}: sends its answer compressed ({encoding[:20]!r}), which was not requested")
     announced = headers.get("content-length", "")
     too_long = UnsafeAnswer(f"{host}: sends more than the {max_bytes:,} bytes that were expected")
     if announced.isdecimal() and len(announced) < 20 and int(announced) > max_bytes:

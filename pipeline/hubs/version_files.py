@@ -83,7 +83,7 @@ def _fault(file: VersionFile) -> str:
     if file.sha256 is None:
         return "has no SHA-256 by which the download could be checked"
     if not file.id:
-        return "has a file without a number by which it could be asked for"
+        return "has a file without an id by which it could be requested"
     return ""
 
 

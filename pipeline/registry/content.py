@@ -94,7 +94,7 @@ def _check_names(files: Mapping[str, str]) -> None:
     for name in files:
         parents = [str(parent) for parent in PurePosixPath(same_file(name)).parents]
         if any(parent in seen for parent in parents):
-            raise ModelError(f"{name!r}: lies in what is itself a file; it is refused")
+            raise ModelError(f"{name!r}: is inside of what is itself a file; it is refused")
 
 
 def _link(blob: Path, target: Path, name: str) -> None:

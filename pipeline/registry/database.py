@@ -88,7 +88,7 @@ class Registry:
     def _opened(self) -> sqlite3.Connection:
         if kind := network_disk(self.path.parent):
             raise RegistryError(
-                self._says(f"lies on a network disk ({kind}), where several machines would damage it; {_ELSEWHERE}")
+                self._says(f"is on a network disk ({kind}), where several machines would damage it; {_ELSEWHERE}")
             )
         try:
             make_folder(self.path.parent, data_folder())
@@ -206,7 +206,7 @@ class Registry:
                 said = f"is in use by another process, for more than {waited} now; try again when that is done"
             case "damaged":
                 said = (
-                    f"is damaged ({error}); move it away, and `darkroom models scan FOLDER` takes your folders in "
+                    f"is damaged ({error}); move it away, and `darkroom models scan FOLDER` scans your folders "
                     f"again and `darkroom models scan {self.path.parent / 'models'}` what was fetched: no model is lost"
                 )
             case "full":
@@ -224,6 +224,6 @@ class Registry:
 _ELSEWHERE = "let DARKROOM_HOME name a folder on a disk of this machine"
 _CANNOT_BE_WRITTEN = "cannot be written; make it writable, or let DARKROOM_HOME name another folder"
 _IS_FULL = (
-    "cannot be written: no space left on its disk; make room there, of what was fetched with: darkroom models prune "
+    "cannot be written: no space left on its disk; make room there, or delete downloads with: darkroom models prune "
     "--max-gb N"
 )

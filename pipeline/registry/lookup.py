@@ -131,13 +131,13 @@ def _the_one(found: list[StoredModel], reference: Reference, noun: str) -> Store
     if not here:
         lost = found[0]
         raise ModelError(
-            f"{noun} {reference.text!r}: lay at {lost.path} and is gone; put it back, or take in where it is now with: "
+            f"{noun} {reference.text!r}: was at {lost.path} and is gone; put it back, or scan its new folder with: "
             "darkroom models scan FOLDER"
         )
     kind = _KINDS.get(noun)
     fitting = [model for model in here if model.kind == kind] or here
     if len(fitting) > 1 and not _same_content(fitting):
-        raise ModelError(f"{noun} {reference.text!r}: is what {len(fitting)} are called; say which: {listed(fitting)}")
+        raise ModelError(f"{noun} {reference.text!r}: names {len(fitting)} models; say which: {listed(fitting)}")
     return fitting[0]
 
 
@@ -168,7 +168,7 @@ def _check(registry: Registry, model: StoredModel, reference: Reference, noun: s
             same = False
         if not same:
             raise ModelError(
-                f"{noun} {reference.text!r}: {file.name} is not as it was fetched; remove it with: "
+                f"{noun} {reference.text!r}: {file.name} has changed since it was downloaded; remove it with: "
                 f"darkroom models remove {model.reference}, and fetch it again"
             )
         with suppress(RegistryError, OSError):

@@ -114,13 +114,13 @@ def _not_here(reference: Reference, noun: str) -> ModelError:
     if reference.scheme == "sha256":
         whole = f", or ask CivitAI for it with: {fetched_with}" if len(reference.sha256 or "") == 64 else ""
         return ModelError(
-            f"{noun} {text!r}: nothing on this machine is known to have this hash; take its folder in with: "
-            f"darkroom models scan FOLDER, and have what is new hashed with: darkroom models verify{whole}"
+            f"{noun} {text!r}: no file on this machine is known to have this hash; scan its folder with: "
+            f"darkroom models scan FOLDER, and hash new files with: darkroom models verify{whole}"
         )
     if REPOSITORY.fullmatch(text):
         hub = f"; for the repository on Hugging Face write hf:{text}"
     else:
-        hub = f"; fetch what is called so with: {fetched_with}" if reference.scheme == "name" else ""
+        hub = f"; download the model of this name with: {fetched_with}" if reference.scheme == "name" else ""
     looked = f"{noun} {text!r}: no such {'folder or file' if noun == 'model' else 'file'} (looked in {Path.cwd()})"
     named = ", and `darkroom models list` shows no such name" if reference.scheme == "name" else ""
     if noun != "model":

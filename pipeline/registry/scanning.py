@@ -125,7 +125,7 @@ def _looked_at(item: FoundModel) -> _Found:
     except (ModelError, OSError) as error:
         why = str(error)
     except Exception as error:  # strangers' files: what nobody thought of must not end the scan of all others
-        why = f"{item.path.name}: cannot be made sense of ({type(error).__name__}: {error})"
+        why = f"{item.path.name}: cannot be understood ({type(error).__name__}: {error})"
     return _Found(item, None, [], plain(why, 500))  # it may quote what strangers wrote
 
 

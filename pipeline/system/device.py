@@ -37,12 +37,12 @@ def find_device(wanted: DeviceChoice = "auto") -> Device:
     apple = platform.system() == "Darwin" and platform.machine() == "arm64"
     if wanted == "cuda" and cuda is None:
         raise ConfigError(
-            "engine.device: cuda was asked for, but there is no usable NVIDIA GPU (driver missing, hidden by "
+            "engine.device: cuda was requested, but there is no usable NVIDIA GPU (driver missing, hidden by "
             "CUDA_VISIBLE_DEVICES, or a CPU-only torch); use engine.device=cpu"
         )
     if wanted == "mps" and not apple:
         raise ConfigError(
-            "engine.device: mps was asked for, but this is no Apple silicon machine; use engine.device=cpu"
+            "engine.device: mps was requested, but this is no Apple silicon machine; use engine.device=cpu"
         )
     if wanted in ("auto", "cuda") and cuda is not None:
         return cuda

@@ -21,11 +21,11 @@ _LOADED_QUANTIZATIONS = (None, "float8")
 """What may stand in a `.safetensors` of one file; GGUF brings its own."""
 
 _KINDS = {
-    "lora": "a LoRA, which goes on a model as adapters.loras",
-    "vae": "a VAE, which belongs into model.vae",
-    "controlnet": "a ControlNet, which goes beside a model as adapters.controlnets",
-    "embedding": "an embedding, which goes on a model as adapters.embeddings",
-    "ip_adapter": "an IP-Adapter, which goes on a model as adapters.ip_adapters",
+    "lora": "a LoRA, which is applied to a model by adapters.loras",
+    "vae": "a VAE, which is set by model.vae",
+    "controlnet": "a ControlNet, which is used with a model by adapters.controlnets",
+    "embedding": "an embedding, which is applied to a model by adapters.embeddings",
+    "ip_adapter": "an IP-Adapter, which is applied to a model by adapters.ip_adapters",
     "text_encoder": "a text encoder",
 }  # fmt: skip
 

@@ -222,7 +222,7 @@ def test_room_is_needed_for_the_sum(
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=room))
     assert main([config(adapters={"loras": [{"source": "civitai:102"}]})], []) == 2
     err = capfd.readouterr().err
-    assert "are to be fetched: only" in err and "DARKROOM_HOME" in err and err.count("\n") == 1
+    assert "must be downloaded: only" in err and "DARKROOM_HOME" in err and err.count("\n") == 1
     assert fetched(home) == []
 
 
@@ -303,7 +303,7 @@ def test_a_stop_half_way_is_one_line_and_leaves_what_has_come(
     ended = run.wait()
     assert ended.code == 4
     assert ended.err.splitlines()[1:] == [
-        "stopped while models were being fetched; what has come is kept, and the same command goes on from there"
+        "stopped while models were being fetched; the downloaded part is kept, and the same command resumes"
     ]
     assert partial(home).stat().st_size > 200_000 and not partial(home).with_suffix("").exists()
 
@@ -346,7 +346,9 @@ def test_a_dry_run_of_what_cannot_be_had_says_why_and_no_sum(
 ) -> None:
     assert main([config("hf:tiny/gated", dry_run=True)], []) == 0
     out = capfd.readouterr().out
-    assert out.startswith("to fetch      nothing that can be had\n  model hf:tiny/gated: ") and "0 files" not in out
+    assert (
+        out.startswith("to fetch      nothing that can be downloaded\n  model hf:tiny/gated: ") and "0 files" not in out
+    )
 
 
 @pytest.mark.slow

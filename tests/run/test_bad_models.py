@@ -98,7 +98,7 @@ ADAPTERS: dict[str, tuple[Case, str]] = {
         lambda *_: {"sampling": {"scheduler_options": {"spacing": 1}}},
         "takes no option 'spacing'",
     ),
-    "step cache where there is none": (lambda *_: {"sampling": {"step_cache": "first_block"}}, "is not there for"),
+    "step cache where there is none": (lambda *_: {"sampling": {"step_cache": "first_block"}}, "is not available for"),
     "guidance of a distilled model": (
         lambda *_: {"model": {"distilled": True, "sampling": {"guidance_scale": 0}}, "sampling": {"guidance_scale": 5}},
         "is distilled and works with 0 alone (got 5)",
@@ -184,8 +184,10 @@ def test_a_remote_model_is_planned_for_by_its_published_sizes_and_never_run(
     assert main([config], []) == 0
     said = capfd.readouterr().out
     assert "of 8.0 GiB" in said and "FLUX.1-dev is not on this machine; its sizes are those published" in said
-    assert "resident_blocks" in said.split("on such a card")[1]
+    assert "resident_blocks" in said.split("on a card of this size")[1]
     config["memory"] = {"level": "auto", "budget_gb": 8, "quality": "exact", "host_gb": 2}
     assert main([config], []) == 0
-    card = capfd.readouterr().out.split("on such a card (there is none here), with 2.0 GiB of main memory free")[1]
+    card = capfd.readouterr().out.split(
+        "on a card of this size (there is none here), with 2.0 GiB of main memory free"
+    )[1]
     assert "disk_offload" in card

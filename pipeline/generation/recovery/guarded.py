@@ -223,6 +223,6 @@ def _text(techniques: Sequence[str]) -> str:
 def _nothing_left(failure: OutOfMemory, what: str, asked: MemorySettings, held: MemorySettings) -> OutOfMemory:
     more = "allow lossy techniques (memory.quality) or those switched off, " if asked.exact or asked.off else ""
     return OutOfMemory(
-        f"{str(failure).split('; try ')[0]} ({what}, held with {_text(held.techniques)}); nothing is left to give up: "
+        f"{str(failure).split('; try ')[0]} ({what}, with {_text(held.techniques)}); no fallback is left: "
         f"{more}take a smaller size or another model"
     )

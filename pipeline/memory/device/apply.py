@@ -43,7 +43,7 @@ def apply_memory(model: LoadedModel, memory: MemorySettings) -> None:
     or, where memory is lacking for that as well, in no way at all until the next call.
     """
     if memory.dtype != model.memory.dtype:
-        raise ValueError(f"a model loaded in {model.memory.dtype} cannot be held in {memory.dtype}; load it again")
+        raise ValueError(f"a model loaded in {model.memory.dtype} cannot be used in {memory.dtype}; load it again")
     before = _asked(model)
     if model.pipe.__dict__.get("held") and _decides(before) == _decides(memory):
         model.pipe.__dict__["held"] = memory

@@ -112,7 +112,7 @@ def _offload_parts(model: LoadedModel) -> bool:
 def _offload_to_disk(model: LoadedModel) -> bool:
     """Done with the offloading by parts that it belongs to."""
     if not {"block_offload", "leaf_offload"} & {*model.memory.techniques}:
-        raise ModelError("disk_offload says where offloaded parts wait; it needs leaf_offload or block_offload with it")
+        raise ModelError("disk_offload needs leaf_offload or block_offload with it")
     return True
 
 

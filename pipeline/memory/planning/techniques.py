@@ -118,13 +118,13 @@ def impossible(names: tuple[str, ...], device_kind: str) -> Iterator[str]:
             yield f"{name} works on {where}, not on {device_kind}; switch it off"
     for role, kinds in QUANTIZATIONS.items():
         yield from _only_one(on, kinds, f"store the {role}'s weights in two ways at once")
-    yield from _only_one(on, ("model_offload", *STREAMING), "say in two ways what waits outside the device")
+    yield from _only_one(on, ("model_offload", *STREAMING), "both decide what is offloaded")
     if "disk_offload" in on:
         if on & {"model_offload", "resident_blocks"}:
             other = "model_offload" if "model_offload" in on else "resident_blocks"
             yield f"disk_offload and {other}: only parts streamed by block_offload or leaf_offload can wait on disk"
         elif not on & {"block_offload", "leaf_offload"}:
-            yield "disk_offload says where streamed parts wait; switch on leaf_offload or block_offload with it"
+            yield "disk_offload needs streamed parts; also switch on leaf_offload or block_offload"
         for name in ("denoiser_int8", "denoiser_float8", "encoder_int8", "encoder_float8"):
             if name in on:
                 yield f"disk_offload and {name}: quantised weights cannot be streamed from disk; switch one off"

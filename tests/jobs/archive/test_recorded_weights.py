@@ -71,7 +71,7 @@ def test_a_moved_file_with_its_configuration_and_vae_is_found(
 ) -> None:
     image, new = moved
     assert read_record(image).model.single_file
-    way = "--files in which folder it is, or take that in with: darkroom models scan FOLDER"
+    way = "--files in which folder it is, or scan its folder with: darkroom models scan FOLDER"
     with pytest.raises(ModelError, match=f"the VAE good-vae .*{way}"):
         reproduce(image, check=True, output_dir=tmp_path, model=None)
     assert reproduce(image, check=True, output_dir=tmp_path, model=None, files=new) == EXIT_EQUAL
@@ -94,7 +94,7 @@ def test_a_renamed_folder_is_found_after_a_scan(
     record = Record.model_construct(model=ModelRecord(**said), vae=None)
     before.rename(tmp_path / "models/after")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another cache"))
-    with pytest.raises(ModelError, match="--model where it is, or take that in with: darkroom models scan FOLDER"):
+    with pytest.raises(ModelError, match="--model where it is, or scan its folder with: darkroom models scan FOLDER"):
         find_model(record, None, Places())
     take_in(tmp_path / "models")
     assert Path(find_model(record, None, Places())[0].source) == tmp_path / "models/after"

@@ -249,7 +249,7 @@ def test_a_full_disk_leaves_the_old_manifest(mixed_run: Path, monkeypatch: pytes
 
 
 def test_not_beside_a_compaction_and_not_without_a_folder(mixed_run: Path) -> None:
-    with exclusive(Layout(mixed_run).compaction_lock, wait=False), pytest.raises(ReadError, match="at work here"):
+    with exclusive(Layout(mixed_run).compaction_lock, wait=False), pytest.raises(ReadError, match="is running here"):
         reindex(mixed_run)
     with pytest.raises(ReadError, match="no such folder"):
         reindex(mixed_run / "nowhere")

@@ -168,7 +168,7 @@ def test_what_was_switched_on_for_speed_is_told_before_it_is_put_on_again(
             reproduce(images[0], check=True, output_dir=tmp_path, model=None)
     assert said == [
         f"{images[0]}: was made with step cache first_block, attention sage, compiled denoiser (blocks), kernels that "
-        "need not give the same bits twice, kernels for which the device was too full to work as usual\n",
+        "are not deterministic, replacement kernels, because the device was nearly full\n",
         "",
     ]
 

@@ -180,7 +180,7 @@ def test_verify_exits_3_when_something_is_wrong(outputs: Path, run) -> None:  # 
     assert code == 3
     assert "missing: my study/1 日.png\n" in out
     assert "changed: my study/2 日.png\n" in out
-    assert "no row, and none to be had: my study/extra.png (it is not a PNG, JPEG or WebP image)\n" in out
+    assert "no row, and reindex cannot add one: my study/extra.png (it is not a PNG, JPEG or WebP image)\n" in out
     code, out, _ = run("verify", "--json", "--output-dir", outputs)
     report = json.loads(out)
     assert (code, report["sound"], report["missing"]) == (3, False, ["my study/1 日.png"])
@@ -197,11 +197,11 @@ def test_verify_says_what_reindex_will_do(several: Path, run) -> None:  # type: 
     assert (code, notes) == (
         0,
         [
-            f"darkroom reindex --output-dir {several} takes it in: new.png",
-            "and none to be had: copy.png (a copy of a/0007.png)",
-            "and none to be had: \ufffd.png (its name is not UTF-8; rename it)",
-            "and none to be had: b/1.png (no Darkroom record in it)",
-            "and none to be had: b/2.png (no Darkroom record in it)",
+            f"darkroom reindex --output-dir {several} adds it: new.png",
+            "and reindex cannot add one: copy.png (a copy of a/0007.png)",
+            "and reindex cannot add one: \ufffd.png (its name is not UTF-8; rename it)",
+            "and reindex cannot add one: b/1.png (no Darkroom record in it)",
+            "and reindex cannot add one: b/2.png (no Darkroom record in it)",
         ],
     )
     code, out, _ = run("reindex", "--output-dir", several)
@@ -222,8 +222,8 @@ def test_a_private_image_that_was_moved_is_taken_in_and_a_strange_one_is_not(tmp
     (tmp_path / "c.png").write_bytes(strange.read_bytes())
     _, out, _ = run("verify", "--output-dir", tmp_path)
     reindex = f"darkroom reindex --output-dir {tmp_path}"
-    assert f"no row, {reindex} takes it in: b.png\n" in out
-    assert "no row, and none to be had: c.png (no Darkroom record in it)\n" in out
+    assert f"no row, {reindex} adds it: b.png\n" in out
+    assert "no row, and reindex cannot add one: c.png (no Darkroom record in it)\n" in out
     run("reindex", "--output-dir", tmp_path)
     assert "1 images: 0 missing, 0 changed" in run("verify", "--output-dir", tmp_path)[1]
 

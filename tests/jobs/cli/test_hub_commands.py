@@ -107,7 +107,7 @@ def test_local_search_and_paths_ask_nobody(run: Run, hub: HubServer, there: list
         code, out, _ = run("search", "lora", *options, *there)
         assert code == 0 and str(lora) in out
     code, out, err = run("search", "ink", "--local", *there)
-    assert (code, out) == (0, "") and "nothing found; darkroom models scan FOLDER" in err
+    assert (code, out) == (0, "") and "with: darkroom models scan FOLDER" in err
     assert hub.requests == []
 
 
@@ -125,7 +125,7 @@ def test_what_may_go_well_the_next_time_exits_with_4(run: Run, hub: HubServer, t
         code, out, err = run(*command, *away)
         assert (code, out, err.count("\n")) == (4, "", 1) and "Connection refused" in err, command
     code, _, err = run("download", "nosuch", there[0], away[1])
-    assert code == 2 and "Hugging Face: nothing is called so" in err
+    assert code == 2 and "Hugging Face: no model has this name" in err
 
 
 def test_download_tells_where_it_looked_and_how_a_run_names_it(run: Run, hub: HubServer, there: list[str]) -> None:
@@ -164,7 +164,7 @@ def test_dry_run_fetches_nothing_and_says_how_much_there_is(run: Run, there: lis
     assert blobs() == []
     run("download", "hf:tiny/demo", *there)
     here = run("download", "hf:tiny/demo", "--dry-run", *there)[1]
-    assert "nothing is to be fetched" in values(here)["path"]
+    assert "nothing to download" in values(here)["path"]
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_dry_run_fetches_nothing_and_says_how_much_there_is(run: Run, there: lis
     [
         ("hf:org/ink-gated", "accept conditions"),
         ("civitai:104", "early access until 2099-01-01"),
-        ("nosuch", "Hugging Face: nothing is called so; CivitAI: nothing is called so"),
+        ("nosuch", "Hugging Face: no model has this name; CivitAI: no model has this name"),
         ("in", "like it are hf:org/ink-gated"),
         ("hf:org/", "expected hf:org/name"),
         ("https://civitai.com/models/12", "write civitai:12"),
@@ -207,7 +207,7 @@ def test_a_download_that_was_stopped_is_gone_on_with(
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (code, "")
     if how == signal.SIGINT:
-        assert err == "darkroom: stopped; what has come is kept, and the same command goes on from there\n"
+        assert err == "darkroom: stopped; the downloaded part is kept, and the same command resumes\n"
     assert partial.stat().st_size == half and not target.exists()
     dry = values(run("download", "civitai:102", "--dry-run", *there)[1])
     assert dry["to fetch"].startswith(f"{len(weights) - half:,} bytes")

@@ -67,7 +67,7 @@ def test_scan_counts_and_says_what_it_refused(run: Run, mine: Path) -> None:
     refused, counts = out.splitlines()
     assert code == 0
     assert refused.startswith(f"refused: {mine / 'loras' / 'page.safetensors'}: is a web page")
-    assert counts == "4 models: 4 new, 0 changed, 0 as before; 0 gone, 1 refused"
+    assert counts == "4 models: 4 new, 0 changed, 0 unchanged; 0 gone, 1 refused"
     (mine / "loras" / "paper.safetensors").unlink()
     code, out, _ = run("scan", mine, "--json")
     said = json.loads(out)
@@ -204,10 +204,10 @@ def test_what_downloads_left_is_shown_and_pruned(run: Run, tmp_path: Path) -> No
     partial.write_bytes(bytes(2**20))
     size = size_text(stray.bytes + 2**20)
     for said in (values_of(run("stats")[1])["left over"], run("list")[2]):
-        assert f"2 of downloads that were broken off or refused, {size}; darkroom models prune --max-gb N" in said
+        assert f"2 from interrupted or refused downloads, {size}; darkroom models prune --max-gb N" in said
     assert json.loads(run("stats", "--json")[1])["left_over"] == 2
     code, out, _ = run("prune", "--max-gb", "0")
-    assert (code, out) == (0, f"0 models and 2 files left over of downloads removed, {size} freed\n")
+    assert (code, out) == (0, f"0 models and 2 leftover files of downloads removed, {size} freed\n")
     assert not stray.path.exists() and not partial.exists()
 
 

@@ -69,7 +69,7 @@ def test_a_local_proxy_may_stand_in_the_environment(conf: Path, monkeypatch: pyt
 
 def test_what_only_hydra_could_follow_is_refused_and_not_overlooked(conf: Path) -> None:
     say_locally(conf, "defaults: [tor]\n")
-    assert "brings in 'tor'" in faults(conf=conf)[0]
+    assert "includes 'tor'" in faults(conf=conf)[0]
     say_locally(conf, "hub: {proxy: '${other.proxy}'}\n")
     assert "no other reference" in faults(conf=conf)[0]
     say_locally(conf, f"defaults: [{{override /memory: ultra}}, _self_]\nhub: {{proxy: '{TOR}'}}\n")

@@ -99,7 +99,7 @@ def test_without_a_network_a_card_is_there_with_its_age(
     hub.fault(".*", instead(json_reply({}, 503)))
     said = card(transport, parse("hf:org/ink"), anew=True)
     assert isinstance(said, Ok) and said.stale and said.value.text == before.text
-    assert "as it was on 2025-01-01" in said.say()
+    assert "as of 2025-01-01" in said.say()
     assert card(transport, parse("hf:org/other")).kind == "offline"
 
 

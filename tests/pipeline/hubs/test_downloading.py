@@ -87,7 +87,7 @@ def test_what_never_ends_is_kept_for_the_next_command(fetching: Fetching) -> Non
     fetching.server.fault(".*", cut(0), times=4)
     with pytest.raises(DownloadError) as caught:
         fetching.fetch(WEIGHTS, source)
-    assert "100,000 bytes are kept, the same command goes on from there" in str(caught.value)
+    assert "100,000 bytes are kept, the same command resumes" in str(caught.value)
     assert fetching.waits == [1.0, 2.0, 4.0, 8.0]
     assert fetching.left() == [fetching.partial(WEIGHTS).name]
     assert fetching.partial(WEIGHTS).read_bytes() == WEIGHTS[:100_000]
@@ -170,7 +170,8 @@ def test_a_wrong_hash_is_said_with_both_and_leaves_nothing(fetching: Fetching) -
     with pytest.raises(DownloadError) as caught:
         fetching.fetch(WEIGHTS, fetching.offer(other), name="dream.safetensors")
     assert str(caught.value) == (
-        f"dream.safetensors: Hugging Face: what came has the SHA-256 {sha256(other)}, expected {sha256(WEIGHTS)}"
+        f"dream.safetensors: Hugging Face: the downloaded file has the SHA-256 {sha256(other)}, "
+        f"expected {sha256(WEIGHTS)}"
     )
     assert len(fetching.server.requests) == 2
     assert fetching.left() == []
@@ -213,7 +214,7 @@ def test_a_failure_names_every_source(fetching: Fetching) -> None:
     second = fetching.source(f"{fetching.server.url}/civitai/a")
     with pytest.raises(DownloadError) as caught:
         fetching.fetch(WEIGHTS, [first, second])
-    assert "Hugging Face: what came has the SHA-256" in str(caught.value)
+    assert "Hugging Face: the downloaded file has the SHA-256" in str(caught.value)
     assert str(caught.value).endswith("; CivitAI has no such file")
     assert not isinstance(caught.value, HubRefused)  # one of them did give something
 
@@ -229,7 +230,7 @@ def test_a_disk_without_room_is_noticed_before_anything_is_asked(
     source = fetching.offer(WEIGHTS)
     usage = shutil.disk_usage(fetching.folder)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=SPARE_BYTES + 200_000))
-    with pytest.raises(DownloadError, match=r"293 KiB are to be fetched and 195 KiB are free for .*make room"):
+    with pytest.raises(DownloadError, match=r"293 KiB must be downloaded and 195 KiB are free for .*make room"):
         fetching.fetch(WEIGHTS, source)
     assert fetching.server.requests == []
     assert fetching.left() == []

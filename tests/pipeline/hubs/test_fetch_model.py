@@ -125,7 +125,7 @@ def test_room_is_judged_by_one_measure_in_plan_and_download(
     if fits:
         assert ensure_downloaded("civitai:102", registry, transport).is_file()
         return
-    with pytest.raises(DownloadError, match=f"{size_text(size)} are to be fetched and {size_text(size - 1)} are free"):
+    with pytest.raises(DownloadError, match=f"{size_text(size)} must be downloaded and {size_text(size - 1)} are free"):
         ensure_downloaded("civitai:102", registry, transport)
     assert not [path for path in hub.paths() if path.startswith("/api/download")]
 

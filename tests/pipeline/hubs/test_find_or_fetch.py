@@ -56,7 +56,7 @@ def test_civitai_is_asked_when_hugging_face_has_it_not(ink: Version, registry: R
     found = find_or_download("Ink", registry, transport, kind="lora")
     assert found.reference == "civitai:102"
     assert [(one.where, one.said) for one in found.tried] == [
-        ("this machine", "not here"), ("Hugging Face", "nothing is called so"), ("CivitAI", "found"),
+        ("this machine", "not here"), ("Hugging Face", "no model has this name"), ("CivitAI", "found"),
     ]  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def test_a_name_that_several_have_is_not_decided_by_us(
 ) -> None:
     for owner in ("one", "two"):
         samples.repositories.append(Repository(f"{owner}/ink", {"ink.safetensors": weights}))
-    with pytest.raises(ModelError, match="what 2 on Hugging Face are called; say which: hf:one/ink, hf:two/ink"):
+    with pytest.raises(ModelError, match="names 2 models on Hugging Face; say which: hf:one/ink, hf:two/ink"):
         find_or_download("ink", registry, transport)
 
 
@@ -94,7 +94,7 @@ def test_a_name_that_only_begins_so_is_a_candidate_and_no_model(
     ink.login = True
     with pytest.raises(ModelError) as error:
         find_or_download("ink", registry, transport)
-    assert "nothing is called so; like it are hf:org/ink-and-wash" in str(error.value)
+    assert "no model has this name; like it are hf:org/ink-and-wash" in str(error.value)
     assert "CivitAI: civitai:102: its author asks for a login" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -154,7 +154,7 @@ def test_what_is_surely_something_else_is_not_fetched(
     if is_taken:
         assert ensure_downloaded("civitai:102", registry, transport, noun=noun).exists()
         return
-    with pytest.raises(ModelError, match=f"civitai:102: is of the kind lora, and {noun} was asked for"):
+    with pytest.raises(ModelError, match=f"civitai:102: is of the kind lora, and {noun} was requested"):
         ensure_downloaded("civitai:102", registry, transport, noun=noun)
     assert not [path for path in hub.paths() if path.startswith("/api/download")]
 
@@ -216,9 +216,9 @@ def test_refresh_says_what_it_cannot_ask_for(
     here = find_or_download("hf:org/lines", registry, transport)
     find_or_download("civitai:102", registry, transport)
     for named, said in (
-        (here.reference, "is a commit, which stays as it is"),
-        ("civitai:102", "only what was fetched from Hugging Face is asked for anew"),
-        ("house-style", "only what was fetched from Hugging Face is asked for anew"),
+        (here.reference, "is a commit, which never changes"),
+        ("civitai:102", "--refresh works only for downloads from Hugging Face"),
+        ("house-style", "--refresh works only for downloads from Hugging Face"),
     ):
         with pytest.raises(ModelError, match=said):
             find_or_download(named, registry, transport, refresh=True)
@@ -270,5 +270,5 @@ def test_a_refusal_names_the_hub_and_the_model_once(
                 plan_by_name(named, transport)
             else:
                 find_or_download(named, registry, transport)
-        assert str(error.value).startswith(f"model '{named}': cannot be had. this machine: not here; {said}")
+        assert str(error.value).startswith(f"model '{named}': cannot be downloaded. this machine: not here; {said}")
         assert str(error.value).count(named) == 1 and str(error.value).count(said.partition(":")[0]) == 1

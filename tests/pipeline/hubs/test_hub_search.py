@@ -56,7 +56,7 @@ def test_a_search_is_kept_for_days_without_a_network(
     hub.fault(".*", instead(json_reply({}, 503)))
     later = search("ink", registry, transport)
     assert [hit.reference for hit in later.hits] == ["civitai:102"]
-    assert later.notes == ("some of this is as it was on 2025-01-01; the hub could not be asked now",)
+    assert later.notes == ("some of these results are as of 2025-01-01; the hub could not be asked now",)
 
 
 def test_an_empty_search_asks_nobody(scanned: Path, registry: Registry, hub: HubServer, transport: Transport) -> None:

@@ -170,7 +170,7 @@ def test_a_component_in_a_folder_becomes_a_folder_of_its_own(samples: Samples, t
 def test_an_answer_that_is_none_counts_as_no_connection(answer: Reply, hub: HubServer, transport: Transport) -> None:
     hub.fault(INFO, instead(answer))
     said = repository(transport, parse("hf:org/one"))
-    assert said.kind == "offline" and "something else than was asked for" in said.say()
+    assert said.kind == "offline" and "something else than was requested" in said.say()
 
 
 @pytest.mark.parametrize("commit", [None, "main", "../../x", 7, "a" * 39])

@@ -67,7 +67,7 @@ def test_files_of_other_kinds_and_of_other_versions_are_passed_over() -> None:
         ({"virusScanResult": None}, "'missing'"),
         ({"hashes": {}}, "no SHA-256"),
         ({"hashes": {"SHA256": "abc"}}, "no SHA-256"),
-        ({"id": "7"}, "without a number"),
+        ({"id": "7"}, "without an id"),
     ],
 )
 def test_what_is_not_safe_is_refused_with_the_reason(changes: dict[str, Any], said: str) -> None:

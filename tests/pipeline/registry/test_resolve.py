@@ -69,12 +69,12 @@ def test_what_is_not_here_ends_in_a_line_that_says_what_to_do(reference: str, ty
 
 
 def test_hash_and_name_that_nobody_knows_say_what_to_do() -> None:
-    assert "known to have this hash; take its folder in with: darkroom models scan FOLDER" in refused(
-        "sha256:" + "0" * 64
-    )
+    assert "known to have this hash; scan its folder with: darkroom models scan FOLDER" in refused("sha256:" + "0" * 64)
     assert refused("sha256:" + "0" * 64, "lora").endswith(f"with: darkroom models download sha256:{'0' * 64}")
     assert "darkroom models download" not in refused("sha256:" + "0" * 12, "lora")  # a hub finds by whole hashes only
-    assert refused("ink wash", "lora").endswith("; fetch what is called so with: darkroom models download 'ink wash'")
+    assert refused("ink wash", "lora").endswith(
+        "; download the model of this name with: darkroom models download 'ink wash'"
+    )
     line = refused("stabilityai/sdxl-turbo")
     assert "no such folder or file" in line and line.endswith("write hf:stabilityai/sdxl-turbo")
     assert "no such file" in refused("style", "lora") and "`darkroom models list`" in refused("style", "lora")
@@ -150,7 +150,7 @@ def test_name_that_several_have_lists_them(registry: Registry, tmp_path: Path) -
     write_lora(tmp_path / "loras" / "inkwell.safetensors")
     scan(registry, tmp_path / "loras")
     line = refused("ink", "lora")
-    assert "is what 2 are called; say which" in line and str(one) in line and str(two) in line
+    assert "names 2 models; say which" in line and str(one) in line and str(two) in line
     assert resolve(str(two), "lora") == two
     assert resolve("inkw", "lora") == tmp_path / "loras" / "inkwell.safetensors"
 
@@ -160,7 +160,7 @@ def test_long_list_of_candidates_is_cut(registry: Registry, tmp_path: Path) -> N
         write_lora(tmp_path / "loras" / f"ink{number}.safetensors", rank=number + 1)
     scan(registry, tmp_path / "loras")
     line = refused("ink", "lora")
-    assert "30 are called" in line and "and 25 more" in line
+    assert "names 30 models" in line and "and 25 more" in line
 
 
 def test_copies_of_one_file_are_not_ambiguous(registry: Registry, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_what_is_known_and_gone_is_told_from_what_was_never_known(registry: Regi
     scan(registry, path.parent)
     path.unlink()
     line = refused("ink", "lora")
-    assert f"lay at {path} and is gone" in line and "darkroom models scan FOLDER" in line
+    assert f"was at {path} and is gone" in line and "darkroom models scan FOLDER" in line
 
 
 def test_fetched_file_that_has_changed_is_not_given_out(registry: Registry, tmp_path: Path) -> None:
@@ -198,9 +198,9 @@ def test_fetched_file_that_has_changed_is_not_given_out(registry: Registry, tmp_
         file.seek(-1, os.SEEK_END)
         file.write(b"\x01")
     line = refused("civitai:22", "lora")
-    assert "is not as it was fetched" in line and "darkroom models remove civitai:22" in line
+    assert "has changed since it was downloaded" in line and "darkroom models remove civitai:22" in line
     model.path.unlink()
-    assert "is gone; put it back, or take in where it is now with: darkroom models scan FOLDER" in refused(
+    assert "is gone; put it back, or scan its new folder with: darkroom models scan FOLDER" in refused(
         "civitai:22", "lora"
     )
     assert is_remote("civitai:22")

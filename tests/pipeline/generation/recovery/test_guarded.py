@@ -502,7 +502,7 @@ def test_loading_without_end_fails_with_the_first_failure_and_numbers(
     with pytest.raises(OutOfMemory) as caught:
         load_with(loads)
     size = sum(file.stat().st_size for file in tiny_sd.glob("*/*.safetensors"))
-    for text in ("7 GiB", f"{size_text(size)} of weights", "disk_offload", "nothing is left", "memory.quality"):
+    for text in ("7 GiB", f"{size_text(size)} of weights", "disk_offload", "no fallback is left", "memory.quality"):
         assert text in str(caught.value)
     assert len(set(loads.techniques)) == len(loads.techniques), "none tried twice"
 
@@ -518,7 +518,7 @@ def test_a_kind_for_which_nothing_helped_fails_at_once_in_the_rest_of_the_run(
     rows.clear()
     again = [one for _, one in generate_bundle(model, [requests[:2], requests[2:]], known_failures=known_failures)]
     assert rows == [] and [type(one) for one in (*first, *again)] == [OutOfMemory] * 8
-    assert {str(one) for one in (*first, *again)} == {str(first[0])} and "nothing is left to give up" in str(first[0])
+    assert {str(one) for one in (*first, *again)} == {str(first[0])} and "no fallback is left" in str(first[0])
 
     size = 64
     assert (
@@ -576,7 +576,7 @@ def test_a_model_that_cannot_be_loaded_is_not_tried_again_in_a_run(load_with: Ca
             load_with(loads, known_failures=known_failures)
         messages.append(str(caught.value))
         assert bool(loads.techniques) == expected
-    assert messages[0] == messages[1] and "nothing is left" in messages[0]
+    assert messages[0] == messages[1] and "no fallback is left" in messages[0]
     with pytest.raises(OutOfMemory):
         load_with(loads := Loads(NO_ROOM), known_failures=KnownFailures())
     assert loads.techniques, "another run"
