@@ -13,8 +13,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-CONF = Path(__file__).resolve().parent / "conf"
-
 
 def collect_configs() -> tuple[list[dict[str, Any]], list[Path]]:
     """Every configuration composed, as plain data (none for `--help` and the like), and the folders they came from."""
@@ -22,16 +20,20 @@ def collect_configs() -> tuple[list[dict[str, Any]], list[Path]]:
     from hydra._internal.config_repository import ConfigRepository
     from hydra._internal.hydra import Hydra
     from hydra.core.hydra_config import HydraConfig
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.search_path_plugin import SearchPathPlugin
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     from jobs.config.composition import explain
+    from jobs.config.option_folders import own_folder, shipped_folder
     from jobs.config.trust import check_interpolations
     from pipeline.errors import ConfigError
 
+    program = "python run.py" if Path(sys.argv[0]).name == "run.py" else "darkroom run"
     configs, folders, faults = list[dict[str, Any]](), dict[Path, None](), dict[str, None]()
 
-    @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+    @hydra.main(version_base="1.3", config_path=str(shipped_folder()), config_name="config")
     def collect(config: Any) -> None:
         try:  # Hydra would answer an exception with a traceback and its own exit code
             check_interpolations(OmegaConf.to_container(config, resolve=False))  # type: ignore[arg-type]
@@ -43,12 +45,19 @@ def collect_configs() -> tuple[list[dict[str, Any]], list[Path]]:
         sources = HydraConfig.get().runtime.config_sources
         folders.update((Path(source.path), None) for source in sources if source.schema == "file")
 
+    class OwnOptions(SearchPathPlugin):
+        def manipulate_search_path(self, search_path: Any) -> None:
+            if folder := own_folder():
+                search_path.append("user", f"file://{folder}")
+
+    Plugins.instance().register(OwnOptions)
     # Hydra would compose everything twice, to learn whether `hydra.mode` is set, which nothing of ours can do. It also
     # copies all that it knows whenever it lists options, a hundred times for `--help`: a shallow copy does as well.
     Hydra.get_mode = lambda *_arguments, **_options: None  # type: ignore[method-assign]
     ConfigRepository.__deepcopy__ = lambda repository, _memo: copy(repository)  # type: ignore[attr-defined]
     with TemporaryDirectory(prefix="darkroom-") as scratch:
         OmegaConf.register_new_resolver("scratch", lambda: scratch, replace=True)  # for a sweep's multirun.yaml
+        OmegaConf.register_new_resolver("program", lambda: program, replace=True)  # for --help
         os.environ["HYDRA_FULL_ERROR"] = "1"  # raise what cannot be composed: we say it in one line
         try:
             collect()
@@ -66,7 +75,7 @@ def run(arguments: list[str]) -> int:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         from jobs.running.program import program
 
-        return program(arguments, CONF, collect_configs)
+        return program(arguments, collect_configs)
     except KeyboardInterrupt:
         print("stopped before anything was made", file=sys.stderr)
         return 4

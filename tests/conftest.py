@@ -79,9 +79,10 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(shared_folder: Path) -> Iterator[None]:
-    """Hashes of model files and the registry are the session's, not the user's."""
+    """Hashes of model files, the registry and options are the session's, not the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(shared_folder / "cache"))
+        patch.setenv("XDG_CONFIG_HOME", str(shared_folder / "config"))
         patch.setenv("DARKROOM_HOME", str(shared_folder / "home"))
         yield
 

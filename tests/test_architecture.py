@@ -62,7 +62,7 @@ def test_tensors_come_late_and_to_few_rooms(path: Path) -> None:
 
 
 def test_run_py_stays_short() -> None:
-    assert len((REPO / "run.py").read_text(encoding="utf-8").splitlines()) < 80
+    assert len((REPO / "run.py").read_text(encoding="utf-8").splitlines()) < 90
 
 
 def test_conf_names_no_code() -> None:

@@ -121,7 +121,8 @@ def commands_in_configuration_files() -> list[tuple[str, str]]:
 
 def commands_in_help() -> list[tuple[str, str]]:
     """The examples of `run.py --help`; what follows the last `key=value` is a description."""
-    lines = re.findall(r"^ +(python run\.py .*)", text_of("conf/config.yaml"), re.MULTILINE)
+    help_text = text_of("conf/config.yaml").replace("${program:}", "python run.py")
+    lines = re.findall(r"^ +(python run\.py .*)", help_text, re.MULTILINE)
     found = re.compile(r"python run\.py((?: +(?:-m|[\w.]+=\S+))*)")
     return [("conf/config.yaml", match[0]) for line in lines if (match := found.match(line))]
 
@@ -173,6 +174,7 @@ BUILT = "outputs/tiny/conf"
 
 COMMANDS = [
     *((page, command) for page, command in documented_commands("python run.py") if BUILT not in command),
+    *documented_commands("darkroom run"),
     *commands_in_configuration_files(),
     *commands_in_help(),
 ]

@@ -1,4 +1,4 @@
-"""The commands of `darkroom`: everything that works on images that exist.
+"""The commands of `darkroom`.
 
 Each command imports what it needs, so that `darkroom --help` and `darkroom search` start at once.
 """
@@ -48,7 +48,7 @@ def options(
         bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Find, explain, reproduce and verify the images that `run.py` has made."""
+    """Make images in batches; find, explain, reproduce and verify them."""
     context.obj.verbose = verbose
 
 

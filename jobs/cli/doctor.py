@@ -7,12 +7,12 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.planning.memory_levels import CONF, NOMINAL, Forecast, Profile, forecasts, levels, profiles
+from jobs.planning.memory_levels import NOMINAL, Forecast, Profile, forecasts, levels, profiles
 from pipeline.system.device import Device, DeviceMemory, Gpu, device_memory, find_device, gpus
 from pipeline.system.units import size_text
 from pipeline.weights.hashes import cache_file
@@ -57,11 +57,14 @@ class Diagnosis:
     faults: list[str]
 
 
-def examine(output_dir: Path, budget_gb: float | None = None, conf: Path = CONF) -> Diagnosis:
-    """Look at the machine and at every profile; `budget_gb` asks what would be done within one budget."""
+def examine(output_dir: Path, budget_gb: float | None = None, folders: Sequence[Path] | None = None) -> Diagnosis:
+    """Look at the machine and at every profile; `budget_gb` asks what would be done within one budget.
+
+    `folders` are those of the options, None for ours and the user's own.
+    """
     machine = _machine(output_dir)
-    found, faults = profiles(conf)
-    asked = levels(conf)
+    found, faults = profiles(folders)
+    asked = levels(folders[0] if folders else None)
     if budget_gb is not None:
         asked = {f"{budget_gb:g} GB": {**asked.get("auto", {"level": "auto"}), "budget_gb": budget_gb}}
     there = list(forecasts(found, asked, machine.device, machine.memory))

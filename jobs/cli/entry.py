@@ -1,6 +1,7 @@
 """`darkroom` as a process. Only what answers Ctrl-C is imported before that is in place: the commands take a while."""
 
 import signal
+import sys
 
 STOPPED_BY_CTRL_C = 130
 """What shells make of a process that SIGINT has ended."""
@@ -8,6 +9,10 @@ STOPPED_BY_CTRL_C = 130
 
 def main() -> int:
     """Run the command line; returns the exit code. Errors meant for users are one line on standard error."""
+    if _makes_images():
+        from jobs.cli.run_py import run_py
+
+        return run_py(sys.argv[2:])
     from jobs.cli.commands import run_command
 
     return run_command()
@@ -18,7 +23,8 @@ def script() -> None:
     is_answered = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else a parent has it ignored
     if is_answered:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    import jobs.cli.commands  # noqa: F401 what takes long
+    if not _makes_images():
+        import jobs.cli.commands  # noqa: F401 what takes long
     from jobs.running.program import leave
 
     code = STOPPED_BY_CTRL_C
@@ -31,3 +37,8 @@ def script() -> None:
     except KeyboardInterrupt:
         pass
     leave(code)
+
+
+def _makes_images() -> bool:
+    """Whether this is `darkroom run ...`, which needs none of the other commands."""
+    return sys.argv[1:2] == ["run"]

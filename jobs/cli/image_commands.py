@@ -1,4 +1,4 @@
-"""Commands of `darkroom` for images: `search`, `show`, `reproduce`."""
+"""Commands of `darkroom` for images: `run`, `search`, `show`, `reproduce`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,25 @@ from jobs.terminal import OUTPUT_DIR, Json, OutputDir, one_line, print_json, pri
 app = typer.Typer()
 
 TABLE_LIMIT = 50
+
+
+def _run_completions(context: typer.Context, incomplete: str) -> list[str]:
+    from jobs.cli.run_py import completions
+
+    return completions(list(context.params.get("arguments") or ()), incomplete)
+
+
+@app.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+def run(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[group=option]... [key=value]...", autocompletion=_run_completions),
+    ] = None,
+) -> None:
+    """Make images. `darkroom run --help` shows all groups, options and keys."""
+    from jobs.cli.run_py import run_py
+
+    raise typer.Exit(run_py(arguments or []))
 
 
 class Format(StrEnum):

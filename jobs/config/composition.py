@@ -42,7 +42,10 @@ _WITH_VALUE_SHORT = ("-c", "-p", "-cp", "-cn", "-cd")
 
 
 def user_folders(arguments: list[str]) -> list[Path]:
-    """The folders that Hydra would read besides ours. Raises `ConfigError` for those that could not be checked."""
+    """The folders that Hydra would read besides those of `option_folders`.
+
+    Raises `ConfigError` for those that could not be checked.
+    """
     parser = ArgumentParser(add_help=False)
     parser.add_argument("--config-dir", "-cd", type=Path, action="append", default=[])
     for flag in ("--config-path", "-cp", "--config-name", "-cn", "--experimental-rerun"):

@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.config.option_folders import option_folders
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from jobs.config.hub_section import Hub
     from pipeline.hubs.hub_settings import HubSettings
     from pipeline.hubs.transport import Transport
-
-CONF = Path(__file__).resolve().parents[2] / "conf"
 
 _OVERRIDE = re.compile(r"hub\.(?P<key>\w+)=(?P<value>.*)", re.DOTALL)
 _WORDS = {"null": None, "true": True, "false": False}
@@ -44,19 +43,22 @@ def transport_of_this_machine(overrides: Sequence[str] = ()) -> Transport:
     return _opened(settings_of_this_machine(overrides))
 
 
-def settings_of_this_machine(overrides: Sequence[str] = (), conf: Path = CONF) -> HubSettings:
+def settings_of_this_machine(overrides: Sequence[str] = (), folders: Sequence[Path] | None = None) -> HubSettings:
     """The settings for commands that compose no run: `config.yaml`, over it `local/default.yaml`, over it `overrides`.
 
-    `overrides` are written as for a run, `hub.proxy=socks5h://127.0.0.1:9050`. Composing takes Hydra half a second, so
-    the two files are read as plain YAML. Raises `ConfigError` with every fault, also for what in the local file only
-    Hydra could follow: a proxy there must not go unnoticed.
+    `overrides` are written as for a run, `hub.proxy=socks5h://127.0.0.1:9050`. `folders` are those of the options,
+    ours first. Composing takes Hydra half a second, so the files are read as plain YAML. Raises `ConfigError` with
+    every fault, also for what in a local file only Hydra could follow: a proxy there must not go unnoticed.
     """
     from pydantic import ValidationError
 
     from jobs.config.faults import fault_lines
     from jobs.config.hub_section import Hub
 
-    values = {**_said(conf / "config.yaml"), **_said(conf / "local" / "default.yaml", alone=True)}
+    folders = option_folders() if folders is None else folders
+    values = _said(folders[0] / "config.yaml")
+    for folder in folders:
+        values |= _said(folder / "local" / "default.yaml", alone=True)
     for override in overrides:
         match = _OVERRIDE.fullmatch(override)
         if not match:

@@ -45,8 +45,8 @@ _Fault: TypeAlias = tuple[int, str]  # line, what is wrong
 def check_trust(folders: Sequence[Path], primary: Path) -> None:
     """Refuse option files that steer Hydra or name code. To be called before Hydra reads anything.
 
-    `folders` are the configuration folders, our own first, then those of `--config-dir`; every .yaml and .yml
-    file in them but `primary` is read. Raises `UntrustedConfig` with all faults, or `ConfigError` where the
+    `folders` are the configuration folders: ours, the user's own, those of `--config-dir`. Every .yaml and .yml file
+    in them but `primary` is read. Raises `UntrustedConfig` with all faults, or `ConfigError` where the
     faults are only broken YAML and options that Hydra would silently ignore.
     """
     untrusted: list[str] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,11 @@ from typing import Any
 import yaml
 
 from jobs.config.batch_config import BatchConfig
+from jobs.config.option_folders import option_folders, shipped_folder
 from jobs.planning.memory_and_batch_size import Fitting, requested_memory
 from jobs.planning.plan import PlanSettings
 from jobs.planning.validation import Batch
-from pipeline.errors import DarkroomError
+from pipeline.errors import ConfigError, DarkroomError
 from pipeline.memory.planning.choose_techniques import CLASSES, MemoryPlan, choose, least_text
 from pipeline.memory.planning.estimate import Shape, Sizes
 from pipeline.memory.planning.rates import rates_of
@@ -24,8 +25,6 @@ from pipeline.system.device import Device, DeviceMemory, device_memory
 from pipeline.system.units import GIB, size_text
 from pipeline.weights.families import FAMILIES, Family
 from pipeline.weights.inspection import ModelFiles, inspect_model
-
-CONF = Path(__file__).resolve().parents[2] / "conf"
 
 NOMINAL = Device("cuda", "a card of each level's class (24, 12, 8, 4 GB)", (8, 0))
 """Stands in where there is no GPU: of the generation from which on bfloat16 is fast (Ampere)."""
@@ -63,23 +62,26 @@ class Forecast:
         return f"{size_text(self.choice.estimate.peak_bytes)}, {', '.join(labels) or 'everything resident'}"
 
 
-def profiles(conf: Path = CONF) -> tuple[list[Profile], list[str]]:
-    """The profiles in `conf/model`, and one line for each that cannot be judged. Headers are read, never weights."""
+def profiles(folders: Sequence[Path] | None = None) -> tuple[list[Profile], list[str]]:
+    """The model profiles in `folders` of options (None: ours and the user's own), and a line for each that cannot be
+    judged. Headers are read, never weights.
+    """
     found: list[Profile] = []
     faults: list[str] = []
-    for path in sorted((conf / "model").glob("*.yaml")):
-        document = _read(path)
-        if document.get("source") in (None, "???"):
-            continue  # a form to be filled in
+    for path in (path for folder in folders or option_folders() for path in sorted((folder / "model").glob("*.yaml"))):
         try:
+            document = _read(path)
+            if document.get("source") in (None, "???"):
+                continue  # a form to be filled in
             found.append(_profile(path.stem, document))
         except DarkroomError as error:
             faults.append(f"{path.stem}: {error}")
     return found, faults
 
 
-def levels(conf: Path = CONF) -> dict[str, dict[str, Any]]:
+def levels(conf: Path | None = None) -> dict[str, dict[str, Any]]:
     """The memory levels in `conf/memory` by name, the roomiest first, each with what `memory_base.yaml` has."""
+    conf = conf or shipped_folder()
     base = _read(conf / "memory_base.yaml")
     documents = {path.stem: _over(base, _read(path)) for path in (conf / "memory").glob("*.yaml")}
     return {name: documents[name] for name in ("auto", *CLASSES) if name in documents}
@@ -171,5 +173,8 @@ def _over(base: dict[str, Any], level: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {str(error).splitlines()[0]}") from None
     return document if isinstance(document, dict) else {}

@@ -25,8 +25,8 @@ VERSION_LINE = f"darkroom {VERSION}"
 Compose = Callable[[], tuple[list[dict[str, Any]], list[Path]]]
 
 
-def program(arguments: list[str], conf: Path, compose: Compose) -> int:
-    """From the command line to the exit code; `compose` reads `sys.argv` and the options in `conf` with Hydra."""
+def program(arguments: list[str], compose: Compose) -> int:
+    """From the command line to the exit code; `compose` reads `sys.argv` and the option files with Hydra."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     # Until a run takes both signals over, they end it alike.
     before = signal.signal(signal.SIGTERM, _interrupt) if in_main_thread else None
@@ -34,7 +34,7 @@ def program(arguments: list[str], conf: Path, compose: Compose) -> int:
     workers = _prepared() if makes_images(arguments) else None
     try:
         with lasting_streams():
-            return _compose_and_run(arguments, conf, compose, workers)
+            return _compose_and_run(arguments, compose, workers)
     finally:
         if workers is not None:
             workers.close()
@@ -62,8 +62,9 @@ def makes_images(arguments: Sequence[str]) -> bool:
     return not dry and all(flag in ("-m", "--multirun", "-cd", "--config-dir") for flag in flags)
 
 
-def _compose_and_run(arguments: list[str], conf: Path, compose: Compose, workers: WorkerProcesses | None) -> int:
+def _compose_and_run(arguments: list[str], compose: Compose, workers: WorkerProcesses | None) -> int:
     from jobs.config.composition import known_overrides, place_of_lines, user_folders
+    from jobs.config.option_folders import option_folders
     from jobs.config.trust import check_trust
 
     if "--version" in arguments:
@@ -71,7 +72,8 @@ def _compose_and_run(arguments: list[str], conf: Path, compose: Compose, workers
         return 0
     try:
         sys.argv[1:] = known_overrides(arguments)
-        check_trust([conf, *user_folders(sys.argv[1:])], conf / "config.yaml")
+        ours = option_folders()
+        check_trust([*ours, *user_folders(sys.argv[1:])], ours[0] / "config.yaml")
         configs, folders = compose()
     except DarkroomError as error:
         from jobs.terminal import complain

@@ -12,6 +12,11 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("darkroom"))
 
 
+def config_folder() -> Path:
+    """Where the user's own settings are; nothing makes it but the user."""
+    return Path(platformdirs.user_config_dir("darkroom"))
+
+
 def make_folder(folder: Path, root: Path) -> None:
     """Make a folder, and if it lies in a `root` that is not there yet, that one for this user alone: mode 0700, as the
     XDG Base Directory Specification asks.

@@ -131,7 +131,7 @@ def test_a_profile_that_cannot_be_judged_is_named_and_the_others_are_shown(
         "form": "source: ???\n",
     }.items():
         (tmp_path / "model" / f"{name}.yaml").write_text(text)
-    diagnosis = examine(tmp_path, conf=tmp_path)
+    diagnosis = examine(tmp_path, folders=[tmp_path])
     assert [profile.name for profile in diagnosis.profiles] == ["good"]
     lost, unknown = diagnosis.faults
     assert lost.startswith("lost: ") and "nowhere/at/all" in lost

@@ -10,12 +10,14 @@ import pytest
 import yaml
 
 from jobs.config.batch_config import parse_configs
-from jobs.config.hub_access import CONF, hub_settings, settings_of_this_machine
+from jobs.config.hub_access import hub_settings, settings_of_this_machine
 from jobs.config.hub_section import Hub
+from jobs.config.option_folders import shipped_folder
 from pipeline.errors import ConfigError
 from pipeline.hubs.hub_settings import HubSettings
 
 SOUND: dict[str, Any] = {"prompts": {"lines": ["a"]}, "model": {"source": "demo"}, "memory": {"level": "none"}}
+CONF = shipped_folder()
 TOR = "socks5h://127.0.0.1:9050"
 
 
@@ -34,7 +36,7 @@ def say_locally(conf: Path, text: str) -> None:
 
 def faults(*overrides: str, conf: Path = CONF) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        settings_of_this_machine(overrides, conf)
+        settings_of_this_machine(overrides, [conf])
     return list(caught.value.faults)
 
 
@@ -46,25 +48,25 @@ def test_the_shipped_page_downloads_nothing_and_tells_nothing() -> None:
 
 def test_commands_take_the_local_file_and_then_the_command_line(conf: Path) -> None:
     say_locally(conf, f"output: {{dir: pictures}}\nhub:\n  proxy: {TOR}\n  allow_token: true\n")
-    found = settings_of_this_machine((), conf)
+    found = settings_of_this_machine((), [conf])
     assert (found.proxy, found.allow_token, found.auto_download) == (TOR, True, False)
-    again = settings_of_this_machine(["hub.proxy=null", "hub.allow_token=false", "hub.auto_download=true"], conf)
+    again = settings_of_this_machine(["hub.proxy=null", "hub.allow_token=false", "hub.auto_download=true"], [conf])
     assert (again.proxy, again.allow_token, again.auto_download) == (None, False, True)
 
 
 def test_without_a_configuration_folder_the_defaults_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
-    assert settings_of_this_machine((), tmp_path) == HubSettings()
+    assert settings_of_this_machine((), [tmp_path]) == HubSettings()
 
 
 def test_a_local_proxy_may_stand_in_the_environment(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     say_locally(conf, "hub: {proxy: 'http://me:${oc.env:PROXY_PASSWORD}@proxy.example:3128'}")
     monkeypatch.setenv("PROXY_PASSWORD", "secret")
-    assert settings_of_this_machine((), conf).proxy == "http://me:secret@proxy.example:3128"
+    assert settings_of_this_machine((), [conf]).proxy == "http://me:secret@proxy.example:3128"
     monkeypatch.delenv("PROXY_PASSWORD")
     assert faults(conf=conf) == ["hub.proxy: the environment variable PROXY_PASSWORD is not set"]
     say_locally(conf, "hub: {proxy: '${oc.env:PROXY_PASSWORD,null}'}")
-    assert settings_of_this_machine((), conf).proxy is None
+    assert settings_of_this_machine((), [conf]).proxy is None
 
 
 def test_what_only_hydra_could_follow_is_refused_and_not_overlooked(conf: Path) -> None:
@@ -73,7 +75,7 @@ def test_what_only_hydra_could_follow_is_refused_and_not_overlooked(conf: Path) 
     say_locally(conf, "hub: {proxy: '${other.proxy}'}\n")
     assert "no other reference" in faults(conf=conf)[0]
     say_locally(conf, f"defaults: [{{override /memory: ultra}}, _self_]\nhub: {{proxy: '{TOR}'}}\n")
-    assert settings_of_this_machine((), conf).proxy == TOR
+    assert settings_of_this_machine((), [conf]).proxy == TOR
     say_locally(conf, "hub: [1]\n")
     assert "must be a mapping" in faults(conf=conf)[0]
     say_locally(conf, "hub: {proxy: [\n")
