@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypedDict, TypeVar, Unpack
 
 from pydantic import BaseModel, BeforeValidator, ValidationError, ValidationInfo, field_validator
 
@@ -19,15 +19,25 @@ from pipeline.generation.current_model import CurrentModel
 from pipeline.generation.generate import generate_bundle
 from pipeline.loading.precision import model_dtype
 from pipeline.memory.device.loaded_model import LoadedModel
-from pipeline.memory.planning.choose_techniques import ALWAYS_ON, MemoryPlan, choose, shortage
+from pipeline.memory.planning.choose_techniques import (
+    ALWAYS_ON,
+    MAX_BATCH_PIXELS,
+    MAX_BATCH_SIZE,
+    MemoryPlan,
+    batch_range,
+    choose,
+    shortage,
+)
 from pipeline.memory.planning.estimate import Shape, Sizes
 from pipeline.memory.planning.memory_request import requested_memory
+from pipeline.memory.planning.predicted_time import BUNDLE_IMAGES
 from pipeline.memory.planning.rates import rates_of
 from pipeline.memory.planning.techniques import SWITCHES
 from pipeline.picture import Picture
 from pipeline.ranges import (
     CLIP_SKIP,
     STRICT,
+    BatchSize,
     ClipSkip,
     Gigabytes,
     Guidance,
@@ -44,6 +54,7 @@ from pipeline.request import (
     DEFAULT_STEPS,
     DeviceChoice,
     DTypeChoice,
+    GeneratedImage,
     ImageRequest,
     LoraWeights,
     MemoryLevel,
@@ -103,17 +114,33 @@ class MemoryArguments(BaseModel):
     )
 
 
-class PictureArguments(BaseModel):
-    """What a picture is to be, as Python says it, with the model's own values where it says nothing.
+class PictureSettings(TypedDict, total=False):
+    """What `Pipeline.generate_many` takes for all of its pictures, as `Pipeline.generate` does for one."""
+
+    negative_prompt: str
+    steps: int | None
+    guidance_scale: float | None
+    width: int | None
+    height: int | None
+    scheduler: str | None
+    clip_skip: int | None
+    loras: Sequence[LoraSpec | PathOf | tuple[PathOf, float]]
+    embeddings: Sequence[EmbeddingSpec | PathOf | tuple[PathOf, str]]
+    controlnets: Sequence[ControlNetSpec]
+    ip_adapters: Sequence[IpAdapterSpec]
+    init_image: PathOf | None
+    strength: float
+
+
+class SettingsArguments(BaseModel):
+    """What pictures are to be, as Python says it, with the model's own values where it says nothing.
 
     Validated with the number of the model's text encoder layers that can be left out, or None, as the context.
     """
 
     model_config = STRICT
 
-    prompt: Text
     negative_prompt: Text
-    seed: Seed
     steps: Steps
     width: Side
     height: Side
@@ -137,15 +164,32 @@ class PictureArguments(BaseModel):
         return value
 
 
+class PictureArguments(SettingsArguments):
+    """One picture."""
+
+    prompt: Text
+    seed: Seed
+
+
+class ManyArguments(SettingsArguments):
+    """Every prompt with every seed."""
+
+    prompts: Annotated[list[Text], refused_by(_list_fault)]
+    seeds: Annotated[list[Seed], refused_by(_list_fault)]
+    batch_size: BatchSize | None
+
+
 Arguments = TypeVar("Arguments", bound=BaseModel)
 
 
 def _checked(model: type[Arguments], values: Mapping[str, Any], context: Any = None) -> Arguments:
-    """Raises `ConfigError` with one line per fault: what, what was expected, what was given."""
+    """Raises `ConfigError` with one line per fault, in the order of `values`: what, expected what, got what."""
     try:
         return model.model_validate(values, context=context)
     except ValidationError as error:
-        raise ConfigError([f"{_place(fault)}: {fault.expected}{fault.got}" for fault in faults_of(error)]) from None
+        order = list(values)
+        faults = sorted(faults_of(error), key=lambda fault: order.index(str(fault.location[0])))
+        raise ConfigError([f"{_place(fault)}: {fault.expected}{fault.got}" for fault in faults]) from None
 
 
 def _place(fault: FieldFault) -> str:
@@ -216,6 +260,7 @@ class Pipeline:
         self._loras: dict[str, LoraWeights] = {}
         self._room: DeviceMemory | None = None
         self._current: CurrentModel | None = None
+        self._is_making = False
 
     def generate(
         self,
@@ -244,29 +289,102 @@ class Pipeline:
         Raises `ConfigError` with everything that is wrong with the arguments, adapters and memory included,
         `JobFailure`, and `ModelError` for weights that cannot be loaded.
         """
-        default_steps, default_guidance = EMBEDDED_DEFAULTS.get(
-            self._settings.source, (DEFAULT_STEPS, DEFAULT_GUIDANCE)
+        settings = self._completed(
+            negative_prompt=negative_prompt,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            width=width,
+            height=height,
+            scheduler=scheduler,
+            clip_skip=clip_skip,
+            loras=loras,
+            embeddings=embeddings,
+            controlnets=controlnets,
+            ip_adapters=ip_adapters,
+            init_image=init_image,
+            strength=strength,
         )
+        given = _checked(PictureArguments, {"prompt": prompt, "seed": seed, **settings}, self._files.max_clip_skip)
+        (outcome,) = self._made(given, [(given.prompt, given.seed)], 1)
+        if isinstance(outcome, JobFailure):
+            raise outcome
+        return outcome
+
+    def generate_many(
+        self,
+        prompts: Sequence[str],
+        *,
+        seeds: Sequence[int] = (0,),
+        batch_size: int | None = None,
+        **settings: Unpack[PictureSettings],
+    ) -> Iterator[Picture | JobFailure]:
+        """Make every prompt with every seed; yields them prompt by prompt, seed by seed, as soon as each is made.
+
+        A picture that fails is yielded as its `JobFailure`, and the others are made. As in a run, 32 at a time have
+        their texts encoded first, and `batch_size` of them are denoised together; None takes what fits and pays.
+        `settings` are those of `generate`, and hold for all. Nothing is made before it is asked for, and the pipeline
+        makes nothing else until all have been taken or the iterator is closed.
+
+        Raises, at once, `ConfigError` with everything that is wrong with the arguments; while making, `ModelError`.
+        """
         given = _checked(
-            PictureArguments,
-            {
-                "prompt": prompt,
-                "negative_prompt": negative_prompt,
-                "seed": seed,
-                "steps": default_steps if steps is None else steps,
-                "width": self._files.width if width is None else width,
-                "height": self._files.height if height is None else height,
-                "guidance_scale": default_guidance if guidance_scale is None else guidance_scale,
-                "clip_skip": clip_skip,
-                "scheduler": scheduler,
-                "loras": loras,
-                "embeddings": embeddings,
-                "controlnets": controlnets,
-                "ip_adapters": ip_adapters,
-                "init": {} if init_image is None else {"image": init_image, "strength": strength},
-            },
+            ManyArguments,
+            {"prompts": prompts, "seeds": seeds, "batch_size": batch_size, **self._completed(**settings)},
             self._files.max_clip_skip,
         )
+        return self._made(given, [(prompt, seed) for prompt in given.prompts for seed in given.seeds], given.batch_size)
+
+    def _completed(self, **settings: Unpack[PictureSettings]) -> dict[str, Any]:
+        """Settings by the fields of `SettingsArguments`, with the model's own where nothing was said."""
+        steps, guidance_scale = EMBEDDED_DEFAULTS.get(self._settings.source, (DEFAULT_STEPS, DEFAULT_GUIDANCE))
+        own = {
+            "negative_prompt": "",
+            "steps": steps,
+            "guidance_scale": guidance_scale,
+            "width": self._files.width,
+            "height": self._files.height,
+            "clip_skip": None,
+            "scheduler": None,
+            **dict.fromkeys(("loras", "embeddings", "controlnets", "ip_adapters"), ()),
+        }
+        from_model = ("steps", "guidance_scale", "width", "height")  # where None stands for the model's own
+        values: dict[str, Any] = {
+            name: value for name, value in settings.items() if value is not None or name not in from_model
+        }
+        image, strength = values.pop("init_image", None), values.pop("strength", InitSpec().strength)
+        return {**own, **values, "init": {} if image is None else {"image": image, "strength": strength}}
+
+    def _made(
+        self, given: SettingsArguments, asked: Sequence[tuple[str, int]], batch_size: int | None
+    ) -> Iterator[Picture | JobFailure]:
+        """Pictures of prompts with seeds; what is wrong with the settings is raised before this returns."""
+        if not asked:
+            return iter(())
+        first = self._request(given, *asked[0])
+        choice = self._choose(first, batch_size)
+        return self._pictures([replace(first, prompt=prompt, seed=seed) for prompt, seed in asked], choice)
+
+    def _pictures(self, requests: Sequence[ImageRequest], choice: MemoryPlan) -> Iterator[Picture | JobFailure]:
+        if self._is_making:
+            raise ConfigError(
+                "generate_many: has pictures left to make; take them all, or close() the iterator, before others"
+            )
+        self._is_making = True
+        try:
+            for start in range(0, len(requests), BUNDLE_IMAGES):
+                bundle = requests[start : start + BUNDLE_IMAGES]
+                size = choice.shape.batch
+                batches = [bundle[at : at + size] for at in range(0, len(bundle), size)]
+                model, current, created = self._model(choice.memory), self._current, datetime.now(UTC)
+                outcomes = generate_bundle(model, batches, predicted_peak_bytes=choice.estimate.peak_bytes)
+                for outcome in _in_order(outcomes):
+                    yield outcome if isinstance(outcome, JobFailure) else Picture(outcome, created)
+                    if self._current is not current:
+                        raise ConfigError("generate_many: the pipeline was closed before all pictures were taken")
+        finally:
+            self._is_making = False
+
+    def _request(self, given: SettingsArguments, prompt: str, seed: int) -> ImageRequest:
         own_scheduler = name_of_class(self._files.scheduler_class, self._files.scheduler_config)
         specs = AdapterSpecs(
             loras=given.loras,
@@ -274,10 +392,10 @@ class Pipeline:
             controlnets=given.controlnets,
             ip_adapters=given.ip_adapters,
         )
-        request = ImageRequest(
-            prompt=given.prompt,
+        return ImageRequest(
+            prompt=prompt,
             negative_prompt=given.negative_prompt,
-            seed=given.seed,
+            seed=seed,
             steps=given.steps,
             guidance_scale=given.guidance_scale,
             width=given.width,
@@ -288,14 +406,6 @@ class Pipeline:
             memory=self._asked,
             adapters=identify_adapters(specs, given.init, self._files, steps=given.steps),
         )
-        choice = self._choose(request)
-        model = self._model(choice.memory)
-        created = datetime.now(UTC)
-        outcomes = generate_bundle(model, [[request]], predicted_peak_bytes=choice.estimate.peak_bytes)
-        ((_, outcome),) = outcomes
-        if isinstance(outcome, JobFailure):
-            raise outcome
-        return Picture(outcome, created)
 
     def close(self) -> None:
         """Free the model; it is loaded again when needed."""
@@ -312,14 +422,23 @@ class Pipeline:
     ) -> None:
         self.close()
 
-    def _choose(self, request: ImageRequest) -> MemoryPlan:
-        """How the model is to be held for a picture. What is free counts from before it was loaded."""
+    def _choose(self, request: ImageRequest, batch_size: int | None) -> MemoryPlan:
+        """How the model is to be held for pictures like this one, and how many are denoised together.
+
+        What is free counts from before it was loaded.
+        """
         if self._room is None:
             self._room = device_memory(self._device)
+        rates = rates_of(self._device)
         shape = Shape(request.width, request.height, 1, request.guidance_scale > 1)
         self._loras |= {one.sha256: one for one in request.adapters.loras}  # they stay on the model, switched off
         sizes = self._sizes.with_adapters(request.adapters, self._loras.values())
-        choice = choose(self._asked, sizes, shape, self._room, self._device.kind, rates_of(self._device))
+        if batch_size is None:
+            pixels = MAX_BATCH_PIXELS[self._asked.level]
+            most = max(1, min(MAX_BATCH_SIZE, pixels // (request.width * request.height)))
+            batch_size, _ = batch_range(self._asked, sizes, shape, self._room, self._device.kind, most, rates)
+        shape = replace(shape, batch=batch_size)
+        choice = choose(self._asked, sizes, shape, self._room, self._device.kind, rates)
         if self._asked.budget_bytes is not None and not choice.fits:
             raise ConfigError(
                 shortage(self._settings.name, request.width, request.height, choice.budget_bytes, choice.least_bytes)
@@ -333,3 +452,14 @@ class Pipeline:
             # There is no other model for which anything should wait in the pool.
             self._current = CurrentModel(self._device.kind, Pool(host_bytes=0), SpeedSettings())
         return self._current.get(self._settings, self._asked, planned)
+
+
+def _in_order(outcomes: Iterable[tuple[int, GeneratedImage | JobFailure]]) -> Iterator[GeneratedImage | JobFailure]:
+    """Outcomes by their places; each as soon as all before it are there."""
+    waiting: dict[int, GeneratedImage | JobFailure] = {}
+    due = 0
+    for place, outcome in outcomes:
+        waiting[place] = outcome
+        while due in waiting:
+            yield waiting.pop(due)
+            due += 1

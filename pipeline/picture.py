@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +35,12 @@ class Picture:
         import PIL.Image
 
         return PIL.Image.fromarray(self.image.pixels)
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows: a PNG file without metadata."""
+        file = io.BytesIO()
+        self.to_pil().save(file, "png")
+        return file.getvalue()
 
     def save(
         self,

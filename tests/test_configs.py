@@ -26,7 +26,7 @@ from pipeline.adapters.identify_ip_adapter import identify_ip_adapter
 from pipeline.adapters.specs import ControlNetSpec, InitSpec, IpAdapterSpec, LoraSpec
 from pipeline.api import Pipeline
 from pipeline.hubs.hub_settings import HubSettings
-from pipeline.memory.planning.choose_techniques import ALWAYS_ON, CLASSES
+from pipeline.memory.planning.choose_techniques import ALWAYS_ON, CLASSES, MAX_BATCH_PIXELS, MAX_BATCH_SIZE
 from pipeline.metadata.metadata_settings import MetadataSettings
 from pipeline.metadata.naming import NamingSettings
 from pipeline.request import ControlNetWeights, InitImage, IpAdapterWeights, LoraWeights, MemoryLevel, SpeedSettings
@@ -85,6 +85,8 @@ def test_levels_of_the_python_api_are_those_of_their_files() -> None:
     }
     assert {name: techniques for name, techniques in on.items() if techniques} == ALWAYS_ON
     assert set(found) == {"auto", *CLASSES} == {*get_args(MemoryLevel)}
+    assert {name: level["max_batch_pixels"] for name, level in found.items()} == MAX_BATCH_PIXELS
+    assert {level["max_batch_size"] for level in found.values()} == {MAX_BATCH_SIZE}
     assert not [name for name, level in found.items() if False in level["techniques"].values()]
 
 

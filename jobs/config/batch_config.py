@@ -25,6 +25,7 @@ from jobs.config.sections import (
 from jobs.config.values import Seeds
 from pipeline.adapters.specs import AdapterSpecs, InitSpec
 from pipeline.errors import ConfigError
+from pipeline.memory.planning.predicted_time import BUNDLE_IMAGES
 from pipeline.ranges import BATCH_SIZE, BatchSize, Text, refused_by
 
 
@@ -55,7 +56,7 @@ class BatchConfig(Settings):
     seeds: Seeds = Field(default=[0])
     grid: dict[Text, Any] | None = None
     batch_size: Annotated[Literal["auto"] | int, refused_by(_batch_size_fault)] = "auto"
-    bundle_images: BatchSize = 32
+    bundle_images: BatchSize = BUNDLE_IMAGES
     dry_run: Annotated[Literal["json"] | bool, refused_by(_dry_run_fault)] = False
     resume: bool = True
     retry_failed: bool = False

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, create_model, model_validator
 from jobs import DEFAULT_OUTPUT_DIR
 from jobs.config.values import SchedulerOptions
 from pipeline.loading.speed import ATTENTION_BACKENDS, STEP_CACHES
+from pipeline.memory.planning.choose_techniques import MAX_BATCH_PIXELS, MAX_BATCH_SIZE
 from pipeline.memory.planning.techniques import SWITCHES
 from pipeline.metadata.metadata_settings import ImageFormat, Profile, Scheme
 from pipeline.ranges import (
@@ -156,8 +157,8 @@ class Memory(Settings):
     quality: MemoryQuality = "any"
     dtype: DTypeChoice = "auto"
     tiny_vae: Text | None = None
-    max_batch_size: BatchSize = 32
-    max_batch_pixels: Annotated[int, _POSITIVE.limits] = 8 * 512 * 512
+    max_batch_size: BatchSize = MAX_BATCH_SIZE
+    max_batch_pixels: Annotated[int, _POSITIVE.limits] = MAX_BATCH_PIXELS["auto"]
     techniques: Techniques = Techniques()  # type: ignore[valid-type]
 
 

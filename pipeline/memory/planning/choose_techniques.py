@@ -25,6 +25,14 @@ ALWAYS_ON: dict[str, tuple[str, ...]] = {"aggressive": ("staged",), "ultra": ("s
 """What a level has on whatever the estimate says, for the Python API. A run reads it from the level's file in
 `conf/memory`, which says the same unless a user changes it."""
 
+MAX_BATCH_SIZE = 32
+MAX_BATCH_PIXELS = {
+    level: pictures * 512**2
+    for level, pictures in {"auto": 8, "none": 8, "balanced": 4, "aggressive": 2, "ultra": 1}.items()
+}
+"""What is denoised together at most, pictures and their pixels by level, unless a level's file in `conf/memory` says
+otherwise."""
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
