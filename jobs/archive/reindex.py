@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs import DEFAULT_OUTPUT_DIR
 from jobs.manifest import events
 from jobs.manifest.compaction import compacting, merged_name, replaceable_parts
 from jobs.manifest.job_states import iterate_part
@@ -63,12 +64,13 @@ class _Before:
     torn: list[Path]
 
 
-def reindex(output_dir: Path) -> Reindexing:
+def reindex(output_dir: str | Path = DEFAULT_OUTPUT_DIR) -> Reindexing:
     """Rebuild the `done` rows from the images and exchange the parts in one step.
 
-    Raises ReadError without an output folder or beside another reindex or compact, `DiskFull` when there is
+    Raises `ReadError` without an output folder or beside another reindex or compact, `DiskFull` when there is
     no room for the new parts; the manifest is then as it was.
     """
+    output_dir = Path(output_dir)
     if not output_dir.is_dir():
         raise ReadError(f"{output_dir}: no such folder; name the folder of the images with --output-dir")
     with writing(Layout(output_dir).root):

@@ -10,6 +10,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs import DEFAULT_OUTPUT_DIR
 from jobs.manifest.layout import Layout, command
 from jobs.manifest.paging import PAGE_ROWS, stream_pages
 from jobs.manifest.query import COLUMNS, stream
@@ -27,7 +28,7 @@ Found = dict[str, Any]
 
 
 def search(
-    output_dir: Path,
+    output_dir: str | Path = DEFAULT_OUTPUT_DIR,
     text: str = "",
     where: str | None = None,
     columns: Sequence[str] = DEFAULT_COLUMNS,
@@ -40,8 +41,9 @@ def search(
     DuckDB condition over the manifest's columns. Only `done` rows are searched unless `where` itself speaks
     of `status`. `columns` may be `("*",)`; `sort` is a column, with `-` in front for descending order.
 
-    Raises ConfigError for an unknown column or a condition that DuckDB refuses, ReadError without a manifest.
+    Raises `ConfigError` for an unknown column or a condition that DuckDB refuses, `ReadError` without a manifest.
     """
+    output_dir = Path(output_dir)
     chosen = COLUMNS if tuple(columns) == ("*",) else tuple(columns)
     sort_column = sort.removeprefix("-")
     if faults := _unknown(chosen, "--columns") + _unknown([sort_column], "--sort"):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from jobs import DEFAULT_OUTPUT_DIR
 from jobs.manifest import events
 from jobs.manifest.job_states import iterate_rows
 from jobs.manifest.layout import Layout
@@ -57,8 +58,9 @@ class _Known(NamedTuple):
     refused: tuple[str, ...]
 
 
-def verify(output_dir: Path) -> Verification:
-    """Compare; changes nothing. Raises ReadError without a manifest."""
+def verify(output_dir: str | Path = DEFAULT_OUTPUT_DIR) -> Verification:
+    """Compare; changes nothing. Raises `ReadError` without a manifest."""
+    output_dir = Path(output_dir)
     if not Layout(output_dir).root.is_dir():
         raise ReadError(f"{output_dir}: no manifest here; name the folder of the images with --output-dir")
     # Files before rows: an image that appears meanwhile is announced in a journal before it gets its name.

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from jobs import DEFAULT_OUTPUT_DIR
 from jobs.manifest import events
 from jobs.manifest.parts import VERSION_KEY, checked_version, damaged, incomplete
 from jobs.manifest.schema import Row, row_from_json
@@ -67,14 +68,17 @@ def _batches(connection: DuckDBPyConnection, batch: list[tuple[Any, ...]]) -> It
             batch = connection.fetchmany(BATCH_ROWS)
 
 
-def open_connection(output_dir: Path) -> DuckDBPyConnection:
-    """A locked connection with the view `images`; the caller closes it. `stream` also survives compactions."""
+def open_manifest(output_dir: str | Path = DEFAULT_OUTPUT_DIR) -> DuckDBPyConnection:
+    """A locked connection with the view `images`, of all rows that there are now; the caller closes it.
+
+    It can read nothing but the manifest. `stream` also survives compactions. Raises `ReadError` for a damaged manifest.
+    """
 
     def read(snapshot: Snapshot) -> DuckDBPyConnection:
         with raise_if_vanished(snapshot):
             return connect(snapshot)
 
-    return read_retried(output_dir, read)
+    return read_retried(Path(output_dir), read)
 
 
 def read_retried(output_dir: Path, read: Callable[[Snapshot], T]) -> T:

@@ -14,7 +14,7 @@ import duckdb
 from jobs.manifest.crashpoints import reached
 from jobs.manifest.journal import Journal
 from jobs.manifest.parts import table_from_rows, write_temporary_part
-from jobs.manifest.query import open_connection
+from jobs.manifest.query import open_manifest
 from jobs.manifest.schema import DONE, INTERRUPTED, SCHEMA_VERSION, Row, row_from_json
 
 T = TypeVar("T")
@@ -117,5 +117,5 @@ def part_rows(output_dir: Path) -> list[dict[str, Any]]:
 
 def query(output_dir: Path, run: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
     """`run` on a connection with the view `images`."""
-    with open_connection(output_dir) as connection:
+    with open_manifest(output_dir) as connection:
         return run(connection)

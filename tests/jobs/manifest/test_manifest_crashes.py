@@ -21,7 +21,7 @@ from manifest_rows import job_id
 from jobs.manifest.compaction import compact
 from jobs.manifest.job_states import job_key, read_states
 from jobs.manifest.layout import Layout
-from jobs.manifest.query import open_connection
+from jobs.manifest.query import open_manifest
 from jobs.manifest.recovery import recover
 from jobs.manifest.schema import DONE, INTERRUPTED, arrow_schema
 
@@ -61,7 +61,7 @@ def acknowledged(worker: subprocess.Popen[str]) -> set[int]:
 
 def done_jobs(output_dir: Path) -> Counter[str]:
     """How many done rows each job has, seen through our own view."""
-    with open_connection(output_dir) as connection:
+    with open_manifest(output_dir) as connection:
         rows = connection.execute("SELECT job_id, image_id FROM images WHERE status = 'done'").fetchall()
     assert len({image_id for _, image_id in rows}) == len(rows)
     return Counter(job for job, _ in rows)

@@ -16,7 +16,7 @@ from manifest_rows import attempt_of, done_of, make, query, write_part
 from jobs.manifest import snapshot as snapshot_module
 from jobs.manifest.journal import Journal
 from jobs.manifest.layout import Layout
-from jobs.manifest.query import COLUMNS, open_connection, stream
+from jobs.manifest.query import COLUMNS, open_manifest, stream
 from jobs.manifest.schema import FAILED
 
 ROOT = Path(__file__).parents[3]
@@ -33,7 +33,7 @@ def test_sealed_and_live_rows_in_one_view(tmp_path: Path) -> None:
             journal.seal_if_due()
         journal.start([attempt_of(7)])
         journal.intend(done_of(7))
-        with open_connection(tmp_path) as connection:
+        with open_manifest(tmp_path) as connection:
             rows = connection.execute("SELECT seed, tags, epoch_us(created_at) FROM images ORDER BY seed").fetchall()
     assert [(seed, tags) for seed, tags, _ in rows] == [(n, ["tests"]) for n in range(3)]
     assert [moment - rows[0][2] for *_, moment in rows] == [0, 1_000_000, 2_000_000]
@@ -41,7 +41,7 @@ def test_sealed_and_live_rows_in_one_view(tmp_path: Path) -> None:
 
 def test_an_empty_manifest_is_an_empty_view(tmp_path: Path) -> None:
     Layout(tmp_path).create()
-    with open_connection(tmp_path) as connection:
+    with open_manifest(tmp_path) as connection:
         assert connection.view("images").columns == list(COLUMNS)
         assert connection.execute("SELECT * FROM images").fetchall() == []
 
@@ -52,7 +52,7 @@ def test_a_column_that_old_parts_lack_is_null(others: int, tmp_path: Path) -> No
     pq.write_table(pq.read_table(path).drop_columns(["selection", "tags", "seconds"]), path)
     for n in range(others):
         write_part(tmp_path, f"new{n}", [done_of(2 + n)])
-    with open_connection(tmp_path) as connection:
+    with open_manifest(tmp_path) as connection:
         rows = connection.execute("SELECT seed, seconds, tags, selection FROM images ORDER BY seed").fetchall()
         assert rows == [(1, None, None, None), (2, 1.0, ["tests"], None)][: 1 + others]
         # The type is right although no part has it.
@@ -62,7 +62,7 @@ def test_a_column_that_old_parts_lack_is_null(others: int, tmp_path: Path) -> No
 def test_a_column_of_a_newer_version_is_ignored(tmp_path: Path) -> None:
     path = write_part(tmp_path, "new", [done_of(1)])
     pq.write_table(pq.read_table(path).append_column("mood", pa.array(["calm"])), path)
-    with open_connection(tmp_path) as connection:
+    with open_manifest(tmp_path) as connection:
         assert connection.view("images").columns == list(COLUMNS)
 
 
@@ -137,7 +137,7 @@ def test_the_file_system_and_the_settings_are_closed(statement: str, tmp_path: P
     part = write_part(tmp_path, "a", [done_of(1)])
     outside = write_part(tmp_path / "elsewhere", "b", [done_of(2)])
     before = part.read_bytes(), outside.read_bytes()
-    with open_connection(tmp_path) as connection:
+    with open_manifest(tmp_path) as connection:
         with pytest.raises(duckdb.Error):
             connection.execute(statement.format(part=part, outside=outside, folder=tmp_path)).fetchall()
         assert connection.execute("SELECT count(*) FROM images").fetchall() == [(1,)]
