@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli import image_commands, machine_commands, manifest_commands, model_commands
+from jobs.cli import image_commands, machine_commands, manifest_commands, model_commands, run_commands
 from jobs.running.program import VERSION_LINE
 from jobs.running.streams import lasting_streams
 from jobs.terminal import complain
@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for part in (image_commands, machine_commands, manifest_commands, model_commands):
+for part in (image_commands, run_commands, machine_commands, manifest_commands, model_commands):
     app.add_typer(part.app)
 
 
