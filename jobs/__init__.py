@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from jobs.archive.verify import Verification, verify
     from jobs.manifest.query import open_manifest
 
-DEFAULT_OUTPUT_DIR = "outputs"
-"""Where images go unless the user says otherwise, below the current folder."""
 
 _HOMES = {
     "Reindexing": "archive.reindex",
@@ -28,7 +26,7 @@ _HOMES = {
     "verify": "archive.verify",
 }
 
-__all__ = ["DEFAULT_OUTPUT_DIR", "Reindexing", "Verification", "open_manifest", "reindex", "search", "verify"]
+__all__ = ["Reindexing", "Verification", "open_manifest", "reindex", "search", "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs import DEFAULT_OUTPUT_DIR
+from pipeline.storage.user_folders import DEFAULT_OUTPUT_DIR
 
 OUTPUT_DIR = Path(DEFAULT_OUTPUT_DIR)
 OutputDir = Annotated[Path, typer.Option("--output-dir", help="The folder with the images and their manifest.")]

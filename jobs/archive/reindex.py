@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs import DEFAULT_OUTPUT_DIR
 from jobs.manifest import events
 from jobs.manifest.compaction import compacting, merged_name, replaceable_parts
 from jobs.manifest.job_states import iterate_part
@@ -26,6 +25,7 @@ from pipeline.errors import ReadError
 from pipeline.metadata.reading import NoRecordError, read_id, read_pixels, read_record, sidecar_fault
 from pipeline.metadata.record import Record, pixel_hash
 from pipeline.storage.durable import writing
+from pipeline.storage.user_folders import DEFAULT_OUTPUT_DIR
 
 if TYPE_CHECKING:
     import pyarrow as pa

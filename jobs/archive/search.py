@@ -10,12 +10,12 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs import DEFAULT_OUTPUT_DIR
 from jobs.manifest.layout import Layout, command
 from jobs.manifest.paging import PAGE_ROWS, stream_pages
 from jobs.manifest.query import COLUMNS, stream
 from jobs.manifest.schema import DONE
 from pipeline.errors import ConfigError, ReadError
+from pipeline.storage.user_folders import DEFAULT_OUTPUT_DIR
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation, Expression

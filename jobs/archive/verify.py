@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from jobs import DEFAULT_OUTPUT_DIR
 from jobs.manifest import events
 from jobs.manifest.job_states import iterate_rows
 from jobs.manifest.layout import Layout
@@ -18,6 +17,7 @@ from jobs.manifest.schema import DONE
 from jobs.manifest.snapshot import Snapshot, reading_retried
 from pipeline.errors import ReadError
 from pipeline.metadata.reading import NoRecordError, read_id, read_record, sidecar_fault
+from pipeline.storage.user_folders import DEFAULT_OUTPUT_DIR
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, create_model, model_validator
 
-from jobs import DEFAULT_OUTPUT_DIR
 from jobs.config.values import SchedulerOptions
 from pipeline.loading.speed import ATTENTION_BACKENDS, STEP_CACHES
 from pipeline.memory.planning.choose_techniques import MAX_BATCH_PIXELS, MAX_BATCH_SIZE
@@ -42,6 +41,7 @@ from pipeline.request import (
     PredictionType,
 )
 from pipeline.schedulers import SchedulerName
+from pipeline.storage.user_folders import DEFAULT_OUTPUT_DIR
 from pipeline.weights.families import FAMILIES
 
 _POSITIVE = Range(1, MAX_SEED, whole=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jobs import DEFAULT_OUTPUT_DIR
+from pipeline.storage.user_folders import DEFAULT_OUTPUT_DIR
 
 _STEM = re.compile(r"(\d{8}_\d{6}_[0-9a-f]{12})-(\d{4,})")
 

@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jobs import DEFAULT_OUTPUT_DIR
 from jobs.manifest import events
 from jobs.manifest.parts import VERSION_KEY, checked_version, damaged, incomplete
 from jobs.manifest.schema import Row, row_from_json
 from jobs.manifest.snapshot import Snapshot, reading_retried
 from pipeline.errors import ReadError
+from pipeline.storage.user_folders import DEFAULT_OUTPUT_DIR
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation

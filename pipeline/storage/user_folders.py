@@ -6,6 +6,9 @@ from pathlib import Path
 
 import platformdirs
 
+DEFAULT_OUTPUT_DIR = "outputs"
+"""Where images go unless the user says otherwise, below the current folder."""
+
 
 def cache_folder() -> Path:
     """Where is kept what can be computed again; it need not exist yet."""
