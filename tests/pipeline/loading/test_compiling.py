@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from adapter_files import layers_of, write_lora
+from families import KINDS, a_few
 
 from pipeline.adapters.apply import apply
 from pipeline.adapters.identify_lora import identify_lora
@@ -19,10 +20,13 @@ from pipeline.loading import compiling
 from pipeline.loading.compiling import as_compiled
 from pipeline.loading.load import load
 from pipeline.loading.speed import prepare
+from pipeline.memory.device import quantization
+from pipeline.memory.device.block_streaming import blocks_of
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.undo_speedups import uncompile
 from pipeline.registry.model_settings import identify
 from pipeline.request import NO_ADAPTERS, Adapters, GeneratedImage, ImageRequest, MemorySettings, SpeedSettings
+from pipeline.weights.families import FAMILIES
 
 Backend = Callable[[Any, Any], Any]
 
@@ -168,6 +172,33 @@ def test_each_weight_of_a_lora_is_compiled_anew_and_no_variants_pile_up(
         few = identify_lora(str(path), weight=weight + 0.1, files=model.files)
         apply(model, Adapters(loras=(few,)))
         assert prepared(model, compiling.REGIONAL_BREAK_EVEN - 1)["compile"] == "no" and not is_compiled(model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["int8", "float8"])
+@pytest.mark.parametrize("family", a_few(FAMILIES, KINDS))
+def test_blocks_of_a_quantised_denoiser_are_traced_without_a_break(
+    family: str, kind: str, tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`auto` leaves them uncompiled, as measured with torchao's tensors; ours are plain ones."""
+    from torch._dynamo.testing import CompileCounter
+
+    monkeypatch.setattr(quantization, "SMALLEST", 1)  # or the tiniest models have none
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantised = MemorySettings(techniques=(f"denoiser_{kind}",))
+        model = load(identify(str(tiny(family)))[0], quantised, "cpu")
+    denoiser, counter = getattr(model.pipe, model.files.denoiser), CompileCounter()
+    blocks = blocks_of(denoiser)
+    assert any(hasattr(layer, "scale") for block in blocks for layer in block.modules())
+    exact = picture(model)
+    for block in blocks:
+        block.compile(backend=counter, fullgraph=True)
+    try:
+        assert torch.equal(picture(model), exact)
+        assert counter.frame_count > 0
+    finally:
+        torch._dynamo.reset()
 
 
 def test_pictures_of_a_bundle_say_how_they_were_made(
