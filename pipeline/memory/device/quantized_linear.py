@@ -59,9 +59,12 @@ def _eight_bit_linear() -> type[torch.nn.Linear]:
         stored: torch.dtype
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            # Of an integer and a float torch computes with the float, in one kernel; float8 has no arithmetic at all.
-            is_int8 = self.stored == torch.int8
-            weight = self.weight if is_int8 else self.weight.view(self.stored).to(self.scale.dtype)
-            return torch.nn.functional.linear(x, (weight * self.scale).to(x.dtype), self.bias)
+            # Of an integer and a float torch computes with the float, in one kernel. float8 has no arithmetic at all:
+            # a copy is scaled, in place, for another one would be a second layer in memory.
+            if self.stored == torch.int8:
+                weight = self.weight * self.scale
+            else:
+                weight = self.weight.view(self.stored).to(self.scale.dtype).mul_(self.scale)
+            return torch.nn.functional.linear(x, weight.to(x.dtype), self.bias)
 
     return EightBitLinear

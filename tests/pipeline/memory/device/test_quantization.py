@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -150,6 +151,43 @@ def test_a_wide_layer_stays_within_float16(kind: Any) -> None:
         found = model(x)
     assert 50 < wanted.abs().max() < 100 and found.isfinite().all()
     assert (found - wanted).float().norm() < (0.01 if kind == "int8" else 0.05) * wanted.float().norm()
+
+
+@pytest.mark.parametrize("kind", ["int8", "float8"])
+def test_a_layer_is_unpacked_once_while_it_computes(kind: Any) -> None:
+    """Beside the weights there is one copy of them in 16 bits, as the estimate counts."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Alive(TorchDispatchMode):
+        """The most bytes at once of what was made under it."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.alive = self.peak = 0
+            self.known: set[int] = set()
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            made = function(*args, **(kwargs or {}))
+            storage = made.untyped_storage()
+            key, size = storage._cdata, storage.nbytes()
+            if key not in self.known | given:
+                self.known.add(key)
+                self.alive += size
+                self.peak = max(self.peak, self.alive)
+                weakref.finalize(storage, self._gone, key, size)
+            return made
+
+        def _gone(self, key: int, size: int) -> None:
+            self.known.discard(key)
+            self.alive -= size
+
+    model = layer_of(torch.randn(512, 512).bfloat16())
+    x = torch.randn(1, 512).bfloat16()
+    quantize(model, kind)
+    given = {one.untyped_storage()._cdata for one in (x, model[0].weight, model[0].scale)}
+    with torch.inference_mode(), Alive() as alive:
+        model(x)
+    assert 512 * 512 * 2 <= alive.peak <= 512 * 512 * 2 + 512 * 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
