@@ -31,13 +31,14 @@ class NoRecordError(ReadError):
     """The image is whole but holds no record of ours."""
 
 
-def read_record(path: Path) -> Record:
+def read_record(path: str | Path) -> Record:
     """The record of an image that we wrote: from its PNG chunk, else its XMP property, else `<stem>.json`
     beside it.
 
     Raises `NoRecordError` for a private or a foreign image, `ReadError` for anything damaged, in one line
     with the path.
     """
+    path = Path(path)
     container = _open(path)
     try:
         record = find_record(container)
