@@ -83,6 +83,7 @@ COLD_COMMANDS = [
     ["-m", "jobs", "--help"],
     ["-m", "jobs", "search", "house"],
     ["-m", "jobs", "verify"],
+    ["-m", "jobs", "runs"],
 ]
 
 
@@ -103,7 +104,7 @@ def test_cold_things_stay_cold(command: list[str], manifest: Path, tmp_path: Pat
     where = []
     if "dry_run" in command[-1]:
         where = [f"output.dir={tmp_path / 'out'}"]
-    elif {"search", "verify"} & {*command}:
+    elif {"search", "verify", "runs"} & {*command}:
         where = ["--output-dir", str(manifest)]
     run = subprocess.run(
         [sys.executable, "-X", "importtime", *command, *where], cwd=REPO, capture_output=True, text=True, timeout=120

@@ -61,6 +61,7 @@ class BatchConfig(Settings):
     resume: bool = True
     retry_failed: bool = False
     on_error: Literal["continue", "stop"] = "continue"
+    on_end: Annotated[list[Text], Field(min_length=1)] | None = None
     verbose: bool = False
     quiet: bool = False
 
@@ -70,7 +71,7 @@ class BatchConfig(Settings):
         return self.name or self.prompts.name or "batch"
 
 
-RUN_KEYS = ("engine", "output", "hub", "dry_run", "resume", "retry_failed", "on_error", "verbose", "quiet")
+RUN_KEYS = ("engine", "output", "hub", "dry_run", "resume", "retry_failed", "on_error", "on_end", "verbose", "quiet")
 """Keys that hold for a run as a whole, so a sweep may not vary them."""
 
 

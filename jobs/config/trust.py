@@ -1,4 +1,4 @@
-"""What configuration files may not do: steer Hydra, name code, or carry the environment into a picture.
+"""What configuration files may not do: steer Hydra, name code or programs, or carry the environment into a picture.
 
 Hydra runs callbacks and opens log files that a chosen option file asks for, before our own code starts, and
 `${oc.env:HF_TOKEN}` in a prompt would stand in every image. So option files are read here first, as plain
@@ -29,6 +29,11 @@ WAY_OUT = "prompts from strangers belong in a .txt, .csv or .jsonl file (prompts
 GLOBAL_FOLDERS = ("experiment", "local")
 """Groups whose options may set keys of the whole batch, with the header `# @package _global_`."""
 
+OWN_GROUP = "local"
+"""The group of settings of this machine: in the user's own folders, it alone may say what a run starts at its end."""
+
+PROGRAM_KEY = "on_end"
+
 MAX_ALIASED = 10_000
 """So many values may a file have through aliases and merges. Hydra writes each out; nine lines can ask for billions."""
 
@@ -42,16 +47,18 @@ _PLAIN_TAGS = {
 _Fault: TypeAlias = tuple[int, str]  # line, what is wrong
 
 
-def check_trust(folders: Sequence[Path], primary: Path) -> None:
-    """Refuse option files that steer Hydra or name code. To be called before Hydra reads anything.
+def check_trust(folders: Sequence[Path], primary: Path, own: Sequence[Path] = ()) -> None:
+    """Refuse option files that steer Hydra or name code or programs. To be called before Hydra reads anything.
 
     `folders` are the configuration folders: ours, the user's own, those of `--config-dir`. Every .yaml and .yml file
-    in them but `primary` is read. Raises `UntrustedConfig` with all faults, or `ConfigError` where the
-    faults are only broken YAML and options that Hydra would silently ignore.
+    in them but `primary` is read. `own` are those that nobody has handed on, besides the folder of `primary`. Raises
+    `UntrustedConfig` with all faults, or `ConfigError` where the faults are only broken YAML and options that Hydra
+    would silently ignore.
     """
     untrusted: list[str] = []
     broken: list[str] = []
     shipped: dict[str, Path] = {}
+    owned = {folder.resolve() for folder in (primary.parent, *own)}
     for folder in dict.fromkeys(folder.resolve() for folder in folders):
         paths, twice = _yaml_files(folder)
         untrusted += [
@@ -65,7 +72,7 @@ def check_trust(folders: Sequence[Path], primary: Path) -> None:
             if primary.exists() and path.exists() and path.samefile(primary):
                 continue
             try:
-                faults = list(_faults(path, option))
+                faults = list(_faults(path, option, is_own=folder in owned and option.parts[0] == OWN_GROUP))
             except ConfigError as error:
                 broken.extend(error.faults)
             else:
@@ -95,7 +102,7 @@ def _yaml_files(folder: Path) -> tuple[list[Path], list[tuple[Path, Path]]]:
     return found, twice
 
 
-def _faults(path: Path, option: Path) -> Iterator[_Fault]:
+def _faults(path: Path, option: Path, *, is_own: bool) -> Iterator[_Fault]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
         # The same reader as OmegaConf's, in Python: two readers that differ would leave a gap to slip
@@ -120,7 +127,7 @@ def _faults(path: Path, option: Path) -> Iterator[_Fault]:
         sizes: dict[int, float] = {}
         if _written_out(root, sizes) - len(sizes) > MAX_ALIASED:
             yield 1, f"has aliases (`*name`, `<<`) that expand to more than {MAX_ALIASED:,} further values"
-        yield from _node_faults(root, set())
+        yield from _node_faults(root, set(), is_own=is_own)
         yield from _top_faults(root)
 
 
@@ -146,7 +153,7 @@ def _header_faults(text: str, option: Path) -> Iterator[_Fault]:
             yield number, f"{header} moves the file; only `# @package _global_` in experiment/ is allowed"
 
 
-def _node_faults(node: yaml.Node, seen: set[int]) -> Iterator[_Fault]:
+def _node_faults(node: yaml.Node, seen: set[int], *, is_own: bool) -> Iterator[_Fault]:
     """Refused keys and tags, at any depth: an anchor or a merge (`<<`) could lift them to the top."""
     if id(node) in seen:
         return
@@ -156,15 +163,15 @@ def _node_faults(node: yaml.Node, seen: set[int]) -> Iterator[_Fault]:
         yield line, f"has the tag {node.tag.replace('tag:yaml.org,2002:', '!!')}; only plain YAML is read"
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            yield from _node_faults(item, seen)
+            yield from _node_faults(item, seen, is_own=is_own)
     elif isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            yield from _key_faults(key, value)
-            yield from _node_faults(key, seen)
-            yield from _node_faults(value, seen)
+            yield from _key_faults(key, value, is_own=is_own)
+            yield from _node_faults(key, seen, is_own=is_own)
+            yield from _node_faults(value, seen, is_own=is_own)
 
 
-def _key_faults(key: yaml.Node, value: yaml.Node) -> Iterator[_Fault]:
+def _key_faults(key: yaml.Node, value: yaml.Node, *, is_own: bool) -> Iterator[_Fault]:
     line = key.start_mark.line + 1
     if not isinstance(key, yaml.ScalarNode):
         return
@@ -173,6 +180,9 @@ def _key_faults(key: yaml.Node, value: yaml.Node) -> Iterator[_Fault]:
         yield line, f"the key {name!r} configures Hydra itself"
     elif name.endswith("_target_"):
         yield line, f"the key {name!r} names code to be run"
+    elif name == PROGRAM_KEY and not is_own:
+        own = "local/default.yaml in your own folder or in conf/, or on the command line"
+        yield line, f"the key {name!r} names a program to be started, which is yours alone to say, in {own}"
     elif name == "defaults" and isinstance(value, yaml.SequenceNode):
         for entry in value.value:
             yield from _default_faults(entry)

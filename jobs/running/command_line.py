@@ -21,7 +21,7 @@ REMOVED = "REMOVED"
 value back: a proxy that was merely left out would go unnoticed."""
 
 _FOLDER_OPTIONS = ("--config-dir", "-cd")
-_SECRET_KEYS = ("hub.proxy", "hub.huggingface_url", "hub.civitai_url")
+_SECRET_KEYS = ("hub.proxy", "hub.huggingface_url", "hub.civitai_url", "on_end")
 _PROMPT_KEYS = ("prompt", "prompts")
 _OVERRIDE = re.compile(r"([+~]*)([A-Za-z_][\w./@:-]*)=(.*)", re.DOTALL)
 _PATH = re.compile(r"(?<![^=,\[\s'\"(:])/[^,\]\)}'\"]*")

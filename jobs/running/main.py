@@ -33,9 +33,10 @@ from jobs.planning.validation import Batch, validate
 from jobs.running.command_line import KeptCommand, kept_command
 from jobs.running.loop import STOPPED_ON_ERROR, Result, Runner
 from jobs.running.memory_report import memory_lines
+from jobs.running.on_end import start_on_end
 from jobs.running.progress import Progress
 from jobs.running.report import disk_warning, plan_as_json, print_plan, print_result
-from jobs.running.run_folder import LOG, METRICS, RunFolder, head, summary
+from jobs.running.run_folder import LOG, METRICS, SUMMARY, RunFolder, head, summary
 from jobs.running.run_log import RunLog, run_log
 from jobs.running.run_metrics import SAMPLE_EVERY_S, RunMetrics
 from jobs.terminal import complain, print_line
@@ -205,6 +206,9 @@ def _make(
         code = _exit_code(plan, result)
         faults = {LOG: log.fault, METRICS: metrics.fault}
         _report(folder, plan, result, started, code, command, faults, config)
+        if config.on_end:
+            counts = {"made": result.made, "failed": result.failed.total(), "exit_code": code}
+            start_on_end(config.on_end, run_id, folder.path / SUMMARY, **counts)
         return code
     finally:
         folder.close()

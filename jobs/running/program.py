@@ -73,7 +73,7 @@ def _compose_and_run(arguments: list[str], compose: Compose, workers: WorkerProc
     try:
         sys.argv[1:] = known_overrides(arguments)
         ours = option_folders()
-        check_trust([*ours, *user_folders(sys.argv[1:])], ours[0] / "config.yaml")
+        check_trust([*ours, *user_folders(sys.argv[1:])], ours[0] / "config.yaml", ours)
         configs, folders = compose()
     except DarkroomError as error:
         from jobs.terminal import complain

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 RUNS = "runs"
 BATCH, SUMMARY, LOG, METRICS = "batch.yaml", "summary.json", "run.log", "metrics.jsonl"
 
-_NOT_KEPT = {"hub"}
-"""How hubs are reached changes no picture, and the URL of a proxy may hold a password."""
+_NOT_KEPT = {"hub", "on_end"}
+"""How hubs are reached and who is told of the end change no picture, and both may hold a password."""
 
 
 class RunFolder:

@@ -111,6 +111,24 @@ def test_a_bundle_that_fails_is_counted(make_batch: Callable[..., Batch], tiny_m
     assert (line["images"], line["failures"], line["images_per_second"]) == (0, 3, None)
 
 
+def test_a_program_is_started_at_the_end_and_its_fault_changes_nothing(make_batch: Callable[..., Batch]) -> None:
+    batch = make_batch()
+    script = batch.folder / "notify.sh"
+    script.write_text('#!/bin/sh\necho "$1 $DARKROOM_MADE $DARKROOM_FAILED" >> "$0.txt"\n'
+                      'grep -q made "$DARKROOM_SUMMARY" && ls "$DARKROOM_SUMMARY"\nexit $DARKROOM_MADE\n')  # fmt: skip
+    script.chmod(0o755)
+    on_end = f"on_end=[{script},topic-of-mine]"
+    assert batch.run(on_end, "dry_run=true").code == 0 and not script.with_suffix(".sh.txt").exists()
+    run = batch.run(on_end)
+    assert run.code == 0 and "on_end: notify.sh ended with code 2" in run.err
+    assert "summary.json" in run.err and "summary.json" not in run.out
+    assert batch.run(on_end).code == 0
+    assert script.with_suffix(".sh.txt").read_text().splitlines() == ["topic-of-mine 2 0", "topic-of-mine 0 0"]
+    told_in_order(events_of(batch), ("INFO", "run ended with code 0"), ("INFO", "on_end: notify.sh ended well"))
+    kept = b"".join(path.read_bytes() for path in batch.output_dir.rglob("*") if path.is_file())
+    assert b"topic-of-mine" not in kept and b"on_end=REMOVED" in kept
+
+
 def test_prompts_of_private_images_stay_out(make_batch: Callable[..., Batch]) -> None:
     batch = make_batch(["a red house"], "metadata=private", "prompts.lines=[a violet dragon]")
     assert batch.run().code == 0

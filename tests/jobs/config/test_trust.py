@@ -91,6 +91,35 @@ def test_an_option_that_reaches_for_more_is_refused(folder: Path, content: str, 
         check(folder)
 
 
+@pytest.mark.parametrize("option", ["experiment/evil.yaml", "local/default.yaml", "on_end/evil.yaml"])
+@pytest.mark.parametrize(
+    "content",
+    ["on_end: [sh, -c, ls]\n", "a: &a {on_end: [ls]}\n<<: *a\n", "' on_end ': null\n", '"\\x6fn_end": [ls]\n'],
+)
+def test_a_file_that_was_handed_on_names_no_program(folder: Path, option: str, content: str) -> None:
+    (folder / option).parent.mkdir(exist_ok=True)
+    content = f"# @package _global_\n{content}" if option != "on_end/evil.yaml" else content
+    fault = fault_of(folder, content, option)
+    assert "key 'on_end' names a program to be started, which is yours alone to say, in local/default.yaml" in fault
+    with pytest.raises(UntrustedConfig):
+        check(folder)
+
+
+def test_ones_own_local_file_may_name_a_program(tmp_path: Path) -> None:
+    conf = tmp_path / "conf"
+    for group in ("local", "experiment"):
+        (conf / group).mkdir(parents=True)
+        (conf / group / "default.yaml").write_text("# @package _global_\non_end: [notify, done]\n")
+    with pytest.raises(UntrustedConfig) as caught:
+        check_trust([conf], conf / "config.yaml")
+    assert len(caught.value.faults) == 1 and caught.value.faults[0].startswith(f"{conf}/experiment/default.yaml:2: ")
+
+    (conf / "experiment" / "default.yaml").unlink()
+    with pytest.raises(UntrustedConfig):  # of --config-dir
+        check_trust([CONF, conf], CONF / "config.yaml")
+    check_trust([CONF, conf], CONF / "config.yaml", [CONF, conf])  # of the user's own folder
+
+
 @pytest.mark.parametrize(
     ("option", "content", "expected"),
     [
