@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from jobs.engines.bundle_metrics import larger
 from jobs.engines.local import LocalEngine
@@ -42,7 +43,9 @@ from jobs.running.run_log import log_again
 from jobs.running.run_metrics import RunMetrics
 from pipeline.errors import ManifestLost
 from pipeline.generation.generate import PhaseSeconds
-from pipeline.system.resources import ResourceStatistics
+
+if TYPE_CHECKING:
+    from pipeline.system.resources import ResourceStatistics
 
 IN_FLIGHT_BUNDLES = 2
 """One being generated and one waiting, so that the worker never idles and little is lost with it."""

@@ -41,7 +41,6 @@ from jobs.running.run_log import RunLog, run_log
 from jobs.running.run_metrics import SAMPLE_EVERY_S, RunMetrics
 from jobs.terminal import complain, print_line
 from pipeline.errors import ConfigError, DarkroomError, LeakFound, RunStopped
-from pipeline.system.resources import ResourceMonitor
 from pipeline.version import VERSION
 
 _log = logging.getLogger("darkroom.run")
@@ -222,6 +221,8 @@ def _run_to_the_end(
     result: Result,
     metrics: RunMetrics,
 ) -> None:
+    from pipeline.system.resources import ResourceMonitor  # while the worker imports its own
+
     output_dir, stop_on_error = Path(config.output.dir), config.on_error == "stop"
     progress = Progress(plan.to_make, quiet=config.quiet)
     runner = Runner(
