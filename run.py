@@ -25,12 +25,13 @@ def collect_configs() -> tuple[list[dict[str, Any]], list[Path]]:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    from jobs import program_name
     from jobs.config.composition import explain
     from jobs.config.option_folders import own_folder, shipped_folder
     from jobs.config.trust import check_interpolations
     from pipeline.errors import ConfigError
 
-    program = "python run.py" if Path(sys.argv[0]).name == "run.py" else "darkroom run"
+    program = program_name()
     configs, folders, faults = list[dict[str, Any]](), dict[Path, None](), dict[str, None]()
 
     @hydra.main(version_base="1.3", config_path=str(shipped_folder()), config_name="config")

@@ -16,10 +16,11 @@ from typing import Any, Literal
 
 import yaml
 
+from jobs import DARKROOM_RUN, RUN_PY
 from jobs.manifest.layout import Layout, command
 from jobs.manifest.query import stream
 from jobs.manifest.schema import DONE, FAILED, QUARANTINED
-from jobs.running.command_line import PROGRAM, REMOVED
+from jobs.running.command_line import REMOVED
 from jobs.running.run_folder import BATCH, RUNS, SUMMARY
 from pipeline.errors import ConfigError, LeakFound, ManifestLost, ReadError
 from pipeline.storage.locks import is_locked
@@ -181,11 +182,10 @@ def _command(value: object) -> str | None:
         words = shlex.split(value) if isinstance(value, str) else []
     except ValueError:
         return None
-    program = PROGRAM.split()
-    if words[: len(program)] != program:
+    program = " ".join(words[:2])
+    if program not in (RUN_PY, DARKROOM_RUN):
         return None
-    arguments = [word for word in words[len(program) :] if not _starts_program(word)]
-    return " ".join((PROGRAM, *(shlex.quote(word) for word in arguments)))
+    return " ".join((program, *(shlex.quote(word) for word in words[2:] if not _starts_program(word))))
 
 
 def _starts_program(word: str) -> bool:

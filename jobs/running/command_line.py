@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs import program_name
 from pipeline.metadata.leaks import scrub
-
-PROGRAM = "python run.py"
 
 PATH_KEYS = ("source", "vae", "config", "tiny_vae", "encoder", "image", "file", "dir")
 """The last parts of the keys whose values are paths."""
@@ -47,7 +46,7 @@ def kept_command(arguments: Sequence[str], *, prompts: bool = True) -> KeptComma
     words = list(arguments)
     kept = [_kept(word, words[index - 1] if index else "", prompts=prompts) for index, word in enumerate(words)]
     complete = all(scrub(word) == word for word in kept) and REMOVED not in "".join(kept)
-    return KeptCommand(" ".join((PROGRAM, *(shlex.quote(scrub(word)) for word in kept))), complete)
+    return KeptCommand(" ".join((program_name(), *(shlex.quote(scrub(word)) for word in kept))), complete)
 
 
 def _kept(word: str, before: str, *, prompts: bool) -> str:

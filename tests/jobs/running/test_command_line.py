@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ KEY = "sk-" + "Ab3dE6gH9jK2mN5pQ8sT1vW4xY7zC0"
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setattr(sys, "argv", ["/some/where/run.py"])
     return tmp_path
 
 
@@ -32,6 +34,11 @@ def test_it_is_as_given() -> None:
     assert words(*given) == given
     slashes = ["prompts.lines=[/imagine a house, 1/2]", "model.source=hf:org/name", "model.source=models/sd"]
     assert words(*slashes) == slashes
+
+
+def test_it_names_the_program_that_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/darkroom", "run"])
+    assert kept_command(["prompts=batch1"]).text == "darkroom run prompts=batch1"
 
 
 def test_paths_are_written_from_the_working_folder_on(here: Path) -> None:
