@@ -1,1 +1,1 @@
-"""What is done with images that exist: found, shown, checked, listed anew, made again."""
+"""Commands on existing images: search, show, verify, reindex, reproduce."""

@@ -22,7 +22,7 @@ _FREE_TEXTS = frozenset({"prompt", "negative_prompt", "prompt_template", "tags",
 
 
 def as_json(rows: Iterable[Found]) -> Iterator[str]:
-    """The lines of a JSON array of objects, as the rows come; times in RFC 3339, never NaN or Infinity."""
+    """The lines of a JSON array of objects, one row at a time; times in RFC 3339, never NaN or Infinity."""
     texts = (json_text(_jsonable(row)).replace("\n", "\n ") for row in rows)
     last = next(texts, None)
     if last is None:
@@ -37,7 +37,7 @@ def as_json(rows: Iterable[Found]) -> Iterator[str]:
 
 
 def as_csv(columns: Sequence[str], rows: Iterable[Found]) -> Iterator[str]:
-    """The lines of CSV with a header, as the rows come; a list is written as JSON."""
+    """The lines of CSV with a header, one row at a time; a list is written as JSON."""
     yield _csv_line(columns)
     for row in rows:
         values = _jsonable(row)
@@ -58,7 +58,7 @@ def as_paths(output_dir: Path, rows: Iterable[Found]) -> Iterator[str]:
 
 
 def as_table(columns: Sequence[str], rows: Sequence[Found]) -> Table:
-    """A table, one line per image; where it is too wide, the free texts are cut and nothing else."""
+    """A table, one line per image; if it is too wide, only the free texts are cut."""
     from rich.table import Table
     from rich.text import Text
 

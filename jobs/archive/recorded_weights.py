@@ -1,4 +1,4 @@
-"""What a record names by hash, found on this machine: weights, adapters, reference pictures."""
+"""Finds the weights, adapters and reference pictures that a record names by hash on this machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_FILES = 10_000
 
 
 class Places:
-    """Where what a record names may lie; `folder` is searched as well, files and the folders of components and models.
+    """Where to search for recorded content; `folder` is searched as well: files, and folders of components and models.
 
     What is looked at has its header read first, so that only what is of the right kind is hashed, once.
     """
@@ -36,8 +36,8 @@ class Places:
         self._below = list(_below(folder))
 
     def of(self, sha256: str, name: str, *kinds: StoredKind, family: str | None = None) -> Iterator[Path]:
-        """Places for content with this hash, the likeliest first: where it was seen or is known to be, in the folder,
-        what is called so, what is of one of these kinds (a scan knows kinds and hashes nothing).
+        """Places that may have content with this hash, the likeliest first: where it was seen or is registered, in
+        `folder`, models with this name, models of one of these kinds (a scan knows kinds and hashes nothing).
         """
         guesses = (places_of_kind(kind, family) for kind in kinds)
         called = places_called(name) if name else []
@@ -46,7 +46,7 @@ class Places:
 
 
 def find_model(record: Record, model: str | None, places: Places) -> tuple[ModelSettings, ModelFiles]:
-    """The weights of a record, with their VAE and what a single file leaves out; `model` says where they are.
+    """The weights of a record, with their VAE and the parts that a single file lacks; `model` says where they are.
 
     Raises `ModelError` for what is at none of the places, saying what would help.
     """
@@ -90,7 +90,7 @@ def find_tiny_vae(record: Record, places: Places) -> str | None:
 
 
 def find_adapters(record: Record, files: ModelFiles, places: Places) -> Adapters:
-    """LoRAs, ControlNets and the rest, with their pictures. Raises `ModelError` naming what is not here."""
+    """LoRAs and other adapters, with their pictures. Raises `ModelError` naming what is not on this machine."""
     from pipeline.adapters.identify_controlnet import identify_controlnet
     from pipeline.adapters.identify_ip_adapter import identify_ip_adapter
     from pipeline.adapters.identify_lora import identify_lora

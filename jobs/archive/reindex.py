@@ -1,4 +1,4 @@
-"""The manifest rebuilt from the images, which are the truth.
+"""Rebuilds the manifest from the images.
 
 Rows of attempts without an image and of images that carry no record (`metadata=private`) stand nowhere else:
 they are kept. A live run goes on undisturbed; its rows are left where they are.
@@ -35,7 +35,7 @@ PART_ROWS = 10_000
 
 @dataclass(slots=True)
 class Reindexing:
-    """What became of the rows. `added`: images that had no row. `dropped`: rows whose image is gone.
+    """The result of a reindex. `added`: images that had no row. `dropped`: rows whose image is gone.
 
     `unreadable`: images whose record is damaged, or whose pixels are not those that were made, one line each; the row
     of such an image is kept if there is one, so that it stays known as changed. `set_aside`: parts that could not be
@@ -65,7 +65,7 @@ class _Before:
 
 
 def reindex(output_dir: str | Path = DEFAULT_OUTPUT_DIR) -> Reindexing:
-    """Rebuild the `done` rows from the images and exchange the parts in one step.
+    """Rebuild the `done` rows from the images and replace the parts in one step.
 
     Raises `ReadError` without an output folder or beside another reindex or compact, `DiskFull` when there is
     no room for the new parts; the manifest is then as it was.

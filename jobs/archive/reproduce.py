@@ -1,4 +1,4 @@
-"""An image made again from its record, and an honest answer to whether it came out the same."""
+"""Makes an image again from its record, and compares the pixels with the original."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _FORMER_WORKSPACE = ":16:8"
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Old against new. `differences`: those of the environment, a line each; `max_difference`: in 8-bit levels."""
+    """Original against reproduction. `differences`: of the environment, one a line; `max_difference`: 8-bit levels."""
 
     equal: bool
     noise_equal: bool
@@ -185,7 +185,7 @@ def _check_names(record: Record) -> None:
 
 
 def compare(record: Record, remade: GeneratedImage, image: Path) -> Comparison:
-    """Compare with the recorded pixel hash, which is of the picture before encoding, so lossy files compare exactly."""
+    """Compare with the recorded hash of the pixels before encoding, so that lossy files are compared exactly."""
     import numpy as np
 
     from pipeline.metadata.reading import read_pixels

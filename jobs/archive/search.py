@@ -1,4 +1,4 @@
-"""Finding images in the manifest: words in what was asked for, SQL conditions over the columns, or both."""
+"""Finding images in the manifest: words in the prompt, tags or model name, SQL conditions over the columns, or both."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def search(
     sort: str = DEFAULT_SORT,
     limit: int | None = None,
 ) -> Iterator[Found]:
-    """The rows that match everything asked for, live runs included; they are read as they are taken.
+    """The rows that match words and condition, also of running batches; they are read from disk while iterating.
 
     `text`: words that must all occur, in any case, in the prompt, the tags or the model's name. `where`: a
     DuckDB condition over the manifest's columns. Only `done` rows are searched unless `where` itself speaks

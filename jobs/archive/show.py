@@ -1,4 +1,4 @@
-"""What images say about their making; for a private image, what the manifest says."""
+"""The metadata of images; for a private image, the record in the manifest."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OTHERS_NAMES = {"cfg_scale": "guidance_scale", "sampler": "scheduler", "Size": 
 
 
 def describe_all(named: Sequence[Path], output_dir: Path, faults: list[str]) -> Iterator[tuple[Path, ImageDescription]]:
-    """Every image that paths, folders and patterns mean, described as by `describe`.
+    """Every image that paths, folders and patterns match, described as by `describe`.
 
     What cannot be is a line in `faults`, and the others go on.
     """
@@ -54,7 +54,7 @@ def _images_at(path: Path) -> list[Path]:
 
 
 def describe(image: Path, output_dir: Path) -> ImageDescription:
-    """The description of an image of ours or of another program.
+    """The description of an image made by Darkroom or by another program.
 
     A private image holds only its id: its record is looked up in the manifest of `output_dir`. Raises ReadError
     for what is no image, or says nothing.
@@ -85,7 +85,7 @@ def _record_in_manifest(image_id: str, output_dir: Path) -> str | None:
 
 
 def as_json(description: ImageDescription) -> dict[str, Any]:
-    """Our own record as it is; of other programs' images what could be understood."""
+    """Darkroom's own record unchanged; of other programs' images the fields that could be read."""
     if description.record is not None:
         return description.record.model_dump(mode="json", by_alias=True)
     return {
@@ -110,7 +110,7 @@ def as_row(image: Path, description: ImageDescription) -> dict[str, str]:
 
 
 def as_lines(description: ImageDescription) -> list[tuple[str, str]]:
-    """Names and values for people, the most asked-for first."""
+    """Names and values for people, the most important first."""
     head = [("made by", description.origin), ("prompt", description.prompt)]
     if description.negative_prompt:
         head.append(("negative prompt", description.negative_prompt))

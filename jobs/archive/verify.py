@@ -1,4 +1,4 @@
-"""Does every image of the manifest still exist, unchanged? The manifest against the files, hash by hash."""
+"""Compares the manifest with the image files, hash by hash."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline.storage.user_folders import DEFAULT_OUTPUT_DIR
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Paths are relative to the output folder.
+    """The result of a verification. Paths are relative to the output folder.
 
     `missing`, `changed` and `sidecars` (what is wrong with those that an image needs) are faults. `superseded` images
     are gone, but their job has another image. `without_row`, which `darkroom reindex` takes in, `not_taken`, which it
@@ -41,7 +41,7 @@ class Verification:
 
     @property
     def sound(self) -> bool:
-        """Whether every image that the manifest promises is there as it was made."""
+        """Whether every image of the manifest exists unchanged."""
         return not (self.missing or self.changed or self.sidecars or self.unreadable_parts)
 
 
