@@ -1,4 +1,4 @@
-"""Disk space held back, so that after the disk has filled up there is room to seal what is done."""
+"""Disk space that is reserved, so that a full disk leaves room to seal the manifest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ RESERVE_BYTES = 2**20
 
 
 class DiskReserve:
-    """Takes space without leaving a file: it has no name, and is free again when released or when the process dies."""
+    """Reserves space in an unnamed file; it is freed by `release` or when the process dies."""
 
     def __init__(self, output_dir: Path) -> None:
         self._file: IO[bytes] | None = None
@@ -20,6 +20,6 @@ class DiskReserve:
             self._file.write(bytes(RESERVE_BYTES))
 
     def release(self) -> None:
-        """Give the space back. May be called twice."""
+        """Free the space. May be called twice."""
         if self._file is not None:
             self._file.close()

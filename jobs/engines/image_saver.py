@@ -1,4 +1,4 @@
-"""One finished picture onto the disk: file first, row second, and nothing counts before both are durable."""
+"""Saves one finished picture: file first, row second, and it counts only when both are durable."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ImageSaver:
         self._output_dir, self._journal, self._run_id = output_dir, journal, run_id
 
     def save(self, image: GeneratedImage, job: Job, attempt: int, settings: SaveSettings) -> str:
-        """Encode, check, write, record; returns the path relative to the output folder.
+        """Encode, check, write and record a picture; returns the path relative to the output folder.
 
         The journal learns of the file before it gets its name, so a process killed in between leaves a file that
         recovery can tell from a foreign one. Raises `JobFailure` or `DiskFull`; then no file has a final name.

@@ -1,4 +1,4 @@
-"""Who is worked at: announced in the journal, so that a death costs an attempt only to those who may have caused it."""
+"""Announces jobs in progress in the journal, so that a crash costs an attempt only to those that may have caused it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.memory.planning.estimate import Stage
 
 
 class AtWork:
-    """The jobs that the main thread is at, and those that are being saved.
+    """The jobs that the main thread is working on, and those that are being saved.
 
     A job is announced for as long as something is done with it. In between it waits, for the decoder or for a thread
     that saves, and a death then is not its doing. Safe to use from several threads.
@@ -29,7 +29,7 @@ class AtWork:
         self._turn: tuple[Stage | None, frozenset[str]] = (None, frozenset())
 
     def turn_to(self, stage: Stage | None, jobs: Sequence[Assignment]) -> None:
-        """The main thread leaves what it was at and works at these; at none between two bundles."""
+        """Release the jobs in progress and announce these instead; none between two bundles."""
         with self._lock:
             ids = frozenset(one.job.id for one in jobs)
             if (stage, ids) == self._turn:
@@ -45,14 +45,14 @@ class AtWork:
             reached(f"before_{stage}", *(one.job.request.prompt for one in jobs))
 
     def save(self, one: Assignment) -> None:
-        """A thread begins to save what was made of a job."""
+        """Announce a job whose picture a thread begins to save."""
         with self._lock:
             self._saved.add(one.job.id)
             if one.job.id not in self._made:
                 self._journal.start([self._row(one)], durable=False)  # no picture file brings a machine down
 
     def settled(self, job_id: str) -> None:
-        """The job's row is durable; it is announced no longer."""
+        """The job's row is durable: it is no longer in progress."""
         with self._lock:
             self._made.discard(job_id)
             self._saved.discard(job_id)
@@ -60,12 +60,12 @@ class AtWork:
 
     @property
     def announced(self) -> list[str]:
-        """The ids of jobs that would lose an attempt now."""
+        """The ids of jobs that would lose an attempt if the process died now."""
         with self._lock:
             return sorted(self._made | self._saved)
 
     def release(self) -> None:
-        """Leave everything, at a stop that no job has caused."""
+        """Release all jobs, at a stop that no job has caused."""
         self._journal.release(self.announced)
 
     def _row(self, one: Assignment) -> Row:

@@ -1,4 +1,4 @@
-"""The engine of one machine: a child process that generates, and that the parent can afford to lose."""
+"""The engine of one machine: a child process makes the images, so that the parent survives its crash."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jobs.job import Bundle
 
 
 class LocalEngine:
-    """Parent's side. One child at a time; `start` makes a new one after the last has gone."""
+    """The parent's side of the engine. One child at a time; `start` makes a new one after the last has ended."""
 
     def __init__(self, settings: WorkerSettings, processes: WorkerProcesses) -> None:
         self._settings, self._processes = settings, processes
@@ -24,7 +24,7 @@ class LocalEngine:
         self._connection: Connection[object, Message] | None = None
 
     def start(self) -> None:
-        """Start a child; returns at once, though it may have to wait until what it needs is imported."""
+        """Start a child; returns at once, even if the child must wait until libraries are imported."""
         self._worker = None
         self._starting = Future()
         self._unsent = [self._settings]
@@ -41,11 +41,11 @@ class LocalEngine:
         return self._worker.process.pid if self._worker else None
 
     def submit(self, bundle: Bundle) -> None:
-        """Hand over a bundle. A child that has died meanwhile is noticed by `receive`."""
+        """Send a bundle to the child. If the child has died, `receive` says so."""
         self._send(bundle)
 
     def finish(self) -> None:
-        """No more bundles: the child works off what it has, seals and ends."""
+        """No more bundles: the child finishes those that it has, seals and ends."""
         self._send(None)
 
     def stop(self) -> None:
@@ -88,7 +88,7 @@ class LocalEngine:
         return None
 
     def kill(self) -> None:
-        """End the child at once; what it had in work costs an attempt."""
+        """End the child at once; its jobs in progress lose an attempt."""
         if self._starting is not None:
             self._starting.add_done_callback(_end)
         if self._worker and self._worker.process.is_alive():

@@ -1,4 +1,4 @@
-"""What travels between the parent, which plans, and a worker, which makes: small, frozen, picklable."""
+"""Messages between the parent, which plans, and a worker, which makes images: small, frozen, picklable."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class WorkerSettings:
 
 @dataclass(frozen=True, slots=True)
 class At:
-    """What the worker is at from now on, in words; `denoised` images were denoised since it last said so."""
+    """What the worker is doing now, in words; `denoised` images were denoised since its last message."""
 
     what: str
     denoised: int = 0
@@ -81,7 +81,7 @@ class MadeElsewhere:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """Another run is working on this job now."""
+    """Another run is making this job now."""
 
     job_id: str
 
@@ -109,7 +109,7 @@ RECYCLE = "recycle"
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The worker has sealed its journal and is gone. `stop_kind` says why, unless it was asked to end.
+    """The worker has sealed its journal and ended. `stop_kind` says why, unless it was asked to end.
 
     `begun` are the jobs that lost an attempt with it.
     """
@@ -125,7 +125,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """The worker is gone without a word. `reason` is its signal or exit code in words."""
+    """The worker died without a message. `reason` is its signal or exit code in words."""
 
     reason: str
 

@@ -1,4 +1,4 @@
-"""What every worker needs, imported by importing this: a server does it once for all workers that it forks.
+"""Imports the libraries that every worker needs, so that a fork server imports them once for all workers.
 
 Nothing here may start CUDA or threads that compute; a fault is left to the worker, which can tell of it.
 """

@@ -1,4 +1,4 @@
-"""Where worker processes come from: one that has imported everything before it is needed, never a fork of the parent.
+"""Starts worker processes: from a process that has imported the libraries in advance, never as a fork of the parent.
 
 Importing torch and diffusers takes longer than a picture of the shipped model, and as long as reading the
 configuration and planning; so it goes on meanwhile, in another process. Where there is no GPU, that process is a server
@@ -41,7 +41,7 @@ StartMethod = Literal["forkserver", "spawn"]
 
 
 def start_method() -> StartMethod:
-    """How workers are started on this machine."""
+    """How workers are started on this machine: by a fork server, or as new processes."""
     from pipeline.system.device import find_device
 
     return "forkserver" if sys.platform == "linux" and find_device().kind == "cpu" else "spawn"
@@ -56,7 +56,7 @@ class WorkerProcess:
 
 
 class WorkerProcesses:
-    """Starts workers; `prepare` ahead of time where there will probably be work."""
+    """Starts workers; `prepare` imports libraries in advance where workers will probably be needed."""
 
     def __init__(self, method: StartMethod | None = None) -> None:
         self._method: StartMethod = method or start_method()
@@ -66,7 +66,7 @@ class WorkerProcesses:
         self._prepared = False
 
     def prepare(self) -> None:
-        """Begin to import what a worker needs; returns at once."""
+        """Begin to import the libraries that a worker needs; returns at once."""
         self._prepared = True
         # Both start it if need be, and it unblocks the signals in its own way.
         if sys.platform != "win32":
@@ -81,14 +81,14 @@ class WorkerProcesses:
             self._waiting = self._started()
 
     def start(self) -> WorkerProcess:
-        """A worker, which expects its settings. Waits until a server that is still importing can fork one."""
+        """Start a worker, which expects its settings. Waits until a server that is still importing can fork one."""
         if not self._prepared:
             self.prepare()
         worker, self._waiting = self._waiting, None
         return worker or self._started()
 
     def close(self) -> None:
-        """End what was prepared; workers that were started go on."""
+        """End the prepared processes; workers that were started continue."""
         if self._waiting is not None:
             self._waiting.process.kill()
             self._waiting = None

@@ -1,4 +1,4 @@
-"""Files of the next model, read into the page cache while the present one works."""
+"""Reads files of the next model into the page cache while the current one is in use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.request import ModelSettings
 
 
 class ReadingAhead:
-    """Hears of each bundle that waits, and begins to read where it is of another model than the one before."""
+    """Is told of each waiting bundle, and begins to read when its model differs from the one before."""
 
     def __init__(self, *, wanted: bool) -> None:
         self._wanted = wanted
@@ -18,7 +18,7 @@ class ReadingAhead:
         self._reading: ReadAhead | None = None
 
     def foresee(self, settings: ModelSettings) -> None:
-        """The model of a bundle that waits. Raises nothing."""
+        """Begin to read the model of a waiting bundle, if it is another one. Raises nothing."""
         before, self._foreseen = self._foreseen, settings
         if not self._wanted or before in (None, settings):
             return
@@ -30,6 +30,6 @@ class ReadingAhead:
             self._reading = read_ahead(paths)
 
     def stop(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         if self._reading is not None:
             self._reading.stop()

@@ -1,4 +1,4 @@
-"""When a worker is better replaced by a fresh one: grown, old, or slower than it was.
+"""Decides when to replace a worker by a new process: its memory has grown, it is old, or it has become slow.
 
 The end of a process is the only way to give memory back that is sure to work: allocators fragment, libraries leak.
 """
@@ -21,7 +21,7 @@ RECENT_BUNDLES = 5
 
 @dataclass(frozen=True, slots=True)
 class RecyclingLimits:
-    """None: never for this reason. `growth_bytes` is resident host memory; `slowdown` a multiple of the own median."""
+    """None: never for this reason. `growth_bytes` is resident host memory; `slowdown` a multiple of the median time."""
 
     images: int | None = None
     growth_bytes: int | None = None
@@ -30,7 +30,7 @@ class RecyclingLimits:
 
 @dataclass(slots=True)
 class Recycling:
-    """Watches one worker."""
+    """Decides for one worker."""
 
     limits: RecyclingLimits
     _images: int = 0
@@ -42,7 +42,7 @@ class Recycling:
     def reason(
         self, model: Hashable, kind: Hashable, images: int, seconds_per_image: float, rss_bytes: int
     ) -> str | None:
-        """After each bundle: why to end now, or None.
+        """Call after each bundle: the reason to end the worker now, or None.
 
         Memory is compared with what the same model took when it had settled, speed with the median of the same `kind`
         of picture (model, size, steps, batch), so that a larger model or a longer job is no reason.

@@ -1,4 +1,4 @@
-"""Finished pictures on their way to the disk, on threads behind the next bundle."""
+"""Saves finished pictures on threads while the next bundle is being made."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _log = logging.getLogger("darkroom.worker")
 
 
 class Saving:
-    """Calls `save` for each picture on one of its threads. After a `fault` it does not any more."""
+    """Calls `save` for each picture on one of its threads; after a `fault` it saves no more."""
 
     def __init__(self, save: Callable[[Assignment, GeneratedImage], None]) -> None:
         self._save = save
@@ -31,7 +31,7 @@ class Saving:
         """Why nothing can be saved any more, if so."""
 
     def hand_over(self, one: Assignment, image: GeneratedImage) -> None:
-        """Have a picture saved; waits while too many are waiting."""
+        """Queue a picture for saving; blocks while too many are waiting."""
         self.handed_over += 1
         self._unsaved.acquire()
         future = self._threads.submit(self._unless_at_fault, one, image)
@@ -39,7 +39,7 @@ class Saving:
         future.add_done_callback(self._done)
 
     def wait(self) -> None:
-        """Until everything handed over so far is saved, or has failed."""
+        """Wait until every queued picture is saved or has failed."""
         wait(tuple(self._pending))
 
     def close(self) -> None:

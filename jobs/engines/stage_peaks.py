@@ -1,4 +1,4 @@
-"""How much memory each stage took, against the estimate: measured by workers, kept for the run's summary."""
+"""Peak memory of each stage, measured by workers beside the estimate, for the run's summary."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StagePeak:
-    """The most memory that a stage took in one bundle, with the estimate of it; bytes.
+    """The peak memory of a stage in one bundle, with its estimate; bytes.
 
     `stage` is encode, denoise or decode.
 
@@ -31,18 +31,18 @@ class StagePeak:
 
     @property
     def taken_bytes(self) -> int:
-        """On the device, where there is one; else on the host."""
+        """The peak on the device, if there is one; else on the host."""
         return self.reserved_bytes or self.rss_bytes or 0
 
 
 class StagePeaks:
-    """For each kind of picture and stage the bundle that took most."""
+    """For each kind of picture and stage, the largest peak of all bundles."""
 
     def __init__(self) -> None:
         self._largest: dict[tuple[object, ...], StagePeak] = {}
 
     def add(self, peaks: Iterable[StagePeak]) -> None:
-        """Keep those that are larger than what is known."""
+        """Keep those peaks that are larger than the known ones."""
         for one in peaks:
             key = (one.model, one.width, one.height, one.techniques, one.stage)
             known = self._largest.get(key)
@@ -50,12 +50,12 @@ class StagePeaks:
                 self._largest[key] = one
 
     def all(self) -> tuple[StagePeak, ...]:
-        """In the order in which the kinds came first."""
+        """All peaks, in the order in which the kinds first appeared."""
         return tuple(self._largest.values())
 
 
 def measured(image: GeneratedImage, predicted_stage_bytes: Mapping[str, int]) -> list[StagePeak]:
-    """What the bundle of a picture took, stage by stage."""
+    """The peaks of a picture's bundle, stage by stage."""
     request = image.request
     return [
         StagePeak(

@@ -21,7 +21,7 @@ from pipeline.errors import RunStopped
 
 
 def work(connection: Connection[Message, object], stop: threading.Event) -> None:
-    """Serve the parent at the other end until it says so, `stop` is set, or it is gone; then end the process."""
+    """Serve the parent until it ends the work, `stop` is set, or the parent is gone; then end the process."""
     try:
         settings = connection.recv()
     except (EOFError, OSError):  # there was nothing to do
