@@ -1,4 +1,4 @@
-"""What was made, as files that survive anything: journals, sealed Parquet parts, and how they are read.
+"""The manifest: journals, sealed Parquet parts, recovery after crashes, and queries.
 
     output_dir/manifest/journal/<stem>.jsonl    one per live worker, each line fsynced (journal.py, events.py)
     output_dir/manifest/parts/<stem>.parquet    sealed and immutable, one schema (parts.py, sealing.py)

@@ -1,4 +1,4 @@
-"""Which process makes which job, while several work on one output folder.
+"""Which process makes which job, when several runs use one output folder.
 
 A claim is a kernel byte-range lock on `claims.lock` at an offset taken from the job's id, so it ends with its
 process and is never stale. After claiming, look the job up once more (`DoneElsewhere`): whoever held the
@@ -38,7 +38,7 @@ class Claims:
         self._lock = threading.Lock()
 
     def claim(self, job_ids: Iterable[str]) -> list[str]:
-        """Those of the jobs that are now this process's to make; one it already holds is not given again."""
+        """Claim jobs; returns those that this process may now make, without those that it has claimed before."""
         obtained = []
         with self._lock:
             for job_id in job_ids:
@@ -48,14 +48,14 @@ class Claims:
         return obtained
 
     def release(self, job_id: str) -> None:
-        """Give one job back, finished or not; a job that is not held is ignored."""
+        """Release the claim on one job, finished or not; a job that is not claimed is ignored."""
         with self._lock:
             if job_id in self._held:
                 self._held.remove(job_id)
                 unlock_byte(self._fd, _offset(job_id))
 
     def close(self) -> None:
-        """Give everything back. May be called twice."""
+        """Release all claims. May be called twice."""
         if self._key in _open_in_this_process:
             _open_in_this_process.discard(self._key)
             self._held.clear()

@@ -1,4 +1,4 @@
-"""Merging small parts into big ones, safe beside running writers and readers."""
+"""Merges small parts into big ones, safely beside running writers and readers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TARGET_BYTES = 128 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """How many parts there were and are, how many rows were moved, and what is wrong with those that were left."""
+    """The number of parts before and after, of rows moved, and the faults of parts that were left unchanged."""
 
     parts_before: int
     parts_after: int
@@ -47,7 +47,7 @@ class _Part:
 
 @contextlib.contextmanager
 def compacting(output_dir: Path) -> Iterator[Layout]:
-    """Hold the right to replace parts, all begun before finished. Raises ReadError when another holds it."""
+    """Hold the lock for replacing parts, and finish interrupted replacements. Raises ReadError if another holds it."""
     recover(output_dir)
     layout = Layout(output_dir)
     if not layout.root.is_dir():
@@ -86,7 +86,7 @@ def compact(output_dir: Path, target_rows: int = TARGET_ROWS) -> Compaction:
 
 
 def replaceable_parts(layout: Layout, snapshot: Snapshot) -> list[Path]:
-    """Parts that may be rewritten: of a version we know, and with no journal left that would repeat them."""
+    """Parts that may be rewritten: of a known version, and with no journal left that would repeat their rows."""
     return [
         path
         for path in snapshot.parts
@@ -96,7 +96,7 @@ def replaceable_parts(layout: Layout, snapshot: Snapshot) -> list[Path]:
 
 
 def merged_name(layout: Layout) -> Path:
-    """A new part's path, told apart from sealed journals by its first word."""
+    """The path of a new merged part; its first word tells it apart from sealed journals."""
     return layout.part(f"merged_{datetime.now(UTC):%Y%m%d_%H%M%S}_{uuid.uuid4().hex[:12]}")
 
 

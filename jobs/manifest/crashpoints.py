@@ -1,4 +1,4 @@
-"""Places where a test may kill the process, to prove that nothing finished is lost there.
+"""Places where a test may kill the process, to prove that no finished image is lost there.
 
 `DARKROOM_CRASH_AT=after_intent` kills at the first pass, `after_intent:3` at the third, `before_denoise=poison`
 whenever one of the texts at hand holds that word. Unset, `reached` does nothing.
@@ -14,7 +14,7 @@ _passes: Counter[str] = Counter()
 
 
 def reached(point: str, *texts: str) -> None:
-    """Die at once, by SIGKILL where there is one, when the environment asks for it at this point; otherwise nothing."""
+    """Kill this process, by SIGKILL if there is one, when the environment names this point; otherwise do nothing."""
     asked_for, count, text_asked_for = _asked()
     if point != asked_for or (text_asked_for and not any(text_asked_for in text for text in texts)):
         return

@@ -1,4 +1,4 @@
-"""What other processes finished since this one started: asked once per bundle, so it costs milliseconds."""
+"""Jobs that other processes finished since this one started; read once per bundle, in milliseconds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.errors import ReadError
 
 
 def part_names(output_dir: Path) -> frozenset[str]:
-    """The sealed parts there are now; to be taken before `read_states`, which then has read them all."""
+    """The names of the sealed parts now; call before `read_states`, which then has read all of them."""
     return frozenset(path.name for path in Layout(output_dir).parts.glob("*.parquet"))
 
 
@@ -34,7 +34,7 @@ class DoneElsewhere:
         return job_key(job_id) in self._done
 
     def refresh(self) -> None:
-        """Take in what was appended to journals and sealed into parts meanwhile."""
+        """Read what was appended to journals and sealed into parts since the last call."""
         # Journals first: one that is sealed in between is then found among the parts.
         for path in self._layout.journals.glob("*.jsonl"):
             if journal_order(path) and path.is_file():

@@ -1,4 +1,4 @@
-"""The lines of a journal, and what a journal means once they are read in order.
+"""The lines of a journal, and their meaning when they are read in order.
 
     {"event": "started",  "row": {...}}        worked at from here on; the row to record if the process dies now
     {"event": "saving",   "row": {...}}        the done row, before the image gets its final name
@@ -55,7 +55,7 @@ def _line(event: dict[str, Any]) -> bytes:
 
 @dataclass(slots=True)
 class Replay:
-    """A journal's meaning so far: `finished` holds done and failed rows in order, the rest is in flight.
+    """The state of a journal so far: `finished` has done and failed rows in order, the other jobs are in progress.
 
     `started` is keyed by job id, `saving` by image id. `offset` is the number of bytes understood.
     """
@@ -67,7 +67,7 @@ class Replay:
     offset: int = 0
 
     def feed(self, content: bytes) -> None:
-        """Take in what was appended since `offset`; an unfinished last line is left for the next call."""
+        """Read lines that were appended since `offset`; an incomplete last line is left for the next call."""
         complete = content.rfind(b"\n") + 1
         for line in content[:complete].splitlines():
             try:
@@ -101,14 +101,14 @@ class Replay:
             del self.saving[image_id]
 
     def in_flight_lines(self) -> bytes:
-        """The lines that carry the unfinished jobs over into a worker's next journal."""
+        """The lines that carry jobs in progress over into a worker's next journal."""
         started = (_line({"event": "started", "row": row}) for row in self.started.values())
         saving = (_line({"event": "saving", "row": row}) for row in self.saving.values())
         return b"".join((*started, *saving))
 
 
 def replay(path: Path) -> Replay:
-    """Read a whole journal; damaged lines are told once. Raises FileNotFoundError if it was sealed meanwhile."""
+    """Read a whole journal; damaged lines are reported once. Raises FileNotFoundError if it was sealed meanwhile."""
     result = Replay()
     result.feed(path.read_bytes())
     if result.damaged_lines and path not in _warned:

@@ -1,4 +1,4 @@
-"""What the manifest says about jobs: which are done, how the others ended, how long they took.
+"""The states of jobs in the manifest: which are done, how the others ended, how long they took.
 
 pyarrow is imported inside the functions, and only when there is a part to read.
 """
@@ -27,7 +27,7 @@ JOB_KEY_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """How a job that is not done ended last; `attempt` counts from 1."""
+    """How the last attempt of an unfinished job ended; `attempt` counts from 1."""
 
     status: str
     attempt: int
@@ -36,7 +36,7 @@ class JobState:
 
 @dataclass(slots=True)
 class JobStates:
-    """What a run resumes from. Keys are `job_key(job_id)`.
+    """The states from which a run resumes. Keys are `job_key(job_id)`.
 
     `folders`: where the image of a job is that still exists, below the output folder. `others`: the latest attempt of
     jobs that failed or were lost.
@@ -93,7 +93,7 @@ def _read_states(output_dir: Path, snapshot: Snapshot) -> JobStates:
 
 
 def measured_seconds(output_dir: Path) -> list[MeasuredSeconds]:
-    """What images took so far, for estimates; groups in no particular order."""
+    """Measured times of earlier images, for estimates; groups in no particular order."""
     from statistics import median
 
     columns = ("status", "model_sha256", "width", "height", "steps", "seconds")
@@ -110,7 +110,7 @@ def measured_seconds(output_dir: Path) -> list[MeasuredSeconds]:
 
 
 def iterate_rows(snapshot: Snapshot, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """The named columns of every row that counts, a part at a time; flat memory.
+    """The named columns of every valid row, one part at a time; uses little memory.
 
     Raises FileNotFoundError when a file vanished (see `reading_retried`). A part whose data turn out to be
     damaged is warned about and left.

@@ -1,4 +1,4 @@
-"""The journal: what a worker process writes, line by line, before anything counts as finished.
+"""The journal: a worker process writes each event here, line by line, before anything counts as finished.
 
 The order for one image is `start`, `intend`, rename of the image file, `commit`. Each call returns only when its line
 is durable, unless it says otherwise. `seal_if_due` and `close` turn the journal into an immutable part.
@@ -48,7 +48,7 @@ class Journal:
             self._open(new_stem(), b"")
 
     def start(self, rows: Sequence[Row], *, instead_of: Sequence[str] = (), durable: bool = True) -> None:
-        """Announce jobs: each row is what to record (`interrupted`) should the process die on it.
+        """Announce jobs: each row is what to record (`interrupted`) if the process dies while making it.
 
         `instead_of` are jobs that were announced and wait now; no attempt counts for them. Without `durable` the lines
         outlive the process, but not a power cut.
@@ -68,7 +68,7 @@ class Journal:
         reached("after_intent")
 
     def commit(self, image_id: str) -> None:
-        """The image stands under its name: the row of its last `intend` counts now. KeyError without one."""
+        """The image has its final name: the row of its last `intend` counts now. KeyError without one."""
         self._append(events.done_line(image_id, self._jobs_being_saved[image_id]), finished=1)
         del self._jobs_being_saved[image_id]
         reached("after_commit")
@@ -78,11 +78,11 @@ class Journal:
         self._append(b"".join(events.failed_line(row) for row in rows), finished=len(rows))
 
     def release(self, job_ids: Iterable[str]) -> None:
-        """Give started jobs back at a clean stop: no attempt counts."""
+        """Release started jobs at a clean stop: they lose no attempt."""
         self._append(events.released_line(job_ids))
 
     def seal_if_due(self) -> None:
-        """Seal when rows are many or old enough; jobs in flight go on in the next journal."""
+        """Seal the journal when it has many rows or is old; jobs in progress continue in the next journal."""
         with self._lock:
             old_enough = time.monotonic() - self._first_row_s >= self._seal_after_s
             if self._rows >= self._seal_rows or (self._rows and old_enough):
@@ -90,7 +90,7 @@ class Journal:
                     self._rotate()
 
     def close(self) -> None:
-        """Seal and end. A job neither finished nor released counts as an attempt. May be called twice."""
+        """Seal and end. A job that is neither finished nor released loses an attempt. May be called twice."""
         with self._lock, self._sync_lock:
             if self._closed:
                 return

@@ -1,4 +1,4 @@
-"""Where the manifest's files lie, and what they are called."""
+"""The folders and file names of a manifest."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ _PART_FILE = re.compile(r"\.?[0-9A-Za-z_-]{1,100}\.parquet(\.[0-9A-Za-z]{1,64}\.
 
 
 def is_inside(path: str) -> bool:
-    """Whether a path is one that rows have: relative, with `/`, without `..`; links are another matter."""
+    """Whether a path can be that of a row: relative, with `/`, without `..`; links are not checked."""
     parts = path.split("/")
     return not {"", ".", ".."} & {*parts} and not {"\0", "\\"} & {*path} and ":" not in parts[0]
 
 
 def is_part_file(name: str) -> bool:
-    """Whether a name is that of a part or of one that is being written: a bare name, nothing of a path."""
+    """Whether a name is that of a part or of a part being written: a bare name without folders."""
     return _PART_FILE.fullmatch(name) is not None
 
 
 def command(output_dir: Path, words: str) -> str:
-    """A command of `darkroom` for one output folder, as it can be pasted into a shell."""
+    """A `darkroom` command for one output folder, quoted for a shell."""
     place = "" if output_dir == Path(DEFAULT_OUTPUT_DIR) else f" --output-dir {shlex.quote(str(output_dir))}"
     return f"darkroom {words}{place}"
 
 
 def reindex_command(file: Path) -> str:
-    """The `darkroom reindex` that mends what a part or journal of a manifest lacks."""
+    """The `darkroom reindex` command that repairs the manifest of a part or journal."""
     return command(file.parents[2], "reindex")
 
 
@@ -73,7 +73,7 @@ class Layout:
         return self.root / "compaction.lock"
 
     def image(self, path: str) -> Path | None:
-        """Where a row's `path` is; None where it would lead out of the output folder, which no row of ours does.
+        """The path of the image of a row; None if it would be outside the output folder, which no row of ours is.
 
         Output folders come from strangers too, and what a manifest names may be deleted or served.
         """
@@ -89,13 +89,13 @@ class Layout:
         return self.parts / f"{stem}.parquet"
 
     def create(self) -> None:
-        """Make the folders. Raises OSError where they cannot be made."""
+        """Create the folders. Raises OSError if that fails."""
         for folder in (self.journals, self.parts, self.log):
             folder.mkdir(parents=True, exist_ok=True)
 
 
 def new_stem() -> str:
-    """A name that no other process will choose: UTC time, twelve random hex digits, `-0001`."""
+    """A name that no other process can choose: UTC time, twelve random hex digits, `-0001`."""
     return f"{datetime.now(UTC):%Y%m%d_%H%M%S}_{uuid.uuid4().hex[:12]}-0001"
 
 
@@ -106,6 +106,6 @@ def next_stem(stem: str) -> str:
 
 
 def journal_order(path: Path) -> tuple[str, int] | None:
-    """Sort key of a journal (a worker's own in the order written), or None if the file is not one of ours."""
+    """Sort key of a journal (a worker's journals in the order written), or None if the file is no journal."""
     match = _STEM.fullmatch(path.stem) if path.suffix == ".jsonl" else None
     return (match[1], int(match[2])) if match else None

@@ -14,7 +14,7 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 
 
 def iterate_files(output_dir: Path) -> Iterator[Path]:
-    """Every file below the folder but the manifest's and the runs' own, in order of folder and name."""
+    """Every file below the folder except those of `manifest/` and `runs/`, in order of folder and name."""
     for folder, folders, names in os.walk(output_dir):
         if Path(folder) == output_dir:
             folders[:] = [name for name in folders if name not in OWN_FOLDERS]
@@ -24,12 +24,12 @@ def iterate_files(output_dir: Path) -> Iterator[Path]:
 
 
 def is_image(path: Path) -> bool:
-    """Whether the name is one that a finished image can have."""
+    """Whether a file name can be that of a finished image."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 def name_fault(path: str) -> str | None:
-    """Why no row can name this path; None for nearly all."""
+    """Why this path cannot be in a row; None for nearly all."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -44,14 +44,14 @@ def file_sha256(path: Path) -> str:
 
 
 class ExistingFiles:
-    """`path in files`: whether an image exists; each folder is listed once, not each file asked for."""
+    """`path in files`: whether an image exists; lists each folder once instead of checking each file."""
 
     def __init__(self, output_dir: Path) -> None:
         self._output_dir = output_dir
         self._listed: dict[str, tuple[str, frozenset[str]]] = {}
 
     def folder_of(self, path: str) -> str | None:
-        """The folder of an image that exists, always the same text for the same folder."""
+        """The folder of an existing image; returns the same string object for the same folder."""
         folder, _, name = path.rpartition("/")
         listed = self._listed.get(folder)
         if listed is None:

@@ -1,4 +1,4 @@
-"""Results of any size in little memory: only the places of rows are sorted, and the rows are read by pages.
+"""Query results of any size in little memory: only row numbers are sorted, and rows are read page by page.
 
 DuckDB would sort whole rows, each with its record, and hold all of them for that.
 """
@@ -28,7 +28,7 @@ _IDENTITY = ("job_id", "attempt", "status", "created_at")
 
 
 def stream_pages(output_dir: Path, select: Select, columns: Sequence[str]) -> Iterator[Sequence[tuple[Any, ...]]]:
-    """The rows that `select` leaves of `images`, in its order, many at a time; more are read when these are taken.
+    """The rows that `select` finds in `images`, in its order, page by page; further pages are read while iterating.
 
     `columns` are SQL over those of `images`. The first page is read at once, so that what is wrong is known before
     anything is printed. A part that is compacted away, then or later, is no fault: what has not been given yet is

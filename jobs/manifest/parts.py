@@ -82,7 +82,7 @@ def part_version(path: Path) -> int:
 
 
 def checked_version(path: Path, value: bytes | None) -> int:
-    """The version that stands in a footer under `VERSION_KEY`. Raises ReadError where none does."""
+    """The schema version in a footer under `VERSION_KEY`. Raises ReadError if there is none."""
     if value is None or not value.isdigit():
         raise ReadError(f"{path}: a Parquet file, but no part of a Darkroom manifest; move it elsewhere")
     return int(value)
@@ -93,7 +93,7 @@ class TornPart(ReadError):
 
 
 def incomplete(path: Path) -> TornPart:
-    """What to say of such a file."""
+    """The error message for an incomplete part."""
     return TornPart(f"{path}: not a complete Parquet file; move it elsewhere, then run {reindex_command(path)}")
 
 
@@ -121,5 +121,5 @@ def read_part(path: Path) -> pa.Table:
 
 
 def damaged(path: Path, error: Exception) -> ReadError:
-    """What to say of a part of which a page cannot be read."""
+    """The error message for a part with an unreadable page."""
     return ReadError(f"{path}: damaged ({str(error).splitlines()[0]}); {reindex_command(path)} rebuilds its rows")

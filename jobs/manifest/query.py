@@ -1,4 +1,4 @@
-"""The manifest as one DuckDB view, on a connection that can read nothing else.
+"""The manifest as one DuckDB view, on a connection that can read no other files.
 
 Parts stay lazily scanned Parquet; committed rows of live journals are a small table beside them. Once the view
 stands, the file system is closed but for exactly these parts, extensions can be neither installed nor loaded, and
@@ -37,7 +37,7 @@ COLUMNS = tuple(Row.__annotations__)
 def stream(
     output_dir: Path, select: Callable[[DuckDBPyConnection], DuckDBPyRelation]
 ) -> Iterator[Sequence[tuple[Any, ...]]]:
-    """The rows of what `select` makes of the view `images`, many at a time; more are read when these are taken.
+    """The rows that `select` makes of the view `images`, in chunks; further chunks are read while iterating.
 
     Of many whole rows in an order, `paging.stream_pages` needs less memory.
 
@@ -82,7 +82,7 @@ def open_manifest(output_dir: str | Path = DEFAULT_OUTPUT_DIR) -> DuckDBPyConnec
 
 
 def read_retried(output_dir: Path, read: Callable[[Snapshot], T]) -> T:
-    """As `snapshot.reading_retried`; footers are read by DuckDB, on one connection: each takes longer than a footer."""
+    """Like `snapshot.reading_retried`, with one DuckDB connection for all footers, since opening one takes longest."""
     import duckdb
 
     with duckdb.connect(":memory:") as footers:
@@ -108,7 +108,7 @@ def _part_version(connection: DuckDBPyConnection, path: Path) -> int:
 
 @contextmanager
 def raise_if_vanished(snapshot: Snapshot) -> Iterator[None]:
-    """Let an error of DuckDB be a FileNotFoundError where a part is no longer there."""
+    """Raise FileNotFoundError for a DuckDB error that was caused by a part that no longer exists."""
     import duckdb
 
     try:
@@ -121,7 +121,7 @@ def raise_if_vanished(snapshot: Snapshot) -> Iterator[None]:
 
 
 def connect(snapshot: Snapshot, threads: int | None = None) -> DuckDBPyConnection:
-    """A locked connection with the views `images` and `placed`, which says in `_part` and `_row` where a row stands.
+    """A locked connection with the views `images` and `placed`; the columns `_part` and `_row` say where a row is.
 
     `threads` is how many DuckDB may use, None for its own choice. Raises errors of DuckDB.
     """

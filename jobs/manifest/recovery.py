@@ -1,4 +1,4 @@
-"""Putting the manifest in order after processes that died: run before reading what is already done."""
+"""Repairs the manifest after processes have died; run before reading which jobs are done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replacing parts by others, so that at every moment each row counts exactly once.
+"""Replaces parts by others so that at every moment each row counts exactly once.
 
 The new parts are written under temporary names and fsynced; a record in `log/` names inputs and outputs; the
 outputs get their names, and the last of these renames is the commit; then the inputs and the record are
@@ -27,19 +27,19 @@ _log = logging.getLogger("darkroom.manifest")
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """A record: names of files in `parts/`. `temporaries` are the outputs' names before the commit."""
+    """The record of a replacement: names in `parts/`. `temporaries` are the outputs' names before the commit."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     temporaries: tuple[str, ...]
 
     def uncounted(self, parts: set[str]) -> set[str]:
-        """Which of the files in `parts` must not be read."""
+        """The files in `parts` that must not be read."""
         return set(self.inputs if parts.issuperset(self.outputs) else self.outputs)
 
 
 def read_replacement(path: Path) -> Replacement:
-    """Parse a record. Raises FileNotFoundError if it was finished meanwhile, `ReadError` if it is none of ours."""
+    """Parse a record. Raises FileNotFoundError if it was finished meanwhile, `ReadError` if it is not valid."""
     content = path.read_bytes()
     try:
         lists = [_part_files(json.loads(content)[name]) for name in ("inputs", "outputs", "temporaries")]
@@ -59,7 +59,7 @@ def _part_files(names: Any) -> tuple[str, ...]:
 
 
 def replace_parts(layout: Layout, inputs: Sequence[Path], outputs: Sequence[tuple[Path, Path]]) -> None:
-    """Exchange `inputs` for `outputs`: pairs of synced temporary and final path. Hold the compaction lock.
+    """Replace `inputs` by `outputs`: pairs of synced temporary and final path. Hold the compaction lock.
 
     Raises OSError: nothing was begun, or `finish_replacements` completes it.
     """
@@ -81,7 +81,7 @@ def replace_parts(layout: Layout, inputs: Sequence[Path], outputs: Sequence[tupl
 
 
 def finish_replacements(layout: Layout) -> None:
-    """Complete every replacement that a dead process began. Hold the compaction lock."""
+    """Complete every replacement that a dead process has begun. Hold the compaction lock."""
     for record in layout.log.glob("*.json"):
         try:
             _finish(layout, record)

@@ -33,18 +33,18 @@ def done_row(record: Record, path: str, file_sha256: str) -> Row:
 
 
 def attempt_row(job: Job, run_id: str, attempt: int, status: Status, created_at: datetime) -> Row:
-    """The row of a job without an image: a failure, or what to record should the process die on it."""
+    """The row of a job without an image: a failure, or the row to record if the process dies."""
     own = {"run_id": run_id, "attempt": attempt, "status": status, "created_at": created_at, "app_version": VERSION}
     return _row({name: column.job for name, column in columns().items()}, job, own)
 
 
 def interrupted_row(job: Job, attempt: int, run_id: str) -> Row:
-    """What to record should the process die on this job."""
+    """The row to record if the process dies while it makes this job."""
     return _scrubbed_row(job, attempt, run_id, INTERRUPTED)
 
 
 def failed_row(job: Job, attempt: int, run_id: str, kind: str, message: str) -> Row:
-    """What to record of a job that failed."""
+    """The row of a job that failed."""
     row = _scrubbed_row(job, attempt, run_id, FAILED)
     row["error_kind"], row["error_message"] = kind, scrub(message)[:MAX_MESSAGE]
     return row

@@ -1,4 +1,4 @@
-"""Turning a journal into a part, by its owner or, after its owner's death, by whoever recovers it."""
+"""Turns a journal into a part: by its owner or, after its owner has died, by the process that recovers it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ MAX_ATTEMPTS = 3
 
 @dataclass(slots=True)
 class Settled:
-    """What became of the jobs in flight: `adopted` are done rows, `lost` are attempts that count."""
+    """The outcome of jobs in progress: `adopted` are done rows, `lost` are attempts that count."""
 
     adopted: list[RowValues] = field(default_factory=list)
     lost: list[RowValues] = field(default_factory=list)
 
 
 def settle(journal: Replay, output_dir: Path) -> Settled:
-    """Decide about the jobs in flight of a worker that has ended.
+    """Decide the outcome of jobs that were in progress in a worker that has ended.
 
     An image whose file stands under its final name with the announced hash is finished, whatever became of
     its `done` line. Any other job that was started has lost an attempt.

@@ -1,4 +1,4 @@
-"""Which files make up the manifest at one moment, while others seal and compact it."""
+"""The files that make up the manifest at one moment, while others seal and compact it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _PAUSE_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The parts and journals that count; every row stands in exactly one of them. `refused` are files that were left
-    out, with the reason.
+    """The valid parts and journals; every row is in exactly one of them. `refused` are files that are ignored, with the
+    reason.
 
     Files can vanish later, when their rows move on: read through `reading_retried`.
     """
@@ -39,7 +39,7 @@ class Snapshot:
 
 
 def warn_once(line: str) -> None:
-    """A fault of a file that is read again and again."""
+    """Warn of a fault of a file, once, although the file is read repeatedly."""
     if line not in _warned:
         _warned.add(line)
         _log.warning("%s", line)
@@ -48,7 +48,7 @@ def warn_once(line: str) -> None:
 def reading_retried(
     output_dir: Path, read: Callable[[Snapshot], T], version: Callable[[Path], int] = part_version
 ) -> T:
-    """`read` a snapshot from the start, again on a new one when a file vanished under it.
+    """Call `read` with a snapshot, and again with a new one if a file vanished during it.
 
     `read` lets FileNotFoundError through; `version` is as in `take_snapshot`. Raises ReadError when the manifest does
     not hold still.
@@ -68,7 +68,7 @@ def _while_patient() -> Iterator[None]:
 
 
 def take_snapshot(output_dir: Path, version: Callable[[Path], int] = part_version) -> Snapshot:
-    """What counts now; unreadable and foreign files in `parts/` are warned about once each and left out.
+    """The valid files now; unreadable and foreign files in `parts/` are ignored, with one warning each.
 
     `version` reads a part's footer, raising what `part_version` does.
     """
