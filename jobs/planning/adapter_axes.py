@@ -1,4 +1,4 @@
-"""Keys of adapters as axes of a grid: `adapters.loras`, `adapters.loras.0.weight`, `init.image`."""
+"""Adapter keys as axes of a grid: `adapters.loras`, `adapters.loras.0.weight`, `init.image`."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ ADAPTER_KEYS = (
 
 
 def is_adapter_key(key: str) -> bool:
-    """Whether a key of the grid is one of these."""
+    """Whether a grid key is an adapter key."""
     return re.sub(r"\.\d+\.", ".0.", key) in ADAPTER_KEYS
 
 
 def adapter_value(key: str, value: Any) -> Any:
-    """The value as the configuration would hold it; raises `pydantic.ValidationError`."""
+    """The value validated as in the configuration; raises `pydantic.ValidationError`."""
     group, _, name = key.partition(".")
     if group == "init":
         return _field(InitSpec, name, value)
@@ -51,7 +51,7 @@ def adapter_value(key: str, value: Any) -> Any:
 
 
 def changed(adapters: AdapterSpecs, init: InitSpec, values: Sequence[tuple[str, Any]]) -> tuple[AdapterSpecs, InitSpec]:
-    """The sets with some values changed, in order. Raises ValueError for a place that the list does not have."""
+    """The adapter lists with some values changed, in order. Raises ValueError for an index that a list lacks."""
     sets: dict[str, list[dict[str, Any]]] = adapters.model_dump()
     start: dict[str, Any] = init.model_dump()
     for key, value in values:
@@ -72,7 +72,7 @@ def changed(adapters: AdapterSpecs, init: InitSpec, values: Sequence[tuple[str, 
 
 
 def matching_files(text: str) -> list[str] | None:
-    """`glob(pattern)` as the files that it matches, sorted; None if the text is no such thing."""
+    """The files that match the text `glob(pattern)`, sorted; None if the text is not a `glob(...)`."""
     match = _GLOB.match(text)
     if not match:
         return None

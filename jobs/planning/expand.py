@@ -1,4 +1,4 @@
-"""A batch configuration as jobs: prompts x variants x grid x seeds, nested in that order, made as asked for.
+"""Expands a batch configuration to jobs: prompts x variants x grid x seeds, nested in that order, created on demand.
 
 Pure: what a configuration expands to depends on nothing but the configuration, its prompts and its wildcards.
 """
@@ -113,8 +113,8 @@ class Expansion:
                 yield self._job(row, seed)
 
     def iter_keys(self) -> Iterator[tuple[bytes, Likeness, Adapters, str | None]]:
-        """Of every job, in order, and without making the jobs: the id (32 bytes), the sampling, the adapters, and why
-        no image may carry its texts (None if one may).
+        """For every job in order, without creating the jobs: the id (32 bytes), the sampling, the adapters, and why no
+        image may contain its texts (None if it may).
         """
         for row in self._rows():
             row_hash, likeness, adapters, refused = row.hash, row.likeness, row.adapters, self._refusal(row)

@@ -1,4 +1,4 @@
-"""Fetching what a batch needs and is not here: what that would be, and the doing of it, before the first job."""
+"""Fetches missing models and adapters of a batch before the first job, and says beforehand what that will take."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _GOES_ON = "the downloaded part is kept, and the same command resumes"
 
 @dataclass(frozen=True, slots=True)
 class DownloadItem:
-    """One reference: what would be fetched for it, or why it cannot be had; neither where no hub was asked."""
+    """One missing reference: what would be fetched for it, or why it cannot be; neither if no hub was asked."""
 
     needed: Needed
     plan: DownloadPlan | None = None
@@ -39,7 +39,7 @@ class DownloadItem:
 
 @dataclass(frozen=True, slots=True)
 class Downloads:
-    """What is not here. With `asked` the hubs have said what it is, and nothing was fetched for that.
+    """The missing references. With `asked` the hubs have been asked for sizes; nothing was fetched for that.
 
     `bytes` are those still to come, what several references share once; `speed` is in bytes per second, and
     `is_measured` whether it is that of the last download on this machine.
@@ -54,17 +54,17 @@ class Downloads:
 
     @property
     def fits(self) -> bool:
-        """Whether the store's disk has the room now."""
+        """Whether the store's disk has room for all now."""
         return self.bytes <= self.free_bytes
 
 
 def not_asked(needs: Sequence[Needed]) -> Downloads:
-    """What is not here, as far as can be said without asking a hub."""
+    """The missing references, as far as known without asking a hub."""
     return Downloads(tuple(map(DownloadItem, _each_once(needs))))
 
 
 def look_up(needs: Sequence[Needed], transport: Transport) -> Downloads:
-    """What the hubs say that fetching these would be. Raises `ConfigError` for what is no reference."""
+    """Ask the hubs for files and sizes of the missing references. Raises `ConfigError` for an invalid reference."""
     from pipeline.hubs.download_progress import speed
     from pipeline.hubs.downloading import free_bytes, to_fetch_bytes
 
@@ -75,7 +75,7 @@ def look_up(needs: Sequence[Needed], transport: Transport) -> Downloads:
 
 
 def fetch(needs: Sequence[Needed], config: BatchConfig) -> None:
-    """Fetch all of these, or nothing where one cannot be had or the disk has no room for all.
+    """Fetch all of these, or nothing if one cannot be fetched or the disk has no room for all.
 
     Raises `ConfigError` for that, with a line for each, and `RunStopped` for what may go well the next time: a hub that
     cannot be reached, a download that broke off, Ctrl-C. What has come stays, and the same command goes on.
@@ -108,7 +108,7 @@ def fetch(needs: Sequence[Needed], config: BatchConfig) -> None:
 
 
 def lines(found: Downloads) -> Iterator[str]:
-    """What a dry run says of it, the sum first; nothing where all is here."""
+    """The lines of a dry run about missing models, the total first; none if nothing is missing."""
     if not found.items:
         return
     if not found.asked:
@@ -128,7 +128,7 @@ def lines(found: Downloads) -> Iterator[str]:
 
 
 def values(found: Downloads) -> dict[str, Any]:
-    """The same for a script: `missing`, by reference, and `download`, the sum; null where no hub was asked."""
+    """The same for a script: `missing`, by reference, and `download`, the total; null if no hub was asked."""
     missing = [
         {
             "reference": item.needed.reference,

@@ -1,4 +1,4 @@
-"""The `grid:` of a batch: axes of values, multiplied; keys joined by `+` move together.
+"""The `grid:` of a batch: axes whose values are combined; keys joined by `+` vary together.
 
     grid:
       sampling.steps: range(10, 40, 10)
@@ -51,7 +51,7 @@ KEYS = (
 
 @dataclass(frozen=True, slots=True)
 class Combination:
-    """One point of the grid. `sampling` and `adapters` hold the keys that it sets; None is left to the batch."""
+    """One point of the grid. `sampling` and `adapters` have the keys that it sets; None leaves a value to the batch."""
 
     sampling: Mapping[str, Any]
     seed: int | None = None
@@ -63,7 +63,7 @@ class Combination:
 
 
 class Grid(Sequence[Combination]):
-    """All combinations of a `grid:` mapping, each made when asked for; without a grid a single empty one.
+    """All combinations of a `grid:` mapping, created on demand; without a grid a single empty one.
 
     Raises `ConfigError` with all faults: unknown keys, values out of range, more than `MAX_GRID`
     combinations.
@@ -94,11 +94,11 @@ class Grid(Sequence[Combination]):
         return any(key in keys for keys in self._axes)
 
     def values(self, key: str) -> list[Any]:
-        """What the grid sets this key to, one step after the other."""
+        """The values that the grid gives this key, step by step."""
         return [step[keys.index(key)] for keys, steps in self._axes.items() if key in keys for step in steps]
 
     def adapter_combinations(self) -> Iterator[tuple[tuple[str, Any], ...]]:
-        """What the grid sets of the adapters, each combination once."""
+        """The distinct combinations of adapter keys in the grid."""
         axes = {keys: steps for keys, steps in self._axes.items() if any(is_adapter_key(key) for key in keys)}
         for steps in product(*axes.values()):
             pairs = [pair for keys, step in zip(axes, steps, strict=True) for pair in zip(keys, step, strict=True)]

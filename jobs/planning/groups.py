@@ -1,4 +1,4 @@
-"""Jobs that are alike, and how they are fitted into memory."""
+"""Groups of alike jobs, and their memory fit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.request import Adapters, Likeness, MemorySettings, ModelSettings
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How a group's pictures are fitted into memory, by estimate; `least_bytes` is the smallest sufficient budget.
+    """The memory fit of a group, by estimate; `least_bytes` is the smallest sufficient budget.
 
     `seconds` per picture are those of the batch sizes that were measured, (size, seconds); None where the size does not
     depend on it.
@@ -29,7 +29,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Another batch size that some pictures are made in, to measure it: once per `kind` and plan.
+    """Another batch size in which some pictures are made to measure it: once per `kind` and plan.
 
     `images` are those that it takes, `needed` how many there must be in their group, so that it costs little.
     """
@@ -53,17 +53,17 @@ class Group:
 
     @property
     def load_key(self) -> tuple[ModelSettings, str]:
-        """What a worker compares to decide whether to load: the weights and their precision."""
+        """The key that says whether a worker must load a model: the weights and their precision."""
         return self.model, self.memory.dtype
 
     @property
     def shape_key(self) -> Hashable:
-        """What a compiled model is compiled for."""
+        """The shapes that a compiled model is compiled for."""
         return self.load_key, self.likeness.width, self.likeness.height, self.adapters.loras
 
     @property
     def bundle_key(self) -> Hashable:
-        """What must be equal for batches to go through the phases together."""
+        """The settings that all batches of a bundle share."""
         adapters, size = self.adapters, (self.likeness.width, self.likeness.height)
         beside = (*(one.sha256 for one in adapters.controlnets), *(one.sha256 for one in adapters.ip_adapters))
         return self.load_key, self.fit, size, adapters.loras, adapters.embeddings, beside

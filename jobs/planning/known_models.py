@@ -1,4 +1,4 @@
-"""Models of a batch: found, checked and hashed; for a dry run also those that are known by their published sizes."""
+"""Finds, checks and hashes the models of a batch; for a dry run, models with published sizes are enough."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.weights.inspection import ModelFiles
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
-    """A model of the batch; `files` is None where the weights are not on this machine, which only a dry run takes.
+    """A model of the batch; `files` is None if the weights are not on this machine, which only a dry run accepts.
 
     `loras` are all that some configuration of the batch puts on it, by hash; they are filled in as these are looked at.
     """
@@ -36,7 +36,7 @@ class KnownModel:
 
     @property
     def max_clip_skip(self) -> int | None:
-        """How many layers of its text encoders can be left out, where that is known."""
+        """How many text encoder layers can be skipped, if that is known."""
         return self.files.max_clip_skip if self.files else None
 
 
@@ -57,7 +57,7 @@ def known_model(profile: Model, *, dry_run: bool) -> KnownModel:
 
 
 def identified(profile: Model, settings: ModelSettings, files: ModelFiles) -> KnownModel:
-    """The same for a model that was found already. Raises `ModelError` where the profile is for another family."""
+    """The model of a profile whose files were found already. Raises `ModelError` if it is of another family."""
     family = family_of(files.pipeline_class)
     if profile.family and family and family.name != profile.family:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""How the pictures of a configuration are fitted into memory, kind by kind, while planning."""
+"""Chooses techniques and batch size for each kind of picture of a configuration while planning."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TRIED_SHARE = 4
 def requested_memory(
     config: BatchConfig, device: Device, model: KnownModel | None = None, family: str | None = None
 ) -> MemorySettings:
-    """What the configuration asks for by name, checked against the model where it is known; raises as `asking` does.
+    """A configuration's memory settings, checked against the model if it is known; raises as `memory_request`.
 
     `family`: that of the model, where no more of it is known.
     """
@@ -62,7 +62,7 @@ def requested_memory(
 
 
 def speed_settings(config: BatchConfig) -> SpeedSettings:
-    """What the configuration says about speed."""
+    """The speed settings of a configuration."""
     engine = config.engine
     return SpeedSettings(attention=engine.attention, compile=engine.compile, channels_last=engine.channels_last)
 

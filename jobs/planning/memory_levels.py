@@ -1,4 +1,4 @@
-"""What each memory level would do with each model profile: for the card that is here, or for one of each class."""
+"""The memory plan of each level for each model profile: for this machine's card, or for a card of each level's size."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NOMINAL = Device("cuda", "a card of each level's class (24, 12, 8, 4 GB)", (8, 0
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A model profile as far as its memory is concerned; `installed` are weights on this machine."""
+    """A model profile with the sizes of its components; `installed` means that the weights are on this machine."""
 
     name: str
     family: str
@@ -44,7 +44,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What one level would do with one profile; `problem` where it could not even be asked for."""
+    """The memory plan of one level for one profile; `problem` if there can be none."""
 
     profile: str
     level: str
@@ -53,7 +53,7 @@ class Forecast:
 
     @property
     def text(self) -> str:
-        """In a few words: peak and techniques, or what is missing."""
+        """A short text: peak and techniques, or what is missing."""
         if self.choice is None:
             return self.problem
         if not self.choice.fits:
@@ -90,7 +90,7 @@ def levels(conf: Path | None = None) -> dict[str, dict[str, Any]]:
 def forecasts(
     found: list[Profile], asked: Mapping[str, dict[str, Any]], device: Device, memory: DeviceMemory
 ) -> Iterator[Forecast]:
-    """Every profile at every level. Without a GPU, `auto` is judged on this machine and the levels on their card."""
+    """Every profile at every level. Without a GPU, `auto` is estimated for this machine, others for their card."""
     for profile in found:
         for level, document in asked.items():
             nominal = device.kind != "cuda" and (level in CLASSES or document.get("budget_gb") is not None)
@@ -100,7 +100,7 @@ def forecasts(
 
 
 def on_a_card(batch: Batch) -> list[PlanSettings]:
-    """The plans of a batch as they would be on a card of the size that is asked for; empty if none asks for a size."""
+    """The plans of a batch for a card of the requested size; empty if no size is requested."""
     host = device_memory(batch.device)
     plans: list[PlanSettings] = []
     for config, plan in zip(batch.configs, batch.plans, strict=True):
@@ -116,7 +116,7 @@ def on_a_card(batch: Batch) -> list[PlanSettings]:
 
 
 def beside_card(batch: Batch) -> str:
-    """What `on_a_card` assumes of the machine around the card, in words."""
+    """The main memory that `on_a_card` assumes, in words."""
     here = device_memory(batch.device)
     sizes = dict.fromkeys(size_text(_host_bytes(config, here)) for config in batch.configs)
     return f"with {' or '.join(sizes)} of main memory free (memory.host_gb)"

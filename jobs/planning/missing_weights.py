@@ -1,4 +1,4 @@
-"""What a batch needs of models and adapters, and what of it is not on this machine."""
+"""Finds the models and adapters that a batch names and that are not on this machine."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pipeline.weights.references import SCHEMES
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """A reference that a batch names. `noun` is as in `references.resolve`; `where` is the key that has it, if said."""
+    """A reference that a batch names. `noun` is as in `references.resolve`; `where` is its key, if given."""
 
     reference: str
     noun: str
     where: str = ""
 
     def fault(self) -> str:
-        """The line for the user who lacks it."""
+        """The error message for a user who does not have it."""
         try:
             resolve(self.reference, self.noun)
         except ModelError as error:
@@ -32,7 +32,7 @@ class Needed:
 
 
 class NotHere(ConfigError):
-    """Nothing is wrong with a batch but that it needs what is not on this machine, and may fetch it."""
+    """A batch whose only fault is that it needs weights that are not on this machine and that it may fetch."""
 
     def __init__(self, needs: Sequence[Needed], config: BatchConfig) -> None:
         """`config` is any of the batch, for the keys that hold for the whole run."""
@@ -41,7 +41,7 @@ class NotHere(ConfigError):
 
 
 class Lacking:
-    """Finds out what is not here, looking for each reference once, however many configurations name it.
+    """Finds missing weights; looks up each reference once, however many configurations name it.
 
     Plain names and paths are not looked for: what they mean is a matter of this machine alone, and whoever resolves
     them says what is wrong.
@@ -51,7 +51,7 @@ class Lacking:
         self._is_remote: dict[tuple[str, str], bool] = {}
 
     def of(self, config: BatchConfig) -> list[Needed]:
-        """What this configuration names by `hf:`, `civitai:` or `sha256:` and is not here.
+        """The `hf:`, `civitai:` and `sha256:` references of this configuration that are not on this machine.
 
         Adapters that only stand in axes of the grid are among it. Raises `ConfigError` for a grid that is none, and
         `ModelError` if the registry cannot be read.

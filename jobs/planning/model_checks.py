@@ -1,4 +1,4 @@
-"""What a prompt, the grid or `sampling` asks for and the weights, or the memory, cannot do; found before loading."""
+"""Finds settings that the weights or the memory do not support, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.schedulers import fits, is_scheduler, scheduler_faults
 
 
 def unsuitable(plan: Plan, models: Mapping[ModelSettings, KnownModel]) -> list[str]:
-    """One line per fault, each once."""
+    """The settings that the weights do not support: one line each, without repetitions."""
     faults: dict[str, None] = {}
     for group, _ in plan.groups():
         found = sampling_faults(group.likeness, group.adapters, group.fit.held, models[group.model])
@@ -24,7 +24,7 @@ def unsuitable(plan: Plan, models: Mapping[ModelSettings, KnownModel]) -> list[s
 
 
 def too_small(plan: Plan) -> list[str]:
-    """One line per model and size that no choice of techniques fits into the budget."""
+    """One line per model and size that fits into the budget with no choice of techniques."""
     lines: dict[str, None] = {}
     for group, _ in plan.groups():
         fit, like = group.fit, group.likeness
@@ -36,7 +36,7 @@ def too_small(plan: Plan) -> list[str]:
 
 
 def notes(plan: Plan, models: Mapping[ModelSettings, KnownModel]) -> list[str]:
-    """What has no effect, or is only estimated; no reason not to start."""
+    """Settings without effect, and sizes that are only estimated; no reason not to start."""
     lines: dict[str, None] = {}
     for group, _ in plan.groups():
         known = models[group.model]
@@ -46,7 +46,7 @@ def notes(plan: Plan, models: Mapping[ModelSettings, KnownModel]) -> list[str]:
 
 
 def sampling_faults(like: Likeness, adapters: Adapters, held: MemorySettings, known: KnownModel) -> Iterator[str]:
-    """What of a picture's sampling and adapters these weights, held so, cannot do."""
+    """What these weights do not support of a picture's sampling and adapters, one line each."""
     name, family = known.settings.name, known.family
     if not is_scheduler(like.scheduler) and like.scheduler != known.fallback.scheduler:
         yield f"sampling.scheduler: {like.scheduler!r} is no scheduler of this version of diffusers"

@@ -1,4 +1,4 @@
-"""What a run will do: every job once, those already made left out, alike ones together, each model loaded once.
+"""The plan of a run: every job once, without those already made, alike ones together, each model loaded once.
 
 A plan of a million jobs holds arrays, not jobs: each job is made again from its number when its turn comes.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PlanSettings:
-    """How jobs of one configuration are fitted, bundled, and which earlier results count."""
+    """How the jobs of one configuration are fitted and bundled, and which earlier results count."""
 
     model: ModelSettings
     memory: MemorySettings
@@ -66,11 +66,11 @@ class Plan:
 
     @property
     def refused(self) -> int:
-        """Number of images that may not be made, since they would carry what no image may."""
+        """Number of images that are not made, because they would contain a key or a private path."""
         return len(self._refused)
 
     def refusals(self) -> Iterator[tuple[Assignment, str]]:
-        """The jobs that may not be made, in the order of their prompts, each with the reason."""
+        """The jobs that are refused, in the order of their prompts, each with the reason."""
         reasons = list(self._reasons)
         for index in self._refused.tolist():
             yield self._assignment(self._job(index)), reasons[self._reason_of[index] - 1]
@@ -92,7 +92,7 @@ class Plan:
             yield self._groups[number], count
 
     def trials(self) -> Iterator[Group]:
-        """The groups of which some pictures are made as their fit's `trial` says."""
+        """The groups of which some pictures are made in another batch size, to measure it."""
         yield from (self._groups[number] for number in self._trials)
 
     def jobs(self) -> Iterator[Job]:
@@ -101,7 +101,7 @@ class Plan:
             yield self._job(int(index))
 
     def bundles(self) -> Iterator[Bundle]:
-        """Batches that go through the phases together, in order: same weights, held alike, up to `bundle_images`."""
+        """Batches that go through the phases together, in order: same weights and memory plan, limited in size."""
         batches: list[tuple[Assignment, ...]] = []
         present: Group | None = None
         images = 0
@@ -121,7 +121,7 @@ class Plan:
             yield self._bundle(batches, present)
 
     def batches(self) -> Iterator[tuple[Group, tuple[Assignment, ...]]]:
-        """Batches of alike jobs, in order. A job that lost its process before runs alone, to drag none along."""
+        """Batches of alike jobs, in order. A job whose process died before gets a batch of its own."""
         batch: list[Assignment] = []
         present: Group | None = None
         for place, (index, number) in enumerate(zip(self._order, self._order_groups, strict=True)):

@@ -1,4 +1,4 @@
-"""Prompts of which no image may be made, since it would carry a key or somebody's folder.
+"""Prompts that are refused, because their images would contain a key or a user's folder.
 
 The plan finds them. Each is told once, its images are recorded as failures, and it is no obstacle to the others.
 """
@@ -25,7 +25,7 @@ _ROWS_AT_ONCE = 1_000
 
 
 class RefusedPrompt(NamedTuple):
-    """A prompt, by the first of its `images` jobs that would have been made, and why they are not."""
+    """A refused prompt, by the first of its `images` jobs, and the reason."""
 
     job: Job
     images: int
@@ -37,7 +37,7 @@ class RefusedPrompt(NamedTuple):
 
 
 def refused_prompts(plan: Plan) -> Iterator[RefusedPrompt]:
-    """The prompts that are refused, in their order."""
+    """The refused prompts, in their order."""
 
     def prompt(refusal: tuple[Assignment, str]) -> tuple[object, ...]:
         job = refusal[0].job
@@ -50,7 +50,7 @@ def refused_prompts(plan: Plan) -> Iterator[RefusedPrompt]:
 
 
 def refused_lines(plan: Plan) -> Iterator[str]:
-    """A line for each of the first prompts that are refused, and one for the rest."""
+    """A line for each of the first refused prompts, and one for the rest."""
     prompts = refused_prompts(plan)
     for prompt in islice(prompts, MAX_TOLD):
         yield f"refused: {prompt}"
@@ -59,7 +59,7 @@ def refused_lines(plan: Plan) -> Iterator[str]:
 
 
 def record_refused(plan: Plan, output_dir: Path, run_id: str) -> None:
-    """A failure row for each of their images. Raises `DiskFull`, or `RunStopped` where nothing can be written."""
+    """Record a failure row for each refused image. Raises `DiskFull`, or `RunStopped` if nothing can be written."""
     refusals = plan.refusals()
     with Journal(output_dir) as journal:
         while some := list(islice(refusals, _ROWS_AT_ONCE)):

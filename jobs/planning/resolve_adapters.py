@@ -1,4 +1,4 @@
-"""The adapters of a configuration: found, checked against the model and hashed, for every point of its grid."""
+"""Finds, checks and hashes the adapters of a configuration, for every combination of its grid."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class AdapterSource:
-    """Adapters of one configuration by what its grid changes of them; each combination is looked up once."""
+    """The adapters of one configuration for the values that its grid gives them; each combination is resolved once."""
 
     def __init__(self, config: BatchConfig, files: ModelFiles) -> None:
         self._specs, self._init, self._files = config.adapters, config.init, files
@@ -27,11 +27,11 @@ class AdapterSource:
 
     @property
     def loras(self) -> dict[str, LoraWeights]:
-        """All LoRAs of the combinations that were looked up, by hash."""
+        """All LoRAs of the resolved combinations, by hash."""
         return {lora.sha256: lora for adapters in self._known.values() for lora in adapters.loras}
 
     def get(self, values: Sequence[tuple[str, Any]] = ()) -> Adapters:
-        """The adapters with some keys changed. Raises `ConfigError` with all that is wrong with them."""
+        """The adapters with some keys changed. Raises `ConfigError` with all their faults."""
         if not values and self.empty:
             return NO_ADAPTERS
         key = json.dumps(values)

@@ -1,4 +1,4 @@
-"""Everything that can be wrong with the input of a batch, looked at before anything starts."""
+"""Validates the whole input of a batch before anything starts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pipeline.system.device import Device, device_memory, find_device
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A validated batch: everything that can be wrong with the input has been looked at.
+    """A validated batch.
 
     `missing` is what it names and is not here, which only a dry run takes, where the model's family is known.
     """
@@ -46,7 +46,7 @@ class Batch:
 
     @property
     def first(self) -> BatchConfig:
-        """Any configuration, for the keys that hold for the whole run."""
+        """The first configuration, for keys that apply to the whole run."""
         return self.configs[0]
 
 
