@@ -1,1 +1,1 @@
-"""Prompt sets, files, lines, templates."""
+"""Prompt sets, prompt files, lines, templates."""

@@ -1,4 +1,4 @@
-"""One prompt of a set, as read and checked, that still knows its place."""
+"""One prompt of a set, parsed and checked, with its place for error messages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNSET = Sampling()
 
 @dataclass(frozen=True, slots=True)
 class PromptLine:
-    """One prompt and what it overrides; None is left to the set, the grid and the batch.
+    """One prompt and the values that it sets; None leaves a value to the set, the grid and the batch.
 
     `where` is its place for messages: `colours.csv:12`, `prompts.lines[3]`.
     """

@@ -34,7 +34,7 @@ _WEIGHT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)::")
 
 
 class Wildcards:
-    """The wildcard files of some folders, read when first used. Of two alike, the later folder's counts."""
+    """The wildcard files of some folders, read when first used. Of two with the same name, the later is used."""
 
     def __init__(self, folders: Sequence[Path] = ()) -> None:
         self._files: dict[str, Path] = {}
@@ -47,7 +47,7 @@ class Wildcards:
         return name in self._files
 
     def parse(self, text: str, within: tuple[str, ...] = ()) -> Node:
-        """The tree of a template; the text itself, untouched, where there is no syntax in it.
+        """The tree of a template; the unchanged text if it contains no syntax.
 
         `within` names the wildcards that are being read. Raises ValueError saying what is wrong and where in
         the text, PromptFileError for a wildcard file that cannot be read.
@@ -57,7 +57,7 @@ class Wildcards:
         return _Parser(text, self, within).template()
 
     def choice(self, name: str, within: tuple[str, ...] = ()) -> Alternatives:
-        """One of a wildcard's lines, each of which may hold syntax itself."""
+        """A choice of one of a wildcard's lines, each of which may contain syntax itself."""
         if name in within:
             raise ValueError(f"wildcard __{name}__ leads back to itself: {' -> '.join([*within, name])}")
         if len(within) >= MAX_DEPTH:
@@ -67,7 +67,7 @@ class Wildcards:
         return self._choices[name]
 
     def unknown(self, name: str) -> str:
-        """What to say of a wildcard that does not exist."""
+        """The error message for a wildcard that does not exist."""
         near = difflib.get_close_matches(name, self._files, n=1, cutoff=0.5)
         known = ", ".join(f"__{known}__" for known in sorted(self._files)[:10])
         hint = f"did you mean __{near[0]}__?" if near else f"known are {known}" if known else "there are none"

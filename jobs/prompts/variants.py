@@ -1,4 +1,4 @@
-"""The many texts behind one template: `{red|blue} house` drawn at random, all in turn, or in step.
+"""The texts of a template such as `{red|blue} house`: random ones, all combinations, or cyclic.
 
 It is a tree of strings, `Template` and `Alternatives`, made by `jobs.prompts.templates`. Grammar and meaning are those
 of `dynamicprompts`, whose sampler makes the random draws. Two things are done here on the tree, because the
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Template:
-    """Things that stand one after the other."""
+    """Text pieces and choices, one after the other."""
 
     nodes: tuple[Node, ...]
 
@@ -46,7 +46,7 @@ class Template:
 
     @cached_property
     def command(self) -> Command:
-        """The same for dynamicprompts."""
+        """This node as a dynamicprompts command."""
         from dynamicprompts.commands import SequenceCommand
 
         return SequenceCommand([command_of(node) for node in self.nodes])
@@ -54,7 +54,7 @@ class Template:
 
 @dataclass(frozen=True)
 class Alternatives:
-    """From `least` to `most` different options, joined by the separator. Only random draws heed `weights`."""
+    """From `least` to `most` different options, joined by the separator. Only random mode uses `weights`."""
 
     options: tuple[Node, ...]
     weights: tuple[float, ...]
@@ -113,7 +113,7 @@ class Alternatives:
 
     @cached_property
     def command(self) -> Command:
-        """The same for dynamicprompts."""
+        """This node as a dynamicprompts command."""
         from dynamicprompts.commands import VariantCommand, VariantOption
 
         pairs = zip(self.options, self.weights, strict=True)
@@ -125,7 +125,7 @@ Node: TypeAlias = "str | Template | Alternatives"
 
 
 def count_of(node: Node) -> int:
-    """How many texts a node stands for; equal texts are counted as often as they occur."""
+    """How many texts a node can produce; equal texts are counted as often as they occur."""
     return 1 if isinstance(node, str) else node.count
 
 
@@ -135,7 +135,7 @@ def text_at(node: Node, index: int) -> str:
 
 
 def command_of(node: Node) -> Command:
-    """The node as dynamicprompts knows it."""
+    """A node as a dynamicprompts command."""
     if isinstance(node, str):
         from dynamicprompts.commands import LiteralCommand
 
@@ -156,7 +156,7 @@ def _arrangements(counts: Sequence[int], size: int) -> int:
 
 
 class VariantTexts(Sequence[str]):
-    """The texts that one template gives under the set's `variants:` settings, each made when asked for.
+    """The texts of one template under the set's `variants:` settings, each created on demand.
 
     A random text is decided by `prompt_seed`, the template itself and its number alone: other prompts, their
     order and a greater `count` change nothing. Raises ValueError for more than `MAX_GRID` combinations.
