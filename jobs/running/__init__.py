@@ -1,1 +1,1 @@
-"""The main program of a run: the loop, what is seen of it, the report."""
+"""The main program of a run: the loop, progress, the report."""

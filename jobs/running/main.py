@@ -319,7 +319,7 @@ def _refuse(plan: Plan, config: BatchConfig, output_dir: Path, run_id: str, resu
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Each on a line of its own."""
+    """Print each text on its own line."""
     for line in lines:
         print_line(line)
 

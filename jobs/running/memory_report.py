@@ -1,4 +1,4 @@
-"""What a dry run says about memory: for each model and size the predicted peak and the techniques chosen."""
+"""The memory part of a dry run: for each model and size the predicted peak and the chosen techniques."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.system.units import size_text
 
 
 def memory_lines(plan: Plan, where: str) -> Iterator[str]:
-    """One line per kind of picture that is to be made, in order, and one per batch size that is to be tried."""
+    """One line per kind of picture to make, in order, and one per batch size that will be tried."""
     kinds = dict.fromkeys(_text(group) for group, _ in plan.groups())
     if kinds:
         yield f"memory, by estimate, {where}:"

@@ -1,4 +1,4 @@
-"""The program around what Hydra composes: workers are prepared meanwhile, and the end of the process is quick."""
+"""The program around Hydra's composing: prepares workers in the meantime, and ends the process quickly."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def makes_images(arguments: Sequence[str]) -> bool:
-    """Whether pictures will probably be made, as far as the command line alone tells: it asks for nothing else."""
+    """Whether the command line will probably make pictures, and not only print something."""
     flags = (word.partition("=")[0] for word in arguments if word.startswith("-"))
     dry = any(word.lstrip("+").startswith("dry_run=") and not word.endswith("=false") for word in arguments)
     return not dry and all(flag in ("-m", "--multirun", "-cd", "--config-dir") for flag in flags)
@@ -90,7 +90,7 @@ def _compose_and_run(arguments: list[str], compose: Compose, workers: WorkerProc
 
 
 def leave(code: int) -> NoReturn:
-    """End without taking the interpreter down, which takes 0.2 s: everything is written, and no worker goes on.
+    """End the process without the interpreter's shutdown, which takes 0.2 s: all is written, and no worker is left.
 
     What DuckDB prints while it is taken down would tell nobody anything.
     """

@@ -1,4 +1,4 @@
-"""What a user sees while images are made: a bar on a terminal, plain lines elsewhere, nothing with `quiet`."""
+"""Progress of a run: a bar on a terminal, plain lines elsewhere, nothing with `quiet`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 
 
 class Progress:
-    """Counts images; moves only when an image and its row are durable. A failure is none, and is counted apart."""
+    """Counts images; moves only when an image and its row are durable. Failures are counted separately."""
 
     def __init__(self, total: int, *, quiet: bool, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -35,7 +35,7 @@ class Progress:
             self._bar = tqdm(total=total, file=self._stream, dynamic_ncols=True, bar_format=BAR)
 
     def at(self, what: str, denoised: int = 0) -> None:
-        """What is waited for from now on; `denoised` images have come so far since the last call.
+        """Show what the worker is doing now; `denoised` images were denoised since the last call.
 
         Images become durable many at a time, so that what was denoised tells the pace long before.
         """
@@ -49,38 +49,38 @@ class Progress:
             self._show()
 
     def made(self) -> None:
-        """One more image."""
+        """Count one more image."""
         self._made += 1
         if self._made > self._denoised:  # the worker that denoised it has died
             self._measure(self._made)
         self._show()
 
     def failed(self, failure: Failed, job: Job) -> None:
-        """One image less: which, and why."""
+        """Count one failed image, and print which one and why."""
         self._failed += 1
         where = f"{job.prompt_place}, seed {job.request.seed}, job {job.id[:8]}"
         self.note(f"failed ({failure.kind}): {where}: {failure.message}")
         self._show()
 
     def skipped(self) -> None:
-        """One image that another run made meanwhile."""
+        """Count one image that another run made meanwhile."""
         self._elsewhere += 1
         self._show()
 
     def loaded(self, loaded: Loaded) -> None:
-        """A model is ready; the clock for images per second starts at the first one."""
+        """A model is loaded; the clock for images per second starts at the first one."""
         self._loaded_at = self._loaded_at or time.monotonic()
         self.note(f"model {loaded.name} loaded in {duration_text(loaded.seconds)}")
 
     def tick(self) -> None:
-        """Time has passed; to be called a few times a second."""
+        """Update the display; call a few times a second."""
         now = time.monotonic()
         if now - self._last_tick >= TICK_EVERY_S and self._left:
             self._last_tick = now
             self._show()
 
     def note(self, text: str) -> None:
-        """A line of its own, above the bar."""
+        """Print a line above the bar."""
         if self._quiet:
             return
         if self._bar is not None:
@@ -89,7 +89,7 @@ class Progress:
             print(printable(text), file=self._stream, flush=True)
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Leave the bar as it is now."""
         if self._bar is not None:
             self._bar.close()
 

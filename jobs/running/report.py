@@ -29,7 +29,7 @@ METADATA_BYTES = 12_000
 
 
 def estimate(plan: Plan, timings: Sequence[MeasuredSeconds]) -> tuple[float, int, int]:
-    """Seconds for the jobs whose like was made before, how many jobs those are, and bytes for all jobs."""
+    """Seconds for the jobs whose kind was measured before, the number of these jobs, and bytes for all jobs."""
     known = {(one.model_sha256, one.width, one.height, one.steps): one.seconds for one in timings}
     seconds, covered, size = 0.0, 0, 0
     for group, count in plan.groups():
@@ -43,7 +43,7 @@ def estimate(plan: Plan, timings: Sequence[MeasuredSeconds]) -> tuple[float, int
 
 
 def disk_warning(plan: Plan, output_dir: Path) -> str | None:
-    """A line when the images will probably not fit; the run starts all the same, since a full disk loses nothing."""
+    """A warning if the images will probably not fit; the run starts all the same, since a full disk loses nothing."""
     _, _, size = estimate(plan, [])
     free = shutil.disk_usage(output_dir).free
     if size <= free:

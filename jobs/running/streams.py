@@ -1,4 +1,4 @@
-"""Standard streams as a program meets them that runs over night: closed, full, or left by their reader."""
+"""Standard streams of a program that runs overnight: closed, full, or without a reader."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def lasting_streams() -> Iterator[None]:
-    """Printing stops no work: what cannot be told on standard error is not told.
+    """Within this block, printing never stops the work: what cannot be written to standard error is dropped.
 
     On standard output, a reader that has seen enough (`head`) ends the program with code 0; what cannot be written for
     another reason is a `RunStopped`.
