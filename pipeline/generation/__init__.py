@@ -1,1 +1,1 @@
-"""A bundle of pictures from texts to pixels."""
+"""Makes a bundle of pictures, from texts to pixels."""

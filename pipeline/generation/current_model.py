@@ -1,4 +1,4 @@
-"""The one model that is loaded now, and the memory plan that it follows."""
+"""The model that is loaded now, and its memory plan."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class CurrentModel:
-    """`model` is what is loaded, None before the first one and after `release`; `loads` counts.
+    """Loads and changes the current model. `model` is None before the first one and after `release`; `loads` counts.
 
     Where memory runs out over it, it is held with more techniques than planned, and stays so until the plan changes.
     """
@@ -36,7 +36,7 @@ class CurrentModel:
         self._planned: MemorySettings | None = None
 
     def get(self, settings: ModelSettings, asked: MemorySettings, planned: MemorySettings) -> LoadedModel:
-        """The model of `settings`, held as planned; more may be given up for it than that, as far as `asked` allows.
+        """The model of `settings` with the planned techniques, or with fallbacks as far as `asked` allows.
 
         Raises `ModelError`, and `OutOfMemory` where nothing is left to give up.
         """
@@ -58,11 +58,11 @@ class CurrentModel:
         return self.model
 
     def forget_plan(self) -> None:
-        """However the model is held now, it is brought to the next plan anew."""
+        """Apply the next plan to the model anew, whatever techniques it has now."""
         self._planned = None
 
     def release(self, *, keep: bool = True) -> None:
-        """Give the model's components back to the pool; without `keep` nothing waits there for the next one."""
+        """Give the model's components back to the pool; without `keep` none stays there for the next model."""
         from pipeline.memory.device.apply import release_model
 
         model, self.model = self.model, None
@@ -70,6 +70,6 @@ class CurrentModel:
             release_model(model, keep=keep)
 
     def remove_files(self) -> None:
-        """Remove the weights that wait on disk, before the process ends; memory is given back by its end."""
+        """Remove weights that are offloaded to disk, before the process ends; its end frees the memory."""
         if self.model is not None and self.model.memory.uses("disk_offload"):
             self.release(keep=False)

@@ -1,4 +1,4 @@
-"""From a pipeline's last latents to pictures, and whether a picture is one.
+"""Decodes a pipeline's final latents to pictures, and checks the pictures.
 
 Pipelines unpack, scale and shift their latents each in its own way before the VAE sees them. So a call is left at the
 point where it would decode, with what it would have decoded; what remains is the same for all.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Undecoded:
-    """What a VAE is about to decode, in `dtype`, one row per image. `scaling` and `shift` are those that led to it."""
+    """Latents that a VAE is about to decode, in `dtype`, a row per image. `scaling` and `shift` were applied."""
 
     latents: torch.Tensor
     dtype: torch.dtype
@@ -29,11 +29,11 @@ class Undecoded:
     vae_class: str
 
     def rows(self, start: int, stop: int) -> Undecoded:
-        """Those of some of the images."""
+        """The latents of some of the images."""
         return replace(self, latents=self.latents[start:stop])
 
     def to_host(self) -> None:
-        """Off the device, where the memory is needed for something else.
+        """Move the latents to the host, if the device's memory is needed for something else.
 
         Waits for the device, on purpose: what goes wrong there does so while it is still known whose work it is.
         """
@@ -42,7 +42,7 @@ class Undecoded:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Pictures on the host: uint8, (n, height, width, 3), RGB. `faults` say why one is none, None where it is.
+    """Pictures on the host: uint8, (n, height, width, 3), RGB. `faults` say why one is no valid picture; None if it is.
 
     `flags`: which a safety checker flagged; None where there is no checker.
     """
@@ -60,7 +60,7 @@ class _WouldDecode(BaseException):  # not an Exception: a pipeline may catch tho
 
 @contextmanager
 def stopped_before_decoding(pipe: Any, undecoded: list[Undecoded]) -> Iterator[None]:
-    """The block ends where the pipeline would decode; what it would have decoded is then in `undecoded`.
+    """Within this block a pipeline's call ends before decoding; the latents are then in `undecoded`.
 
     The list stays empty for a pipeline without a VAE: such a one returns its pictures.
     """
@@ -88,7 +88,7 @@ def stopped_before_decoding(pipe: Any, undecoded: list[Undecoded]) -> Iterator[N
 
 
 def decode(pipe: Any, undecoded: Undecoded, device: torch.device) -> Decoded:
-    """The pictures of latents. One that a safety checker flagged is black, as the checker leaves it."""
+    """Decode latents to pictures. A picture that the safety checker flagged is black, as the checker leaves it."""
     import torch
 
     vae, dtype = pipe.vae, undecoded.dtype
@@ -132,7 +132,7 @@ def _cast(vae: Any, dtype: torch.dtype) -> None:
 
 
 def developed(pictures: torch.Tensor, flags: list[bool] | None = None) -> Decoded:
-    """Pictures (n, height, width, 3) in 0..1 as the nearest of 256 levels, and whether each is one.
+    """Pictures (n, height, width, 3) in 0..1, quantised to 256 levels, and whether each is valid.
 
     Done where the pictures are, so that a quarter of the bytes is brought to the host, and waited for once.
     """

@@ -1,4 +1,4 @@
-"""One call of a diffusers pipeline: alike images from noise to latents."""
+"""Calls a diffusers pipeline: alike images from noise to latents."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Denoised:
-    """A batch after its last step. `result` is to be decoded, or already pictures (n, height, width, 3) in 0..1.
+    """A batch after its last step. `result` is still to be decoded, or already pictures (n, height, width, 3) in 0..1.
 
     `noise` is what each image started from, (1, ...) in float32 on the CPU.
     """
@@ -44,7 +44,7 @@ def denoise(
     prompts: Sequence[EncodedPrompt],
     should_stop: Callable[[], bool],
 ) -> Denoised:
-    """Run images that differ only in prompts and seed. `should_stop` is asked between steps; yes is `Interrupted`."""
+    """Denoise images that differ only in prompts and seed. If `should_stop` is true between steps: `Interrupted`."""
     import torch
 
     from pipeline.adapters.arguments import arguments as adapter_arguments

@@ -1,4 +1,4 @@
-"""Prompts to embeddings: each distinct text encoded once and alone."""
+"""Encodes prompts to embeddings: each distinct text once and alone."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ENCODING_SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """The texts of one image as its pipeline's call takes them.
+    """The texts of one image, encoded as arguments of its pipeline's call.
 
     `negative` is None without guidance. Both are None for a pipeline that encodes its texts itself; `is_negated` then
     says whether there is a negative text to encode, since some of those do otherwise with none than with an empty one.
@@ -51,12 +51,12 @@ class EncodedPrompt:
 
 
 def known(model: LoadedModel, request: ImageRequest) -> EncodedPrompt | None:
-    """What `encode` gives, if no text encoder is needed for it: all is in the cache, or the pipeline encodes itself."""
+    """The result of `encode` if it needs no text encoder: all is in the cache, or the pipeline encodes itself."""
     return _encoded(model, request, None)
 
 
 def encode(model: LoadedModel, request: ImageRequest) -> EncodedPrompt:
-    """The embeddings of a request's texts, from the cache where they are known.
+    """The embeddings of a request's texts, from the cache if they are there.
 
     Alone, because a text's embedding must not depend on its neighbours.
     """
@@ -88,7 +88,7 @@ def prompt_arguments(pipe: Any, requests: Sequence[ImageRequest], prompts: Seque
 
 
 def together(places: Sequence[int], prompts: Mapping[int, EncodedPrompt], *, masks_count: bool) -> list[list[int]]:
-    """The places of images by texts that can share a forward pass without changing each other's pictures.
+    """The indices of images, grouped by texts that can share a forward pass without changing each other's pictures.
 
     Texts of other lengths would be padded to the longest, and padding moves the last bits of all. `masks_count`: so it
     is with the number of tokens that a mask leaves, where the denoiser looks at nothing else.

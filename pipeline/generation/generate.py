@@ -1,4 +1,4 @@
-"""A bundle of pictures: all texts encoded, then batch by batch denoised and decoded, or all denoised, then decoded."""
+"""Makes a bundle of pictures: encodes all texts, then denoises and decodes batch by batch, or all at once."""
 
 from __future__ import annotations
 
@@ -74,6 +74,6 @@ def generate_bundle(
 def generate_batch(
     model: LoadedModel, requests: Sequence[ImageRequest], *, remember: bool = True
 ) -> list[GeneratedImage | JobFailure]:
-    """One batch; an entry per request, in order. `remember` as in `generate_bundle`."""
+    """Make one batch; returns an entry per request, in order. `remember` as in `generate_bundle`."""
     outcomes = dict(generate_bundle(model, [requests], remember=remember))
     return [outcomes[place] for place in range(len(requests))]

@@ -1,4 +1,4 @@
-"""How strongly a text guides the picture, in the terms of each pipeline."""
+"""The guidance scale and negative prompt in the terms of each pipeline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def guidance_arguments(pipe: Any, scale: float) -> dict[str, float]:
 
 
 def is_guided(pipe: Any, scale: float) -> bool:
-    """Whether a call with this scale uses a second, negative text. The pipeline itself says so where it can."""
+    """Whether a call with this scale uses a second, negative text. The pipeline itself says so if it can."""
     if _by_true_cfg(pipe):
         return scale > 1
     if "true_cfg_scale" in inspect.signature(type(pipe).__call__).parameters:
@@ -27,7 +27,7 @@ def is_guided(pipe: Any, scale: float) -> bool:
 
 
 def negative_text(pipe: Any, negative_prompt: str) -> str:
-    """The negative prompt that is encoded: one blank for none, where true guidance needs a text."""
+    """The negative prompt to encode: a single space for none, if true guidance needs a text."""
     return negative_prompt or (" " if _by_true_cfg(pipe) else "")
 
 

@@ -24,13 +24,13 @@ Fragments = tuple[tuple[str, float], ...]
 
 
 def takes_weights(pipe: Any) -> bool:
-    """Whether brackets in prompts are weights: Stable Diffusion up to XL. Elsewhere they are text."""
+    """Whether brackets in prompts are weights: for Stable Diffusion up to XL. For others they are text."""
     kinds = [type(tokenizer).__name__ for tokenizer in tokenizers_of(pipe).values()]
     return hasattr(pipe, "unet") and bool(kinds) and all(kind.startswith("CLIP") for kind in kinds)
 
 
 def parse_weights(text: str) -> Fragments:
-    """A prompt as pieces of text with their weights; neighbours of one weight are one piece. Never fails.
+    """A prompt as pieces of text with their weights; neighbours of the same weight are one piece. Never fails.
 
     As A1111 reads it (`modules/prompt_parser.py`, `parse_prompt_attention`): a bracket that is never closed counts.
     """
@@ -70,7 +70,7 @@ def parse_weights(text: str) -> Fragments:
 
 
 def plain_text(fragments: Fragments) -> str:
-    """The prompt without its marks."""
+    """The prompt without its weight brackets."""
     return "".join(piece for piece, _ in fragments)
 
 
@@ -97,13 +97,13 @@ def weighed_embeddings(pipe: Any, fragments: Fragments, clip_skip: int | None, d
 def padded_alike(
     one: Embedding, other: Embedding, empty_one: Embedding, empty_other: Embedding
 ) -> tuple[Embedding, Embedding]:
-    """Two texts with as many chunks each: the shorter one goes on with empty ones."""
+    """The embeddings of two texts, the shorter one padded with empty chunks to the length of the other."""
     length = max(_tokens(one), _tokens(other))
     return _padded(one, empty_one, length), _padded(other, empty_other, length)
 
 
 def is_of_other_length(one: Embedding, other: Embedding) -> bool:
-    """Whether two texts have other numbers of chunks."""
+    """Whether two texts have different numbers of chunks."""
     return _tokens(one) != _tokens(other)
 
 

@@ -65,7 +65,7 @@ class Phases:
         self._texts = Texts(model, self._requests, self._fallbacks, should_stop, on_work, lambda: self._timed("encode"))
 
     def pictures(self) -> Outcomes:
-        """Everything, in the order in which it is done."""
+        """All pictures, in the order in which they are finished."""
         self._model.stage_peaks.clear()
         yield from self._texts.encode_all()
         try:

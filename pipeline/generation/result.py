@@ -67,7 +67,7 @@ def generated_image(
     device: torch.device,
     tokens: tuple[PromptTokens, ...],
 ) -> GeneratedImage | JobFailure:
-    """The picture, or why it is none; `index` is its place in its batch, `row` in what was decoded at once.
+    """The picture, or why it is invalid; `index` is its place in its batch, `row` in what was decoded together.
 
     A flagged one is black and yet a picture.
     """

@@ -1,4 +1,4 @@
-"""How a pipeline class takes texts: read off its `encode_prompt` and `__call__`, not from a list of models."""
+"""How a pipeline class takes texts, determined from the signatures of its `encode_prompt` and `__call__`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class TextInterface:
-    """Names of the call's arguments that take what `encode_prompt` gives for a prompt, and for a negative prompt.
+    """Names of the call's arguments for the results of `encode_prompt`, for a prompt and for a negative prompt.
 
     `returned` are the names of what `encode_prompt` returns, in order. `negative` is empty where guidance needs no text
     of its own. `separate`: a negative prompt is encoded by itself, as if it were a prompt.
@@ -66,12 +66,12 @@ def _returned_names(function: Callable[..., Any]) -> tuple[str, ...]:
 
 @functools.cache
 def parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """The parameters of a function of a pipeline class; to read them anew for each text would take longer than it."""
+    """The parameters of a function of a pipeline class; cached, since reading them takes longer than the function."""
     return inspect.signature(function).parameters
 
 
 @functools.cache
 def defaults(function: Callable[..., Any]) -> Mapping[str, Any]:
-    """The parameters of a function that have a default, with it."""
+    """The parameters of a function that have a default, with the default."""
     empty = inspect.Parameter.empty
     return {one.name: one.default for one in parameters(function).values() if one.default is not empty}

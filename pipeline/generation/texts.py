@@ -1,4 +1,4 @@
-"""The first phase of a bundle: its texts become embeddings."""
+"""The first phase of a bundle: encodes its texts to embeddings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Texts:
-    """The texts of requests, by their places: `prompts` as encoded, `techniques` that their encoders were held with.
+    """The texts of requests, by index: `prompts` as encoded, `techniques` of the text encoders while encoding.
 
     `on_work` hears of each that is encoded; `timed` is entered for the time of the work.
     """
@@ -39,7 +39,7 @@ class Texts:
         self._should_stop, self._on_work, self._timed = should_stop, on_work, timed
 
     def encode_all(self) -> Iterator[tuple[int, JobFailure]]:
-        """Encode them; yields the places of those that cannot be, with the reason."""
+        """Encode all texts; yields the indices of those that cannot be encoded, with the reason."""
         self._fallbacks.prepare_encoding()
         todo = deque[int]()
         for place, request in enumerate(self._requests):

@@ -1,4 +1,4 @@
-"""How long the batches of a bundle take in the denoiser and the decoder, for the plans of later runs."""
+"""Measures how long batches take in the denoiser and the decoder, for the plans of later runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SLOWER = {*STREAMING, *QUANTIZATIONS["denoiser"]}
 
 @dataclass(slots=True)
 class BatchTiming:
-    """One batch: when it entered and left the denoiser, and the decoder, in which it may be in parts.
+    """The times of one batch: when it entered and left the denoiser and the decoder; decoding may be in parts.
 
     `sound` as long as nothing failed on the way, which would count as work.
     """
@@ -41,19 +41,19 @@ class BatchTiming:
 
     @contextmanager
     def timed(self, stage: Literal["denoise", "decode"]) -> Iterator[None]:
-        """What the block does counts, if it comes to its end."""
+        """Measure this block, if it ends without an exception."""
         began = _now(self.device)
         yield
         (self._denoised if stage == "denoise" else self._decoded).append((began, _now(self.device)))
 
     def seconds(self) -> tuple[float, float]:
-        """In the denoiser, and in the decoder. Waits for the device."""
+        """Seconds in the denoiser and in the decoder. Waits for the device."""
         denoised, decoded = (sum(map(_between, spans)) for spans in (self._denoised, self._decoded))
         return denoised, decoded
 
 
 class TimingWriter:
-    """Notes what whole batches took, but for the first of each kind and size on a model, which warms up.
+    """Records the times of whole batches, except the first of each kind and size on a model, which is a warm-up.
 
     Without `remember` nothing is noted.
     """
@@ -63,7 +63,7 @@ class TimingWriter:
         self._rates = MeasuredRates()
 
     def note(self, timing: BatchTiming, requests: Sequence[ImageRequest], *, compiled: bool) -> None:
-        """A batch is denoised and decoded."""
+        """Record a batch that is denoised and decoded."""
         if self._timings is None or not timing.sound:
             return
         first, kind = requests[0], self._kind(requests[0], compiled=compiled)
@@ -91,7 +91,7 @@ class TimingWriter:
             self._rates.note(device, "compute", each * twice * passes_per_second)
 
     def save(self) -> None:
-        """Write down what was noted."""
+        """Write the recorded times."""
         if self._timings is not None:
             self._timings.save()
 

@@ -1,1 +1,1 @@
-"""What is tried when memory runs out or a model fails, and what is remembered of it."""
+"""Fallbacks when memory runs out or a model fails, and the history of those that worked."""

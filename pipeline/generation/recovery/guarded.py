@@ -1,4 +1,4 @@
-"""Work on a model that may fail: the failure is taken out of its exception, the model made usable again.
+"""Runs work that may fail on a model: the failure is returned as a value, and the model is made usable again.
 
 Loading falls back here as well, technique by technique, while memory runs out over it.
 """
@@ -44,12 +44,12 @@ _log = logging.getLogger("darkroom.generation")
 
 @functools.cache
 def history() -> FallbackHistory:
-    """The fallbacks that worked, as this process remembers them."""
+    """The history of fallbacks that worked, opened once per process."""
     return FallbackHistory()
 
 
 def attempted(model: LoadedModel, work: Callable[[], T]) -> T | JobFailure:
-    """What `work` returns, or the failure that it ended in, after which the model is usable again.
+    """The result of `work`, or the failure that it ended in, after which the model is usable again.
 
     Where memory ran out that components of other models take while they wait, those go, and it is tried once more; and
     so where blocks fill the device on purpose, whose pieces are whole again after a failure. Raises `Interrupted` and
@@ -64,7 +64,7 @@ def attempted(model: LoadedModel, work: Callable[[], T]) -> T | JobFailure:
 
 
 def idle_dropped(pool: Pool, failure: OutOfMemory, device_kind: str) -> bool:
-    """Whether components that no model uses took of the memory that ran out: they cost a second load, and no picture.
+    """Free unused components from the memory that ran out; whether there were any. Costs a second load, and no picture.
 
     They are forgotten then. On a card of its own memory, those that wait on the host are in nobody's way.
     """
@@ -77,7 +77,7 @@ def idle_dropped(pool: Pool, failure: OutOfMemory, device_kind: str) -> bool:
 
 
 def could_apply(model: LoadedModel, memory: MemorySettings) -> bool:
-    """Whether memory sufficed to apply other techniques to a loaded model, if need be without idle components.
+    """Whether memory was enough to apply other techniques to a loaded model, if need be without unused components.
 
     Where it did not, the model is to be released: loading it again falls back. Raises `ModelError`.
     """
@@ -104,7 +104,7 @@ def load_with_fallbacks(
     speed: SpeedSettings,
     known_failures: KnownFailures | None = None,
 ) -> LoadedModel:
-    """`load`, with more memory techniques than planned as long as memory runs out over it, as far as `asked` allows.
+    """Call `load`, with more memory techniques than planned while memory runs out, as far as `asked` allows.
 
     Raises `ModelError`, and `OutOfMemory` with the numbers when no fallback is left; at once for a model of which
     `known_failures` say so from earlier in the run.
@@ -163,7 +163,7 @@ def load_with_fallbacks(
 
 
 def exhausted(model: LoadedModel, failure: OutOfMemory, stage: Where, requests: Sequence[ImageRequest]) -> OutOfMemory:
-    """The failure with the numbers of a stage, when nothing is left to give up."""
+    """The out-of-memory failure of a stage with its figures, when no fallback is left."""
     first = requests[0]
     peaks = model.stage_peaks.get(stage, {})
     peak = peaks.get("allocated", peaks.get("rss"))
@@ -184,7 +184,7 @@ def tell_fallback(
 
 
 def device_bytes(device: str) -> int:
-    """The whole memory of a device that torch knows by this name."""
+    """The total memory of a device, by its name in torch."""
     import torch
 
     if torch.device(device).type != "cuda":

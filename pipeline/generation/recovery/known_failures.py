@@ -1,4 +1,4 @@
-"""Kinds of pictures and models that are known to fail for want of memory, in one run."""
+"""Kinds of pictures and models that are known to run out of memory, in one run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline.errors import OutOfMemory
 
 
 class KnownFailures:
-    """Of one run, in which memory does not grow: what found no room with every fallback will find none later.
+    """Known failures of one run, in which memory does not grow: what failed with every fallback would fail again.
 
     A kind is whatever decides how much memory a stage takes. A kind that has succeeded once is never given up.
     """
@@ -27,6 +27,6 @@ class KnownFailures:
             self._hopeless[kind] = str(failure)
 
     def why_not(self, kind: Hashable) -> OutOfMemory | None:
-        """The failure in which another one of this kind would end again; None where it is worth trying."""
+        """The failure that another one of this kind would end in; None if it is worth trying."""
         message = self._hopeless.get(kind)
         return None if message is None else OutOfMemory(message)

@@ -15,7 +15,7 @@ Where = Literal["load", "encode", "denoise", "decode"]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What to try next. `what` says in a word what is new: `batch`, `resident_share`, or the techniques applied."""
+    """The next fallback. `what` names it in one word: `batch`, `resident_share`, or the techniques applied."""
 
     batch: int
     memory: MemorySettings
@@ -73,7 +73,7 @@ def next_fallback(
     *,
     device_kind: str = "cuda",
 ) -> Step | None:
-    """The next thing to try after memory ran out at a stage, or None if there is nothing left.
+    """The next fallback after memory ran out in a stage, or None if there is none left.
 
     `asked` is what the user wants: never a technique that is switched off there, none that changes pixels with `exact`,
     and the quantisations asked for by name stay. `held` has the techniques with which it failed; `failed` are the
