@@ -1,1 +1,1 @@
-"""Weights onto a device: files, conversion, precision, compilation."""
+"""Loads weights onto a device: files, conversion, precision, compilation."""

@@ -1,4 +1,4 @@
-"""Denoisers compiled by torch: where it pays, for one set of LoRAs at a time, and given up where it fails unasked."""
+"""Compiles denoisers by torch where it saves time, for one set of LoRAs; `auto` falls back to uncompiled code."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def compiled(denoiser: Any, model: LoadedModel, images_alike: int) -> str:
 
 
 def as_compiled(model: LoadedModel, facts: dict[str, Any], run: Callable[[], Result]) -> Result:
-    """What `run` returns. torch compiles while it runs: what cannot be, and was only tried, runs again as written.
+    """The result of `run`. torch compiles while it runs: if `auto` cannot compile, `run` is called again uncompiled.
 
     `facts` are those of `pipeline.loading.speed.prepare` and are put right. What was asked for by name fails instead.
     """

@@ -1,4 +1,4 @@
-"""Weights of one component into a module, frozen, on the CPU."""
+"""Loads the weights of one component into a frozen module on the CPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def load_weights(part: ComponentPart, dtype: torch.dtype, model: str) -> torch.nn.Module:
-    """The component as a module. Raises `ModelError` for missing classes and unfit weights, and `OutOfMemory`."""
+    """Load a component as a module. Raises `ModelError` for missing classes and unfit weights, and `OutOfMemory`."""
     component_class = class_of(part, model)
     try:
         if part.single_file:
@@ -37,7 +37,7 @@ def load_weights(part: ComponentPart, dtype: torch.dtype, model: str) -> torch.n
 
 
 def load_without_weights(part: ComponentPart, model: str) -> Any:
-    """A tokenizer, an image processor or a scheduler."""
+    """Load a tokenizer, an image processor or a scheduler."""
     component_class = class_of(part, model)
     try:
         if part.class_name == "CLIPTokenizer":
@@ -71,7 +71,7 @@ def class_of(part: ComponentPart, model: str) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """An error of a library as one line of bearable length."""
+    """The error of a library as one line of limited length."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 

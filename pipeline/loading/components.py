@@ -1,4 +1,4 @@
-"""Which components a model is put together from: each one's class, its configuration, the files of its weights."""
+"""The components of a model: the class, configuration and weights files of each."""
 
 from __future__ import annotations
 
@@ -43,25 +43,25 @@ class ComponentPart:
 
     @property
     def role(self) -> str:
-        """`denoiser`, `encoder` or `other`: what weight quantisation tells apart."""
+        """`denoiser`, `encoder` or `other`: weights of these roles are quantised differently."""
         if self.name in DENOISERS:
             return "denoiser"
         return "encoder" if self.name.startswith("text_encoder") else "other"
 
     def configuration(self) -> dict[str, Any]:
-        """Its config.json."""
+        """The component's config.json."""
         value: dict[str, Any] = json.loads((self.config / "config.json").read_text(encoding="utf-8"))
         return value
 
 
 def index_of(files: ModelFiles) -> tuple[Path, dict[str, Any]]:
-    """The folder that says how the pipeline is put together, and its model_index.json."""
+    """The folder that describes the pipeline, and its model_index.json."""
     folder = files.config or files.path
     return folder, json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
 
 
 def parts_of(files: ModelFiles, settings: ModelSettings, memory: MemorySettings) -> dict[str, ComponentPart]:
-    """Every component that is loaded, by name. Raises `ModelError` where one is nowhere to be found."""
+    """Every component to load, by name. Raises `ModelError` if one cannot be found."""
     folder, index = index_of(files)
     parts = {}
     for name, value in index.items():
@@ -82,7 +82,7 @@ def parts_of(files: ModelFiles, settings: ModelSettings, memory: MemorySettings)
 
 
 def pool_key(part: ComponentPart, dtype: str, techniques: Iterable[str]) -> Hashable:
-    """What makes two components the same in memory: class, configuration, weights, type, and how they are stored.
+    """The key by which two components are the same in memory: class, configuration, weights, dtype and quantisation.
 
     Paths and the traces that programs leave in configurations do not count, so a text encoder that came with two
     models is one.

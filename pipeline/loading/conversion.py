@@ -1,4 +1,4 @@
-"""Weights from the type of their file into the one that is computed with, a piece at a time.
+"""Converts weights from the dtype of their file to that of the computation, piece by piece.
 
 The libraries convert a component as a whole, so that the mapped file and all converted weights are in memory at once.
 Loaded in the type of the file it costs nothing; then each piece can be converted, its part of the file let go, and, if
@@ -29,7 +29,7 @@ _HALVES = ("float16", "bfloat16")
 
 
 def load_unconverted(part: ComponentPart, dtype: torch.dtype, model: str) -> torch.nn.Module:
-    """The component, in the type of its file where `convert` can make exactly the same of it; raises as loading does.
+    """Load a component in the dtype of its file, if `convert` gives exactly the same result; raises as loading does.
 
     That is so from 16 to 32 bits: nothing is rounded. Other types go with exceptions, and tables that a class computes
     for itself it computes in the type that it is loaded in.
@@ -46,7 +46,7 @@ def load_unconverted(part: ComponentPart, dtype: torch.dtype, model: str) -> tor
 
 
 def convert(module: torch.nn.Module, dtype: torch.dtype, disk: DiskWeights | None = None) -> None:
-    """Give a component's weights their type; with `disk` they are there afterwards and not in memory."""
+    """Convert a component's weights to their dtype; with `disk` they are then on disk and not in memory."""
     for piece in _pieces(module):
         files = MappedFiles()
         for tensor in piece:

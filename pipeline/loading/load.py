@@ -1,4 +1,4 @@
-"""Weights onto a device. Local files and safetensors or GGUF only; the hub is never asked."""
+"""Loads models onto a device. Local safetensors and GGUF files only; no hub is asked."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def load(
     pool: Pool | None = None,
     speed: SpeedSettings | None = None,
 ) -> LoadedModel:
-    """Load a model for inference; `device` is `cpu`, `cuda` or `mps`. Raises `ModelError` and `OutOfMemory`,
-    and `RunStopped` for a card that the installed torch does not serve.
+    """Load a model for inference; `device` is `cpu`, `cuda` or `mps`. Raises `ModelError`, `OutOfMemory`, and
+    `RunStopped` for a card that the installed torch does not support.
 
     `cpu_threads` holds for the whole process from here on; None leaves it to torch. Components that lie in the pool
     already, of this model or another, are taken from there.
@@ -110,14 +110,14 @@ def load(
 
 
 def load_component(model: LoadedModel, name: str) -> Any:
-    """One component as `model.memory` wants it, through the pool; nothing is put into the pipeline."""
+    """Load one component with the techniques of `model.memory`, through the pool; the pipeline is not changed."""
     _check_requirements(model.files, model.settings, model.memory)
     model.read = planned_files(model.settings, model.memory, model.files)
     return _load_part(model, parts_of(model.files, model.settings, model.memory)[name])
 
 
 def check_mapped(model: LoadedModel) -> None:
-    """Raises `WeightsChanged` if files that a model was loaded from hold something else now and are the same files.
+    """Raise `WeightsChanged` if a model's memory-mapped files were overwritten in place since they were loaded.
 
     On the host weights may be mapped rather than read, so what is written over them is computed with.
     """
@@ -126,7 +126,7 @@ def check_mapped(model: LoadedModel) -> None:
 
 
 def scheduler_config(files: ModelFiles, settings: ModelSettings) -> dict[str, Any]:
-    """The configuration of the model's own scheduler, told what the weights were trained to predict."""
+    """The configuration of the model's own scheduler, with the prediction type that the weights were trained for."""
     config = dict(files.scheduler_config)
     prediction_type = settings.prediction_type or files.prediction_type
     if prediction_type:

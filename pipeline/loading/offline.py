@@ -1,4 +1,4 @@
-"""How torch, diffusers and transformers are imported: without the hub, and without chatter on standard error."""
+"""Imports torch, diffusers and transformers without access to a hub and without their messages on standard error."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CHATTER = ("torchao", "torch.utils._pytree")
 
 
 def import_libraries() -> None:
-    """Set the environment, then import; to be called before anything else imports these libraries."""
+    """Set the environment, then import; call before anything else imports these libraries."""
     os.environ.update(OFFLINE)
     if "torch" not in sys.modules or not sys.modules["torch"].cuda.is_initialized():
         os.environ.update(cuda_variables())
@@ -48,7 +48,7 @@ def import_libraries() -> None:
 
 
 def import_pipelines() -> None:
-    """Also what the pipelines of all families have in common, which diffusers imports with the first of them."""
+    """Also import the code that all pipelines share, which diffusers imports with the first of them."""
     import_libraries()
     import diffusers
 
@@ -57,7 +57,7 @@ def import_pipelines() -> None:
 
 @contextmanager
 def without_deprecations() -> Iterator[None]:
-    """Silence about what diffusers' own classes call in diffusers, such as Chroma's position embedding."""
+    """Within this block, deprecation warnings that diffusers' own classes cause in diffusers are silenced."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield

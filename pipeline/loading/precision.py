@@ -1,4 +1,4 @@
-"""In which type a model is computed on a device, and each component held: but for the few that overflow in it."""
+"""The dtype of a model on a device, and of the few components that overflow in it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _UNSCALED = "torchao int8"
 
 
 def model_dtype(asked: DTypeChoice, device: Device, family: str | None, components: Iterable[Component] = ()) -> DType:
-    """The type to compute a model of this family in; of an unknown one, None, whatever suits the device.
+    """The dtype for a model of this family; for an unknown family (None) the one that suits the device.
 
     Where that is float16 and the family, or how one of the model's `components` is stored, leaves its range: float32 on
     cards without bfloat16, bfloat16 on Apple. Raises `ConfigError` for float16 asked for by name.
@@ -57,7 +57,7 @@ def _leaves_float16(family: str | None, components: Iterable[Component]) -> str 
 
 
 def component_dtype(class_name: str, pipeline_class: str, config: Mapping[str, Any], dtype: DType) -> DType:
-    """The type to hold a component in; `config` is its config.json. Only float16 has exceptions.
+    """The dtype for a component; `config` is its config.json. Only float16 has exceptions.
 
     SDXL's own VAE overflows in float16: its config says `force_upcast`, on which diffusers casts it up for every
     decode. Loaded as float32 it keeps the digits that the detour loses, and nothing is cast back and forth. Repaired

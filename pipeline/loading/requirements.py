@@ -1,4 +1,4 @@
-"""What a model needs to be loaded that may not be there, known before anything is loaded."""
+"""What a model needs besides its weights, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _QUANTIZATIONS = ("int8", "float8", "int4")
 
 
 def requirement_faults(files: ModelFiles, settings: ModelSettings, memory: MemorySettings) -> list[str]:
-    """Sentences on what is missing: classes of diffusers, packages for weights that are stored quantised, the checker.
+    """Sentences on what is missing: classes of diffusers, packages for quantised weights, the safety checker.
 
     And on what contradicts itself: quantising weights that are quantised already.
     """

@@ -1,4 +1,4 @@
-"""Components out of one file: a checkpoint in its authors' layout, a denoiser alone, a VAE alone, or a GGUF file.
+"""Loads components from one file: a checkpoint in its authors' layout, a denoiser alone, a VAE alone, or a GGUF file.
 
 What diffusers' `Pipeline.from_single_file` does in one go is done here by component, so that components are shared
 and quantised alone, and so that nothing is ever fetched: the configuration is always a local folder.
@@ -23,7 +23,7 @@ _CLIP = ("CLIPTextModel", "CLIPTextModelWithProjection")
 
 
 def load_from_single_file(part: ComponentPart, component_class: Any, dtype: torch.dtype, model: str) -> torch.nn.Module:
-    """The component's module. Raises `ModelError` where the file does not hold all of it."""
+    """Load a component from the file. Raises `ModelError` if the file does not contain all of it."""
     (file,) = part.weights
     incomplete = (
         f"model {model}: {file.name} does not hold all of the {part.name} that {part.config.parent.name}/ describes"

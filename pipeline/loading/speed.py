@@ -1,4 +1,4 @@
-"""What makes a loaded model faster: attention backend, memory format, compilation, step caches, files read ahead."""
+"""Speed settings of a loaded model: attention backend, memory format, compilation, step caches, files read ahead."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FREE_SHARE = 0.5
 
 
 def prepare(model: LoadedModel, images_alike: int = 0) -> dict[str, Any]:
-    """Apply the model's `SpeedSettings`; returns the facts that pixels depend on. Cheap where all is as wanted.
+    """Apply the model's `SpeedSettings`; returns the facts that pixels depend on. Cheap if nothing has changed.
 
     `images_alike`: how many images of this model, size and LoRAs are still to be made.
     """
@@ -68,7 +68,7 @@ def prepare(model: LoadedModel, images_alike: int = 0) -> dict[str, Any]:
 
 
 def lies_channels_last(model: LoadedModel, denoiser: Any) -> bool:
-    """Whether a denoiser's weights lie, from its loading on, with the channels of a picture side by side.
+    """Whether a denoiser's weights are in channels-last memory format, from loading on.
 
     Tensor cores want convolutions so.
     """
@@ -76,7 +76,7 @@ def lies_channels_last(model: LoadedModel, denoiser: Any) -> bool:
 
 
 def pin_attention(module: Any, backend: str) -> None:
-    """Set a model's attention backend and no other's.
+    """Set the attention backend of one model and of no other.
 
     diffusers keeps the last one set, of any model, as the default of all models that have none of their own; so every
     model is given one, and the default is put back. Raises `ConfigError` where the backend cannot run.
@@ -99,7 +99,7 @@ def pin_attention(module: Any, backend: str) -> None:
 
 @contextmanager
 def step_cache(model: LoadedModel, name: str | None) -> Iterator[None]:
-    """Within the block, the denoiser reuses what changes little from step to step; off and empty afterwards, always.
+    """Within this block, the denoiser uses a step cache; afterwards it is always off and empty.
 
     Raises `JobFailure` for a denoiser that has no such cache.
     """
@@ -134,7 +134,7 @@ def _configuration(name: str) -> Any:
 
 
 class ReadAhead:
-    """Files on their way into the page cache, on a thread of its own."""
+    """Reads files into the page cache on a thread."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._paths = list(paths)
@@ -145,13 +145,13 @@ class ReadAhead:
         atexit.register(self.stop)  # no thread of Python's may outlive its interpreter
 
     def stop(self) -> None:
-        """Stop, within one piece of a file."""
+        """Stop before the next piece of a file."""
         self._stopped.set()
         self._thread.join()
         atexit.unregister(self.stop)
 
     def wait(self) -> None:
-        """Until everything is read that will be."""
+        """Wait until the thread has ended."""
         self._thread.join()
 
     def _read(self) -> None:
@@ -173,7 +173,7 @@ class ReadAhead:
 
 
 def read_ahead(paths: Iterable[Path]) -> ReadAhead:
-    """Read files that are needed soon, so that loading them finds them in memory; no tensor is made.
+    """Begin to read files that are needed soon, so that loading finds them in memory; creates no tensors.
 
     Models must never be built on a second thread: libraries patch torch process-wide while they do.
     """

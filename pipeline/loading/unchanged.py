@@ -1,4 +1,4 @@
-"""Whether weights are still those that a plan named by their hashes: when they are read, and while they are mapped."""
+"""Checks that weights are still those that a plan identified by hash: when they are read, and while they are mapped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHANGED = "changed since this was planned; run the same command again, which pl
 
 
 def planned_files(settings: ModelSettings, memory: MemorySettings, files: ModelFiles) -> FileStates:
-    """The files that loading reads, each with its state.
+    """The files that loading reads, each with its size, time and inode.
 
     Raises `WeightsChanged` unless their content has the hashes that the settings name. Only what was touched since it
     was hashed is hashed again.
@@ -36,14 +36,14 @@ def planned_files(settings: ModelSettings, memory: MemorySettings, files: ModelF
 
 
 def check_untouched(states: FileStates, model: str) -> None:
-    """Raises `WeightsChanged` if a file is not as `planned_files` found it, so that another one may have been read."""
+    """Raise `WeightsChanged` if a file has changed since `planned_files`, so that another one may have been read."""
     for file, state in states.items():
         if _state(file) != state:
             raise WeightsChanged(f"model {model}: {file.parent.name}/{file.name} has {_CHANGED}")
 
 
 def was_written_over(states: FileStates) -> bool:
-    """Whether weights were written to in place: what is mapped of them into memory is then not what was loaded.
+    """Whether files were overwritten in place: then their memory-mapped weights are no longer those that were loaded.
 
     A file that took the place of another leaves what is mapped of that one as it was.
     """
