@@ -1,1 +1,1 @@
-"""How a model is fitted into memory: what there is, what it saves, what is chosen, and what is done when it fails."""
+"""Fits models into memory: techniques, estimates, the choice of a plan, and its application on a device."""

@@ -1,4 +1,4 @@
-"""Where weights lie in memory, as far as it decides the last bits of a picture.
+"""The alignment of weights in memory, as far as the last bits of a picture depend on it.
 
 On a CPU, kernels start differently on an address that is no multiple of their vectors, and add up in another order.
 Weights that are mapped from a file lie wherever the file has them; a copy that is to compute the same bits must lie
@@ -26,7 +26,7 @@ def offset_of(tensor: torch.Tensor) -> int:
 
 
 def copy_at(tensor: torch.Tensor, offset: int) -> torch.Tensor:
-    """A copy in host memory of a dense tensor, at an address of this offset."""
+    """A copy of a dense tensor in host memory, at an address with this offset."""
     size = tensor.numel() * tensor.element_size()
     room = _room(size + VECTOR_BYTES)
     start = (offset - room.data_ptr()) % VECTOR_BYTES
@@ -34,7 +34,7 @@ def copy_at(tensor: torch.Tensor, offset: int) -> torch.Tensor:
 
 
 def converted(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """A copy of a dense tensor in another type, aligned as torch aligns its own, that leaves nothing when it goes."""
+    """A copy of a dense tensor in another dtype, aligned like torch's own; its memory is returned when freed."""
     size = tensor.numel() * dtype.itemsize
     return _room(size)[:size].view(dtype).as_strided(tensor.shape, tensor.stride()).copy_(tensor)
 

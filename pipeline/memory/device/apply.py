@@ -1,4 +1,4 @@
-"""How a loaded model is held in memory: techniques put on and taken off in place, in the safe order.
+"""Changes the memory techniques of a loaded model: applies and removes them in place, in the safe order.
 
 A component is loaded again only where its weights themselves must be others: another quantisation, float8 storage
 undone, the tiny VAE in or out.
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def apply_memory(model: LoadedModel, memory: MemorySettings) -> None:
-    """Bring a model to other techniques of the same precision; nearly free where nothing changes.
+    """Change a model to other techniques of the same precision; almost free if nothing changes.
 
     `model.memory` says afterwards how the model is really held: without a technique that its classes do not have.
     Raises what went wrong where one cannot be put on, `ModelError` or `OutOfMemory`; the model is then held as before,
@@ -73,7 +73,7 @@ def apply_memory(model: LoadedModel, memory: MemorySettings) -> None:
 
 
 def reapply(model: LoadedModel) -> None:
-    """Take everything off and put it on again, as `model.memory` says."""
+    """Remove all techniques and apply those of `model.memory` again."""
     memory = _asked(model)
     _remove_all(model)
     _apply(model, memory)
@@ -81,7 +81,7 @@ def reapply(model: LoadedModel) -> None:
 
 @contextmanager
 def without_techniques(model: LoadedModel) -> Iterator[None]:
-    """Within the block, layers may be added to the components and taken away: nothing is hooked, cast or offloaded.
+    """Within this block, layers may be added to and removed from components: nothing is hooked, cast or offloaded.
 
     A denoiser in float8 storage is replaced by a freshly loaded one, since LoRAs must be there before it is cast. What
     waits on disk stays there: layers are added to weights that have a shape and no content. Who needs the content asks
@@ -103,7 +103,7 @@ def without_techniques(model: LoadedModel) -> Iterator[None]:
 
 
 def recover(model: LoadedModel) -> None:
-    """Make a model usable after an exception came out of it: weights half moved, caches half filled.
+    """Make a model usable again after an exception: weights may be half moved and caches half filled.
 
     To be called outside the `except` block: a traceback that is alive keeps the tensors that took the memory. Raises
     what went wrong where `apply_memory` had failed and the model cannot be held as before now either.
@@ -115,7 +115,7 @@ def recover(model: LoadedModel) -> None:
 
 
 def release_model(model: LoadedModel, *, keep: bool = True) -> None:
-    """Give a model's components back to the pool, as they were loaded; the model is of no use after that.
+    """Give a model's components back to the pool, as they were loaded; the model cannot be used after that.
 
     Without `keep` nothing waits there for the next model, and what waits on disk does not in any case.
     """

@@ -1,4 +1,4 @@
-"""A model larger than the device: some blocks stay there, the others pass through, one ahead of the one at work.
+"""Streams a model larger than the device: some blocks stay there, the others are copied one ahead of the computation.
 
 Those that pass are spread evenly among those that stay, which give their copies time.
 
@@ -47,7 +47,7 @@ def blocks_of(module: Any) -> list[Any]:
 
 
 class BlockStreaming:
-    """Blocks of one module, streamed. `enter` before it runs, `leave` when the device is needed for something else."""
+    """Streams the blocks of one module. `enter` before it runs, `leave` when the device is needed otherwise."""
 
     def __init__(self, module: Any, device: torch.device, resident_bytes: int) -> None:
         """`resident_bytes`: how much of the blocks may stay on the device; two more pass through it."""
@@ -74,7 +74,7 @@ class BlockStreaming:
         self.resize(resident_bytes)
 
     def resize(self, resident_bytes: int) -> None:
-        """Let as many blocks stay on the device as fit into so many bytes."""
+        """Keep as many blocks on the device as fit into this many bytes."""
         streamed = self._to_stream(resident_bytes)
         if self.streamed == streamed:
             return
@@ -98,7 +98,7 @@ class BlockStreaming:
         return self.blocks
 
     def copy_rate(self) -> float | None:
-        """Bytes per second of the last block that was copied beside the work; None where none was. Waits for it."""
+        """Bytes per second of the last block that was copied while others computed; None if none was. Waits for it."""
         if self._timed is None:
             return None
         began, ended, size = self._timed
@@ -106,7 +106,7 @@ class BlockStreaming:
         return float(size / began.elapsed_time(ended) * 1000)
 
     def enter(self) -> None:
-        """Put what stays on the device there: the blocks that do, and everything that is in no block."""
+        """Move the resident blocks, and all weights outside of blocks, to the device."""
         if self.entered:
             return
         self._onload(id(self.module), tensors_of(self.module, self._passing))
@@ -116,13 +116,13 @@ class BlockStreaming:
         self.entered = True
 
     def leave(self) -> None:
-        """Take everything off the device."""
+        """Remove all weights from the device."""
         for key in list(self._copies):
             self._offload(key)
         self.entered, self._last = False, None
 
     def remove(self) -> None:
-        """Leave the module as it was, on the host, without hooks.
+        """Restore the module on the host, without hooks.
 
         Blocks stay in page-locked memory: often they are streamed again at once. Else, see `page_locked.to_pageable`.
         """

@@ -1,4 +1,4 @@
-"""Weights that come to the device as copies, while what they were copied from stays in place on the host.
+"""Copies weights to the device while the originals stay in place on the host.
 
 Weights do not change while pictures are made, so nothing needs to be copied back: taking the copies away restores what
 was. `module.to("cpu")` would instead fetch everything into new memory, which for 22 GB takes four times as long as
@@ -27,14 +27,14 @@ SMALLEST_LOADED = 2**20
 
 
 def to_device(module: Any, device: torch.device) -> None:
-    """Bring a module to a device; on a CUDA device as copies, where its weights can stay on the host."""
+    """Move a module to a device; on a CUDA device as copies, if its weights can stay on the host."""
     if device.type == "cuda" and not weights_stayed(module) and not _is_on(module, device) and can_stay(module):
         copy_weights(module, device)
     module.to(device)
 
 
 def to_host(module: Any) -> None:
-    """Bring a module to the host: what stayed there back in its place, everything else moved.
+    """Move a module to the host: weights that stayed there are put back in place, everything else is moved.
 
     What is new or was changed on the device comes along as it is there.
     """
@@ -45,7 +45,7 @@ def to_host(module: Any) -> None:
 
 
 def copy_weights(module: Any, device: torch.device) -> None:
-    """Copies of all weights of a module on a device, in their places until `to_host`."""
+    """Replace all weights of a module by copies on a device, until `to_host`."""
     import torch
 
     stayed = module.__dict__[_STAYED] = []
@@ -68,7 +68,7 @@ def weights_stayed(module: Any) -> bool:
 
 
 def tensors_of(module: Any, without: set[int]) -> Iterator[tuple[dict[str, Any], str, Any]]:
-    """Every parameter and buffer with the dictionary that holds it, as they are now (LoRA layers come and go)."""
+    """Every parameter and buffer with the dictionary that contains it, as they are now (LoRA layers come and go)."""
     if id(module) in without:
         return
     for owner in (module._parameters, module._buffers):
@@ -78,7 +78,7 @@ def tensors_of(module: Any, without: set[int]) -> Iterator[tuple[dict[str, Any],
 
 
 def copied(tensor: Any, device: torch.device) -> Any:
-    """A copy of a weight on a device, a parameter of a parameter; asynchronous where the host's memory allows it."""
+    """A copy of a weight on a device, a parameter for a parameter; asynchronous if the host's memory allows it."""
     if hasattr(tensor, "__tensor_flatten__"):  # not all of them know all forms of `to`
         names, context = tensor.__tensor_flatten__()
         inner = {name: copied(getattr(tensor, name), device) for name in names}
@@ -101,7 +101,7 @@ def _like(tensor: Any, original: Any) -> Any:
 
 
 def can_stay(module: Any) -> bool:
-    """Whether the host keeps a module's weights while copies of them are on a CUDA device.
+    """Whether the host can keep a module's weights while copies of them are on a CUDA device.
 
     It does where that costs no memory, because they are mapped from files, or where there is enough. Not where moving
     a weight moves something that belongs to it as well (bitsandbytes, GGUF).

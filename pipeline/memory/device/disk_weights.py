@@ -1,4 +1,4 @@
-"""Weights of a module that wait on disk: each written once, and read whenever the module runs."""
+"""Weights of a module that are offloaded to disk: each written once, and read whenever the module runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class DiskWeights:
-    """What of a module waits in a folder of its own, which goes with the module or the process.
+    """The weights of a module that are in a folder of their own, which is deleted with the module or the process.
 
     What has been written stays valid until `come_back`: hooks may be taken off and put on again and layers may come and
     go, and nothing is read or written for it but what is new. Meanwhile weights are tensors without content. They stay
@@ -42,7 +42,7 @@ class DiskWeights:
         self._tied = _untied(module)
 
     def leave(self, tensors: Iterable[Any]) -> None:
-        """Let go of weights, written before if they are new."""
+        """Free weights in memory, after writing them if they are new."""
         import torch
 
         tensors = list(tensors)
@@ -54,7 +54,7 @@ class DiskWeights:
                 tensor.data = torch.empty(1, dtype=tensor.dtype).expand(tensor.shape)
 
     def read(self, tensors: Iterable[Any]) -> Iterator[tuple[Any, torch.Tensor]]:
-        """Tensors with their content, mapped from the file and laid out as it was."""
+        """Tensors with their content, memory-mapped from the file with their original layout."""
         import safetensors
 
         of_file: dict[Path, list[Any]] = {}
@@ -67,7 +67,7 @@ class DiskWeights:
                     yield tensor, file.get_tensor(name).permute(sorted(range(len(order)), key=order.__getitem__))
 
     def bring(self, tensors: Iterable[Any]) -> None:
-        """Weights into memory, so that they compute the same bits there as before."""
+        """Read weights into memory, aligned so that they compute the same bits as before."""
         import torch
 
         with torch.inference_mode(False):
@@ -75,7 +75,7 @@ class DiskWeights:
                 tensor.data = copy_at(content, self._places[tensor][3])
 
     def come_back(self) -> None:
-        """All of them, for good; those too that are not in the module at present, but will be again."""
+        """Read all weights back for good, also of parts that are not in the module now but will be again."""
         self.bring(list(self._places))
         for owner, name, weight in self._tied:
             owner._parameters[name] = weight
@@ -103,13 +103,13 @@ class DiskWeights:
 
 
 def disk_weights_of(module: Any) -> DiskWeights | None:
-    """What of a module waits on disk, whether hooks are on or not; None where nothing does."""
+    """The weights of a module that are offloaded to disk, with or without hooks; None if there are none."""
     weights: DiskWeights | None = module.__dict__.get("disk_weights")
     return weights
 
 
 def put_on_disk(module: Any, name: str) -> DiskWeights:
-    """Where the weights of a module wait from now on, as soon as they are left there."""
+    """Prepare a folder on disk for a module's weights; they are written when they are first left."""
     weights = disk_weights_of(module)
     if weights is None:
         weights = module.__dict__["disk_weights"] = DiskWeights(module, name)
@@ -117,7 +117,7 @@ def put_on_disk(module: Any, name: str) -> DiskWeights:
 
 
 def bring_back(module: Any) -> None:
-    """Make a module whole in memory again, without hooks as it must be."""
+    """Read all weights of a module into memory again; it must have no hooks."""
     weights = disk_weights_of(module)
     if weights is not None:
         weights.come_back()
@@ -125,7 +125,7 @@ def bring_back(module: Any) -> None:
 
 
 def bring_part(module: Any, part: Any) -> None:
-    """Give the weights of a part of a module their content, until hooks are put on the module."""
+    """Give the weights of a part of a module their content, until hooks are added to the module."""
     weights = disk_weights_of(module)
     if weights is not None:
         weights.bring([*part.parameters(), *part.buffers()])

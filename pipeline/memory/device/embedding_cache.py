@@ -1,4 +1,4 @@
-"""Prompt embeddings that are already computed: in memory by bytes, and on disk for encoders that are not kept."""
+"""Cached prompt embeddings: in memory up to a size, and on disk for encoders that are dropped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DISK_BYTES = 2 * 2**30
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """What a pipeline's call takes for one text, by the names of its arguments; tensors on the CPU, one row each.
+    """The encoded arguments of a pipeline's call for one text, by name; tensors on the CPU, one row each.
 
     `ragged` names those that the call takes as a list of tensors of their own lengths, without a row for the image.
     """
@@ -36,12 +36,12 @@ class Embedding:
 
     @property
     def size_bytes(self) -> int:
-        """Of all tensors together."""
+        """The size of all tensors together."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
 class EmbeddingCache:
-    """Least recently used goes first, by bytes; a file that cannot be read is as good as none.
+    """A cache that drops the least recently used entries beyond its size; a file that cannot be read counts as missing.
 
     The folder on disk is the user's, private, and shared by all processes.
     """
@@ -69,14 +69,14 @@ class EmbeddingCache:
         return found
 
     def put(self, key: str, embedding: Embedding, *, on_disk: bool = False) -> None:
-        """Store in memory, and if `on_disk` in a file too; a full or read-only disk is no fault."""
+        """Store in memory, and if `on_disk` in a file too; a full or read-only disk is no error."""
         self._remember(key, embedding)
         if on_disk:
             with contextlib.suppress(OSError):
                 self._write(key, embedding)
 
     def clear(self) -> None:
-        """Forget what is in memory."""
+        """Drop all entries in memory."""
         self._memory.clear()
         self._held_bytes = 0
 

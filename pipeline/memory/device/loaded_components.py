@@ -1,4 +1,4 @@
-"""The components of a loaded model: found by name, given back, loaded again, set in every pipeline that has them."""
+"""The components of a loaded model: find by name, release, load again, set in every pipeline that uses them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def free_memory(model: LoadedModel) -> None:
-    """What nobody needs any more becomes free on the device and in the machine."""
+    """Collect garbage and empty the caches, so that unused memory becomes free on the device and on the host."""
     gc.collect()
     empty_caches(model)
 
 
 def empty_caches(model: LoadedModel) -> None:
-    """What is free in Python becomes free for others."""
+    """Return memory that is free in torch and in the C library to the system."""
     import torch
 
     give_back_freed()
@@ -40,22 +40,22 @@ def components(model: LoadedModel) -> dict[str, Any]:
 
 
 def encoders(model: LoadedModel) -> list[str]:
-    """Names of the text encoders that are there."""
+    """Names of the text encoders that are loaded."""
     return [name for name in components(model) if name.startswith("text_encoder")]
 
 
 def is_placed_by_hooks(module: Any) -> bool:
-    """Whether hooks bring a module to the device when it runs."""
+    """Whether hooks move a module to the device when it runs."""
     return streaming_of(module) is not None or is_offloaded(module)
 
 
 def is_streamed(module: Any) -> bool:
-    """Whether a module comes to the device in parts."""
+    """Whether a module is moved to the device in parts."""
     return streaming_of(module) is not None or is_offloaded_in_parts(module)
 
 
 def streaming_of(module: Any) -> BlockStreaming | None:
-    """What streams a module's blocks; None where nothing does."""
+    """The streaming of a module's blocks; None if they are not streamed."""
     streaming: BlockStreaming | None = module.__dict__.get("block_streaming")
     return streaming
 
@@ -76,7 +76,7 @@ def controlnets(model: LoadedModel) -> dict[str, Any]:
 
 
 def rebuild(model: LoadedModel, name: str) -> None:
-    """Load a component again as `model.memory` wants it; the old one is gone before the new one comes.
+    """Load a component again with the techniques of `model.memory`; the old one is freed first.
 
     A component that could not be loaded is in `model.dropped`.
     """

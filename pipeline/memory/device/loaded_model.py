@@ -1,4 +1,4 @@
-"""A loaded model as data: the pipeline, how its components are held, what has been applied to it."""
+"""A loaded model as data: the pipeline, its memory techniques, and what has been applied to it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class AppliedAdapters(Protocol):
 
     @property
     def seen(self) -> Mapping[tuple[str | None, ...], tuple[Any, Any]]:
-        """What IP-Adapters see in their pictures, as conditions with and without it, by hashes."""
+        """The conditions that IP-Adapters computed from their pictures, with and without them, by hashes."""
 
     def remove(self, model: LoadedModel, component: str | None = None) -> None:
-        """Leave no trace of adapters on a model, or on one of its components."""
+        """Remove all adapters from a model, or from one of its components."""
 
 
 @dataclass(slots=True)
 class LoadedModel:
-    """A diffusers pipeline, how its components are held, and what they have already computed.
+    """A diffusers pipeline, its memory techniques, and cached results of its components.
 
     `own_scheduler` came with the weights; batches get fresh ones made from it, since schedulers keep state.
     `applied` is what is on the model now, `lora_matches` how its LoRAs matched; `views` are pipelines of other classes

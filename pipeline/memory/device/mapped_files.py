@@ -1,4 +1,4 @@
-"""Files of weights that are mapped into this process: they are memory that the system can always take back."""
+"""Memory-mapped weights files of this process: memory that the system can always take back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class MappedFiles:
-    """Where in this process' memory files of weights are mapped; nowhere, on systems that do not say."""
+    """The address ranges of memory-mapped weights files; empty on systems that do not tell them."""
 
     def __init__(self) -> None:
         self._starts: list[int] = []
@@ -30,14 +30,14 @@ class MappedFiles:
             return
 
     def have(self, tensor: torch.Tensor) -> bool:
-        """Whether a tensor lies in such a file."""
+        """Whether a tensor is in a memory-mapped file."""
         if hasattr(tensor, "__tensor_flatten__"):
             return False
         place = bisect.bisect_right(self._starts, tensor.data_ptr()) - 1
         return place >= 0 and bool(tensor.data_ptr() < self._ends[place])
 
     def forget(self, tensor: torch.Tensor) -> None:
-        """Take what was read of a tensor out of memory, until somebody reads it again; only whole pages of it.
+        """Release the pages of a tensor from memory until it is read again; only whole pages.
 
         A mapping goes as a whole, when nothing uses any of it; until then all that was ever read of it counts as this
         process' memory. Nobody may have written to the tensor.

@@ -1,4 +1,4 @@
-"""diffusers' and accelerate's offloading hooks on the components of a pipeline: put on, seen, taken off completely.
+"""Adds, detects and completely removes diffusers' and accelerate's offloading hooks on components.
 
 diffusers has no public way to take group offloading off, and putting it on twice is silently ignored; both are dealt
 with here and nowhere else.
@@ -26,7 +26,7 @@ _CAST = "layerwise_casting"
 
 
 def add_group_offload(module: Any, device: torch.device, *, by_leaf: bool, disk: DiskWeights | None = None) -> None:
-    """Keep a module on the host, or in its `disk` weights, and bring it to the device as it runs.
+    """Keep a module on the host, or in its `disk` weights, and move it to the device in parts as it runs.
 
     By leaf (each single layer) or by block (the elements of its lists of layers). On CUDA the next group comes while
     the present one works.
@@ -63,7 +63,7 @@ def is_offloaded(module: Any) -> bool:
 
 
 def is_offloaded_in_parts(module: Any) -> bool:
-    """Whether group offloading brings a module's weights."""
+    """Whether group offloading moves a module's weights."""
     return any(_hook(child, _GROUP) is not None for child in module.modules())
 
 
@@ -73,7 +73,7 @@ def is_cast(module: Any) -> bool:
 
 
 def remove_group_offload(module: Any) -> None:
-    """Take group offloading off, in whatever state a failure has left it; the module is then on the host.
+    """Remove group offloading, in whatever state a failure has left it; the module is then on the host.
 
     What waits on disk stays there (`pipeline.memory.device.disk_weights`).
     """
@@ -101,7 +101,7 @@ def remove_group_offload(module: Any) -> None:
 
 
 def add_model_offload(modules: Iterable[Any], device: torch.device) -> None:
-    """Keep modules on the host; each comes to the device when it runs, and whichever was there goes.
+    """Keep modules on the host; each is moved to the device when it runs, and the one before is moved back.
 
     diffusers' own (`enable_model_cpu_offload`) takes all of them off at the end of every call, so that every batch
     pays for bringing the denoiser again.
@@ -114,7 +114,7 @@ def add_model_offload(modules: Iterable[Any], device: torch.device) -> None:
 
 
 def remove_model_offload(module: Any) -> None:
-    """Take that off again; the module is then on the host."""
+    """Remove model offloading; the module is then on the host."""
     from accelerate.hooks import remove_hook_from_module
 
     if _is_model_offloaded(module):

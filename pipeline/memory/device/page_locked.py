@@ -1,4 +1,4 @@
-"""Page-locked host memory: only from there can a CUDA device fetch while the CPU goes on. Nobody else can have it."""
+"""Page-locked host memory, from which a CUDA device can copy while the CPU continues. No other process can use it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PIECE = 2**26
 
 
 class LoadingBuffers:
-    """Two page-locked buffers in turn: while one is on its way to the device, the other is filled.
+    """Two page-locked buffers in turn: while one is copied to the device, the other is filled.
 
     From ordinary memory, and from pages of a mapped file, the CPU would wait for every copy.
     """
@@ -28,7 +28,7 @@ class LoadingBuffers:
         self._turn = 0
 
     def copy(self, tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-        """A copy of a contiguous tensor on a CUDA device, there for whatever its current stream does next."""
+        """A copy of a contiguous tensor on a CUDA device, ready for the next work on its current stream."""
         import torch
 
         if not self._buffers:
@@ -55,7 +55,7 @@ LOADING = LoadingBuffers()
 
 
 class PageLockedMemory:
-    """Takes tensors in, chunk by chunk; a chunk is free again when no tensor lies in it any more."""
+    """Holds tensors in chunks; a chunk is free again when no tensor is in it any more."""
 
     def __init__(self) -> None:
         self._chunk: Any = None
@@ -88,7 +88,7 @@ class PageLockedMemory:
 
 
 def to_pageable(module: Any) -> None:
-    """Move whatever of a module is page-locked into ordinary memory, and give each chunk back as soon as it is empty.
+    """Move a module's page-locked tensors into ordinary memory, and free each chunk as soon as it is empty.
 
     So it takes a chunk more than the module, not as much again. For modules that nothing streams.
     """
@@ -113,7 +113,7 @@ def to_pageable(module: Any) -> None:
 
 
 def empty_host_cache() -> None:
-    """Page-locked memory that is free in torch, which keeps it for the next time, becomes free for others."""
+    """Return page-locked memory that is free in torch's cache to the system."""
     import torch
 
     # torch 2.13 calls it by the first name, as `torch.accelerator.memory.empty_host_cache`, torch 2.10 by the second.

@@ -1,4 +1,4 @@
-"""What a stage really takes: peaks of device and host memory while it runs."""
+"""Measures the peaks of device and host memory of a stage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ not allowed everywhere."""
 
 @contextmanager
 def measured(device: torch.device) -> Iterator[dict[str, int]]:
-    """Yields a dictionary that holds the peaks, in bytes, when the block is left, also by an exception.
+    """Yields a dictionary that has the peaks, in bytes, after the block, also after an exception.
 
     `rss`: resident memory of this process. On CUDA also `allocated`, what tensors took, and `reserved`, what the
     allocator took for them; both count from here on, for torch's own counters are reset. And `refused`, unless it is

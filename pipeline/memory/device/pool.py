@@ -1,4 +1,4 @@
-"""Loaded components, each held once however many models share it, within a budget of true bytes."""
+"""A pool of loaded components, each loaded once for all models that share it, within a budget of true bytes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Entry:
 
 
 class Pool:
-    """Modules by key, the least recently used first to go; a budget of host memory in bytes, None for no limit.
+    """Modules by key; the least recently used is dropped first. The budget is host memory in bytes, None for no limit.
 
     A module in use is never evicted, so the budget can be exceeded by what one model needs. A module that nobody uses
     waits on the host, since the device belongs to the model at work, and there in memory that is not page-locked. It
@@ -41,7 +41,7 @@ class Pool:
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
 
     def get(self, key: Hashable, load: Callable[[], Any], expected_bytes: int = 0) -> Any:
-        """The module of a key, loaded if it is not there, in use from now until `release`.
+        """The module of a key, loaded if it is not in the pool, in use until `release`.
 
         `expected_bytes` makes room before loading, so that the peak stays within the budget too.
         """
@@ -57,7 +57,7 @@ class Pool:
         return entry.module
 
     def release(self, key: Hashable) -> None:
-        """One user less; without any, the module leaves the device and stays for the next as long as the budget allows.
+        """One user less; an unused module leaves the device and stays in the pool as far as the budget allows.
 
         Where there is no room for it on the host, it is forgotten instead.
         """
@@ -77,7 +77,7 @@ class Pool:
             to_pageable(left.module)
 
     def discard(self, key: Hashable) -> None:
-        """One user less, and nobody else to keep it for: forgotten at once if that was the last one.
+        """One user less, without keeping the module: it is freed at once if that was the last user.
 
         Its memory is free when the caller has dropped its own references too.
         """
@@ -90,16 +90,16 @@ class Pool:
             self._forget([key])
 
     def key_of(self, module: Any) -> Hashable | None:
-        """The key that a module is held under; None for one that is not of this pool."""
+        """The key of a module; None for one that is not in this pool."""
         return next((key for key, entry in self._entries.items() if entry.module is module), None)
 
     def is_shared(self, module: Any) -> bool:
-        """Whether more than one user holds a module of this pool."""
+        """Whether a module has more than one user."""
         entry = self._entry_of(module)
         return entry is not None and entry.users > 1
 
     def is_on_device(self, module: Any) -> bool:
-        """Whether `to_device` was the last that was done with a module of this pool."""
+        """Whether a module of this pool was last moved to the device."""
         entry = self._entry_of(module)
         return entry is not None and entry.device is not None
 
@@ -111,7 +111,7 @@ class Pool:
         to_device(module, device)
 
     def to_host(self, module: Any) -> None:
-        """Move a module to the CPU; what lies there idle goes for that, if the budget asks for it."""
+        """Move a module to the CPU; unused modules there are dropped if the budget requires it."""
         entry = self._entry_of(module)
         if entry is not None and not _on_host(entry):
             self._fit_host(entry.bytes)
@@ -120,7 +120,7 @@ class Pool:
             entry.device = None
 
     def clear(self, *, on_device: bool = False) -> int:
-        """Forget every module that nobody uses, or only those that hold memory of a device; returns their bytes.
+        """Drop every unused module, or only those in a device's memory; returns their bytes.
 
         Idle modules wait on the host, so of a device there is seldom anything to gain: only where somebody moved one
         after it was released.
@@ -136,12 +136,12 @@ class Pool:
 
     @property
     def bytes_on_device(self) -> int:
-        """True bytes of what was moved to the device by `to_device`."""
+        """True bytes of the modules that `to_device` has moved to the device."""
         return sum(entry.bytes for entry in self._entries.values() if entry.device is not None)
 
     @property
     def bytes_on_host(self) -> int:
-        """True bytes of what lies in host memory."""
+        """True bytes of the modules in host memory."""
         return sum(entry.bytes for entry in self._entries.values() if _on_host(entry))
 
     def _entry_of(self, module: Any) -> _Entry | None:

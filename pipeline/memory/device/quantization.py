@@ -1,4 +1,4 @@
-"""Weights in fewer bits, in place, and what a module really occupies."""
+"""Quantises weights in place, and counts the true bytes of modules."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def quantize(module: Any, kind: Quantization, device: torch.device | None = None
 
 
 def quantized_as(module: Any) -> Quantization | None:
-    """What `quantize` made of a module; None for one that is as it was loaded."""
+    """The kind of quantisation that `quantize` applied to a module; None if it did not."""
     kind: Quantization | None = module.__dict__.get("quantization")
     return kind
 

@@ -1,4 +1,4 @@
-"""Linear layers that hold their weights in eight bits, a scale beside each row, and compute as if they had all of them.
+"""Linear layers with 8-bit weights and a scale for each row, which compute in the dtype of their input.
 
 What is multiplied with the input is the weight itself, as near as eight bits come: scale first, product then. The other
 way round, as torchao has it, a product leaves float16's range that would not otherwise: of 3072 numbers times up to
@@ -18,7 +18,7 @@ EightBits = Literal["int8", "float8"]
 
 
 def hold_in_eight_bits(layer: torch.nn.Linear, kind: EightBits, device: torch.device) -> None:
-    """Quantise a frozen layer in place, so that whoever holds it holds the small one; computed on `device`.
+    """Quantise a frozen layer in place to 8 bits, so that every reference sees the small one; computed on `device`.
 
     Row by row, `int8` to whole numbers of up to 127, `float8` to numbers of four significant bits up to 448
     (float8_e4m3fn), times a scale in the type that the weight had. A number of `int8` is off by half a scale at most,

@@ -1,4 +1,4 @@
-"""What is on the device when: the components that a stage needs, and its peaks."""
+"""Moves the components of a stage to the device, and measures the stage's peaks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def stage(model: LoadedModel, name: Stage, extra: Collection[str] = (), shape: Shape | None = None) -> Iterator[None]:
-    """Within the block, the components of a stage are on the device, and with `staged` no others.
+    """Within this block, the components of a stage are on the device, and with `staged` no others.
 
     `extra` names components that are needed besides, such as the VAE that encodes an initial image. Encoders that
     `drop_encoders` has freed are loaded again for "encode", and freed when it ends well. `shape` of the batch decides

@@ -1,4 +1,4 @@
-"""The memory techniques, each a function that puts it on a loaded model that carries none."""
+"""The memory techniques, each as a function that applies it to a loaded model without techniques."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _vae_can(model: LoadedModel, name: str) -> bool:
 
 
 def decode_plainly(vae: Any) -> None:
-    """Slicing and tiling off, and the tiles as the class has them."""
+    """Switch VAE slicing and tiling off, and reset the tile size to the class's default."""
     for name in ("slicing", "tiling"):
         if getattr(vae, f"use_{name}", False):
             getattr(vae, f"disable_{name}")()
@@ -94,7 +94,7 @@ def decode_plainly(vae: Any) -> None:
 
 
 def offload_models(model: LoadedModel) -> bool:
-    """Bring one component at a time to the device; also with components that have come since."""
+    """Offload models: one component at a time on the device; includes components that were added later."""
     for module in components(model).values():
         remove_model_offload(module)
     _by_stages(model)
@@ -133,7 +133,7 @@ def add_hooks(model: LoadedModel, name: str) -> None:
 
 
 def remove_hooks(module: Any) -> None:
-    """Whatever was put on to place a module's weights; they are then on the host, or on disk where they waited there.
+    """Remove all hooks that place a module's weights; they are then on the host, or on disk if offloaded there.
 
     Only `bring_back` makes such a module whole: often what follows needs no more than its shape, or not even that.
     """
@@ -145,7 +145,7 @@ def remove_hooks(module: Any) -> None:
 
 
 def resident_bytes(model: LoadedModel, name: str, shape: Shape | None = None) -> int:
-    """How much of a component's weights may stay on the device; for one picture of the model's own size by default."""
+    """How many bytes of a component may stay on the device; by default for one picture of the model's own size."""
     from pipeline.memory.planning.estimate import Shape, Sizes
     from pipeline.memory.planning.estimate import resident_bytes as estimated
 

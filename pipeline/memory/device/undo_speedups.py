@@ -1,4 +1,4 @@
-"""Compilation and step caches taken off a model again, before it is held otherwise or goes back to the pool."""
+"""Removes compilation and step caches from a model, before its techniques change or it goes back to the pool."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ COMPILED = "compiled"
 
 
 def uncompile(module: Any) -> None:
-    """Let a module run as written again."""
+    """Let a module run uncompiled again."""
     if module.__dict__.pop(COMPILED, None):
         for child in module.modules():
             child._compiled_call_impl = None
 
 
 def disable_step_cache(model: LoadedModel) -> None:
-    """Take off and empty whatever step cache is on."""
+    """Remove and empty the step cache, if one is on."""
     denoiser: Any = getattr(model.pipe, model.files.denoiser, None)
     if getattr(denoiser, "is_cache_enabled", False):
         denoiser._reset_stateful_cache()

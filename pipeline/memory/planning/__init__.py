@@ -1,1 +1,1 @@
-"""Which memory techniques a model needs, before anything of it is loaded. Imports no torch."""
+"""Chooses the memory techniques for a model before it is loaded. Does not import torch."""

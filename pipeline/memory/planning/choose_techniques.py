@@ -1,4 +1,4 @@
-"""Which techniques a model needs to fit: of those that do, the fastest, lossy ones with a handicap."""
+"""Chooses the techniques with which a model fits: of those plans the fastest, lossy ones with a handicap."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ otherwise."""
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """A plan: techniques in `memory`, the batch in `shape`, and what is predicted of them.
+    """A memory plan: techniques in `memory`, the batch in `shape`, and the predictions for them.
 
     If not `fits`, it is the plan that comes closest. `least_bytes` is the smallest budget that any plan would need.
     """
@@ -50,7 +50,7 @@ class MemoryPlan:
 
 
 def reserve(available: int) -> int:
-    """What stays unused of memory that nobody set a budget for: 5 %, but at least 0.4 GiB.
+    """The bytes that stay unused if no budget is set: 5 % of the free memory, but at least 0.4 GiB.
 
     Working memory is estimated, so this is only for gaps between allocations (5 to 10 % on real cards) and for what
     the desktop takes meanwhile (ComfyUI keeps 0.4 GB on Linux for it).
@@ -59,7 +59,7 @@ def reserve(available: int) -> int:
 
 
 def budget(asked: MemorySettings, device: DeviceMemory, device_kind: str) -> int:
-    """What may be used: the budget asked for, else what is free, but no more than the card that a level is for.
+    """The bytes that may be used: the requested budget, else what is free, but no more than the level's card has.
 
     Of a GPU never more than is free: nothing there could be put aside for it.
     """
@@ -74,7 +74,7 @@ def budget(asked: MemorySettings, device: DeviceMemory, device_kind: str) -> int
 def choose(
     asked: MemorySettings, sizes: Sizes, shape: Shape, device: DeviceMemory, device_kind: str, rates: Rates = SLOW
 ) -> MemoryPlan:
-    """The best plan that fits. Techniques asked for are on, those forbidden stay off, the others are open.
+    """The best plan that fits. Requested techniques are on, forbidden ones stay off, the others are open.
 
     On a GPU that is the one with the least predicted time; lossy techniques must be faster by their cost in percent. On
     a CPU, and wherever device and host share their memory, only exact techniques are open, and the cheapest are taken.
@@ -121,12 +121,12 @@ def batch_limit(
 
 
 def least_text(least_bytes: int) -> str:
-    """The smallest budget that would do, as it is given; rounded up, so that it does."""
+    """The smallest sufficient budget as a setting; rounded up, so that it is enough."""
     return f"memory.budget_gb={math.ceil(least_bytes / GIB * 100) / 100:g}"
 
 
 def shortage(name: str, width: int, height: int, budget_bytes: int, least_bytes: int) -> str:
-    """What to say where no plan fits."""
+    """The error message if no plan fits."""
     return (
         f"memory.budget_gb: {name} at {width} x {height} does not fit into {size_text(budget_bytes)} with any "
         f"allowed technique; the smallest that would do is {least_text(least_bytes)}"
@@ -167,7 +167,7 @@ def _choose(
 
 
 def handicapped_seconds(sizes: Sizes, memory: MemorySettings, found: Estimate, shape: Shape, rates: Rates) -> float:
-    """Predicted seconds per picture, more by the cost in percent of every lossy technique."""
+    """Predicted seconds per picture, increased by the cost in percent of every lossy technique."""
     handicap = sum(TECHNIQUES[name].cost for name in memory.techniques if TECHNIQUES[name].lossy) / 100
     return seconds_per_image(sizes, memory, shape, found, rates) * (1 + handicap)
 
@@ -176,7 +176,7 @@ def handicapped_seconds(sizes: Sizes, memory: MemorySettings, found: Estimate, s
 def plans_for(
     asked: MemorySettings, device_kind: str, several: bool, stored: frozenset[str] = frozenset()
 ) -> tuple[tuple[str, ...], ...]:
-    """All sensible sets of techniques that hold what was asked for, the cheapest first, which is taken of equally fast.
+    """All sensible sets of techniques with the requested ones, the cheapest first, which wins among equally fast.
 
     `several`: batches of more than one picture. `stored`: roles whose weights come quantised, so that nothing more can
     be done about them.

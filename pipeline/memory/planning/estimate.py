@@ -1,4 +1,4 @@
-"""How much memory a model will need, stage by stage, before anything of it is loaded.
+"""Estimates how much memory a model will need, stage by stage, before it is loaded.
 
 stage     on the device                                        works with
 encode    text encoders, and unless staged all the rest        one prompt
@@ -37,7 +37,7 @@ _PINNED_TWICE = 2
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What is made at once: pictures of one size in pixels. `guided`: with classifier-free guidance."""
+    """The size of a batch: pictures of one size in pixels. `guided`: with classifier-free guidance."""
 
     width: int
     height: int
@@ -47,7 +47,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Bytes. `peak_bytes` is what the process takes of the device, as `nvidia-smi` shows it.
+    """Predicted memory in bytes. `peak_bytes` is the process's share of the device, as `nvidia-smi` shows it.
 
     `stage_bytes` are tensors alone, to be compared with what torch says it has allocated. `loading_bytes` are weights
     in main memory, before any stage, at most. There, and in `host_bytes`, pages of mapped files do not count, which the
@@ -68,7 +68,7 @@ class Estimate:
 
     @property
     def allocated_bytes(self) -> int:
-        """The peak in tensors alone."""
+        """The peak of tensors only."""
         return max(self.stage_bytes.values())
 
 

@@ -17,7 +17,7 @@ TOLERANCE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What decides how much memory something takes, before anything was given up for it.
+    """Everything that decides how much memory a stage needs, before any fallback.
 
     `stage` is "load", "encode", or "make" for denoising and decoding, on which alone size and guidance bear. `memory`
     is as planned. `adapters` says which kinds are on, see `kinds`. `device_bytes` is the device's whole memory.
@@ -33,7 +33,7 @@ class Situation:
     adapters: str = ""
 
     def key(self) -> str:
-        """The situation but for the memory there is: other weights, sizes and wishes are other situations."""
+        """The situation without the amount of memory: other weights, sizes and requests are other situations."""
         memory = self.memory
         held = [memory.dtype, ordered(memory.techniques), sorted(memory.off), memory.exact, memory.tiny_vae_sha256]
         return json.dumps(
@@ -41,14 +41,14 @@ class Situation:
         )
 
     def room(self) -> list[int | None]:
-        """The memory there is, in all and to be used; where it changes, experience is worth nothing."""
+        """The amount of memory, total and usable; if it changes, the history does not apply."""
         return [self.device_bytes, self.memory.budget_bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Worked:
-    """What a situation took: techniques, the most pictures that were denoised and decoded at once, and the share of the
-    blocks that stayed of those that could.
+    """What worked in a situation: techniques, the largest batches that were denoised and decoded, and the share of the
+    possible resident blocks that stayed.
 
     None where their number was not what had to give way.
     """
@@ -60,7 +60,7 @@ class Worked:
 
 
 def kinds(adapters: Adapters) -> str:
-    """How many adapters there are of each kind that takes memory; not which, since that is nobody's business later."""
+    """How many adapters there are of each kind that needs memory; their names are not stored, for privacy."""
     counts = {
         "loras": len(adapters.loras),
         "controlnets": len(adapters.controlnets),
@@ -71,14 +71,14 @@ def kinds(adapters: Adapters) -> str:
 
 
 class FallbackHistory:
-    """What is remembered. In the user's cache folder; where that cannot be used, only for this process."""
+    """The stored history. In the user's cache folder; if that cannot be used, only for this process."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._file = CacheFile(path, "situations (situation TEXT PRIMARY KEY, room TEXT, worked TEXT)")
         self._known: dict[str, tuple[str, str]] = {}
 
     def recall(self, situation: Situation) -> Worked | None:
-        """What worked; None where nothing had to be given up, or the memory is another now."""
+        """What worked in a situation; None if no fallback was needed, or the memory has changed."""
         row = self._known.get(situation.key()) or self._read(situation.key())
         if row is None:
             return None
@@ -96,14 +96,14 @@ class FallbackHistory:
         return worked
 
     def remember(self, situation: Situation, worked: Worked) -> None:
-        """Note what worked in the end."""
+        """Store what worked in a situation."""
         how = [ordered(worked.techniques), worked.batch, worked.decoded, worked.resident_share]
         row = json.dumps(situation.room()), json.dumps(how)
         self._known[situation.key()] = row
         self._file.change(("INSERT OR REPLACE INTO situations VALUES (?, ?, ?)", (situation.key(), *row)))
 
     def forget(self, situation: Situation) -> None:
-        """Start anew in a situation."""
+        """Delete what is stored for a situation."""
         self._known.pop(situation.key(), None)
         self._file.change(("DELETE FROM situations WHERE situation = ?", (situation.key(),)))
 

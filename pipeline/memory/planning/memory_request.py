@@ -1,4 +1,4 @@
-"""What is asked of memory by name: checked before anything is chosen."""
+"""The requested memory settings, checked before a plan is chosen."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def requested_memory(
     tiny_vae: str | None = None,
     files: ModelFiles | None = None,
 ) -> MemorySettings:
-    """The settings of a request. A technique is True (on), False (never), or anything else, which leaves it open.
+    """The memory settings of a request. A technique is True (on), False (never), or anything else: left open.
 
     `budget_gb` is in units of 2^30 bytes. `tiny_vae` is the folder of an AutoencoderTiny, checked against `files` where
     the model is known. Raises `ConfigError` with one line per forbidden combination, `ModelError` for a tiny VAE that

@@ -1,4 +1,4 @@
-"""How long a picture would take under a memory plan: what is computed, what is moved, and what of that does not hide.
+"""Predicts how long a picture takes under a memory plan: computing, copying, and how far they overlap.
 
 Weights that pass through the device in every step are copied while it computes. So a step takes the longer of the two,
 and a little for each getting into the other's way. What is moved once for a bundle counts as its pictures' share.
@@ -37,7 +37,7 @@ back to what it was."""
 
 
 def seconds_per_image(sizes: Sizes, memory: MemorySettings, shape: Shape, found: Estimate, rates: Rates) -> float:
-    """Predicted seconds, without what every plan takes alike. `found` is the estimate for the same plan and shape."""
+    """Predicted seconds, without the time that every plan needs alike. `found` is this plan's estimate."""
     denoiser = sizes.largest("denoiser")
     if denoiser is None:
         return 0.0

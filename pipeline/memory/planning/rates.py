@@ -1,4 +1,4 @@
-"""How fast a machine computes and copies: by what others published of its card, or as it was measured here."""
+"""How fast a machine computes and copies: published rates of its card, or measured ones."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ and more. Memory: data sheets."""
 
 
 class MeasuredRates:
-    """What was measured. In the user's cache folder; where that cannot be used, nothing is known."""
+    """Measured rates. In the user's cache folder; if that cannot be used, there are none."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._file = CacheFile(path, "rates (device TEXT, what TEXT, rate REAL)")
 
     def note(self, device: str, what: Measured, rate: float) -> None:
-        """A device, by its name, was so fast."""
+        """Record a measured rate of a device, by its name."""
         if not (math.isfinite(rate) and rate > 0):
             return
         forget = (
@@ -63,7 +63,7 @@ class MeasuredRates:
         self._file.change(("INSERT INTO rates VALUES (?, ?, ?)", (device, what, rate)), (forget, (device, what, KEPT)))
 
     def of(self, device: Device) -> Rates:
-        """The rates of a device: published ones, and in their place what was measured at least twice."""
+        """The rates of a device: published ones, replaced by those that were measured at least twice."""
         rates, name = published(device), device.name or device.kind
         for what in ("compute", "copy"):
             rows = self._file.rows("SELECT rate FROM rates WHERE device = ? AND what = ?", (name, what))
@@ -74,11 +74,11 @@ class MeasuredRates:
 
 
 def published(device: Device) -> Rates:
-    """What is known of a card by its name."""
+    """The published rates of a card, by its name."""
     return next((rates for part, rates in PUBLISHED.items() if part in (device.name or "")), SLOW)
 
 
 @lru_cache(maxsize=8)
 def rates_of(device: Device) -> Rates:
-    """The rates of a device of this machine, looked up once per process, so that one plan is made with one set."""
+    """The rates of a device of this machine, read once per process, so that a plan uses one set."""
     return MeasuredRates().of(device)

@@ -1,4 +1,4 @@
-"""How large a model is: counted from the headers of its files, or known from what was published."""
+"""The sizes of a model: counted from its files' headers, or published ones."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ComponentSize:
 
     @cached_property
     def parts(self) -> ComponentParts:
-        """How its parameters are spread."""
+        """How the component's parameters are spread over its parts."""
         return denoiser_parts(self.family) if self.role == "denoiser" else encoder_parts(self.parameters)
 
     def element_bytes(self, dtype: DType) -> int:
@@ -64,12 +64,12 @@ class ComponentSize:
         return 4 if upcast else BYTES[dtype]
 
     def held_bytes(self, memory: MemorySettings) -> int:
-        """Bytes of its weights under these settings, wherever they lie."""
+        """Bytes of its weights with these settings, on whatever device."""
         each: float = self.element_bytes(memory.dtype)
         return self._own_bytes(memory) + int(self.added * each + min(self.idle * each, IDLE_LORA_BYTES))
 
     def is_mapped(self, dtype: DType) -> bool:
-        """Whether it is used as it lies in its file, which then takes no memory of its own before it is read."""
+        """Whether its weights are used unchanged from their file, which then takes no memory until it is read."""
         return dtype == (self.file_dtype or "float16") or (self.file_dtype is None and dtype == "bfloat16")
 
     def _own_bytes(self, memory: MemorySettings) -> int:
@@ -87,8 +87,9 @@ class ComponentSize:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The components of one model. `encodes_pictures`: the VAE is needed while denoising, for the picture to start
-    from or to be steered by."""
+    """The components of one model. `encodes_pictures`: the VAE is needed while denoising, to encode an init image or a
+    control picture.
+    """
 
     family: str | None
     components: tuple[ComponentSize, ...]
@@ -96,13 +97,13 @@ class Sizes:
 
     @classmethod
     def from_files(cls, files: ModelFiles) -> Sizes:
-        """As counted in the headers of a model's files."""
+        """The sizes counted from the headers of a model's files."""
         found = (_component(one, files) for one in files.components)
         return cls(files.family, tuple(one for one in found if one.parameters))
 
     @classmethod
     def published(cls, family: Family, parameters: Mapping[str, float] | None = None) -> Sizes:
-        """As published; `parameters` per component replace the family's, for variants of another size."""
+        """The published sizes; `parameters` per component replace the family's, for variants of another size."""
         counts = {**family.parameters, **(parameters or {})}
         return cls(
             family.name,
@@ -113,11 +114,11 @@ class Sizes:
         )
 
     def beside(self, name: str, parameters: int) -> Sizes:
-        """With something that works beside the denoiser: a ControlNet, an image encoder."""
+        """These sizes with a further component that runs with the denoiser: a ControlNet, an image encoder."""
         return replace(self, components=(*self.components, ComponentSize(name, "other", parameters, self.family)))
 
     def with_adapters(self, adapters: Adapters, others: Collection[LoraWeights] = ()) -> Sizes:
-        """With what adapters bring along, by the headers of their files; those of one hash are read once.
+        """These sizes with those of adapters, from the headers of their files; those of one hash are read once.
 
         `others` are LoRAs that other pictures of the same model are made with: some of them stay on it, switched off.
         """

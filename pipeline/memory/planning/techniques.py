@@ -1,4 +1,4 @@
-"""The memory techniques by name: what each costs and needs, and which of them cannot be on together.
+"""The memory techniques by name: the cost and requirements of each, and which exclude each other.
 
 How each is put on a model stands in `pipeline/memory/device/technique_functions.py`, under the same names.
 """
@@ -80,7 +80,7 @@ def ordered(names: Iterable[str]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=len(TECHNIQUES))
 def installed(name: str) -> bool:
-    """Whether the package that a technique needs is there; looked for without importing it."""
+    """Whether the package that a technique needs is installed; checked without importing it."""
     needs = TECHNIQUES[name].needs
     return needs is None or importlib.util.find_spec(needs[0]) is not None
 
@@ -88,7 +88,7 @@ def installed(name: str) -> bool:
 def conflicts(
     on: Iterable[str], device_kind: str = "cuda", *, exact: bool = False, tiny_vae: bool = False
 ) -> list[str]:
-    """Why these techniques cannot be on together on this kind of device: one line for each fault, none if they can.
+    """Why these techniques cannot be combined on this kind of device: one line for each fault, none if they can.
 
     `exact`: nothing may change pixels. `tiny_vae`: the weights of one were given.
     """
@@ -110,7 +110,7 @@ def conflicts(
 
 
 def impossible(names: tuple[str, ...], device_kind: str) -> Iterator[str]:
-    """What no quality setting, folder or package could make possible; one line each."""
+    """Faults that no quality setting, folder or package could fix; one line each."""
     on = set(names)
     for name in names:
         if device_kind not in TECHNIQUES[name].devices:

@@ -1,4 +1,4 @@
-"""How long pictures took in batches of one size or another, remembered from run to run, and what follows for the next.
+"""How long pictures took in batches of each size, kept from run to run, and the best batch size for the next run.
 
 The worker measures what it makes anyway. The plan takes the size that was fastest, and may let a few pictures try a
 neighbouring one. No torch is needed for either.
@@ -46,7 +46,7 @@ or stand beside them as the dtype."""
 
 @dataclass(frozen=True, slots=True)
 class TimingKind:
-    """What decides how long a pass through the denoiser takes, and decoding, apart from the size of the batch.
+    """Everything except the batch size that decides how long denoising and decoding take.
 
     `adapters` says which kinds are on, see `pipeline.memory.planning.history.kinds`. `budget_gib` is set where it
     decides how much has to be streamed. `device` is its name.
@@ -68,7 +68,7 @@ class TimingKind:
     compiled: bool
 
     def key(self) -> str:
-        """The same for the file, as a hash: what somebody makes is nobody's business later."""
+        """The kind as a hash, for the file: what a user makes should not be readable from it."""
         return hashlib.sha256(json.dumps(astuple(self)).encode()).hexdigest()
 
 
@@ -82,7 +82,7 @@ def kind_of(
     *,
     compiled: bool,
 ) -> TimingKind:
-    """The kind of a picture; the same from a plan's likeness and from the request that comes of it."""
+    """The kind of a picture; the same for a plan's likeness and for the request made from it."""
     streamed = held.budget_bytes is not None and held.uses("resident_blocks")
     return TimingKind(
         model_sha256=model.sha256,
@@ -112,7 +112,7 @@ def passes(picture: Likeness | ImageRequest, adapters: Adapters) -> int:
 
 @functools.cache
 def device_name(kind: DeviceKind) -> str:
-    """What a device of this kind is called here, as the plan and the worker both find it."""
+    """The name of a device of this kind on this machine, the same in the plan and in the worker."""
     try:
         return find_device(kind).name or kind
     except ConfigError:
@@ -120,14 +120,14 @@ def device_name(kind: DeviceKind) -> str:
 
 
 class Timings:
-    """What was measured. In the user's cache folder; where that cannot be used, nothing is known."""
+    """Measured times. In the user's cache folder; if that cannot be used, there are none."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._file = CacheFile(path, "paces (kind TEXT, batch INTEGER, denoise REAL, decode REAL)")
         self._unsaved: list[tuple[str, int, float, float]] = []
 
     def seconds(self, kind: TimingKind, passes: int) -> dict[int, float]:
-        """Seconds per picture of so many passes, by batch size, for all sizes that were measured often enough."""
+        """Seconds per picture with this many passes, by batch size, for all sizes that were measured often enough."""
         query = "SELECT batch, denoise, decode FROM paces WHERE kind = ? ORDER BY rowid DESC"
         found: dict[int, list[float]] = {}
         for batch, denoise, decode in self._file.rows(query, (kind.key(),)):
@@ -137,12 +137,12 @@ class Timings:
         return {batch: median_low(one[:KEPT]) for batch, one in sorted(found.items()) if len(one) >= COUNTED}
 
     def note(self, kind: TimingKind, passes: int, batch: int, denoise_s: float, decode_s: float) -> None:
-        """A batch took so long in all; kept with `save`."""
+        """Record the total seconds of a batch; stored by `save`."""
         if _is_time(denoise_s) and _is_time(decode_s):
             self._unsaved.append((kind.key(), batch, denoise_s / batch / passes, decode_s / batch))
 
     def save(self) -> None:
-        """Write down what was noted since the last time, and forget what is too old."""
+        """Store what was recorded since the last call, and delete what is too old."""
         if not self._unsaved:
             return
         forget = (
@@ -159,7 +159,7 @@ class Timings:
 
 
 def comparable(seconds: Mapping[int, float], usual: int, largest: int) -> dict[int, float]:
-    """Of the measured sizes those that a plan may take: powers of two, and the usual one.
+    """The measured sizes that a plan may use: powers of two, and the usual size.
 
     Any number of pictures can be left for a batch at the end. Of many measured sizes the fastest is so by luck.
     """
@@ -167,7 +167,7 @@ def comparable(seconds: Mapping[int, float], usual: int, largest: int) -> dict[i
 
 
 def preferred(seconds: Mapping[int, float], usual: int) -> int:
-    """The smallest of the measured sizes that no other beats by more than `GAIN`; `usual` as long as it isn't measured.
+    """The smallest of the measured sizes that no other beats by more than `GAIN`; `usual` until that is measured.
 
     `seconds` per picture by batch size, see `comparable`.
     """
@@ -178,7 +178,7 @@ def preferred(seconds: Mapping[int, float], usual: int) -> int:
 
 
 def untried(seconds: Mapping[int, float], usual: int, present: int, largest: int) -> int | None:
-    """The neighbour of the present size that is to be measured next; None when both are, or cannot be had.
+    """The neighbouring batch size to measure next; None if both are measured or not possible.
 
     The smaller one first: it surely fits. Where other sizes were measured but not the usual one, that one waits for its
     turn, or memory does not allow it, and a larger one would fare no better.
@@ -190,7 +190,7 @@ def untried(seconds: Mapping[int, float], usual: int, present: int, largest: int
 
 
 def described(seconds: Iterable[tuple[int, float]], batch: int, steps: int) -> str:
-    """In a few words: how a size compares with the others that were measured."""
+    """A short text: how a size compares with the other measured ones."""
     known = dict(seconds)
     if batch not in known:
         return "not measured"

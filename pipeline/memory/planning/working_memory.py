@@ -1,4 +1,4 @@
-"""What a stage needs beside its weights, and how the weights of a component are spread over its parts.
+"""The memory that a stage needs besides its weights, and how a component's weights are spread over its parts.
 
 The denoisers' figures were counted, not guessed: one forward pass of each published configuration over tensors without
 storage (the meta device), adding up what is alive at the same time; attention counts as one operation that needs no
@@ -61,8 +61,9 @@ class ComponentParts:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What a denoiser's forward pass does: `operations` per pixel at the family's size (multiplications and additions),
-    and elements alive: per pixel of a picture, for the text, and with a mask that is written out, per pair of tokens.
+    """The work of a denoiser's forward pass: `operations` per pixel at the family's size (multiplications and
+    additions), and elements alive: per pixel of a picture, for the text, and with a mask that is stored, per pair of
+    tokens.
 
     `with_loras`: how many times more with a LoRA on every layer of the blocks, whose own output comes beside the
     layer's. Where the peak is elsewhere, nothing changes, nor with a second one.
@@ -122,12 +123,12 @@ ENCODERS: tuple[tuple[float, ComponentParts], ...] = (
 
 
 def denoiser_parts(family: str | None) -> ComponentParts:
-    """How a family's denoiser is spread; of an unknown one, the worst of the known ones in each respect."""
+    """How the parameters of a family's denoiser are spread; for an unknown family, the worst known values."""
     return DENOISERS[family][1] if family in DENOISERS else _UNKNOWN_PARTS
 
 
 def encoder_parts(parameters: int) -> ComponentParts:
-    """How a text encoder is spread: as the known one nearest in size."""
+    """How the parameters of a text encoder are spread: as in the known one nearest in size."""
     return min(ENCODERS, key=lambda known: abs(known[0] - parameters))[1]
 
 
@@ -149,13 +150,13 @@ def denoise_elements(
 
 
 def denoise_operations(family: str | None, parameters: int, width: int, height: int) -> float:
-    """Operations of one picture's way through the denoiser. A variant's grow with its parameters."""
+    """Operations of the denoiser for one picture in one step. They grow with a variant's parameters."""
     activity = DENOISERS[family][0] if family in DENOISERS else _UNKNOWN_ACTIVITY
     return activity.operations * width * height * parameters / _published_denoiser(family)
 
 
 def decode_elements(family: str | None, parameters: int, pixels: float, *, tiny: bool, on_cpu: bool) -> float:
-    """Elements that the decoder needs for one picture, or one tile, of so many pixels."""
+    """Elements that the decoder needs for one picture, or one tile, of this many pixels."""
     known = FAMILIES.get(family) if family else None
     per_pixel: float = known.decode_elements_per_pixel if known else max(_decoders())
     if tiny:
@@ -167,7 +168,7 @@ def decode_elements(family: str | None, parameters: int, pixels: float, *, tiny:
 
 
 def tiled(pixels: float) -> float:
-    """Pixels that count as decoded at once with tiling."""
+    """The number of pixels that are decoded at once with tiling."""
     return min(pixels, TILE_SIDE**2 * _TILE_MARGIN)
 
 
