@@ -1,1 +1,1 @@
-"""Hugging Face and CivitAI: asked, downloaded from, verified. The only room that opens connections."""
+"""Hugging Face and CivitAI: requests, downloads and their verification. Only this package opens connections."""

@@ -40,7 +40,7 @@ class Origin(NamedTuple):
 
 
 def origin_of(url: str) -> Origin:
-    """Whom a URL means. Raises `UnsafeAnswer` for other schemes, user names, and characters that hide the host."""
+    """The origin of a URL. Raises `UnsafeAnswer` for other schemes, user names, and characters that hide the host."""
     try:
         parts = urlsplit(url)
         host, port = (parts.hostname or "").rstrip("."), parts.port
@@ -53,7 +53,7 @@ def origin_of(url: str) -> Origin:
 
 
 def followed(url: str, location: str) -> str:
-    """Where the answer from `url` leads with this `Location`. Raises `UnsafeAnswer` for what is no address."""
+    """Where the answer from `url` redirects to with this `Location`. Raises `UnsafeAnswer` for an invalid one."""
     try:
         return urljoin(url, location).partition("#")[0]
     except ValueError:
@@ -61,7 +61,7 @@ def followed(url: str, location: str) -> str:
 
 
 def shown_host(url: str) -> str:
-    """The host to show of any text: never the rest, which may hold a signature that lets anybody in."""
+    """The host of a URL for messages: never the rest, which may contain a signature that grants access."""
     try:
         host = urlsplit(url).hostname or ""
     except ValueError:
@@ -70,7 +70,7 @@ def shown_host(url: str) -> str:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet; what it carries inside (IPv4 in IPv6) counts as well."""
+    """Whether an IP address is on the public internet; an address embedded in it (IPv4 in IPv6) must be public too."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -88,7 +88,7 @@ def is_public(address: str) -> bool:
 def addresses_of(
     host: str, port: int, resolve: Resolve = socket.getaddrinfo, limit_s: float = LOOKED_UP_S
 ) -> list[str]:
-    """The addresses of a host, the first to be tried first; an IP address is its own and is not looked up.
+    """The IP addresses of a host, in the order to try; an IP address is its own and is not looked up.
 
     Raises `Unreachable` if the name is not known, and if no name server answers: the system knows no limit for that.
     """
@@ -109,7 +109,7 @@ def addresses_of(
 def public_addresses(
     host: str, port: int, resolve: Resolve = socket.getaddrinfo, limit_s: float = LOOKED_UP_S
 ) -> list[str]:
-    """The addresses of a host, all of them public; the connection must then be made to one of these very addresses.
+    """The addresses of a host, all of them public; the connection must be made to one of exactly these addresses.
 
     Raises as `addresses_of`, and `UnsafeAnswer` if any of the addresses is not public.
     """

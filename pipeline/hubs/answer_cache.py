@@ -1,4 +1,4 @@
-"""What hubs have said, kept with its date: asked again only when it is old, and there when no hub can be reached.
+"""A cache of hubs' answers with their dates: requested again only when old, and used when no hub can be reached.
 
 A file of its own, `hub-cache.sqlite`, that can be deleted at any time. A cache never stops anything: what cannot be
 read is as good as not there, and what cannot be written is asked for again.
@@ -37,7 +37,7 @@ _TABLES = (
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A kept answer; None is the answer that there is no such thing. `at` is when it was given (UTC, ISO)."""
+    """A cached answer; None means that the hub said there is no such thing. `at` is when it was given (UTC, ISO)."""
 
     value: Any
     at: str
@@ -52,12 +52,12 @@ class Kept:
 
 
 def cache_file() -> Path:
-    """Where answers are kept."""
+    """The file of the cache."""
     return data_folder() / "hub-cache.sqlite"
 
 
 def kept(address: str) -> Kept | None:
-    """What is kept under an address, of whatever age."""
+    """The cached answer for an address, however old."""
     for value, at in _cache().rows("SELECT value, at FROM answers WHERE address = ?", (address,)):
         with suppress(TypeError, ValueError, RecursionError):  # not written by us
             return Kept(json.loads(value), str(at))
@@ -65,7 +65,7 @@ def kept(address: str) -> Kept | None:
 
 
 def keep(address: str, value: Any, at: str = "") -> None:
-    """Keep an answer (JSON, or None for the answer that there is none) that was given `at` a time, by default now."""
+    """Cache an answer (JSON, or None for "there is none") that was given at the time `at`, by default now."""
     text = json.dumps(value)
     if len(text) > MOST_BYTES:
         return
@@ -77,12 +77,12 @@ def keep(address: str, value: Any, at: str = "") -> None:
 
 
 def keep_place(sha256: str, hub: Hub, url: str) -> None:
-    """Remember where a hub offers the file with this hash."""
+    """Remember a hub's URL of the file with this hash."""
     _change(("INSERT OR IGNORE INTO places VALUES (?, ?, ?)", (sha256, url, hub)))
 
 
 def kept_places(sha256: str) -> list[tuple[Hub, str]]:
-    """Every place at which a hub has offered the file with this hash, Hugging Face's before CivitAI's."""
+    """Every known URL of the file with this hash, Hugging Face's before CivitAI's."""
     rows = _cache().rows("SELECT hub, url FROM places WHERE sha256 = ? ORDER BY hub DESC, url", (sha256,))
     return [(hub, url) for hub, url in rows if hub in LABELS]
 

@@ -47,7 +47,7 @@ class HubAnswer(BaseModel):
 
 
 def words(value: Any) -> tuple[str, ...]:
-    """The texts in a list, or the one text there is, each as one printable line; no double ones."""
+    """The texts in a list, or a single text, each as one printable line; without duplicates."""
     parts: Iterable[Any] = [value] if isinstance(value, str) else value if isinstance(value, list) else []
     lines = (plain(part) for _, part in zip(range(2 * MOST_WORDS), parts, strict=False))
     return tuple(dict.fromkeys(line for line in lines if line))[:MOST_WORDS]

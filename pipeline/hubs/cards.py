@@ -1,4 +1,4 @@
-"""What a hub tells of a model: base model, trigger words, recommended settings, licence, the author's text.
+"""Model cards: base model, trigger words, recommended settings, licence, the author's text.
 
 It is asked once and kept with its date; from then on it is there without a network.
 """
@@ -23,7 +23,7 @@ from pipeline.weights.references import Reference, parse
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A model's card. All texts are plain: one printable line each, but for `text`, which has line breaks.
+    """A model's card. All texts are plain: one printable line each, except `text`, which has line breaks.
 
     `settings` are the author's recommendations by our names (`steps`, `guidance_scale`, `sampler`, `clip_skip`,
     `weight`), each a number, a range or a word, as the author puts it. `at` is when the hub said all this (UTC, ISO).
@@ -46,12 +46,12 @@ class Card:
 
     @property
     def age_days(self) -> float:
-        """Days since the hub said it."""
+        """Days since the hub gave this card."""
         return (datetime.now(UTC) - datetime.fromisoformat(self.at)).total_seconds() / 86_400
 
 
 def card(transport: Transport, reference: Reference, *, anew: bool = False) -> Outcome[Card]:
-    """The card of a repository on Hugging Face or of a version on CivitAI; what is kept is taken, unless `anew`.
+    """The card of a repository on Hugging Face or of a version on CivitAI; from the cache, unless `anew`.
 
     If the hub cannot be asked anew, what is kept is given, as stale.
     """
@@ -64,14 +64,14 @@ def card(transport: Transport, reference: Reference, *, anew: bool = False) -> O
 
 
 def card_of(model: StoredModel) -> Reference | None:
-    """By what reference the card of a model on this machine is kept; None if no hub is known to have it."""
+    """The reference under which the card of a model on this machine is cached; None if no hub is known to have it."""
     if model.source != "local":
         return parse(model.reference)
     return parse(f"civitai:{model.version_id}") if model.version_id else None
 
 
 def kept_card(settings: HubSettings, reference: Reference) -> Card | None:
-    """The card that was kept, of whatever age; nobody is asked."""
+    """The cached card, however old; no hub is asked."""
     said = card(Transport(settings, asks=False), reference)
     return said.value if isinstance(said, Ok) else None
 
@@ -103,7 +103,7 @@ def _of_repository(transport: Transport, reference: Reference, fresh_s: float | 
 
 
 def card_by_hash(transport: Transport, sha256: str) -> Outcome[Card]:
-    """The card of the CivitAI version that has a file with this hash; tells the hub the hash."""
+    """The card of the CivitAI version that has a file with this hash; sends the hash to the hub."""
     said = civitai.version_by_hash(transport, sha256)
     return _of_answer(transport, said, None) if isinstance(said, Ok) else said
 

@@ -35,18 +35,18 @@ def version(transport: Transport, id_: int, fresh_s: float | None = FRESH_S) -> 
 
 
 def model(transport: Transport, id_: int, fresh_s: float | None = FRESH_S) -> Outcome[CivitaiModel]:
-    """What the hub says of a model and its versions, the newest first; likewise."""
+    """The hub's description of a model and its versions, the newest first, reduced likewise."""
     return _object(transport, f"models/{id_}", f"civitai:{id_}", CivitaiModel, fresh_s)
 
 
 def version_by_hash(transport: Transport, sha256: str) -> Outcome[ModelVersion]:
-    """The version that has a file with this hash. Tells the hub the hash, so only those call it who were asked to."""
+    """The version that has a file with this hash. Sends the hash to the hub, so call it only at the user's request."""
     place = f"model-versions/by-hash/{sha256.upper()}"
     return _object(transport, place, f"sha256:{sha256}", ModelVersion, fresh_s=None)
 
 
 def search(transport: Transport, query: str, kind: StoredKind | None, limit: int | None) -> Outcome[list[SearchHit]]:
-    """Models with these words, each by its newest version that can be had; all of them without a limit.
+    """Models that match these words, each by its newest version that can be downloaded; all of them without a limit.
 
     An empty answer does not say there is none. What is sent are the words and the kind. `page` is refused beside a
     query, and of flags even `false` counts as true.
@@ -75,7 +75,7 @@ def search(transport: Transport, query: str, kind: StoredKind | None, limit: int
 
 
 def refusal(transport: Transport, answer: Answer, what: str) -> Problem:
-    """What an answer without success means, in a question as in a download."""
+    """The meaning of an answer without success, for API requests and for downloads."""
     if is_refused_by_storage(answer):
         return storage_problem(answer, what, _HUB)
     body = CivitaiError.of(answer.json()) or CivitaiError()
@@ -101,7 +101,7 @@ def refusal(transport: Transport, answer: Answer, what: str) -> Problem:
 
 
 def obstacle(transport: Transport, said: ModelVersion, of: ModelSummary, what: str) -> Problem | None:
-    """What keeps a version (`said`) of a model (`of`) from being had, as far as the answers tell.
+    """Why a version (`said`) of a model (`of`) cannot be downloaded, as far as the answers tell.
 
     Whether a login is asked for shows only when it is downloaded; that is remembered for later searches.
     """
@@ -122,12 +122,12 @@ def obstacle(transport: Transport, said: ModelVersion, of: ModelSummary, what: s
 
 
 def file_url(transport: Transport, version_id: int, file_id: int) -> str:
-    """Where one file of a version is fetched. Without the file's number the hub would pick one by its own lights."""
+    """The URL of one file of a version. Without the file's id the hub would choose a file itself."""
     return f"{transport.settings.civitai()}/api/download/models/{version_id}?fileId={file_id}"
 
 
 def download_refusal(answer: Answer, model: RemoteModel, transport: Transport) -> Problem:
-    """What CivitAI's answer in place of a file means; that a login is asked for is remembered."""
+    """The meaning of CivitAI's answer instead of a file; remembers if a login is required."""
     problem = refusal(transport, answer, model.reference)
     if problem.kind == "needs_login" and not problem.token_sent:
         keep(_login_address(transport, model.version_id or 0), True)
@@ -135,7 +135,7 @@ def download_refusal(answer: Answer, model: RemoteModel, transport: Transport) -
 
 
 def would_be_refused(model: RemoteModel, transport: Transport) -> Problem | None:
-    """Whether CivitAI's author of a model asks for a login; None where the download would be given.
+    """Whether a model's author on CivitAI requires a login; None if the download would be given.
 
     That takes a request for the end of the file, of which nothing is read. Hugging Face says such things before.
     """

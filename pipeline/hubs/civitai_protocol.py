@@ -160,7 +160,7 @@ def permissions(model: Mapping[str, Any]) -> str:
 
 
 def title(model_name: str, version_name: str) -> str:
-    """What a version is called: by its model and its own name."""
+    """The title of a version: the model's name and the version's."""
     return model_name if version_name in model_name else f"{model_name} {version_name}".strip()
 
 

@@ -1,4 +1,4 @@
-"""Sockets: connected to addresses that were checked, and watched for connections that stand still or drip.
+"""Opens sockets to checked addresses, and watches for servers that stall or send too slowly.
 
 Imported only where a connection is opened, since httpcore2 takes 0.1 s to import.
 """
@@ -38,7 +38,7 @@ class Pace:
 
 
 class CheckedNetwork(httpcore2.NetworkBackend):
-    """Opens connections: to what `trusted` says wherever it is, else to public addresses only.
+    """Opens connections: to any address of hosts that `trusted` accepts, else to public addresses only.
 
     `head_ended` is set once the answer's body begins; what comes before may not have more than `MOST_HEAD_BYTES`.
     """
@@ -82,7 +82,7 @@ class CheckedNetwork(httpcore2.NetworkBackend):
 
 
 class WatchedStream(httpcore2.NetworkStream):
-    """A connection that raises `BrokenOff` once its server is too slow, and `UnsafeAnswer` for an endless head."""
+    """A connection that raises `BrokenOff` if its server is too slow, and `UnsafeAnswer` for endless headers."""
 
     def __init__(
         self,
@@ -135,5 +135,5 @@ class WatchedStream(httpcore2.NetworkStream):
         return WatchedStream(encrypted, self._pace, self._host, self._clock, self._head_ended)
 
     def get_extra_info(self, info: str) -> Any:
-        """What httpcore asks of its own streams."""
+        """As httpcore's own streams have it."""
         return self._stream.get_extra_info(info)

@@ -26,7 +26,7 @@ _ADDRESS = "darkroom:download-speed"
 
 
 def say_beside_bars(line: str) -> None:
-    """Print a line on standard error, above the bars that may stand there."""
+    """Print a line on standard error, above progress bars that may be shown there."""
     from tqdm import tqdm
 
     tqdm.write(line, file=sys.stderr)
@@ -34,7 +34,7 @@ def say_beside_bars(line: str) -> None:
 
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """Bars on standard error for what is downloaded in the block; none where that is no terminal."""
+    """Bars on standard error for downloads in the block; none if it is no terminal."""
     from tqdm import tqdm
 
     bars: dict[str, tqdm[Any]] = {}
@@ -55,7 +55,7 @@ def progress_bars() -> Iterator[Progress]:
 
 
 class Speedometer:
-    """Progress of one file, passed on, with its speed; what was here before and waits before the start do not count."""
+    """Passes on a file's progress and measures its speed, without earlier bytes and waits before the start."""
 
     def __init__(self, progress: Progress | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._progress, self._clock = progress, clock
@@ -71,7 +71,7 @@ class Speedometer:
             self._progress(name, here, of)
 
     def remember(self) -> None:
-        """Keep the speed for `speed`, if enough has come to tell it."""
+        """Store the speed for `speed`, if enough was downloaded to tell it."""
         seconds, received = (last - first for last, first in zip(self._last, self._first, strict=True))
         if received >= _LEAST_BYTES and seconds > 0:
             keep(_ADDRESS, received / seconds)

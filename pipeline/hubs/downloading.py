@@ -1,4 +1,4 @@
-"""One file of weights from a hub into the store: resumed, verified, and under its name only when it is whole and sound.
+"""Downloads one weights file from a hub into the store: resumed, verified, and named only when complete and valid.
 
 What is known beforehand is its SHA-256, and it alone decides. A process that dies leaves a partial file, which the next
 one goes on with; a file under the target's name has the content that its name says.
@@ -47,7 +47,7 @@ _MOST_REFUSAL_BYTES = 64 * 2**10
 
 
 class HeaderCame(Exception):
-    """Raised with the header by a judge that wants no more for now. What has come is kept, to be gone on with."""
+    """Raised with the header by a check that needs no more for now. The downloaded part is kept and can be resumed."""
 
     def __init__(self, header: WeightsHeader) -> None:
         self.header = header
@@ -131,20 +131,20 @@ def download(
 
 
 def free_bytes(folder: Path | None = None) -> int:
-    """What downloads may still take of the disk on which a folder is or will be, by default the store."""
+    """The bytes that downloads may still use on the disk of a folder, by default of the store."""
     place = folder or store_folder()
     free = shutil.disk_usage(next(one for one in (place, *place.parents) if one.exists())).free
     return max(0, free - SPARE_BYTES)
 
 
 def to_fetch_bytes(files: Iterable[RemoteFile]) -> int:
-    """What is still to come of these, each content once, as far as hubs tell sizes."""
+    """The bytes that are still to be fetched of these files, each content once, as far as hubs tell sizes."""
     contents = {file.sha256 or file.git_blob or file.url: file for file in files}
     return sum(map(_rest_bytes, contents.values()))
 
 
 def no_room(needed_bytes: int, room_bytes: int, folder: Path | None = None) -> str:
-    """The end of a line for the user: how much is missing where, and the way out."""
+    """The end of an error message: how much is needed and free where, and the way out."""
     return (
         f"{size_text(needed_bytes)} must be downloaded and {size_text(room_bytes)} are free for "
         f"{folder or store_folder()}, of which {size_text(SPARE_BYTES)} must stay free; make room there or set "
@@ -301,7 +301,7 @@ def _refuse_pages(answer: Response) -> None:
 
 
 def beginning(answer: Response) -> bytes:
-    """As much of an answer as it takes to see why it is no file."""
+    """As much of an answer as is needed to see why it is not the file."""
     body = b""
     try:
         for chunk in answer.body:

@@ -1,4 +1,4 @@
-"""A model from a hub onto this machine: what would be fetched, the fetching, and its entry in the registry."""
+"""Downloads a model from a hub: plans the files, fetches them, and adds the model to the registry."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from pipeline.weights.references import CONFIGURATION, Reference, parse
 
 @dataclass(frozen=True, slots=True)
 class DownloadPlan:
-    """What a download would be. `missing` are the files that are not in the store yet; none is fetched for a plan."""
+    """What a download would fetch. `missing` are the files that are not in the store yet; planning fetches none."""
 
     model: RemoteModel
     missing: tuple[RemoteFile, ...]
@@ -42,7 +42,7 @@ class DownloadPlan:
 
     @property
     def bytes(self) -> int:
-        """Bytes still to fetch, as far as the hub tells sizes; what an earlier download has left is not among them."""
+        """Bytes still to fetch, as far as the hub tells sizes; bytes of an earlier partial download are not counted."""
         return to_fetch_bytes(self.missing)
 
     @property
@@ -52,7 +52,7 @@ class DownloadPlan:
 
 
 def find_remote(transport: Transport, reference: Reference, *, fresh_s: float = FRESH_S) -> Outcome[RemoteModel]:
-    """The model that a hub's reference or a whole SHA-256 means, with the files to fetch.
+    """The model for a hub's reference or a whole SHA-256, with the files to fetch.
 
     A hash is told to CivitAI, the only hub that finds by it. What is kept for less than `fresh_s` s is taken unasked.
     """
@@ -68,14 +68,14 @@ def find_remote(transport: Transport, reference: Reference, *, fresh_s: float = 
 
 
 def plan(model: RemoteModel) -> DownloadPlan:
-    """What is still to be fetched of a model, and the room there is for it."""
+    """What is still to be fetched of a model, and the free disk space for it."""
     return DownloadPlan(model, tuple(file for file in model.files if not _is_here(file)), free_bytes())
 
 
 def fetch(
     model: RemoteModel, registry: Registry, transport: Transport, progress: Progress | None = None
 ) -> Outcome[StoredModel]:
-    """Fetch what is missing of a model, and enter it into the registry; what is here already is not fetched again.
+    """Fetch what is missing of a model, and add it to the registry; files that are in the store are not fetched again.
 
     Raises `DownloadError`, `RegistryError`, and `ModelError` for weights of a kind that is not known here.
     """

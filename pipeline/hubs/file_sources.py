@@ -1,4 +1,4 @@
-"""Where a file can be had, and what a hub says that does not give it."""
+"""The sources of a file, and the answers of hubs that refuse it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STATUSES = {
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """Where a file can be had: a URL below a hub's own address, and the kind of request, which names the hub."""
+    """A source of a file: a URL below a hub's own address, and the kind of request, which names the hub."""
 
     url: str
     kind: RequestKind
@@ -35,7 +35,7 @@ class FileSource:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A hub's answer in place of a file, of whose body it holds the beginning."""
+    """A hub's answer instead of a file; contains the beginning of its body."""
 
     source: FileSource
     answer: Answer
@@ -46,7 +46,7 @@ class Refusal:
         return self.answer.status
 
     def say(self) -> str:
-        """What it means, to stand behind the hub's name."""
+        """The meaning of the refusal, as text to follow the hub's name."""
         if is_refused_by_storage(self.answer):
             return f"leads to storage that refuses its link (status {self.status})"
         busy = "is out of order" if self.status >= 500 else "refuses"
@@ -54,7 +54,7 @@ class Refusal:
 
 
 class HubRefused(DownloadError):
-    """No hub gave the file, and each has said so; `refusals` are their answers, in the order of the sources."""
+    """Raised when no hub gave the file; `refusals` are their answers, in the order of the sources."""
 
     def __init__(self, message: str, refusals: Sequence[Refusal]) -> None:
         super().__init__(message)

@@ -30,7 +30,7 @@ from pipeline.weights.references import EMBEDDED, Reference, asked_for, parse
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """Where a model lies now, by which reference it can be named from now on, and how it came there.
+    """The path of a model, the reference that names it from now on, and how it was obtained.
 
     `tried` has every place that was looked at, the last being the one that had it. `downloaded`: it was not here.
     """
@@ -43,7 +43,7 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What `find_or_download` would do: `plan` is what would be fetched, `path` is where it is already."""
+    """What `find_or_download` would do: `plan` is what would be fetched, `path` is where the model is already."""
 
     tried: tuple[Attempt, ...]
     plan: DownloadPlan | None = None
@@ -52,7 +52,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A file by its hashes, and who knows it: `here` the models on this machine, `hub` what CivitAI says.
+    """The hashes of a file, and where it is known: `here` are the models on this machine, `hub` is CivitAI's answer.
 
     `hub` is None if CivitAI was not asked.
     """
@@ -63,14 +63,14 @@ class Identity:
 
     @property
     def known(self) -> StoredModel | None:
-        """The model on this machine with the same content, else with the same weights under other remarks."""
+        """The model on this machine with the same content, else with the same weights but other metadata."""
         return next(iter((*self.here.same, *self.here.same_tensors)), None)
 
 
 def ensure_downloaded(
     reference: str, registry: Registry, transport: Transport, *, noun: str = "model", progress: Progress | None = None
 ) -> Path:
-    """The file or folder that a reference means, fetched if it is not here; what is here asks nobody.
+    """The file or folder for a reference, fetched if it is not on this machine; if it is, no hub is asked.
 
     `noun` is as in `registry.resolve`. Raises `ModelError` with what the hub said if it cannot be had, and its
     `DownloadError` where a download fails; what was fetched so far is kept and the same call goes on.
@@ -96,7 +96,7 @@ def find_or_download(
     refresh: bool = False,
     progress: Progress | None = None,
 ) -> Fetched:
-    """The model that a reference or a plain name means: here, else on Hugging Face, else on CivitAI.
+    """The model for a reference or a plain name: on this machine, else from Hugging Face, else from CivitAI.
 
     By name only a model is taken that is called so; of several that could be had, none is. A hub that has it and cannot
     give it leaves the word to the next. With `refresh` Hugging Face is asked for what the branch holds now, also of a
@@ -138,7 +138,7 @@ def plan_by_name(named: str, transport: Transport, *, kind: StoredKind | None = 
 
 
 def plan_download(reference: str, transport: Transport, *, noun: str = "model") -> Outcome[DownloadPlan | Path]:
-    """What a download would fetch, or the path if it is here already. Raises `ModelError` for what is no reference."""
+    """What a download would fetch, or the path of a model that is here. Raises `ModelError` for no reference."""
     if place := _local(reference, noun):
         return Ok(place, now())
     parsed = asked_for(parse(reference), noun)
@@ -149,7 +149,7 @@ def plan_download(reference: str, transport: Transport, *, noun: str = "model") 
 
 
 def identify(path: Path, registry: Registry, transport: Transport | None = None) -> Identity:
-    """Identify a file of weights. Only with a `transport`, and only if nothing here knows it, CivitAI is told the hash.
+    """Identify a weights file. Only with a `transport`, and if no model here matches, its hash is sent to CivitAI.
 
     Raises `ModelError` for what is no file or cannot be read, and `RegistryError`.
     """

@@ -1,4 +1,4 @@
-"""What there is for some words: here, on Hugging Face, on CivitAI, in the order in which it can really be had."""
+"""Searches for models by words: on this machine, Hugging Face and CivitAI; those that can be used come first."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HUBS: tuple[tuple[str, Search], ...] = (("Hugging Face", huggingface.search), ("
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The finds of a search, the best first, and sentences on what is missing from it.
+    """The results of a search, the best first, and sentences on what is missing from them.
 
     `reached`: some hub could be asked now, or its answer was younger than an hour.
     """
@@ -47,7 +47,7 @@ def search(
     limit: int | None = 20,
     asked: int | None = ASKED,
 ) -> Found:
-    """Models with these words. Those here come first, then what can be had, then what cannot, marked with the reason.
+    """Models that match these words: first those on this machine, then those to download, then others, with the reason.
 
     Sent to the hubs are the words and the kind; `asked` is the number of finds that is asked of each, None for all. A
     hub that cannot be asked is noted, never raised. Raises `RegistryError`.
@@ -73,14 +73,14 @@ def search(
 
 
 def here(query: str, registry: Registry, kind: StoredKind | None = None) -> list[SearchHit]:
-    """Models on this machine with these words, those that are called so first. Raises `RegistryError`."""
+    """Models on this machine that match these words, those with this very name first. Raises `RegistryError`."""
     return [_local_hit(model) for model in search_local(registry, query) if kind in (None, model.kind)]
 
 
 def ask_hub(
     ask: Search, transport: Transport, words: str, kind: StoredKind | None, asked: int | None = ASKED
 ) -> Outcome[list[SearchHit]]:
-    """The finds of one hub for the words as they are written and, where they hang together, for them apart as well.
+    """The results of one hub for the words as written and, if they are joined, for the separate words as well.
 
     Hubs compare words as they stand, and do not find "Ink Wash" by `ink-wash`.
     """

@@ -1,4 +1,4 @@
-"""What the user lets Darkroom do on the network, and where: the `hub:` section, checked."""
+"""The `hub:` settings, checked: what Darkroom may do on the network, and which servers it uses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 
 @dataclass(frozen=True, slots=True)
 class HubSettings:
-    """The `hub:` section. The default tells nobody anything and downloads nothing by itself.
+    """The `hub:` section. By default no token is sent and nothing is downloaded.
 
     `auto_download` lets a run fetch what it lacks. `allow_token` sends the token in `HF_TOKEN` or `CIVITAI_TOKEN` to
     that hub's own address. `proxy` is an `http://`, `https://` or `socks5://` URL, through which everything then goes,
@@ -75,7 +75,7 @@ def is_allowed_host(hub: Hub, host: str) -> bool:
 
 
 def fault_of_url(url: str, schemes: tuple[str, ...], may_hold_user: bool = False) -> str | None:
-    """What is wrong with a URL that the user gave, without the URL: it may hold a password."""
+    """What is wrong with a URL that the user gave; the text does not repeat the URL, which may contain a password."""
     try:
         parts = urlsplit(url)
         port = parts.port

@@ -60,7 +60,7 @@ def info(
 
 
 def search(transport: Transport, query: str, kind: StoredKind | None, limit: int | None) -> Outcome[list[SearchHit]]:
-    """Repositories whose names hold the words, the most downloaded first; all of them without a limit."""
+    """Repositories whose names contain the words, the most downloaded first; all of them without a limit."""
     tag = next((tag for tag, of in KIND_TAGS.items() if of == kind), "diffusers" if kind == "vae" else None)
     of_kind = ("filter", tag) if tag else ("pipeline_tag", "text-to-image")
 
@@ -89,7 +89,7 @@ def search(transport: Transport, query: str, kind: StoredKind | None, limit: int
 
 
 def readme(transport: Transport, repository: str, commit: str) -> Outcome[str]:
-    """The text of a repository's card, without markup; kept for ever, since a commit does not change."""
+    """The text of a repository's card, without markup; cached for ever, since a commit does not change."""
     address = file_url(transport, repository, commit, "README.md")
     what = f"hf:{repository}"
 
@@ -111,7 +111,7 @@ def get(
 
 
 def refusal(transport: Transport, answer: Answer, what: str) -> Problem:
-    """What an answer without success means. A missing repository is 401 for those who are not logged in."""
+    """The meaning of an answer without success. A missing repository is 401 for callers without a login."""
     if is_refused_by_storage(answer):
         return storage_problem(answer, what, _HUB)
     has_token = transport.has_token("huggingface")
@@ -134,14 +134,14 @@ def refusal(transport: Transport, answer: Answer, what: str) -> Problem:
 
 
 def obstacle(transport: Transport, said: RepositoryInfo, what: str) -> Problem | None:
-    """What keeps callers without a token, or any, from a repository of which the hub says this."""
+    """Why callers without a token, or all callers, cannot use a repository with this description."""
     if said.gated and not transport.has_token("huggingface"):
         return Problem("gated", what, token=TOKENS["huggingface"])
     return Problem("downloads_disabled", what) if said.disabled else None
 
 
 def file_url(transport: Transport, repository: str, commit: str, name: str) -> str:
-    """Where a file of a repository is fetched from."""
+    """The URL of a file of a repository."""
     return f"{transport.settings.huggingface()}/{repository}/resolve/{commit}/{quote(name)}"
 
 

@@ -71,14 +71,14 @@ class RepositoryInfo(HubAnswer):
 
     @property
     def licence(self) -> str | None:
-        """The licence's short name, as the card or the tags say it."""
+        """The licence's short name, as the card or the tags give it."""
         own = self.card.license_name if self.card.license == "other" else ""
         tagged = next((tag.partition(":")[2] for tag in self.tags if tag.startswith("license:")), "")
         return own or self.card.license or tagged or None
 
     @property
     def family(self) -> str | None:
-        """The family of the pipeline that the tags name."""
+        """The family of the pipeline in the tags."""
         pipelines = (family_of(tag.partition(":")[2]) for tag in self.tags if tag.startswith("diffusers:"))
         return next((known.name for known in pipelines if known), None)
 

@@ -1,4 +1,4 @@
-"""How often hubs are asked: token buckets that all processes of a user share, so that together they stay polite."""
+"""Rate limits for hubs: token buckets that all processes of a user share, so that together they stay within them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RequestKind = Literal["huggingface.api", "huggingface.file", "civitai.api", "civ
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """`burst` requests at once, then `per_s`; `one_at_a_time` keeps a second one waiting until the first has ended."""
+    """A rate limit: `burst` requests at once, then `per_s`; with `one_at_a_time` a request waits for the one before."""
 
     hub: Hub
     burst: int
@@ -46,7 +46,7 @@ BUCKETS: dict[RequestKind, Bucket] = {
 
 
 class Limits:
-    """The buckets, kept in small files in `folder`; where that cannot be written, each process has its own.
+    """The buckets, stored in small files in `folder`; if that cannot be written, each process has its own.
 
     `clock` is in seconds and the same for all processes. `say` is told of waits that last.
     """
@@ -83,7 +83,7 @@ class Limits:
 
     @contextmanager
     def turn(self, kind: RequestKind) -> Iterator[None]:
-        """Hold the only turn for the block, where there is only one."""
+        """For the block, hold the only turn of a bucket with `one_at_a_time`."""
         bucket = BUCKETS[kind]
 
         def waiting() -> None:

@@ -1,4 +1,4 @@
-"""Where a model that somebody names may be had: the hubs in order, and on each the only find that is called so."""
+"""Searches the hubs, one after the other, for the only model with a name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CANDIDATES = 5
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One place that was looked at, in order, and what it said. `is_passing`: that may be otherwise the next time."""
+    """One place that was searched, and its answer. `is_passing`: the answer may be different the next time."""
 
     where: str
     said: str
@@ -33,13 +33,13 @@ class Attempt:
 
 
 def attempt(where: str, named: str, said: str, *, is_passing: bool) -> Attempt:
-    """What a hub said, without what stands before it in a line anyway: the hub's name, and what was asked for."""
+    """A hub's answer without the parts that its line has anyway: the hub's name, and the request."""
     said = said.removeprefix(f"{named}: ").removeprefix(f"{where}: ").replace(f": {where}: ", ": ", 1)
     return Attempt(where, said, is_passing)
 
 
 def nowhere(named: str, noun: str, tried: list[Attempt]) -> ModelError:
-    """What is raised at the end, with all that was tried; `Unreachable` where the next time may be another."""
+    """The error if no place has the model, with all attempts; `Unreachable` if the next time may be different."""
     said = "; ".join(f"{one.where}: {one.said}" for one in tried)
     asked = tried[1:]  # the first is this machine
     kind = Unreachable if asked and all(one.is_passing for one in asked) else ModelError
@@ -49,7 +49,7 @@ def nowhere(named: str, noun: str, tried: list[Attempt]) -> ModelError:
 def offers(
     parsed: Reference, transport: Transport, kind: StoredKind | None, tried: list[Attempt]
 ) -> Iterator[tuple[str, Reference]]:
-    """Where a model may be had, the preferred first; why others are no offers is added to `tried`.
+    """The places that have a model, the preferred first; the answers of the others are added to `tried`.
 
     Each hub is asked only when those before it did not give the model.
     """

@@ -1,4 +1,4 @@
-"""Long lists of a hub, which come in pages: each page names the next by a cursor."""
+"""Reads long lists of a hub page by page: each page names the next by a cursor."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def cursor_in(link: str) -> str:
 
 
 def paged(ask_page: AskPage[Item], wanted: int | None, label: str, say: Say) -> Outcome[list[Item]]:
-    """The first `wanted` items of a hub's list, by default all of up to `MOST_PAGES` pages; `say` is told of more.
+    """The first `wanted` items of a hub's list, by default of up to `MOST_PAGES` pages; `say` is told of more.
 
     What came before a page that fails is given all the same.
     """

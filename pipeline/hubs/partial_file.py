@@ -1,4 +1,4 @@
-"""The file that a download grows in: beside its target, held by one process, and never under the target's name."""
+"""The file that a download is written to: beside its target, locked by one process, never under the target's name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BLOCK_BYTES = 2**20
 
 
 class PartialFile:
-    """`<target>.partial`, with the SHA-256 of what is in it so far. It survives its process and can be gone on with."""
+    """`<target>.partial`, with the SHA-256 of its content so far. It survives its process and can be resumed."""
 
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
@@ -30,7 +30,7 @@ class PartialFile:
         self.restart(os.fstat(fd).st_size)
 
     def restart(self, keep: int = 0) -> None:
-        """Drop what lies behind the first `keep` bytes, and hash those."""
+        """Drop everything after the first `keep` bytes, and hash those."""
         os.ftruncate(self._fd, keep)
         os.lseek(self._fd, 0, os.SEEK_SET)
         self.size, self.start = 0, b""
@@ -39,16 +39,16 @@ class PartialFile:
             self._count(block)
 
     def append(self, data: bytes) -> None:
-        """Write at the end. Raises `OSError`; what of the data was written then counts only when it is opened again."""
+        """Write at the end. Raises `OSError`; what was written of it then counts only after opening again."""
         write_all(self._fd, data)
         self._count(data)
 
     def sha256(self) -> str:
-        """The hash of what is in it, as 64 hex digits."""
+        """The hash of the content so far, as 64 hex digits."""
         return self._digest.hexdigest()
 
     def becomes(self, target: Path) -> None:
-        """Give it the target's name, for good: forced to the disk before and after."""
+        """Give the file the target's name, durably: forced to the disk before and after."""
         os.fsync(self._fd)
         publish(self.path, target)
 
@@ -60,13 +60,13 @@ class PartialFile:
 
 
 def partial_path(target: Path) -> Path:
-    """Where what is to become the target grows."""
+    """The path of the partial file of a target."""
     return target.with_name(f"{target.name}{PARTIAL}")
 
 
 @contextmanager
 def held_partial(target: Path, waiting: Callable[[], None]) -> Iterator[PartialFile | None]:
-    """The target's partial file, with this process as its only writer; None if the target is there.
+    """Open the target's partial file with this process as its only writer; None if the target exists.
 
     While another process is at it, this one waits, and then finds the target or what the other has left; `waiting` is
     called if that takes long. The lock is the kernel's and on the file itself, so it ends with its process and leaves

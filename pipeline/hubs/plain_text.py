@@ -1,4 +1,4 @@
-"""Texts that strangers wrote, as plain text: no markup, no scripts, nothing that steers a terminal."""
+"""Makes untrusted texts plain: no markup, no scripts, no control characters for a terminal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ROUNDS = 4
 
 
 def plain_text(text: object, longest: int = MOST_CHARACTERS) -> str:
-    """The words of an HTML or Markdown text: line breaks stay, everything that could be taken for a command goes.
+    """The words of an HTML or Markdown text: keeps line breaks, removes everything that could be read as a command.
 
     Empty for what is no text. What was escaped (`&lt;script&gt;`) is treated like what it stands for.
     """

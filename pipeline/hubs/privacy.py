@@ -1,4 +1,4 @@
-"""What the hubs are told: each kind of request that there is, as it would be sent with the settings of this machine."""
+"""What requests tell the hubs: each kind of request, as it would be sent with the settings of this machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HERE = "which model somebody at this address wants"
 
 @dataclass(frozen=True, slots=True)
 class RequestForm:
-    """A kind of request. In `path` a name in <> stands for a value, and [] for what is not always there.
+    """A kind of request. In `path` a name in <> stands for a value, and [] for an optional part.
 
     <repository> is `organisation/name`, or the name alone of those that have no owner.
 
@@ -105,17 +105,17 @@ class Told:
 
     @property
     def path(self) -> str:
-        """The path as it is asked for: a mirror's address may have one of its own in front."""
+        """The requested path: a mirror's address may have a path of its own in front."""
         return urlsplit(self.address).path + self.form.path
 
 
 def told(settings: HubSettings) -> list[Told]:
-    """Every kind of request, Hugging Face's first. Nothing is sent for the answer."""
+    """Every kind of request, Hugging Face's first. Nothing is sent."""
     return [_told(settings, form) for form in FORMS]
 
 
 def proxy_shown(settings: HubSettings) -> str | None:
-    """The proxy without its user and password."""
+    """The proxy's URL without user and password."""
     if settings.proxy is None:
         return None
     parts = urlsplit(settings.proxy)

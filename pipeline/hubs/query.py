@@ -1,4 +1,4 @@
-"""One question to a hub and its answer: tried again where that may help, kept, and taken from what is kept."""
+"""One request to a hub and its answer: retried if that may help, cached, and answered from the cache."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _BUSY = (429, 500, 502, 503, 504)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back: the status, the headers by their names in small letters, and the whole body.
+    """An answer: the status, the headers by their names in small letters, and the whole body.
 
     `is_led_on`: the hub itself has led elsewhere, mostly to the storage of its files, and this is said there.
     """
@@ -67,7 +67,7 @@ def ask(
     most_bytes: int = MOST_BYTES,
     read: Callable[[Response], bytes] = Response.read,
 ) -> Answer | Problem:
-    """The answer to a GET, whatever its status, or why there is none. `what` is what was asked for, in messages.
+    """The answer to a GET, whatever its status, or why there is none. `what` names the request in messages.
 
     A hub that is overloaded is asked again, after as long as it says, and so is one whose answer broke off; one that
     cannot be reached is not. `read` takes of an answer what is wanted of it.
@@ -99,7 +99,7 @@ def ask(
 
 
 def is_refused_by_storage(answer: Answer) -> bool:
-    """Whether this is a place of files, as the hub leads to them for some time, that does not let the caller in.
+    """Whether a storage server, to which the hub redirects with a temporary link, refused the request.
 
     Hubs say in an answer's headers or in JSON what they refuse, whatever it is that was asked for; storage does not.
     """
@@ -108,7 +108,7 @@ def is_refused_by_storage(answer: Answer) -> bool:
 
 
 def storage_problem(answer: Answer, what: str, hub: str) -> Problem:
-    """What that means: nothing is wrong with the model or the caller, and the next link may be taken."""
+    """The problem for that case: model and caller are fine, and the next link may work."""
     why = f"the storage that {hub} leads to refuses its own link ({answer.status}); try again later"
     return Problem("offline", what, why)
 
@@ -116,7 +116,7 @@ def storage_problem(answer: Answer, what: str, hub: str) -> Problem:
 def answered(
     address: str, what: str, form: type[Value], fetch: Callable[[], Outcome[Value]], fresh_s: float | None
 ) -> Outcome[Value]:
-    """What is kept under an address while it is younger than `fresh_s` seconds (None: always), else what `fetch` gets.
+    """The cached answer for an address if younger than `fresh_s` seconds (None: any age), else the result of `fetch`.
 
     A hub that cannot be asked now is answered for by what is kept, as stale. It is kept as JSON of this `form`.
     """

@@ -1,4 +1,4 @@
-"""What a hub offers, in one form for all hubs: a model with the files that would be fetched for it."""
+"""A model on a hub with the files to fetch, in one form for all hubs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOKENS: dict[Hub, str] = {"huggingface": "HF_TOKEN", "civitai": "CIVITAI_TOKEN"}
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """One file on a hub. `name` is what its author called it; only `content.snapshot` makes a path of it, checked.
+    """One file on a hub. `name` is the author's name for it; only `content.snapshot` makes a path of it, after a check.
 
     `bytes` is the hub's word, None where it gives none, and a guess unless `exact`. `sha256` is what the content must
     have. Small files of a repository on Hugging Face have no such hash there but git's own, `git_blob` (SHA-1 over a
@@ -37,7 +37,7 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class RemoteModel:
-    """A model on a hub, pinned: its `reference` means these very files for ever.
+    """A model on a hub, pinned: its `reference` always means exactly these files.
 
     `folder`: the files make a diffusers folder or that of one component, else there is one file. `kind` and `family`
     are as the hub tells, None where it does not; what is fetched is looked at again. `branches` are names that point to
@@ -69,7 +69,7 @@ class RemoteModel:
 
 @dataclass(frozen=True, slots=True)
 class SearchHit:
-    """One find of a search, here or on a hub. `obstacle` is what keeps it from being had, as far as it is known.
+    """One result of a search, on this machine or on a hub. `obstacle` is why it cannot be downloaded, as far as known.
 
     `short` is the name without the version's, where it has one. `downloads` is the hub's count; what is None is not
     told in a search. `path` is where it lies on this machine, None if it does not.

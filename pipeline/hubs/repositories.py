@@ -1,4 +1,4 @@
-"""From a reference to a repository on Hugging Face to the model it means, pinned, with the files to fetch."""
+"""Resolves a reference to a repository on Hugging Face to a pinned model with the files to fetch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _UNCHECKED = "the hub gives no hash by which {} could be checked"
 
 
 def repository(transport: Transport, reference: Reference, fresh_s: float = FRESH_S) -> Outcome[RemoteModel]:
-    """The model that a reference means; nothing large is fetched for the answer.
+    """The model for a reference; only small files are fetched for this.
 
     The hub is asked if what it said is older than `fresh_s` seconds.
     """

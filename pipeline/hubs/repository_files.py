@@ -1,4 +1,4 @@
-"""Which files of a repository are fetched: what pictures need, in one precision, and nothing that can run code."""
+"""Selects the files of a repository to fetch: those that pictures need, in one precision, none that can run code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SHOWN = 8
 
 
 class Unfit(Exception):
-    """Nothing in the repository can be taken; callers refuse it with the message, which says why."""
+    """Raised if nothing in the repository can be used; the message says why."""
 
 
 def named_files(listed: Iterable[RepositoryFile]) -> list[RepositoryFile]:
@@ -42,14 +42,14 @@ def named_files(listed: Iterable[RepositoryFile]) -> list[RepositoryFile]:
 
 
 def is_pipeline(files: Iterable[RepositoryFile]) -> bool:
-    """Whether this is a whole diffusers folder."""
+    """Whether the repository is a whole diffusers folder."""
     return any(file.name == "model_index.json" for file in files)
 
 
 def pipeline_files(
     files: Sequence[RepositoryFile], index: Mapping[str, Any], *, weights: bool = True
 ) -> list[RepositoryFile]:
-    """What a diffusers folder needs, by its `model_index.json`: of each component small files and one set of weights.
+    """The files that a diffusers folder needs, by its `model_index.json`: small files, one set of weights a component.
 
     Left out are what text-to-image does without (safety checker), single-file copies beside the folders, other
     precisions; with `weights=False` all weights. Raises `Unfit` for code of its own and for weights that are only
@@ -77,7 +77,7 @@ def pipeline_files(
 
 
 def component_files(files: Sequence[RepositoryFile]) -> list[RepositoryFile] | None:
-    """What the repository of one component (a VAE, a ControlNet) needs; None if it is none. Raises `Unfit`."""
+    """The files that a component's repository (a VAE, a ControlNet) needs; None if it is none. Raises `Unfit`."""
     top = [file for file in files if "/" not in file.name]
     named = [file for file in top if (known := _WEIGHTS.fullmatch(file.name)) and known["stem"] in _NAMED_AS_LOADED]
     if not named or not any(file.name == "config.json" for file in top):
@@ -86,13 +86,13 @@ def component_files(files: Sequence[RepositoryFile]) -> list[RepositoryFile] | N
 
 
 def folder_files(files: Sequence[RepositoryFile], folder: str) -> list[RepositoryFile] | None:
-    """What the folder of one component in a repository needs; None if this is none. Raises `Unfit`."""
+    """The files that a component's folder in a repository needs; None if it is none. Raises `Unfit`."""
     inside = [file for file in files if str(PurePosixPath(file.name).parent) == folder]
     return _component(inside, folder) if any(file.name == f"{folder}/config.json" for file in inside) else None
 
 
 def single_file(files: Sequence[RepositoryFile], name: str | None, repository: str) -> RepositoryFile:
-    """The one file of weights that is meant: the one named, else the only one, else a LoRA's usual name.
+    """The weights file to fetch: the named one, else the only one, else one with the usual name of a LoRA.
 
     Raises `Unfit`, with the candidates where there are several.
     """
@@ -121,7 +121,7 @@ def single_file(files: Sequence[RepositoryFile], name: str | None, repository: s
 
 
 def has_weights(names: Iterable[str]) -> bool:
-    """Whether any of these files holds weights that are taken."""
+    """Whether any of these files is a weights file of a supported format."""
     return any(PurePosixPath(name).suffix.lower() in WEIGHTS for name in names)
 
 

@@ -1,4 +1,4 @@
-"""What a hub said, as values: `Ok` with what was asked for, or a `Problem` with its line for the user.
+"""The results of requests to hubs, as values: `Ok` with the answer, or a `Problem` with its message for the user.
 
 A hub that refuses, or that cannot be reached, is no fault of the program: nothing here is ever raised.
 """
@@ -50,7 +50,7 @@ _TOKEN_SENT: dict[ProblemKind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Ok(Generic[Value]):
-    """The hub has it, or had it at `at` (UTC, ISO). `stale`: that is long ago, and the hub could not be asked now."""
+    """The hub's answer, given at `at` (UTC, ISO). `stale`: it is old, and the hub could not be asked now."""
 
     kind: ClassVar[Literal["ok"]] = "ok"
     value: Value
@@ -64,7 +64,7 @@ class Ok(Generic[Value]):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why `what` cannot be had. What else is told depends on the kind.
+    """Why `what` cannot be fetched. Which other fields are set depends on the kind.
 
     `why` is the reason in words; without one, `not_found` also means what is hidden from those who are not logged in,
     since hubs do not tell these apart. `token` is the environment variable that could hold a token; `token_sent`: one

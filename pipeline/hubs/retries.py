@@ -1,4 +1,4 @@
-"""When and how often a server is asked again."""
+"""When and how often a request is retried."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.system.units import duration_text
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Waits that double, shortened by chance so that many clients do not come back together.
+    """Waits that double, shortened at random so that many clients do not retry together.
 
     `attempts` are those in a row without anything gained. A server that is busy is waited for from `first_s` on; one
     that asks for fewer requests from `crowded_s` on, as CivitAI's anonymous callers may share one allowance. Never
@@ -38,7 +38,7 @@ class Patience:
         why: str = "",
         say: Say = say_nothing,
     ) -> bool:
-        """Sleep after so many failures in a row, or as long as the server asked; False where that is too long.
+        """Sleep after this many failures in a row, or as long as the server asked; False if that is too long.
 
         `say` is told of a longer wait, and `why`.
         """
@@ -53,7 +53,7 @@ class Patience:
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Seconds that an answer asks to wait: by `Retry-After`, a number or a date, or by `RateLimit: "api";r=0;t=55`.
+    """Seconds to wait before the next request: from `Retry-After` (a number or a date) or `RateLimit: "api";r=0;t=55`.
 
     `headers` have small letters. None where neither is given or makes sense.
     """

@@ -1,4 +1,4 @@
-"""Recommended settings out of what authors write, and out of the settings of the pictures that they show."""
+"""Extracts recommended settings from authors' texts and from the settings of their example pictures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SAMPLER = re.compile(
 
 
 def settings_in(text: str) -> dict[str, str]:
-    """Settings that a text recommends, by our names for them, each as a number, a range or a word; the first counts."""
+    """Settings that a text recommends, by Darkroom's names, each as a number, a range or a word; the first one wins."""
     found: dict[str, str] = {}
     for name, (pattern, low, high) in _PATTERNS.items():
         if said := _first(pattern, text, low, high):
@@ -44,7 +44,7 @@ def settings_in(text: str) -> dict[str, str]:
 
 
 def settings_of(pictures: Sequence[ExamplePicture]) -> dict[str, str]:
-    """Settings of the pictures that an author shows: medians of numbers, the most frequent sampler."""
+    """Settings of an author's example pictures: medians of numbers, the most frequent sampler."""
     found: dict[str, str] = {}
     for name in ("steps", "guidance_scale", "clip_skip"):
         _, low, high = _PATTERNS[name]

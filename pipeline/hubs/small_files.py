@@ -1,4 +1,4 @@
-"""Configurations and vocabularies of a repository: fetched whole, checked by their hash, put into the store."""
+"""Fetches small files of a repository (configurations, vocabularies) into the store, verified by hash."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def fetch_small(transport: Transport, file: RemoteFile, what: str) -> Outcome[st
 
 
 def text_of(transport: Transport, file: RemoteFile, what: str, most_bytes: int) -> Outcome[str]:
-    """The text of a small file, which is kept outside the store: `fetch_small` then need not ask for it again."""
+    """The text of a small file, cached outside the store: `fetch_small` then need not request it again."""
 
     def fetch() -> Outcome[str]:
         said = _fetched(transport, file, what, most_bytes)
@@ -48,7 +48,7 @@ def text_of(transport: Transport, file: RemoteFile, what: str, most_bytes: int) 
 
 
 def git_blob(content: bytes) -> str:
-    """The hash by which git, and with it Hugging Face, knows a small file."""
+    """The hash by which git, and so Hugging Face, identifies a small file."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 

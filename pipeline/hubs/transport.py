@@ -1,4 +1,4 @@
-"""The only place in Darkroom that opens connections: to the hubs, anonymously, and nowhere else.
+"""Sends requests to the hubs, anonymously; the only code in Darkroom that opens connections.
 
 Every request has the same headers: `Host`, `User-Agent: darkroom/<version>`, `Accept`, `Accept-Encoding: identity`, and
 `Range` where a download goes on. No cookies, no `.netrc`, no proxies or other settings from the environment, no
@@ -61,7 +61,7 @@ class Response:
 
 
 class Transport:
-    """Sends the requests of this process; may be shared by threads. `settings` say to whom.
+    """Sends the requests of this process; may be shared by threads. `settings` say to which servers.
 
     `say` is told of waits that last. With `asks=False` nothing is sent, for what is kept of the hubs' answers: to all
     else they are out of reach. `limits` is shared with other processes through the data folder. `network` and
@@ -101,7 +101,7 @@ class Transport:
         range_start: int | None = None,
         max_bytes: int,
     ) -> Iterator[Response]:
-        """Ask for a URL, which must begin with the address of the hub of this `kind`; waits for the hub's limits.
+        """Request a URL, which must begin with the address of the hub of this `kind`; waits for the hub's limits.
 
         `range_start` asks for what follows that many bytes; whether the answer is only that tells its status, 206.
         A body longer than `max_bytes` is not read. Raises `Unreachable` and `UnsafeAnswer`.

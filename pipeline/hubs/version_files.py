@@ -43,7 +43,7 @@ _PRECISIONS = ("fp16", "bf16", "", "fp32")
 
 
 def family_of_base(base_model: str) -> str | None:
-    """The family of `pipeline.weights.families` that runs models of this base; None for the ever new ones.
+    """The family of `pipeline.weights.families` that runs models of this base; None for unknown bases.
 
     The name decides nothing: what is fetched is known by its tensors.
     """

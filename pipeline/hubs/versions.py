@@ -1,4 +1,4 @@
-"""From a number or a hash on CivitAI to the model it means, with the one file to fetch."""
+"""Resolves an id or a hash on CivitAI to a pinned model with the one file to fetch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.hubs.version_files import KINDS, chosen_file, family_of_base
 
 
 def version(transport: Transport, number: int, fresh_s: float = FRESH_S) -> Outcome[RemoteModel]:
-    """The version with this number; where there is none, of the model with this number the newest that can be had.
+    """The version with this id; if there is none, the newest version that can be downloaded of the model with this id.
 
     The hub is asked if what it said is older than `fresh_s` seconds.
     """
@@ -32,7 +32,7 @@ def version(transport: Transport, number: int, fresh_s: float = FRESH_S) -> Outc
 
 
 def version_by_hash(transport: Transport, sha256: str) -> Outcome[RemoteModel]:
-    """The version with a file of this very content."""
+    """The version with a file of exactly this content."""
     return _described(transport, civitai.version_by_hash(transport, sha256), f"sha256:{sha256}", sha256)
 
 

@@ -22,11 +22,11 @@ _LOOK_S = 0.05
 
 
 def say_nothing(line: str) -> None:
-    """For those who want no lines."""
+    """A `say` function that prints nothing."""
 
 
 def lock_and_tell(fd: int, waiting: Callable[[], None]) -> None:
-    """Take the lock on an open file; `waiting` is called once if another process holds it for long.
+    """Take the lock on an open file; calls `waiting` once if another process holds it for long.
 
     Raises `OSError` where there are no locks.
     """
@@ -40,7 +40,7 @@ def lock_and_tell(fd: int, waiting: Callable[[], None]) -> None:
 
 
 def begun(work: Callable[[], Value]) -> Future[Value]:
-    """What the work will return or raise. Unlike an executor's thread this one does not hold up Ctrl-C or the exit."""
+    """Start work on a thread; returns its future. Unlike an executor's thread it does not delay Ctrl-C or the exit."""
     future: Future[Value] = Future()
 
     def run() -> None:

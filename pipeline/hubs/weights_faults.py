@@ -1,4 +1,4 @@
-"""What is wrong with weights that a hub sends: by their first bytes, and by their whole header."""
+"""Checks weights that a hub sends: by their first bytes, and by their whole header."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FIRST_LOOK_BYTES = 32 * 2**10
 
 
 def fault_of_start(start: bytes, suffix: str) -> str | None:
-    """What begins so (32 bytes) if it cannot be weights of this kind, `.safetensors` or `.gguf`; None if it may be."""
+    """What begins so (32 bytes), if it cannot be weights of this kind, `.safetensors` or `.gguf`; None if it may be."""
     if suffix == ".gguf":
         return None if start.startswith(b"GGUF") else what_it_is(start) or "something that is no GGUF file"
     (length,) = struct.unpack("<Q", start[:8])
@@ -30,7 +30,7 @@ def fault_of_start(start: bytes, suffix: str) -> str | None:
 
 
 def fault_of_weights(path: Path, suffix: str) -> str | None:
-    """What is wrong with a whole file of this kind, whatever its name; None for a sound one."""
+    """What is wrong with a complete file of this kind, whatever its name; None if it is valid."""
     try:
         _reader(suffix)(path)
     except ModelError as error:
@@ -39,7 +39,7 @@ def fault_of_weights(path: Path, suffix: str) -> str | None:
 
 
 class Front:
-    """Reads the header of a file of weights that is still coming, which stands at its front, as soon as it is here.
+    """Reads the header of a weights file during its download, as soon as the header is complete.
 
     `whole_bytes` is how long the file will be, if that is known.
     """
@@ -49,7 +49,7 @@ class Front:
         self._look_at_bytes = 0.0
 
     def header(self, here_bytes: int) -> WeightsHeader | None:
-        """The header, once, when the bytes that are here hold it; raises `ModelError` if it is unsound."""
+        """The header, once, when it is complete; raises `ModelError` if it is invalid."""
         if here_bytes < self._look_at_bytes:
             return None
         try:
