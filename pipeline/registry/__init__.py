@@ -1,1 +1,1 @@
-"""Which models this machine has."""
+"""The models on this machine."""

@@ -1,4 +1,4 @@
-"""The store of fetched weights: one copy per hash, and folders made of links to them.
+"""The store of downloaded weights: one copy per hash, and folders of links to them.
 
     models/blobs/ab/abcd....safetensors      a file, named by the SHA-256 of its content
     models/snapshots/<hash>/unet/...         a diffusers folder: links to blobs under the names its author gave
@@ -28,7 +28,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def blob_path(sha256: str, suffix: str = ".safetensors") -> Path:
-    """Where the file with this SHA-256 lies, or will. Raises `ModelError` for what is no hash and other endings."""
+    """The path for the file with this SHA-256. Raises `ModelError` for an invalid hash and other endings."""
     digest = sha256.lower()
     if not _SHA256.fullmatch(digest):
         raise ModelError(f"{sha256[:80]!r}: is no SHA-256; expected 64 digits from 0-9 and a-f")
@@ -38,7 +38,7 @@ def blob_path(sha256: str, suffix: str = ".safetensors") -> Path:
 
 
 def suffix_of(name: str) -> str:
-    """The ending under which the store keeps a file of this name. Raises `ModelError` for what it does not take."""
+    """The ending under which the store keeps a file of this name. Raises `ModelError` for other endings."""
     suffix = PurePosixPath(name).suffix.lower()
     if suffix not in SUFFIXES:
         raise ModelError(f"{name[:80]!r}: the store takes {', '.join(SUFFIXES)} only")
@@ -46,7 +46,7 @@ def suffix_of(name: str) -> str:
 
 
 def snapshot(files: Mapping[str, str]) -> Path:
-    """The folder that holds these files, made of links to their blobs; `files` are SHA-256 by relative name.
+    """A folder with these files as links to their blobs; `files` are SHA-256 by relative name.
 
     One folder per content, whoever asks: it is made aside and renamed, so it is there whole or not at all. Raises
     `ModelError` for names that must not become paths, and where a blob is missing.
@@ -65,7 +65,7 @@ def snapshot(files: Mapping[str, str]) -> Path:
 
 @contextmanager
 def provisional(files: Mapping[str, str]) -> Iterator[Path]:
-    """Such a folder under a name for the block alone, unless it is renamed in it. Raises as `snapshot` does."""
+    """Such a folder under a temporary name, deleted after the block unless renamed. Raises as `snapshot` does."""
     _check_names(files)
     aside = store_folder() / "snapshots" / f".{uuid.uuid4().hex}.tmp"
     try:
@@ -79,7 +79,7 @@ def provisional(files: Mapping[str, str]) -> Iterator[Path]:
 
 
 def is_owned(path: Path) -> bool:
-    """Whether a path lies in the store."""
+    """Whether a path is in the store."""
     return path.absolute().is_relative_to(store_folder())
 
 

@@ -1,4 +1,4 @@
-"""The registry's file: opened so that several processes can use it, brought up to date, its faults put into words."""
+"""The registry's database: shared by processes, migrated to the current version, with its errors explained."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class RegistryError(ModelError):
 
 
 class RegistryNotWritable(RegistryError):
-    """The registry can be read at most: its disk is read-only or full."""
+    """The registry can only be read: its disk is read-only or full."""
 
 
 class Registry:
-    """The registry, open. A context manager, for one thread; other threads and processes open it too.
+    """The open registry. A context manager, for one thread; other threads and processes open their own.
 
     Where its disk is read-only, what is there can be read, and a write raises `RegistryNotWritable`. On a full disk it
     can be read as well, and written once what is done in the same transaction has made room.
@@ -56,17 +56,17 @@ class Registry:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._connection.close()
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
-        """What a query finds. Raises `RegistryError`."""
+        """The rows of a query. Raises `RegistryError`."""
         with self._faults_in_words():
             return self._connection.execute(query, values).fetchall()
 
     @contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: all of what is done in it or nothing, and nobody else writes meanwhile. May be nested.
+        """A transaction: either all changes are made or none, and no other process writes meanwhile. May be nested.
 
         Raises `RegistryError`.
         """

@@ -1,4 +1,4 @@
-"""The layout in which Hugging Face's own programs keep what they fetched, read off paths.
+"""Reads the layout of Hugging Face's own cache from paths.
 
 models--org--name/blobs/<etag>                      of large files, the etag is the SHA-256
 models--org--name/snapshots/<commit>/unet/...       links to blobs
@@ -22,7 +22,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class CachedRepository:
-    """Where in such a cache something lies. `inside` is its path in the repository, empty for the whole."""
+    """A place in such a cache. `inside` is its path in the repository, empty for the whole."""
 
     folder: Path
     name: str
@@ -39,7 +39,7 @@ class CachedRepository:
         return tuple(path.name for path in self._branch_files() if _first_line(path) == self.commit)
 
     def branch_states(self) -> list[str]:
-        """What changes when a branch is fetched anew; the files are not opened for it."""
+        """The file states that change when a branch is fetched again; the files are not opened."""
         return [f"{path.name}\t{state_of(path.stat())}" for path in self._branch_files()]
 
     def _branch_files(self) -> list[Path]:
@@ -52,7 +52,7 @@ class CachedRepository:
 
 
 def cached_repository(path: Path) -> CachedRepository | None:
-    """Where in a Hugging Face cache this path lies; None for all others."""
+    """The place in a Hugging Face cache for this path; None for all other paths."""
     parts = path.parts
     for place in range(len(parts) - 3, -1, -1):
         known = _FOLDER.fullmatch(parts[place])
@@ -66,7 +66,7 @@ def cached_repository(path: Path) -> CachedRepository | None:
 
 
 def claimed_sha256(path: Path) -> str | None:
-    """The hash that a file's blob is named by, as the hub said it; nobody has checked it against the content."""
+    """The hash in the name of a file's blob, as given by the hub; it was not verified."""
     name = path.resolve().name if path.is_symlink() else ""
     return name if _SHA256.fullmatch(name) else None
 

@@ -1,4 +1,4 @@
-"""What a file or folder is to the registry, from headers and small files alone."""
+"""Inspects a file or folder for the registry, from headers and small files only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Kind, family and precision as far as headers tell; `files` are those that decide pictures."""
+    """Kind, family and precision as far as headers tell; `files` are those that pictures depend on."""
 
     kind: StoredKind
     family: str | None
@@ -26,7 +26,7 @@ class Look:
 
 
 def look_at(path: Path, *, configuration: bool = False) -> Look:
-    """Inspect a file of weights, a diffusers folder or a component's folder.
+    """Inspect a weights file, a diffusers folder or a component's folder.
 
     `configuration`: a diffusers folder without its weights. Raises `ModelError` for what is damaged, refused, of no
     known kind, or of a kind that is nothing by itself.
@@ -46,7 +46,7 @@ def look_at(path: Path, *, configuration: bool = False) -> Look:
 
 
 def look_at_header(path: Path, header: WeightsHeader, configuration: Mapping[str, Any] | None = None) -> Look:
-    """The same of weights of which only the header is here; those of a component have a configuration beside them.
+    """Inspect weights of which only the header is available; those of a component have a configuration beside them.
 
     Raises `ModelError`, which calls them by the `path` at which they will lie.
     """
@@ -56,7 +56,7 @@ def look_at_header(path: Path, header: WeightsHeader, configuration: Mapping[str
 
 
 def look_at_shards(folder: Path, headers: Mapping[str, WeightsHeader]) -> Look:
-    """The same of a component's folder that has its small files, and of whose weights only the headers are here."""
+    """Inspect a component's folder that has its small files, but of its weights only the headers."""
     from pipeline.weights.file_inspection import inspect_shards
 
     return _as_stored(inspect_shards(folder, headers))

@@ -1,4 +1,4 @@
-"""What a file is, by its content: which known models hold the same."""
+"""Finds the known models that have the same content as a file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.weights.hashes import file_hash, tensor_hash
 
 @dataclass(frozen=True, slots=True)
 class Identified:
-    """The hashes of a file, and the models that have it.
+    """The hashes of a file, and the models with the same content.
 
     `same` hold the very file. `same_tensors` hold the same weights under a header with other remarks; only files that
     were hashed before are compared so. Of `claimed` only a file beside them says that they are the same.
@@ -32,7 +32,7 @@ class Identified:
 
 
 def identify_file(registry: Registry, path: Path) -> Identified:
-    """Hash a file, and known files of its length that have no hash yet, and compare.
+    """Hash a file, and known files of the same length that have no hash yet, and compare.
 
     Raises `ModelError` for what is no file or cannot be read, `RegistryError`.
     """

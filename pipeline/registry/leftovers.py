@@ -1,4 +1,4 @@
-"""What lies in the store and belongs to no model: downloads that were broken off, and what dead processes have left."""
+"""Files in the store that belong to no model: interrupted downloads, and leftovers of processes that died."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OURS = re.compile(rf"[0-9a-f]{{64}}({'|'.join(map(re.escape, SUFFIXES))})({re.e
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A file, or a folder of links. `bytes` are those on the disk, `age_s` the seconds since it was written to."""
+    """A file, or a folder of links. `bytes` are those on the disk, `age_s` the seconds since the last write."""
 
     path: Path
     bytes: int
@@ -33,12 +33,12 @@ class Leftover:
 
     @property
     def is_old(self) -> bool:
-        """Whether nobody can be about to use it."""
+        """Whether it is so old that no process can still need it."""
         return self.age_s > STRAY_S
 
 
 def leftovers(registry: Registry) -> list[Leftover]:
-    """All that no model has, the oldest first. Raises `RegistryError`."""
+    """All files that belong to no model, the oldest first. Raises `RegistryError`."""
     hashes = {row["sha256"] for row in registry.rows("SELECT DISTINCT sha256 FROM files WHERE owned")}
     folders = {row["path"] for row in registry.rows("SELECT path FROM models")}
     found = filter(None, map(_seen, _without_model(hashes, folders)))
@@ -46,7 +46,7 @@ def leftovers(registry: Registry) -> list[Leftover]:
 
 
 def remove_leftovers(registry: Registry, chosen: Iterable[Leftover]) -> list[Leftover]:
-    """Take these off the disk, but for those that a process is fetching or that have got a model; returns what is gone.
+    """Delete these, except those that a process is fetching or that belong to a model by now; returns the deleted ones.
 
     Raises `RegistryError`.
     """
@@ -65,7 +65,7 @@ def remove_leftovers(registry: Registry, chosen: Iterable[Leftover]) -> list[Lef
 
 
 def is_fetching() -> bool:
-    """Whether a process is fetching weights now; what it has fetched for the same model before is not to be touched."""
+    """Whether a process is fetching weights now; what it fetched for the same model before must not be deleted."""
     return any(is_locked(path) for path in (store_folder() / "blobs").glob(f"??/*{PARTIAL}"))
 
 

@@ -1,4 +1,4 @@
-"""From a reference to a place on this machine by what the registry knows, checked before it is given out."""
+"""Resolves a reference to a path on this machine by the registry, and checks the path."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _KINDS: dict[str, StoredKind] = {
 
 
 def find_place(reference: Reference, noun: str) -> Path | None:
-    """Where what a reference means lies on this machine; None if nothing is known of it.
+    """The path for a reference on this machine; None if nothing is known of it.
 
     What was fetched must be as it was fetched, and what is named by a hash must have it. Raises `ModelError` where a
     name is ambiguous, and for what is known and has gone or changed; `RegistryError`.
@@ -53,7 +53,7 @@ def find_place(reference: Reference, noun: str) -> Path | None:
 
 
 def is_known(reference: Reference) -> bool:
-    """Whether something of this reference lies here; nothing is checked, and no use noted. Raises `RegistryError`."""
+    """Whether something for this reference is here; does not check it or record its use. Raises `RegistryError`."""
     digits = reference.sha256
     if not registry_file().exists():
         return bool(digits and _places(digits))
@@ -65,7 +65,7 @@ def is_known(reference: Reference) -> bool:
 
 
 def name_at(path: Path) -> str | None:
-    """What the registry calls the model at a path; None if it knows none there. Raises `RegistryError`."""
+    """The registry's name of the model at a path; None if it knows none there. Raises `RegistryError`."""
     if not registry_file().exists():
         return None
     with Registry() as registry:
@@ -74,7 +74,7 @@ def name_at(path: Path) -> str | None:
 
 
 def places_of(sha256: str) -> list[Path]:
-    """Where what has this SHA-256 may lie on this machine, the likeliest first; whoever uses it hashes it.
+    """Paths that may have content with this SHA-256, the likeliest first; the caller must verify the hash.
 
     Without a registry that can be read: where it was used before.
     """
@@ -88,7 +88,7 @@ def places_of(sha256: str) -> list[Path]:
 
 
 def places_called(name: str) -> list[Path]:
-    """Where models of exactly this name lie, in any spelling of it: a scan knows names, and hashes only later.
+    """Paths of models with exactly this name, in any spelling: a scan knows names, and hashes only later.
 
     Nothing without a registry that can be read.
     """
@@ -103,7 +103,7 @@ def places_called(name: str) -> list[Path]:
 
 
 def places_of_kind(kind: StoredKind, family: str | None = None) -> list[Path]:
-    """Where models of a kind lie, of a family if that is given or of none that is known; as `places_called`."""
+    """Paths of models of a kind, of the given family if there is one, and of unknown family; as `places_called`."""
     try:
         if registry_file().exists():
             with Registry() as registry:
@@ -142,7 +142,7 @@ def _the_one(found: list[StoredModel], reference: Reference, noun: str) -> Store
 
 
 def listed(models: list[StoredModel], most: int = 5) -> str:
-    """Models between which a name does not decide, as a message lists them: each by what names it alone."""
+    """Models among which a name does not decide, as a list for messages: each by a reference that is unique."""
     shown = ", ".join(model.reference for model in models[:most])
     return shown + (f" and {len(models) - most} more" if len(models) > most else "")
 
@@ -197,7 +197,7 @@ def _places(digits: str, registry: Registry | None = None) -> list[Path]:
 
 
 def content_hash(place: Path) -> str:
-    """The hash by which records name a file or folder of weights. Raises `ModelError`, `OSError`."""
+    """The hash by which records identify a file or folder of weights. Raises `ModelError`, `OSError`."""
     if place.is_file():
         return file_hash(place)
     from pipeline.registry.inspected import look_at

@@ -1,4 +1,4 @@
-"""The registry's tables. A change of them is one more entry in `MIGRATIONS`; entries that were released stay."""
+"""The registry's tables. To change them, add an entry to `MIGRATIONS`; never change released entries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From something that a scan found to the model that it is, with what is said of it beside it."""
+"""Describes the model that a scan found, including notes beside it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TAGS_FROM_FOLDERS = 3
 
 
 def described(item: FoundModel) -> tuple[StoredModel, list[StoredFile]]:
-    """The model that an item is, and its files. Raises `ModelError` for what is none, `OSError` for what is gone.
+    """The model of an item, and its files. Raises `ModelError` if it is none, `OSError` if it is gone.
 
     The header says kind and family; sidecars and the names of folders only add words to search by.
     """

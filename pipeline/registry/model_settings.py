@@ -1,4 +1,4 @@
-"""From a model reference to the settings that identify it: found, checked and hashed, without loading weights."""
+"""Resolves, checks and hashes a model, and gives the settings that identify it; loads no weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def identify(
     max_sequence_length: int | None = None,
     safety_checker: bool = False,
 ) -> tuple[ModelSettings, ModelFiles]:
-    """Resolve, check and hash a model and, if given, a VAE of its own and the folder that a single file lacks.
+    """Resolve, check and hash a model and, if given, its separate VAE and the folder that completes a single file.
 
     The places of all three are remembered by their hashes. Raises `ModelError`.
     """
@@ -78,7 +78,7 @@ def identify(
 
 
 def weight_files(settings: ModelSettings) -> list[Path]:
-    """The files of weights that loading will read, so that they can be read ahead. Raises `ModelError`."""
+    """The weights files that loading will read, so that they can be read ahead. Raises `ModelError`."""
     config = resolve(settings.config_source) if settings.config_source else None
     files = inspect_model(resolve(settings.source), config, ("vae",) if settings.vae_source else ())
     own = [file for part in files.components if part.name != "vae" or not settings.vae_source for file in part.files]
@@ -87,7 +87,7 @@ def weight_files(settings: ModelSettings) -> list[Path]:
 
 
 def public_name(source: str) -> str:
-    """A name that may be written into images: the last part of a path, made of harmless characters."""
+    """A name that may be written into images: the last part of a path, with harmless characters only."""
     path = Path(source)
     name = path.stem if path.suffix.lower() in WEIGHTS else path.name
     return re.sub(r"[^\w.+-]+", "-", name, flags=re.ASCII).strip("-.") or "model"

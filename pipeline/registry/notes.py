@@ -1,4 +1,4 @@
-"""What is noted in the store of each fetched model, so that the registry can be made anew without asking a hub."""
+"""Notes in the store about each downloaded model, from which the registry can be rebuilt without asking a hub."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.storage.user_folders import make_folder
 
 
 def write_note(model: StoredModel, files: Sequence[StoredFile]) -> None:
-    """Note a fetched model beside its files; whole or not at all. Raises `OSError`."""
+    """Write a note about a downloaded model beside its files, atomically. Raises `OSError`."""
     path = _note_path(model)
     make_folder(path.parent, data_folder())
     values = asdict(model) | {"path": _relative(model.path), "id": 0}
@@ -25,7 +25,7 @@ def write_note(model: StoredModel, files: Sequence[StoredFile]) -> None:
 
 
 def remove_note(model: StoredModel) -> None:
-    """Take the note of a model away. Raises `OSError`."""
+    """Delete the note of a model. Raises `OSError`."""
     _note_path(model).unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""What there is: listed, searched, found by reference or name, counted."""
+"""Queries of the registry: list, search, find by reference or name, count."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ORDERS: dict[Sort, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Counts of models and sums of bytes. What several models share is counted once among `downloaded_bytes`.
+    """Counts of models and sums of bytes. Content that several models share counts once in `downloaded_bytes`.
 
     `left_over` are files in the store that no model has: of downloads that were broken off, mostly.
     """
@@ -58,7 +58,7 @@ def list_models(
     sort: Sort = "name",
     limit: int | None = None,
 ) -> list[StoredModel]:
-    """Models that are all of what is asked for; numbers and times sort the largest first. Raises `RegistryError`.
+    """Models that match all filters; numbers and times sort the largest first. Raises `RegistryError`.
 
     `downloaded`: those that Darkroom has fetched, or the others. Of `text` every word must stand somewhere in name,
     hub's reference or file name, base model, tags or trigger words; parts of words count, capitals do not.
@@ -81,7 +81,7 @@ def list_models(
 
 
 def search_local(registry: Registry, text: str, limit: int | None = None) -> list[StoredModel]:
-    """Models with all these words, those that are called so before those that only speak of it."""
+    """Models that match all these words; matches in the name come before matches elsewhere."""
     key = key_of(text)
     found = list_models(registry, text=text)
     found.sort(key=lambda model: (key_of(model.name) != key, key not in key_of(model.name)))
@@ -89,7 +89,7 @@ def search_local(registry: Registry, text: str, limit: int | None = None) -> lis
 
 
 def find(registry: Registry, reference: str | Reference) -> list[StoredModel]:
-    """The model that a reference or a plain name means; none if it is not known.
+    """The models for a reference or a plain name; none if it is not known.
 
     A hub's reference, a hash or a path means one model at most: of several copies a fetched one, of several commits the
     branch that was asked for, else the newest. A name means the model that is called so, else the only one whose name
@@ -114,7 +114,7 @@ def find(registry: Registry, reference: str | Reference) -> list[StoredModel]:
 
 
 def files_by_hash(registry: Registry, sha256: str, *, claimed: bool = False) -> list[StoredFile]:
-    """Files whose SHA-256 begins so, or of which something beside them claims it. Raises `RegistryError`."""
+    """Files whose SHA-256 begins so, or for which a note beside them claims so. Raises `RegistryError`."""
     column = "claimed_sha256" if claimed else "sha256"
     rows = registry.rows(
         f"SELECT * FROM files WHERE {column} >= ? AND {column} < ? ORDER BY owned DESC, path", (sha256, f"{sha256}g")
@@ -123,13 +123,13 @@ def files_by_hash(registry: Registry, sha256: str, *, claimed: bool = False) -> 
 
 
 def files_by_tensors(registry: Registry, tensor_hash: str) -> list[StoredFile]:
-    """Files with these very weights, whatever remarks their headers hold. Raises `RegistryError`."""
+    """Files with exactly these weights, whatever metadata their headers have. Raises `RegistryError`."""
     rows = registry.rows("SELECT * FROM files WHERE tensor_hash = ? ORDER BY owned DESC, path", (tensor_hash,))
     return [file_of(row) for row in rows]
 
 
 def stats(registry: Registry) -> Stats:
-    """Counts and sums over everything that is known. Raises `RegistryError`."""
+    """Counts and sums over all known models. Raises `RegistryError`."""
 
     def counts(column: str) -> dict[str, int]:
         rows = registry.rows(
@@ -154,7 +154,7 @@ def stats(registry: Registry) -> Stats:
 
 
 def downloaded_bytes(registry: Registry) -> int:
-    """Bytes of all that was fetched, each content once, as it lies on the disk. Raises `RegistryError`."""
+    """Bytes of all downloads, each content once, as on the disk. Raises `RegistryError`."""
     (row,) = registry.rows(
         "SELECT coalesce(sum(bytes), 0) AS bytes FROM "
         "(SELECT max(bytes) AS bytes FROM files WHERE owned GROUP BY coalesce(sha256, path))"

@@ -1,4 +1,4 @@
-"""What the registry knows of a model and of its files, as frozen values."""
+"""The registry's data about a model and its files, as frozen values."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class StoredModel:
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """One file of a model. `name` is what its author called it, never a path to write to.
+    """One file of a model. `name` is the author's name for it, never a path to write to.
 
     `sha256` is what the file must hold: of a fetched file as the hub said and the download confirmed, of a scanned one
     as it was when it was first hashed; None until then. `claimed_sha256` is what a file beside it says, unchecked.
@@ -81,7 +81,7 @@ class StoredFile:
         claimed_sha256: str | None = None,
         owned: bool = False,
     ) -> StoredFile:
-        """The file as it lies there now. Raises `OSError`."""
+        """The record of the file at a path as it is now. Raises `OSError`."""
         return cls(name, path, *state_of(path.stat()), sha256, claimed_sha256=claimed_sha256, owned=owned)
 
     def now(self) -> StoredFile:
@@ -90,7 +90,7 @@ class StoredFile:
         return replace(self, bytes=size, mtime_ns=mtime_ns, inode=inode)
 
     def unchanged(self) -> bool:
-        """Whether size, time and inode are those noted: then the bytes are, too, as far as one can tell unread."""
+        """Whether size, time and inode are as recorded; then the content is too, as far as can be told unread."""
         try:
             return state_of(self.path.stat()) == (self.bytes, self.mtime_ns, self.inode)
         except OSError:
@@ -98,5 +98,5 @@ class StoredFile:
 
 
 def now() -> str:
-    """The time as the registry writes it: UTC, in ISO format, to the microsecond."""
+    """The current time as the registry writes it: UTC, in ISO format, to the microsecond."""
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""From a reference to a file or folder on this machine.
+"""Resolves a reference to a file or folder on this machine.
 
 The registry's database is opened, and its code imported, only where a path does not decide.
 """
@@ -21,7 +21,7 @@ from pipeline.weights.references import (
 
 
 def resolve(reference: str, noun: str = "model") -> Path:
-    """The local file or folder that a reference means, without asking anybody else.
+    """The local file or folder for a reference; no hub is asked.
 
     That is an embedded model's name, a path (`~` is understood), or what the registry knows by a hub's reference, a
     hash or a name. What was fetched is checked to be as it was. `noun` says in messages what was looked for; embedded
@@ -72,7 +72,7 @@ def is_remote(reference: str, noun: str = "model") -> bool:
 
 
 def name_of(reference: str, path: Path) -> str:
-    """How what `resolve` found at `path` is called: a path by its file or folder, else as the registry calls it.
+    """The name of what `resolve` found at `path`: a path's file or folder name, else the registry's name.
 
     What lies in a hub's cache or in the store has a hash for a name. Raises `ModelError` if the registry cannot be
     read.

@@ -1,4 +1,4 @@
-"""Taking in the models of a folder, where they are: nothing is moved, and nothing is written there."""
+"""Scans folders for models in place: nothing is moved, and nothing is written there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _AT_ONCE = 100
 
 @dataclass(slots=True)
 class ScanReport:
-    """Counts of models, and what was refused, with the reason. `found` are all that can be used now.
+    """Counts of models, and refused files with the reason. `found` are all that can be used now.
 
     `gone`: were known in this folder and are no longer there.
     """
@@ -41,7 +41,7 @@ class ScanReport:
 
 
 def scan(registry: Registry, folder: Path, progress: Progress | None = None) -> ScanReport:
-    """Take in what lies in a folder and below: ComfyUI's and A1111's, a Hugging Face cache, diffusers folders, files.
+    """Scan a folder and its subfolders: ComfyUI's and A1111's, a Hugging Face cache, diffusers folders, files.
 
     Headers and small files are read, never weights; of what has not changed since the last scan, nothing is. Scanning
     the store itself takes in again what was fetched. Raises `ModelError` if there is no such folder.

@@ -1,4 +1,4 @@
-"""What other programs noted beside a model: read as hints, needed for nothing, believed in nothing that matters.
+"""Reads other programs' notes beside a model: only hints, not needed, and not trusted for anything that matters.
 
 | file beside `model.safetensors` | written by |
 | --- | --- |
@@ -31,7 +31,7 @@ _Hints = Callable[[Mapping[str, Any]], "Hints"]
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """What is claimed of a model; every field may be empty. Texts are one line each, of printable characters."""
+    """Claims about a model; every field may be empty. Texts are one line each, of printable characters."""
 
     title: str = ""
     base_model: str = ""
@@ -43,13 +43,13 @@ class Hints:
 
 
 def sidecars_of(model: str) -> list[str]:
-    """The names under which there may be something beside a file of weights, the most telling first."""
+    """The names of possible notes beside a weights file, the most informative first."""
     stem = model.rpartition(".")[0]
     return [f"{stem}{ending}" for ending in _READERS]
 
 
 def read_hints(paths: list[Path]) -> Hints:
-    """What these sidecars say together; where they differ, the first. What is malformed is passed over."""
+    """The hints of these notes together; if they differ, the first wins. Malformed values are skipped."""
     hints = Hints()
     for path in paths:
         said = _read(path)

@@ -1,4 +1,4 @@
-"""Where Darkroom keeps what it knows and what it has fetched."""
+"""The folders of the registry and of downloaded models."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import platformdirs
 
 
 def data_folder() -> Path:
-    """The folder `DARKROOM_HOME` names (`~` is understood), else the user's data folder; it need not exist yet."""
+    """The folder that `DARKROOM_HOME` names (`~` is understood), else the user's data folder; may not exist yet."""
     chosen = os.environ.get("DARKROOM_HOME")
     folder = Path(chosen).expanduser() if chosen else Path(platformdirs.user_data_dir("darkroom"))
     return folder.absolute()
 
 
 def store_folder() -> Path:
-    """Where fetched weights lie, by their content."""
+    """The folder of downloaded weights, by content."""
     return data_folder() / "models"
 
 
 def registry_file() -> Path:
-    """The registry: one SQLite file."""
+    """The registry's SQLite file."""
     return data_folder() / "registry.sqlite"

@@ -1,4 +1,4 @@
-"""Models into the registry and out of it again."""
+"""Adds models to the registry and removes them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _INSERT_FILE = f"INSERT OR REPLACE INTO files ({', '.join(_FILE)}) VALUES ({', '
 
 
 def add(registry: Registry, model: StoredModel, files: Iterable[StoredFile]) -> StoredModel:
-    """Note a model and its files, or note anew what is known by this reference and path; returned as it is now known.
+    """Add a model and its files, or update the one with this reference and path; returns it as stored.
 
     The times it was added and used stay, and hashes of files that have not changed. Its branches no longer point to
     other commits. Raises `RegistryError`.
@@ -69,7 +69,7 @@ def add(registry: Registry, model: StoredModel, files: Iterable[StoredFile]) -> 
 
 
 def forget_at(registry: Registry, path: Path, keep: str | None = None) -> None:
-    """Drop scanned models that lay at a path, but for the one with the reference `keep`. Raises `RegistryError`."""
+    """Remove scanned models at a path, except the one with the reference `keep`. Raises `RegistryError`."""
     with registry.changing() as connection:
         connection.execute(
             "DELETE FROM models WHERE path = ? AND reference IS NOT ? "
@@ -79,7 +79,7 @@ def forget_at(registry: Registry, path: Path, keep: str | None = None) -> None:
 
 
 def note_hashes(registry: Registry, file: StoredFile) -> None:
-    """Keep the hashes of a file that is known, and the state in which it has them. Raises `RegistryError`.
+    """Store the hashes of a known file, and the file state to which they belong. Raises `RegistryError`.
 
     On a read-only or full disk they are computed again when they are needed again.
     """
@@ -98,7 +98,7 @@ def files_of(registry: Registry, model: StoredModel) -> list[StoredFile]:
 
 
 def model_of(row: sqlite3.Row) -> StoredModel:
-    """A row of `MODEL_COLUMNS`, read by place: thousands are listed at once."""
+    """The model of a row of `MODEL_COLUMNS`; read by position, since thousands are listed at once."""
     values = list(row)
     values[_PATH_PLACE] = Path(values[_PATH_PLACE])
     for place in _LIST_PLACES:
@@ -107,7 +107,7 @@ def model_of(row: sqlite3.Row) -> StoredModel:
 
 
 def file_of(row: sqlite3.Row) -> StoredFile:
-    """A row of the table `files`."""
+    """The file of a row of the table `files`."""
     return StoredFile(
         name=row["name"],
         path=Path(row["path"]),
@@ -123,12 +123,12 @@ def file_of(row: sqlite3.Row) -> StoredFile:
 
 
 def key_of(name: str) -> str:
-    """A name as names are compared: in small letters, with one hyphen for whatever stands between words."""
+    """A name in the form for comparisons: in small letters, with one hyphen between words."""
     return re.sub(r"[\W_]+", "-", name.casefold()).strip("-") or name.casefold()
 
 
 def repository_of(reference: str) -> str:
-    """`hf:org/name` of a canonical reference to it or to one of its files; other references as they are."""
+    """`hf:org/name` of a canonical reference to it or to one of its files; other references unchanged."""
     return reference.partition("@")[0] if reference.startswith("hf:") else reference
 
 

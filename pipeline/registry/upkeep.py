@@ -1,4 +1,4 @@
-"""Keeping what is known true and the store small: hashes, checks, removal, least recently used."""
+"""Maintains the registry and the store: hashes, verification, removal, pruning of the least recently used."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TOUCHED_ANEW_S = 3_600
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One file after its check. `noted`: it had no hash to be compared with, and has one from now on."""
+    """One file after verification. `noted`: it had no hash to compare with, and has one now."""
 
     model: StoredModel
     file: StoredFile
@@ -38,7 +38,7 @@ class Checked:
 
 
 def hashed(registry: Registry, model: StoredModel) -> list[StoredFile]:
-    """The files of a model with their hashes, which are computed where they are not known; that reads whole files.
+    """The files of a model with their hashes; unknown hashes are computed, which reads whole files.
 
     A model in one safetensors file gets its `tensor_hash` too. Raises `OSError` for what is gone, `RegistryError`.
     """
@@ -74,7 +74,7 @@ def verify(
 
 
 def touch(registry: Registry, model: StoredModel) -> None:
-    """Note that a model is used now. Raises `RegistryError`."""
+    """Record that a model is used now. Raises `RegistryError`."""
     time_now = now()
     if model.last_used and _seconds_between(model.last_used, time_now) < TOUCHED_ANEW_S:
         return
@@ -83,7 +83,7 @@ def touch(registry: Registry, model: StoredModel) -> None:
 
 
 def remove(registry: Registry, model: StoredModel) -> int:
-    """Take a model out of the registry, and the files that Darkroom fetched for it and for no other off the disk.
+    """Remove a model from the registry, and delete the files that Darkroom downloaded for it and for no other.
 
     Files in the user's own folders stay; the next scan finds them again. Returns the bytes that became free. Raises
     `RegistryError`, and `OSError` where a file cannot be removed; the model is then still known.
@@ -109,7 +109,7 @@ def remove(registry: Registry, model: StoredModel) -> int:
 
 
 def least_used(registry: Registry, max_bytes: int) -> list[StoredModel]:
-    """Fetched models that would have to go for the rest to fit into `max_bytes`, the longest unused first.
+    """Downloaded models to remove for the rest to fit into `max_bytes`, the longest unused first.
 
     What was never used counts from when it was fetched. Raises `RegistryError`.
     """
@@ -144,7 +144,7 @@ class Pruned:
 
 
 def prune(registry: Registry, max_bytes: int) -> Pruned:
-    """Make the store no larger than this: what is left over of downloads goes first, then what `least_used` names.
+    """Make the store no larger than this: removes leftovers of downloads first, then the models of `least_used`.
 
     Of what is left over the old goes in any case, and nothing that a process is fetching. Nothing that was scanned in
     is ever removed. Raises `RegistryError`, `OSError`.

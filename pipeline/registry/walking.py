@@ -1,4 +1,4 @@
-"""Which models lie in a folder and below, by names, sizes and times alone: no file is opened."""
+"""Finds models in a folder and its subfolders by names, sizes and times; opens no file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NO_MODELS = ("datasets--", "spaces--")
 
 @dataclass(frozen=True, slots=True)
 class FoundModel:
-    """Something that may be a model: a file of weights, a diffusers folder, or a component's folder.
+    """A possible model: a weights file, a diffusers folder, or a component's folder.
 
     `signature` changes with any name, size, time or inode of what belongs to it. `sidecars` lie beside a file.
     `folders` are those between it and the folder that is scanned. `fault` is what can be told without a look inside.
@@ -41,7 +41,7 @@ class FoundModel:
 
 @dataclass(slots=True)
 class Walk:
-    """Goes through a folder and what is below it, links included, each folder once.
+    """Walks through a folder and its subfolders, links included, each folder once.
 
     Hidden folders and those in `skipped` are passed over, however one gets there. `unreadable` holds folders that could
     not be listed, and why.
