@@ -1,1 +1,1 @@
-"""What a file of weights or a model folder is, from names and headers alone."""
+"""Identifies weights files and model folders from names and headers."""

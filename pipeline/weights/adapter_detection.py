@@ -1,4 +1,4 @@
-"""What a file of weights is that stands beside a model: ControlNet, IP-Adapter, embedding, VAE, text encoder."""
+"""Detects weights that are used with a model: ControlNet, IP-Adapter, embedding, VAE, text encoder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _EMBEDDING_TENSORS = 4
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A recognised file. Fields as in `FileFacts`; `families` are all that fit."""
+    """A recognised file. Fields as in `FileFacts`; `families` are all that it fits."""
 
     kind: Kind
     families: tuple[str, ...]
@@ -34,7 +34,7 @@ class Adapter:
 
 
 def detect_adapter(shapes: Shapes, class_name: str | None = None) -> Adapter | None:
-    """The adapter that these tensors are, None where they are none of the known ones.
+    """The adapter with these tensors; None if it is none of the known ones.
 
     `class_name` is what a component's own configuration says, where it has one.
     """
@@ -45,7 +45,7 @@ def detect_adapter(shapes: Shapes, class_name: str | None = None) -> Adapter | N
 
 
 def is_ip_adapter(shapes: Shapes) -> bool:
-    """Some IP-Adapters hold LoRA layers too, so this is asked before those are looked for."""
+    """Whether a file is an IP-Adapter; checked before LoRAs, since some IP-Adapters contain LoRA layers."""
     return any(name.startswith(("image_proj.", "ip_adapter_proj_model.")) for name in shapes)
 
 

@@ -1,4 +1,4 @@
-"""Which tensors of a full checkpoint belong to which component."""
+"""Assigns the tensors of a full checkpoint to components."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _T5 = {"sd3": "text_encoder_3", "flux": "text_encoder_2"}
 
 
 def split(tensors: Mapping[str, TensorInfo], family: str, denoiser: str) -> dict[str, dict[str, TensorInfo]]:
-    """Tensors by component name, `denoiser` first. What belongs to none, such as averages of training, is left out."""
+    """Tensors by component name, `denoiser` first. Tensors of no component, such as training averages, are left out."""
     prefix = next((p for p in DENOISER_PREFIXES if any(name.startswith(p) for name in tensors)), "")
     if not prefix:
         return {denoiser: dict(tensors)}

@@ -1,4 +1,4 @@
-"""Which model a denoiser is, told from the names and shapes of its tensors.
+"""Detects which model a denoiser is from the names and shapes of its tensors.
 
 What fits no entry of `denoiser_signatures` is refused by name; nothing is ever guessed to be SD 1.5.
 """
@@ -21,7 +21,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Denoiser:
-    """A recognised denoiser. `family` is None for one that is known and not run here; `label` names both.
+    """A recognised denoiser. `family` is None for one that is known but not supported; `label` names both.
 
     `guidance_embedded`: the guidance scale is an input of the model; None where the family has no such thing.
     """
@@ -37,7 +37,7 @@ class Denoiser:
 
 
 def detect(shapes: Shapes) -> list[Denoiser]:
-    """Every known denoiser whose keys are among the given ones: one for a sound file, none for an unknown one.
+    """Every known denoiser whose keys are among the given ones: one for a valid file, none for an unknown one.
 
     `shapes` holds tensor names as they stand in the file, and shapes in torch's order.
     """
@@ -56,7 +56,7 @@ def detect(shapes: Shapes) -> list[Denoiser]:
 
 
 def prediction_markers(names: Collection[str], metadata: Mapping[str, str]) -> tuple[str | None, bool]:
-    """What a file says of itself: `v_prediction`, `epsilon` or None, and whether it was trained to zero terminal SNR.
+    """A file's own marks: `v_prediction`, `epsilon` or None, and whether it was trained to zero terminal SNR.
 
     `v_pred` and `ztsnr` are empty tensors that trainers leave for ComfyUI; `modelspec.*` and `ss_*` are remarks.
     """
@@ -69,7 +69,7 @@ def prediction_markers(names: Collection[str], metadata: Mapping[str, str]) -> t
 
 
 def sample_of(names: Collection[str]) -> str:
-    """A few tensor names, for an error message about keys that are not known."""
+    """A few tensor names, for an error message about unknown keys."""
     shown = [name[:60] for name in list(names)[:3]]
     return ", ".join(shown) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
 

@@ -1,4 +1,4 @@
-"""The table by which denoisers are recognised: names of tensors that only one of them has together.
+"""The table by which denoisers are recognised: combinations of tensor names that only one of them has.
 
 The names are those of the published weights: `original` as their authors released them and ComfyUI keeps them,
 `diffusers` as diffusers saves them.

@@ -1,4 +1,4 @@
-"""The model families that are known by name: which diffusers classes they are, and what must be known before loading.
+"""The known model families: their diffusers classes, and the facts that are needed before loading.
 
 How prompts are encoded, denoised and decoded is not said here: that is read off the pipelines themselves. Parameter
 counts are those of the published weights, counted on the meta device from the published configurations; they serve to
@@ -133,5 +133,5 @@ _BY_PIPELINE = {family.pipeline_class: family for family in FAMILIES.values()}
 
 
 def family_of(pipeline_class: str) -> Family | None:
-    """The family whose text-to-image pipeline is called so; None for the many others that diffusers can run."""
+    """The family with this text-to-image pipeline class; None for the many others that diffusers can run."""
     return _BY_PIPELINE.get(pipeline_class)

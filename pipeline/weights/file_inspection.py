@@ -1,4 +1,4 @@
-"""What one file of weights is, or the folder of one component, from its header alone."""
+"""Inspects one weights file, or the folder of one component, by its header."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.weights.weights_files import check_shards, component_weights
 
 
 def inspect_file(path: Path) -> FileFacts:
-    """Tell what a file of weights, or a component's folder with a config.json, is. Raises `ModelError`.
+    """Inspect a weights file, or a component's folder with a config.json. Raises `ModelError`.
 
     Refused are pickles, files that are not what their name says, cut-off files, and weights of no known kind.
     """
@@ -33,7 +33,7 @@ def inspect_file(path: Path) -> FileFacts:
 def inspect_header(
     path: Path, header: WeightsHeader, configuration: Mapping[str, Any] | None = None, files: tuple[Path, ...] = ()
 ) -> FileFacts:
-    """Tell what weights with this header are: a file, or with a configuration a component. Raises `ModelError`.
+    """Inspect weights by this header: a file, or with a configuration a component. Raises `ModelError`.
 
     What `path` and `files` name need not be here yet.
     """
@@ -55,7 +55,7 @@ def _component_folder(path: Path) -> FileFacts:
 
 
 def inspect_shards(path: Path, headers: Mapping[str, WeightsHeader]) -> FileFacts:
-    """Tell what a component is whose folder has no more than its small files yet, by the headers of its weights.
+    """Inspect a component's folder that has only its small files yet, by the headers of its weights.
 
     Raises `ModelError`, also where an index places tensors elsewhere than they are.
     """

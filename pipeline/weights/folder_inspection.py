@@ -1,4 +1,4 @@
-"""What a diffusers folder holds, from its small files and the headers of its weights alone."""
+"""Inspects a diffusers folder by its small files and the headers of its weights."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def inspect_folder(path: Path, supplied: Collection[str] = ()) -> ModelFiles:
 
 
 def guidance_distilled(family: Family | None, index: Mapping[str, Any], denoiser: Mapping[str, Any]) -> bool:
-    """Whether the guidance scale changes nothing: FLUX.1 schnell, and the distilled FLUX.2 klein."""
+    """Whether the guidance scale has no effect: FLUX.1 schnell, and the distilled FLUX.2 klein."""
     if family is None:
         return False
     if family.name == "flux":
@@ -107,7 +107,7 @@ def guidance_distilled(family: Family | None, index: Mapping[str, Any], denoiser
 
 
 def read_json(path: Path, otherwise: str, where: str | None = None) -> dict[str, Any]:
-    """A JSON object from a model's folder. Raises `ModelError`, with `otherwise` where there is no such file.
+    """A JSON object from a model's folder. Raises `ModelError`, with `otherwise` if there is no such file.
 
     `where` begins the messages; None names the model's folder. What names code to be run, at any depth, is refused.
     """
@@ -143,7 +143,7 @@ def _without_code(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def quantization_of(configuration: Mapping[str, Any]) -> str | None:
-    """The quantisation that a component's configuration speaks of, such as `bitsandbytes nf4`.
+    """The quantisation in a component's configuration, such as `bitsandbytes nf4`.
 
     torchao's is an object of nested settings, or a name in older files; of all that it can be, int8 is told.
     """

@@ -1,4 +1,4 @@
-"""What a set of weights is, independent of where it lies: hashes of content, remembered per file, and its places."""
+"""Identifies weights by hashes of their content, cached per file, and remembers where content was seen."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TABLES = (
 
 
 def content_hash(place: Path, files: Iterable[Path]) -> str:
-    """Hash (hex) of a file, or of a folder over those of its files that decide pictures."""
+    """Hash (hex) of a file, or of a folder over its files that pictures depend on."""
     return file_hash(place) if place.is_file() else folder_hash(place, files)
 
 
@@ -41,17 +41,17 @@ def folder_hash(root: Path, files: Iterable[Path]) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 (hex) of one file, remembered as in `file_hashes`."""
+    """SHA-256 (hex) of one file, cached as in `file_hashes`."""
     return file_hashes([path])[path]
 
 
 def file_hashes(paths: list[Path]) -> dict[Path, str]:
-    """SHA-256 (hex) of each file; remembered by path, size, modification time and inode."""
+    """SHA-256 (hex) of each file; cached by path, size, modification time and inode."""
     return _remembered(paths, _SHA256, _hash_file)
 
 
 def tensor_hash(path: Path) -> str:
-    """SHA-256 (hex) over the tensor bytes of a safetensors file, remembered likewise.
+    """SHA-256 (hex) over the tensor bytes of a safetensors file, cached likewise.
 
     Remarks in the header do not change it. Its first 12 digits are the AutoV3 hash of A1111 and Civitai.
     """
@@ -59,18 +59,18 @@ def tensor_hash(path: Path) -> str:
 
 
 def remember_place(sha256: str, path: Path) -> None:
-    """Note that what has this hash lies here: a file, or a folder with a hash of its own."""
+    """Remember that the content with this hash is at this path: a file, or a folder with a hash of its own."""
     _cache().change(("INSERT OR REPLACE INTO places VALUES (?, ?)", (sha256, str(path.absolute()))))
 
 
 def known_places(sha256: str) -> list[Path]:
-    """Where what has this hash was seen and something still lies, the newest first; it may have changed since."""
+    """Existing paths where content with this hash was seen, the newest first; it may have changed since."""
     rows = _cache().rows("SELECT path FROM places WHERE sha256 = ? ORDER BY rowid DESC", (sha256,))
     return [Path(path) for (path,) in rows if Path(path).exists()]
 
 
 def cache_file() -> Path:
-    """Where hashes of model files are remembered: in the user's cache folder."""
+    """The file of the hash cache, in the user's cache folder."""
     return cache_folder() / "file-hashes.sqlite"
 
 

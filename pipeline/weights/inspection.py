@@ -1,4 +1,4 @@
-"""What a model or a file of weights is, from small files and headers alone: the way in to inspection."""
+"""The entry to inspection: identifies a model or a weights file from small files and headers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.weights.weights_files import component_weights as component_weight
 
 
 def inspect_model(path: Path, config: Path | None = None, supplied: Collection[str] = ()) -> ModelFiles:
-    """Check a model that makes pictures: a diffusers folder, a single-file checkpoint, a denoiser, a GGUF file.
+    """Inspect a model that makes pictures: a diffusers folder, a single-file checkpoint, a denoiser, a GGUF file.
 
     `config` is a diffusers folder that has what a single file leaves out; components in `supplied` come from elsewhere
     and may be missing there too. No weights are read. Raises `ModelError` naming the file at fault and the way out.

@@ -1,4 +1,4 @@
-"""Which model a LoRA was made for, told from the names and shapes of its tensors.
+"""Detects for which model a LoRA was made, from the names and shapes of its tensors.
 
 Names come in the styles of kohya (`lora_unet_...lora_down`), PEFT and diffusers (`transformer....lora_A`), XLabs
 (`...processor.qkv_lora1.down`), ComfyUI (`diffusion_model....lora_A`) and LyCORIS (`...hada_w1_a`, `...lokr_w1`).
@@ -88,7 +88,7 @@ class _Layer:
 
 
 def detect_lora(tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]) -> Lora | None:
-    """The LoRA that these tensors are, None where they are none."""
+    """The LoRA with these tensors; None if they are none."""
     layers: dict[str, _Layer] = {}
     networks: set[str] = set()
     for name, tensor in tensors.items():

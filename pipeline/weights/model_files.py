@@ -1,4 +1,4 @@
-"""What inspection finds out: about a model that makes pictures, and about any single file of weights."""
+"""The results of inspection: of a model that makes pictures, and of any single weights file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Kind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One part of a model. `file_bytes` are those of its tensors; `dtype` is the one that most of them have."""
+    """One part of a model. `file_bytes` are those of its tensors; `dtype` is the most common one."""
 
     name: str
     class_name: str
@@ -28,13 +28,13 @@ class Component:
 
     @property
     def stays_quantized(self) -> bool:
-        """Whether its weights lie in memory as in the file. Plain float8 is only stored so, and loaded as 16 bits."""
+        """Whether its weights stay quantised in memory as in the file. Plain float8 is loaded in 16 bits."""
         return self.quantization not in (None, "float8")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """A sound model: the files that decide its pictures, and what it was made for.
+    """A valid model: the files that its pictures depend on, and its family and properties.
 
     `width` and `height` are pixels. `max_clip_skip` is how many layers of the text encoders can be left out, where
     that is known.
@@ -73,7 +73,7 @@ class ModelFiles:
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What one file of weights, or the folder of one component, is.
+    """The result of inspecting one weights file, or the folder of one component.
 
     `families` are all names of `FAMILIES` that the tensors fit, several where names and shapes do not tell them apart,
     none where nothing is known; `label` says in words what it is. `attention_width` is the width of what a UNet's cross
@@ -114,10 +114,10 @@ class FileFacts:
 
     @property
     def family(self) -> str | None:
-        """The family, where only one fits."""
+        """The family, if only one fits."""
         return self.families[0] if len(self.families) == 1 else None
 
     @property
     def dtype(self) -> str | None:
-        """The dtype that most bytes are of."""
+        """The dtype of most bytes."""
         return self.dtypes[0] if self.dtypes else None

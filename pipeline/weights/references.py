@@ -1,4 +1,4 @@
-"""What users write for a model or a file of weights, taken apart. Where it lies is for `pipeline.registry.resolve`."""
+"""Parses references to models and weights files. `pipeline.registry.resolve` resolves them to paths."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _CIVITAI_PAGE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A reference, taken apart. `text` is what was written.
+    """A parsed reference. `text` is the original text.
 
     Of `hf`: `repository` as `org/name`, or as `name` where it has no owner, and `revision` and `file` where they are
     given. Of `civitai`: `number`, the id of a version or of a model. Of `sha256`: the digits, at least `SHORTEST_HASH`
@@ -74,7 +74,7 @@ class Reference:
 
 
 def parse(reference: str) -> Reference:
-    """Take a reference apart, without looking whether there is such a thing.
+    """Parse a reference, without checking whether it exists.
 
     Raises `ModelError` for web addresses and for what begins like a reference and is none.
     """
@@ -99,7 +99,7 @@ def parse(reference: str) -> Reference:
 
 
 def asked_for(reference: Reference, noun: str) -> Reference:
-    """What is fetched where a reference stands: for a `model.config` a repository without its weights."""
+    """The reference that must be fetched: for a `model.config` a repository without its weights."""
     if noun != "model.config" or reference.scheme != "hf" or reference.file:
         return reference
     return replace(reference, text=f"{reference.text}/{CONFIGURATION}", file=CONFIGURATION)
@@ -107,7 +107,7 @@ def asked_for(reference: Reference, noun: str) -> Reference:
 
 @contextmanager
 def called(reference: str, path: Path) -> Iterator[None]:
-    """Let a `ModelError` about what lies at `path` call it as the user did, where its name is but a hash."""
+    """Within this block, a `ModelError` about the file at `path` calls it `reference`, if its name is only a hash."""
     try:
         yield
     except ModelError as error:

@@ -1,4 +1,4 @@
-"""What is shipped of models: configurations that single files of SD 1.5 and SDXL leave out, and CLIP's vocabulary."""
+"""Included model data: configurations that single files of SD 1.5 and SDXL lack, and CLIP's vocabulary."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TOKENIZER_SETTINGS = ("bos_token", "eos_token", "unk_token", "pad_token", "mode
 
 
 def load_tokenizer(tokenizer_class: Any, folder: Path) -> Any:
-    """A CLIP tokenizer from its folder, with the shipped vocabulary where the folder has none."""
+    """A CLIP tokenizer from its folder, with the included vocabulary if the folder has none."""
     if any((folder / name).exists() for name in ("vocab.json", "tokenizer.json")):
         return tokenizer_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     written = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))

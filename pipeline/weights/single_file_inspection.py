@@ -1,4 +1,4 @@
-"""A model in one file: what it holds itself, and what a folder beside it has to supply."""
+"""Inspects a model in one file: what it contains itself, and what a folder beside it must supply."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def inspect_single_file(path: Path, config: Path | None, supplied: Collection[st
 
 
 def missing_parts(facts: FileFacts, supplied: Collection[str] = ()) -> list[str]:
-    """Components whose weights a file of a model leaves out, but for those in `supplied`, which come from elsewhere."""
+    """Components whose weights a single file lacks, except those in `supplied`, which come from elsewhere."""
     there = {*supplied, *(component.name for component in facts.components)}
     family = FAMILIES[facts.families[0]]
     return [name for name in family.parameters if name not in there and name not in OPTIONAL]

@@ -1,4 +1,4 @@
-"""Whether a VAE belongs to a model: same kind of decoder, same latents, same scale."""
+"""Checks whether a VAE fits a model: same kind of decoder, same latents, same scale."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _INTERCHANGEABLE = ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL
 
 
 def check_vae(path: Path, files: ModelFiles) -> FileFacts:
-    """Check a VAE, a folder or a single file, against the model it is to decode for. Raises `ModelError`."""
+    """Check a VAE, a folder or a single file, against the model for which it is to decode. Raises `ModelError`."""
     facts = inspect_file(path)
     if facts.kind != "vae":
         raise ModelError(f"vae {path.name}: is no VAE, but {facts.label}")

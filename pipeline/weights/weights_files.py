@@ -1,4 +1,4 @@
-"""Which files of a component's folder are its weights: shards, variants, and what is refused."""
+"""Selects the weights files in a component's folder: shards, variants, and what is refused."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _variant(path: Path) -> str | None:
 
 
 def check_shards(folder: Path, model: str, holds: Mapping[str, Collection[str]]) -> None:
-    """That every shard is there, by the index where there is one and by the shards' own numbering.
+    """Check that every shard is there, by the index if there is one and by the shards' own numbering.
 
     `holds` are the tensors of each shard by its name; the shards themselves need not be in the folder yet.
     """

@@ -1,4 +1,4 @@
-"""What the header of a weights file says: its tensors and remarks, in one form for safetensors and GGUF."""
+"""The header of a weights file: its tensors and metadata, in one form for safetensors and GGUF."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NOT_LEARNED = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", 
 
 
 class HeaderCutOff(ModelError):
-    """The file ends before its header does; of a download, more of it is still to come."""
+    """The file ends before its header does; a download may still be incomplete."""
 
 
 class TensorInfo(NamedTuple):
@@ -34,7 +34,7 @@ class TensorInfo(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WeightsHeader:
-    """Tensors by name, and the remarks beside them. `data_start` is the position of the first tensor byte."""
+    """Tensors by name, and the metadata beside them. `data_start` is the position of the first tensor byte."""
 
     format: str
     tensors: Mapping[str, TensorInfo]
@@ -43,7 +43,7 @@ class WeightsHeader:
 
 
 def fault_of_layout(spans: Iterable[tuple[int, int, str]], alignment: int = 1) -> str | None:
-    """What is wrong with where tensors lie; None where each begins with the first aligned byte behind the one before.
+    """What is wrong with the positions of tensors; None if each begins at the first aligned byte after the one before.
 
     `spans` are the first byte of each, the byte behind its last, and its name, counted from the first tensor byte.
     """
@@ -72,12 +72,12 @@ def parameters(tensors: Mapping[str, TensorInfo]) -> int:
 
 
 def tensor_bytes(tensors: Mapping[str, TensorInfo]) -> int:
-    """Bytes of all tensors together, as they lie in the file."""
+    """Bytes of all tensors together, as stored in the file."""
     return sum(tensor.bytes for tensor in tensors.values())
 
 
 def dtypes(tensors: Mapping[str, TensorInfo]) -> tuple[str, ...]:
-    """Names of the dtypes, the one that most bytes are of first."""
+    """Names of the dtypes, the one with most bytes first."""
     shares: Counter[str] = Counter()
     for tensor in tensors.values():
         if tensor.dtype not in _NO_WEIGHT:

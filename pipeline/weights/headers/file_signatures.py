@@ -1,4 +1,4 @@
-"""What a file really is, by its first bytes: for files that bear the name of weights and are something else."""
+"""Detects by first bytes what a file really is, for files that are named like weights but are something else."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
 
 
 def what_it_is(start: bytes) -> str | None:
-    """A name for the kind of file that begins so (32 bytes are enough), None for what is not known."""
+    """A description of a file that begins so (32 bytes are enough); None if it is not known."""
     for signature, name in _SIGNATURES:
         if start.startswith(signature):
             return name

@@ -1,4 +1,4 @@
-"""Reading the header of a GGUF file: tensor names, shapes and types, without touching the weights.
+"""Reads the header of a GGUF file: tensor names, shapes and types, without reading the weights.
 
 The layout is that of the GGUF specification, versions 2 and 3: magic, version, tensor count, remark count, remarks,
 tensors, padding, tensor bytes; all numbers little-endian.
@@ -49,7 +49,7 @@ _ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
 
 
 def read_gguf(path: Path, *, partial: bool = False, whole_bytes: int | None = None) -> WeightsHeader:
-    """Check and read the header; shapes are turned into torch's order. Raises `ModelError` for an unsound file.
+    """Check and read the header; shapes are given in torch's order. Raises `ModelError` for an invalid file.
 
     `partial`: only the beginning is here yet, of a file of `whole_bytes` if that is known. Tensors must follow on each
     other, each padded to the alignment, as ggml's own reader demands (`gguf_init_from_file`).
@@ -97,7 +97,7 @@ def read_gguf(path: Path, *, partial: bool = False, whole_bytes: int | None = No
 
 
 def quantization_name(header: WeightsHeader) -> str | None:
-    """The quantisation as people call it (`Q4_K_M`): the mixture that is remarked, else the most common tensor type.
+    """The usual name of the quantisation (`Q4_K_M`): from the metadata, else the most common tensor type.
 
     None where nothing is quantised.
     """

@@ -1,4 +1,4 @@
-"""The header of a weights file, whatever its format."""
+"""Reads the header of a weights file of either format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.weights.headers.safetensors import read_safetensors
 
 
 def read_weights(path: Path) -> WeightsHeader:
-    """The header of a `.safetensors` or `.gguf` file. Raises `ModelError` for other kinds and unsound files."""
+    """The header of a `.safetensors` or `.gguf` file. Raises `ModelError` for other kinds and invalid files."""
     suffix = path.suffix.lower()
     if suffix in PICKLES:
         raise ModelError(

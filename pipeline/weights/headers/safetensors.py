@@ -1,4 +1,4 @@
-"""Reading the header of a safetensors file: what it holds, without touching the weights."""
+"""Reads the header of a safetensors file, without reading the weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DTYPES: dict[str, tuple[str, float]] = {
 
 
 def read_safetensors(path: Path, *, partial: bool = False, whole_bytes: int | None = None) -> WeightsHeader:
-    """Check and read the header. Raises `ModelError` if the file is not whole and sound, saying what it is instead.
+    """Check and read the header. Raises `ModelError` if the file is incomplete or invalid, saying what it is instead.
 
     `partial`: only the beginning is here yet, of a file of `whole_bytes` if that is known. The layout is that of the
     safetensors specification: u64 little-endian header length, JSON header, tensor bytes without overlaps and holes.
