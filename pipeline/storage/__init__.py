@@ -1,1 +1,1 @@
-"""Files that are whole or absent, locks, small databases, folders of the user, safe names."""
+"""Atomic files, locks, small databases, the user's folders, safe names."""

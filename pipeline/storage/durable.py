@@ -1,4 +1,4 @@
-"""Files that are complete under their name or not there: temporary name, fsync, rename, fsync of folder."""
+"""Atomic, durable files, complete under their name or absent: temporary name, fsync, rename, fsync of the folder."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def temporary_name(path: Path) -> Path:
-    """A name beside `path` that no reader of the folder picks up: `.NAME.UUID.tmp`."""
+    """A name beside `path` that readers of the folder ignore: `.NAME.UUID.tmp`."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
 
 
 @contextlib.contextmanager
 def temporary_file(path: Path, *, mode: int = 0o666, sync: bool = True) -> Iterator[tuple[Path, BinaryIO]]:
-    """A new file beside its final `path`, to be written in the block and then named by `publish` or `publish_new`.
+    """A new file beside its final `path`, to be written in the block and then renamed by `publish` or `publish_new`.
 
     It is on the disk when the block ends, unless not `sync`, and gone when the block fails. Raises `OSError`.
     """
@@ -40,7 +40,7 @@ def temporary_file(path: Path, *, mode: int = 0o666, sync: bool = True) -> Itera
 
 
 def write_whole(path: Path, content: bytes, *, mode: int = 0o666, sync: bool = True) -> None:
-    """Create or replace `path` as a whole; what fails leaves no trace of the content. Raises `OSError`.
+    """Create or replace `path` atomically; after a failure nothing of the new content is left. Raises `OSError`.
 
     Without `sync` a power cut may leave it torn: for what can be computed again.
     """
@@ -51,14 +51,14 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o666, sync: bool = T
 
 
 def publish(temporary: Path, path: Path, *, sync: bool = True) -> None:
-    """Give a temporary file its final name, in place of whatever has it; durably if `sync`."""
+    """Rename a temporary file to its final name, replacing an existing file; durably if `sync`."""
     temporary.replace(path)
     if sync:
         sync_folder(path.parent)
 
 
 def publish_new(temporary: Path, path: Path) -> None:
-    """Give a temporary file its final name, durably, and never in place of another file.
+    """Rename a temporary file to its final name, durably, and never over an existing file.
 
     Raises `FileExistsError` when the name is taken (the temporary file stays, for the next name), also by a name that
     differs in case alone where the file system does not tell them apart; `OSError`.
@@ -87,7 +87,7 @@ def removed_on_error(temporary: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing(place: Path) -> Iterator[None]:
-    """Turn the system's refusals to write at `place` into what a run stops for.
+    """Turn the system's write errors at `place` into the errors that stop a run.
 
     Raises `DiskFull` when there is no space or quota left, `RunStopped` for any other `OSError`.
     """

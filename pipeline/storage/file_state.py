@@ -1,4 +1,4 @@
-"""Whether a file is as it was, without reading it."""
+"""Detects changed files without reading them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FileStates = dict[Path, tuple[int, int, int] | None]
 
 
 def state_of(stat: os.stat_result) -> tuple[int, int, int]:
-    """What tells a changed file from an unchanged one without reading it: size, time in nanoseconds, inode.
+    """The state that changes when a file does: size, time in nanoseconds, inode.
 
     Of inodes the lower 63 bits: pooled file systems make up numbers that SQLite's integers do not hold.
     """

@@ -1,4 +1,4 @@
-"""Names that strangers gave: which may become a relative path below a folder of ours, and what may be shown of them."""
+"""Checks untrusted names: which may become a relative path below one of our folders, and how they may be printed."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def fault_of_name(name: str) -> str | None:
 
 
 def same_file(name: str) -> str:
-    """What names have in common that some file system takes for one: case and composed letters do not count."""
+    """A key that is equal for names that some file system treats as one: ignores case and composed letters."""
     return unicodedata.normalize("NFC", str(PurePosixPath(name))).casefold()
 
 
 def plain(text: object, longest: int = 200) -> str:
-    """A stranger's text as one line of printable characters, cut at `longest`; empty for what is no text."""
+    """An untrusted text as one line of printable characters, cut at `longest`; empty if it is no text."""
     if not isinstance(text, str):
         return ""
     line = " ".join("".join(c if c.isprintable() else " " for c in text[: 10 * longest]).split())

@@ -1,4 +1,4 @@
-"""Locks held by the kernel: they end with their process, so nothing ever has to be deleted by hand.
+"""Locks held by the kernel: they end with their process, so that none must ever be deleted by hand.
 
 Linux is tried; macOS has the same calls. The part for Windows is written from the documentation of `msvcrt.locking` and
 was never run. There nobody else can read a locked byte, so those far behind the end of our files are taken.
@@ -97,7 +97,7 @@ def exclusive(path: Path, *, wait: bool) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def taken_from_the_dead(path: Path) -> Iterator[bool]:
-    """Hold a journal whose owner is gone; yields False when the owner lives or has just sealed it."""
+    """Lock a journal whose owner has died; yields False if the owner lives or has just sealed it."""
     try:
         fd = open_file(path, os.O_RDWR)
     except FileNotFoundError:
@@ -110,7 +110,7 @@ def taken_from_the_dead(path: Path) -> Iterator[bool]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process has the lock on a file; False for one that cannot be opened."""
+    """Whether a process has locked a file; False for one that cannot be opened."""
     try:
         fd = open_file(path, os.O_RDWR)
     except OSError:

@@ -1,4 +1,4 @@
-"""What operating systems do differently with files; locks are in `locks`.
+"""Differences between operating systems in file operations; locks are in `locks`.
 
 Linux is tried; macOS has the same calls. What is for Windows is written from the documentation of Python and of Win32,
 and was never run.

@@ -1,4 +1,4 @@
-"""One component of a path that Linux, macOS and Windows all accept, from any text in any script.
+"""Makes one path component that Linux, macOS and Windows all accept, from any text in any script.
 
 Rules: learn.microsoft.com "Naming Files, Paths, and Namespaces"; CPython's `ntpath.isreserved`.
 pathvalidate does most of it and leaves gaps (`CONIN$`, `aux.`, bidirectional overrides, a leading `-`),
@@ -16,8 +16,7 @@ _RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", "CLOCK$", "CONIN$", "CONOUT$"
 
 
 def safe_component(text: str, max_bytes: int) -> str:
-    """`text` as one folder or file name of at most `max_bytes` UTF-8 bytes; empty where nothing usable is
-    left.
+    """`text` as one folder or file name of at most `max_bytes` UTF-8 bytes; empty if nothing usable is left.
 
     NFC; control, format, surrogate, private-use and unassigned characters are dropped, blanks and forbidden
     marks become `-`. Never reserved on Windows, never hidden, no leading `-` or `~`, no trailing dot.
@@ -37,12 +36,12 @@ def safe_component(text: str, max_bytes: int) -> str:
 
 
 def is_reserved(name: str) -> bool:
-    """Whether Windows takes `name` for a device, whatever its case and extension: `nul.tar.gz` is `NUL`."""
+    """Whether `name` is a device on Windows, whatever its case and extension: `nul.tar.gz` is `NUL`."""
     return name.partition(".")[0].rstrip(" ").upper() in _RESERVED
 
 
 def cut_bytes(text: str, max_bytes: int) -> str:
-    """The longest beginning of at most `max_bytes` UTF-8 bytes that splits no letter from its accents."""
+    """The longest beginning with at most `max_bytes` UTF-8 bytes that separates no letter from its accents."""
     encoded = text.encode("utf-8")
     if len(encoded) <= max_bytes:
         return text

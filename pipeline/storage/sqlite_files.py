@@ -1,4 +1,4 @@
-"""SQLite files: how they are opened, what their faults are, and small caches in them that nothing depends on."""
+"""SQLite files: opening, errors in words, and small caches that can be deleted at any time."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _MOUNTS = Path("/proc/self/mounts")
 
 
 def connect(path: Path, access: Access = "write", *, busy_s: float) -> sqlite3.Connection:
-    """Open a file; other processes' locks are waited for as long as `busy_s`. Transactions are begun explicitly."""
+    """Open a file; waits up to `busy_s` for other processes' locks. Transactions must be begun explicitly."""
     place = str(path) if access == "write" else f"{path.absolute().as_uri()}?{access}"
     return sqlite3.connect(place, uri=access != "write", timeout=busy_s, isolation_level=None)
 
 
 def write_ahead(connection: sqlite3.Connection, busy_s: float) -> None:
-    """Readers and a writer do not wait for each other; SQLite's own waiting does not cover this switch."""
+    """Let readers and a writer not wait for each other; SQLite's own waiting does not cover this switch."""
     end = time.monotonic() + busy_s
     while True:
         try:
@@ -67,7 +67,7 @@ def fault_of(error: sqlite3.Error, path: Path) -> Fault:
 
 
 def network_disk(path: Path, mounts: Path = _MOUNTS) -> str | None:
-    """The kind of network file system that a path is on; None for a local disk, and where that cannot be told.
+    """The kind of network file system of a path; None for a local disk, or if that cannot be told.
 
     `mounts` is the kernel's list, which only Linux has.
     """
@@ -85,7 +85,7 @@ def network_disk(path: Path, mounts: Path = _MOUNTS) -> str | None:
 
 
 class CacheFile:
-    """Tables of what can be found out again, in one file that can be deleted at any time.
+    """Tables of data that can be computed again, in one file that can be deleted at any time.
 
     Where the file is missing, in use for long, damaged or cannot be written, nothing is known and nothing kept; no
     error is raised. A damaged file is replaced by a new one with the next change.
@@ -101,7 +101,7 @@ class CacheFile:
         self._busy_s = busy_s
 
     def rows(self, query: str, values: Values = ()) -> list[tuple[Any, ...]]:
-        """What a query finds. The values in it may be anything: other versions wrote the file, too."""
+        """The rows of a query. Values may be of any type, since other versions wrote the file too."""
         try:
             with closing(connect(self._path, "mode=ro", busy_s=self._busy_s)) as connection:
                 return connection.execute(query, values).fetchall()
@@ -109,7 +109,7 @@ class CacheFile:
             return []
 
     def change(self, *statements: tuple[str, Values]) -> None:
-        """Carry out statements with their values, all or none."""
+        """Execute statements with their values, all or none."""
         with suppress(OSError, ValueError, sqlite3.Error):  # it costs what it would have told, not the run
             make_folder(self._path.parent, self._root)
             try:

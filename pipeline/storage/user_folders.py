@@ -1,4 +1,4 @@
-"""Folders of Darkroom's own in the user's home: what lies there is nobody else's business."""
+"""Darkroom's own folders in the user's home, readable by the user only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DEFAULT_OUTPUT_DIR = "outputs"
 
 
 def cache_folder() -> Path:
-    """Where is kept what can be computed again; it need not exist yet."""
+    """The folder for data that can be computed again; it may not exist yet."""
     return Path(platformdirs.user_cache_dir("darkroom"))
 
 
@@ -21,7 +21,7 @@ def config_folder() -> Path:
 
 
 def make_folder(folder: Path, root: Path) -> None:
-    """Make a folder, and if it lies in a `root` that is not there yet, that one for this user alone: mode 0700, as the
+    """Create a folder and, if it is in a `root` that does not exist yet, that one for this user only: mode 0700, as the
     XDG Base Directory Specification asks.
 
     A root that is there keeps its permissions, and what is made in it follows the umask: so several users can share one

@@ -1,4 +1,4 @@
-"""Whether the installed torch has code for the card that is there: builds leave out old ones and know no newer ones."""
+"""Checks whether the installed torch has code for the GPU: builds leave out old architectures and lack newer ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline.errors import RunStopped
 
 
 def check_served(device: str) -> None:
-    """Raises `RunStopped` for a card that every kernel would fail on, before anything is loaded for it."""
+    """Raise `RunStopped` for a card on which every kernel would fail, before anything is loaded."""
     import torch
 
     if torch.device(device).type != "cuda" or torch.version.cuda is None:  # AMD's have names of another kind
@@ -24,8 +24,9 @@ def check_served(device: str) -> None:
 
 
 def serves(architecture: str, capability: tuple[int, int]) -> bool:
-    """Whether code for an architecture runs on a card: `sm_86` on its generation from there on, `sm_90a` on that one
-    alone, `compute_80`, which the driver compiles, on everything later."""
+    """Whether code for an architecture runs on a card: `sm_86` on its generation from there on, `sm_90a` only on that
+    one, `compute_80`, which the driver compiles, on everything later.
+    """
     found = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", architecture)
     if found is None:
         return False

@@ -1,4 +1,4 @@
-"""Which device there is and what memory it has, found without importing torch, so that planning stays quick."""
+"""Finds the device and its memory without importing torch, so that planning stays fast."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Device:
 
     @property
     def dtype(self) -> DType:
-        """What suits the device: bfloat16 from Ampere on, float16 before and on Apple, float32 on CPUs."""
+        """The dtype that suits the device: bfloat16 from Ampere on, float16 before and on Apple, float32 on CPUs."""
         if self.kind == "cuda":
             return "bfloat16" if self.capability and self.capability >= (8, 0) else "float16"
         return "float16" if self.kind == "mps" else "float32"
 
 
 def find_device(wanted: DeviceChoice = "auto") -> Device:
-    """The wanted device, or with `auto` the best one. Raises `ConfigError` if a wanted one is not there."""
+    """The requested device, or with `auto` the best one. Raises `ConfigError` if the requested one is not available."""
     cuda = _cuda()
     apple = platform.system() == "Darwin" and platform.machine() == "arm64"
     if wanted == "cuda" and cuda is None:
@@ -51,7 +51,7 @@ def find_device(wanted: DeviceChoice = "auto") -> Device:
 
 @dataclass(frozen=True, slots=True)
 class DeviceMemory:
-    """Bytes on the device and on the host, in all and free now. On a CPU the device is the host."""
+    """Bytes on the device and on the host, total and free now. On a CPU the device is the host."""
 
     total_bytes: int
     free_bytes: int
@@ -72,7 +72,7 @@ class Gpu:
 
 
 def device_memory(device: Device) -> DeviceMemory:
-    """What the device and the host have. What other processes, also idle ones, hold of the device is not free."""
+    """The memory of the device and the host. Device memory that other processes use, even idle ones, is not free."""
     host_total, host_free = host_memory()
     total, free = host_total, host_free
     if device.kind == "cuda":
@@ -83,7 +83,7 @@ def device_memory(device: Device) -> DeviceMemory:
 
 
 def host_memory() -> tuple[int, int]:
-    """Bytes of main memory that this process may have, in all and now; a container's limit counts."""
+    """Bytes of main memory that this process may use, total and free now; a container's limit counts."""
     import psutil
 
     machine = psutil.virtual_memory()
@@ -145,7 +145,7 @@ def nvml() -> Iterator[Any]:
 
 
 def cuda_variables() -> dict[str, str]:
-    """Environment with which CUDA numbers cards as the driver does, by bus, and sees first the one that is planned for.
+    """Environment variables with which CUDA numbers cards as the driver does, by bus, and puts the planned card first.
 
     By itself CUDA puts the fastest first, so that of unlike cards another one would be planned for than is used.
     """

@@ -1,4 +1,4 @@
-"""The environment of a run, as far as pixels and costs depend on it."""
+"""Facts about the environment of a run that pixels and costs depend on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DETERMINISTIC_WORKSPACES = (":16:8", ":4096:8")
 
 
 def runtime_facts(device: torch.device, speed: Mapping[str, Any]) -> dict[str, Any]:
-    """What pixels can depend on besides the request; the fields of the record's `runtime`.
+    """The facts that pixels can depend on besides the request; the fields of the record's `runtime`.
 
     `speed` is what `pipeline.loading.speed.prepare` returned: attention backend, memory format, compilation.
     """
@@ -66,7 +66,7 @@ def runtime_facts(device: torch.device, speed: Mapping[str, Any]) -> dict[str, A
 
 
 def cublas_workspace() -> str | None:
-    """The setting of cuBLAS' workspace; None where there is none of its form."""
+    """The cuBLAS workspace setting; None if there is no valid one."""
     value = os.environ.get("CUBLAS_WORKSPACE_CONFIG", "")
     return value if re.fullmatch(r"(:\d{1,9}:\d{1,9}){1,8}", value) else None
 

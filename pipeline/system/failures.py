@@ -1,4 +1,4 @@
-"""What an exception from the depths of a model means for the image and for the process."""
+"""Classifies exceptions of a model: what they mean for the image and for the process."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _LOST_FOR_MEMORY = ("CUDA error: out of memory",)
 
 
 def classify(error: Exception) -> JobFailure:
-    """The failure that an exception stands for; raises `DeviceLost` where no retry in this process can help."""
+    """The failure for an exception; raises `DeviceLost` if no retry in this process can help."""
     if isinstance(error, JobFailure):
         return error
     text = (str(error).strip() or type(error).__name__).splitlines()[0][:300]

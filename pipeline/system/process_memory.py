@@ -10,7 +10,7 @@ import sys
 
 
 def peak_rss_bytes() -> int:
-    """The most that was ever resident."""
+    """The peak resident memory so far."""
     if sys.platform == "win32":
         import psutil
 
@@ -22,7 +22,7 @@ def peak_rss_bytes() -> int:
 
 
 def give_back_freed() -> None:
-    """What is free in the C library becomes free for others: glibc keeps pieces below 32 MB to itself."""
+    """Return memory that is free in the C library to the system: glibc keeps pieces below 32 MB."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:

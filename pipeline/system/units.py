@@ -1,4 +1,4 @@
-"""Sizes and durations as people read them: `3.4 GiB`, `12 min`."""
+"""Sizes and durations as readable text: `3.4 GiB`, `12 min`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
 
 
 def size_text(size_bytes: float) -> str:
-    """A size in the largest unit of which it has at least one, to a tenth, from a hundred on whole: `596 MiB`."""
+    """A size in the largest unit in which it is at least one, to a tenth, from a hundred on whole: `596 MiB`."""
     for unit, scale in (("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
         if round(size_bytes / scale * 1024) >= 1024:
             count = round(size_bytes / scale, 1)
@@ -15,7 +15,7 @@ def size_text(size_bytes: float) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Below ten seconds to a tenth, then in whole seconds up to two minutes, in minutes up to two hours, in hours."""
+    """A duration: below ten seconds to a tenth, then in seconds up to two minutes, minutes up to two hours, hours."""
     if seconds < 10:
         return f"{round(seconds, 1):g} s"
     if seconds < 120:
