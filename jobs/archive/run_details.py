@@ -1,4 +1,4 @@
-"""One run in detail: models, memory, what its log warns of, and its failures by cause."""
+"""One run in detail: models, memory, warnings of its log, and its failures by cause."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 @dataclass(slots=True)
 class Cause:
-    """Failures or warnings that differ in numbers and ids only: how many, the first one, and when that was."""
+    """Failures or warnings that differ only in numbers and ids: how many, the first one, and its time."""
 
     count: int
     example: str
@@ -42,7 +42,7 @@ class Cause:
 
 @dataclass(slots=True)
 class ModelUse:
-    """What one model made in a run; seconds by phase."""
+    """The images and times of one model in a run; seconds by phase."""
 
     name: str
     images: int = 0
@@ -53,7 +53,7 @@ class ModelUse:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """What `metrics.jsonl` says: of each model, speed at the end, and the machine when it was last looked at."""
+    """The content of `metrics.jsonl`: the final speed of each model, and the last sample of the machine."""
 
     models: tuple[ModelUse, ...] = ()
     images_per_second: float | None = None
@@ -62,7 +62,7 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """What there is to say of one run besides its counts."""
+    """The details of one run besides its counts."""
 
     metrics: Metrics
     warnings: tuple[Cause, ...]
@@ -70,7 +70,7 @@ class Details:
 
 
 def details(run: Run, output_dir: Path) -> Details:
-    """Read the files of a run, and from the manifest why its images failed."""
+    """Read the files of a run, and the causes of its failures from the manifest."""
     return Details(read_metrics(run), _by_cause(_warnings(run)), _by_cause(_failures(run, output_dir)))
 
 
@@ -81,7 +81,7 @@ def entries(run: Run, name: str) -> list[dict[str, Any]]:
 
 
 def read_metrics(run: Run) -> Metrics:
-    """What a run has measured so far; lines that are torn or strange are left out."""
+    """The measurements of a run so far; incomplete or unknown lines are skipped."""
     models: dict[str, ModelUse] = {}
     recent: deque[tuple[int, float]] = deque(maxlen=RECENT_BUNDLES)
     resources: dict[str, Any] | None = None

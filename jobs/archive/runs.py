@@ -1,4 +1,4 @@
-"""What ran on an output folder: each run's state, counts, and the commands that go on where it ended.
+"""The runs of an output folder: each run's state, counts, and the commands that resume it.
 
 Output folders come from strangers too. So what their files say is bounded and typed here before anything is made of it.
 """
@@ -35,7 +35,7 @@ _RUN_ID = re.compile(r"[0-9A-Za-z_-]{1,100}")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run. `running`: its process lives. `died`: it ended without a word. Counts are None where nothing says them.
+    """One run. `running`: its process lives. `died`: it ended without a summary. Counts are None if they are not known.
 
     `summary` is what it wrote at its end, empty before. `command` is the one that started it, not `command_complete`
     where something secret stood in it.
@@ -56,14 +56,14 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class WayOn:
-    """A command that goes on after a run, and what it does."""
+    """A command that continues after a run, and what it does."""
 
     does: str
     command: str
 
 
 def list_runs(output_dir: Path) -> list[Run]:
-    """All runs, newest first; those of earlier versions too. Raises `ReadError` where there is no output folder."""
+    """All runs, newest first; those of earlier versions too. Raises `ReadError` if there is no output folder."""
     folder = output_dir / RUNS
     if not output_dir.is_dir():
         raise ReadError(f"{output_dir}: is no folder; name the one with the images with --output-dir")
@@ -76,7 +76,7 @@ def list_runs(output_dir: Path) -> list[Run]:
 
 
 def find_run(output_dir: Path, beginning: str) -> Run:
-    """The run whose id begins so. Raises `ConfigError` where there is none or more than one."""
+    """The run whose id begins so. Raises `ConfigError` if there is none or more than one."""
     found = [run for run in list_runs(output_dir) if run.id.startswith(beginning)]
     exact = [run for run in found if run.id == beginning]
     if len(exact or found) == 1:
@@ -88,7 +88,7 @@ def find_run(output_dir: Path, beginning: str) -> Run:
 
 
 def ways_on(run: Run, output_dir: Path) -> list[WayOn]:
-    """The commands that make what a run has not made, in the order in which they are to be given; none if all is made.
+    """The commands that make what a run has not made, in the order in which to give them; none if all is made.
 
     Where the run's own command is not known, it is called the same command.
     """

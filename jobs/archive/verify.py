@@ -59,7 +59,7 @@ class _Known(NamedTuple):
 
 
 def verify(output_dir: str | Path = DEFAULT_OUTPUT_DIR) -> Verification:
-    """Compare; changes nothing. Raises `ReadError` without a manifest."""
+    """Compare manifest and files; changes nothing. Raises `ReadError` without a manifest."""
     output_dir = Path(output_dir)
     if not Layout(output_dir).root.is_dir():
         raise ReadError(f"{output_dir}: no manifest here; name the folder of the images with --output-dir")

@@ -1,4 +1,4 @@
-"""What a bundle took: measured by workers, a line each in the run's `metrics.jsonl`."""
+"""Measurements of bundles by workers, one line each in the run's `metrics.jsonl`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BundleMetrics:
-    """One bundle. `batch_sizes` are those in which its pictures were really denoised; seconds are wall-clock.
+    """One bundle. `batch_sizes` are those in which its pictures were denoised; seconds are wall-clock.
 
     Peaks are bytes, None where nothing was made or the device counts none.
     """
@@ -32,14 +32,14 @@ class BundleMetrics:
 
     @property
     def images_per_second(self) -> float | None:
-        """Without the loading of a model; None where nothing was made."""
+        """Without the loading of a model; None if nothing was made."""
         seconds = self.encode_seconds + self.denoise_seconds + self.decode_seconds
         return self.images / seconds if self.images and seconds else None
 
 
 @dataclass(slots=True)
 class BundleMeter:
-    """Counts while a bundle is made; `before` are the worker's phases until then."""
+    """Counts while a bundle is made; `before` are the worker's seconds by phase until then."""
 
     request: ImageRequest
     before: PhaseSeconds
@@ -51,7 +51,7 @@ class BundleMeter:
     _peak_rss_bytes: int | None = None
 
     def made(self, image: GeneratedImage) -> None:
-        """One picture."""
+        """Count one picture."""
         self._images += 1
         if image.batch_index == 0:
             self._batch_sizes.append(image.batch_size)
@@ -59,7 +59,7 @@ class BundleMeter:
         self._peak_rss_bytes = larger(self._peak_rss_bytes, image.peak_rss_bytes)
 
     def metrics(self, phases: PhaseSeconds) -> BundleMetrics:
-        """What it took, when the worker's phases are these."""
+        """The bundle's measurements, given the worker's seconds by phase now."""
         return BundleMetrics(
             model=self.request.model.name,
             width=self.request.width,

@@ -1,4 +1,4 @@
-"""What is logged in a worker, on its way to the run's log: our own events, and warnings of libraries."""
+"""Forwards log records of a worker to the run's log: Darkroom's events, and warnings of libraries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_TEXTS = 10_000
 
 
 class Forwarding(logging.Handler):
-    """Sends every record on as a message. A text that comes again is sent when it comes the 10th, 100th ... time.
+    """Sends every record as a message. A repeated text is sent again only the 10th, 100th ... time.
 
     With `hide_texts`, libraries' warnings are sent without their words, which may hold a prompt.
     """
@@ -31,7 +31,7 @@ class Forwarding(logging.Handler):
         self._library_texts = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send a record on, unless it was sent before."""
+        """Send a record, unless it was sent before."""
         try:
             library = record.name.partition(".")[0] if not record.name.startswith("darkroom") else None
             text = self._text(record, library)[:MAX_TEXT]
@@ -47,7 +47,7 @@ class Forwarding(logging.Handler):
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 logging's name
-        """Nothing: logging never costs a picture."""
+        """Do nothing: logging never costs a picture."""
 
     def _text(self, record: logging.LogRecord, library: str | None) -> str:
         if library is None:
@@ -64,7 +64,7 @@ class Forwarding(logging.Handler):
 
 
 def forward(send: Callable[[Logged], None], *, hide_texts: bool) -> None:
-    """From now on, send what is logged in this process; to be called once libraries are imported."""
+    """From now on, send what is logged in this process; call after libraries are imported."""
     handler = Forwarding(send, hide_texts=hide_texts)
     logger = logging.getLogger("darkroom")
     logger.setLevel(min(logger.level or logging.INFO, logging.INFO))

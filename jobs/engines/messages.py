@@ -88,7 +88,7 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """What was logged in the worker, for the run's log; `level` is logging's, `time` in seconds since 1970."""
+    """A log record of the worker, for the run's log; `level` is logging's, `time` in seconds since 1970."""
 
     logger: str
     level: int
@@ -98,7 +98,7 @@ class Logged:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A bundle is through, as far as it came; its images may still be on their way to the disk."""
+    """The measurements of a finished or stopped bundle; its images may not be saved yet."""
 
     metrics: BundleMetrics
 

@@ -69,7 +69,7 @@ def _batches(connection: DuckDBPyConnection, batch: list[tuple[Any, ...]]) -> It
 
 
 def open_manifest(output_dir: str | Path = DEFAULT_OUTPUT_DIR) -> DuckDBPyConnection:
-    """A locked connection with the view `images`, of all rows that there are now; the caller closes it.
+    """A locked connection with the view `images` of all rows that exist now; the caller closes it.
 
     It can read nothing but the manifest. `stream` also survives compactions. Raises `ReadError` for a damaged manifest.
     """

@@ -1,4 +1,4 @@
-"""How rows of the manifest are made: of finished images, and of attempts that made none.
+"""Makes rows of the manifest: of finished images, and of attempts that made none.
 
 A `done` row is a pure function of the image's record, its relative path and its file hash, so `reindex` rebuilds the
 same rows from the images alone. Rows of failures have their texts without keys and paths.

@@ -43,7 +43,7 @@ ImagePath = Annotated[str, AfterValidator(_checked_path)]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """What a column means, and where its value comes from: attributes of the image's record, or of a job without one.
+    """The meaning of a column, and the source of its value: attributes of the image's record, or of a job without one.
 
     An attribute of None is None, one of a list is the list of those of its entries. Without a source, whoever makes the
     row says the value, or it is None.
@@ -176,7 +176,7 @@ def columns() -> dict[str, Column]:
 
 
 def meanings() -> dict[str, str]:
-    """What each column means, in column order."""
+    """The meaning of each column, in column order."""
     return {name: column.meaning for name, column in columns().items()}
 
 

@@ -80,7 +80,7 @@ def profiles(folders: Sequence[Path] | None = None) -> tuple[list[Profile], list
 
 
 def levels(conf: Path | None = None) -> dict[str, dict[str, Any]]:
-    """The memory levels in `conf/memory` by name, the roomiest first, each with what `memory_base.yaml` has."""
+    """The memory levels in `conf/memory` by name, the one with most memory first, completed from `memory_base.yaml`."""
     conf = conf or shipped_folder()
     base = _read(conf / "memory_base.yaml")
     documents = {path.stem: _over(base, _read(path)) for path in (conf / "memory").glob("*.yaml")}

@@ -1,4 +1,4 @@
-"""What of a plan is already done, so that a run makes the rest only."""
+"""Finds the jobs of a plan that are already done, so that a run makes only the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command of a run as it may be kept: it makes the rest when it is given again, and tells of no person."""
+"""The command of a run as it is stored: given again, it makes the rest, and it contains no private data."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PATH_WITHIN = re.compile(rf"((?<![\w.])(?:[\w]+\.)*(?:{'|'.join(PATH_KEYS)})\s*
 
 @dataclass(frozen=True, slots=True)
 class KeptCommand:
-    """A command line to be pasted into a shell, in the folder where it was given.
+    """A command line to be pasted into a shell, in the folder where it was first given.
 
     Not `complete` where something stood in it that is not kept: a key, another user's folder, how a hub is reached.
     """
@@ -39,7 +39,7 @@ class KeptCommand:
 
 
 def kept_command(arguments: Sequence[str], *, prompts: bool = True) -> KeptCommand:
-    """The command of these arguments; absolute paths are written from the working folder on.
+    """The command of these arguments; absolute paths are made relative to the working folder.
 
     Without `prompts`, what stands in those on the command line is not kept either.
     """

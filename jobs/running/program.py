@@ -26,7 +26,7 @@ Compose = Callable[[], tuple[list[dict[str, Any]], list[Path]]]
 
 
 def program(arguments: list[str], compose: Compose) -> int:
-    """From the command line to the exit code; `compose` reads `sys.argv` and the option files with Hydra."""
+    """Run the command line and return the exit code; `compose` reads `sys.argv` and the option files with Hydra."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     # Until a run takes both signals over, they end it alike.
     before = signal.signal(signal.SIGTERM, _interrupt) if in_main_thread else None

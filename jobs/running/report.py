@@ -1,4 +1,4 @@
-"""What a user reads about a plan and a run."""
+"""The printed report of a plan and a run."""
 
 from __future__ import annotations
 

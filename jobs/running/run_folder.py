@@ -1,4 +1,4 @@
-"""What is kept of a run below `runs/<run_id>/`, and the lock by which a run that goes on is told from a dead one."""
+"""The files of a run below `runs/<run_id>/`, and the lock that tells a running run from a dead one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NOT_KEPT = {"hub", "on_end"}
 
 
 class RunFolder:
-    """The folder of one run. `begin` when it starts, `end` with its summary, `close` when the process lets go of it."""
+    """The folder of one run. `begin` at its start, `end` with its summary, `close` to release the lock."""
 
     def __init__(self, output_dir: Path, run_id: str) -> None:
         self.path = output_dir / RUNS / run_id
@@ -64,14 +64,14 @@ class RunFolder:
         write_whole(self.path / SUMMARY, (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
 
     def close(self) -> None:
-        """Let go of the lock."""
+        """Release the lock."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
 
 def head(run_id: str, started: datetime, device: str, plan: Plan, command: KeptCommand | None) -> dict[str, Any]:
-    """What is known of a run from the start."""
+    """The facts of a run that are known from its start."""
     return {
         "run_id": run_id,
         "darkroom": VERSION,
@@ -87,7 +87,7 @@ def head(run_id: str, started: datetime, device: str, plan: Plan, command: KeptC
 def summary(
     run_id: str, plan: Plan, result: Result, started: datetime, exit_code: int, command: KeptCommand | None
 ) -> dict[str, Any]:
-    """What came of a run."""
+    """The results of a run."""
     finished = datetime.now(UTC)
     return {
         "run_id": run_id,

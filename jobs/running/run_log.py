@@ -1,4 +1,4 @@
-"""`runs/<run_id>/run.log`: what happened in a run, a line an event, through standard logging.
+"""`runs/<run_id>/run.log`: the events of a run, one line each, through standard logging.
 
 Whatever is logged below `darkroom` while a run goes on stands in it, from workers too, without what no row may have.
 """
@@ -36,7 +36,7 @@ MAX_EARLY = 1_000
 
 
 class RunLog(logging.Handler):
-    """Keeps what is logged until the run has a folder, then writes it there. A fault costs lines, and nothing else."""
+    """Keeps log records until the run has a folder, then writes them there. An error loses lines, and nothing else."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class RunLog(logging.Handler):
         self._file: _File | None = None
 
     def begin(self, path: Path) -> None:
-        """From now on, write to this file, what came before first."""
+        """From now on, write to this file, beginning with the records that were kept."""
         self._file = _File(path)
         while self._early:
             self._file.handle(self._early.popleft())
@@ -58,7 +58,7 @@ class RunLog(logging.Handler):
 
     @property
     def fault(self) -> str | None:
-        """How many lines were lost and why, for the user; None where none was."""
+        """How many lines were lost and why, for the user; None if none was."""
         lost = self._file
         return None if lost is None or lost.error is None else f"{lost.dropped} lines of it are lost: {lost.error}"
 
@@ -72,7 +72,7 @@ class RunLog(logging.Handler):
 
 @contextlib.contextmanager
 def run_log() -> Iterator[RunLog]:
-    """A log that receives what is logged in the block; once, also where runs are started within runs."""
+    """A log of everything that is logged in the block; only one, even if runs are started within runs."""
     log, logger, told = RunLog(), logging.getLogger(LOGGER), logging.getLogger(TOLD_LOGGER)
     level, last_resort = logger.level, logging.lastResort
     logger.setLevel(min(level or logging.INFO, logging.INFO))
@@ -90,7 +90,7 @@ def run_log() -> Iterator[RunLog]:
 
 
 def log_again(logged: Logged) -> None:
-    """Log here what a worker has logged there."""
+    """Log a worker's record in this process."""
     values = {"name": logged.logger, "levelno": logged.level, "levelname": logging.getLevelName(logged.level)}
     record = logging.makeLogRecord({**values, "msg": logged.text, "created": logged.time})
     logging.getLogger(logged.logger).handle(record)

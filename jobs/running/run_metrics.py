@@ -1,4 +1,4 @@
-"""`runs/<run_id>/metrics.jsonl`: a line for each bundle, and one every few seconds for what the machine is doing."""
+"""`runs/<run_id>/metrics.jsonl`: a line for each bundle, and one every few seconds for the machine's load."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SAMPLE_EVERY_S = 10.0
 
 
 class RunMetrics:
-    """Appends lines, from any thread. What cannot be written is dropped and counted."""
+    """Appends lines, from any thread. Lines that cannot be written are dropped and counted."""
 
     def __init__(self, path: Path, device: str) -> None:
         self._path, self._device = path, device
@@ -32,7 +32,7 @@ class RunMetrics:
         self._dropped, self._error = 0, ""
 
     def bundle(self, one: BundleMetrics, *, made: int, failed: int, queue: int) -> None:
-        """What a bundle took, and how far the run is: images on the disk, failed, and left."""
+        """Append a bundle's measurements and the run's progress: images saved, failed, and left."""
         per_second = one.images_per_second
         self._append(
             BUNDLE,
@@ -60,12 +60,12 @@ class RunMetrics:
         )
 
     def resources(self, sample: Resources) -> None:
-        """What the machine is doing; `rss_bytes` is the worker's."""
+        """Append the machine's load; `rss_bytes` is the worker's."""
         self._append(RESOURCES, asdict(sample))
 
     @property
     def fault(self) -> str | None:
-        """How many lines were lost and why, for the user; None where none was."""
+        """How many lines were lost and why, for the user; None if none was."""
         return f"{self._dropped} lines of it are lost: {self._error}" if self._dropped else None
 
     def _append(self, kind: str, values: dict[str, Any]) -> None:

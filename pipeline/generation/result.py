@@ -1,4 +1,4 @@
-"""Pictures on their way out of the denoiser, and each one with all that is known of how it was made."""
+"""Pictures after denoising, and each finished picture with all facts of its making."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _DECODING = ("vae_slicing", "vae_tiling", "tiny_vae")
 
 @dataclass(slots=True)
 class DenoisedBatch:
-    """Pictures that went through the denoiser together: their `places` in the bundle, what came out, and under which
-    conditions. `seconds_each` is one picture's share of the time, `timing` that of the batch.
+    """Pictures that were denoised together: their `places` in the bundle, the result, and its conditions.
+    `seconds_each` is one picture's share of the time, `timing` that of the batch.
     """
 
     places: list[int]
@@ -41,13 +41,13 @@ class DenoisedBatch:
     stage_peaks: dict[str, dict[str, int]]
 
     def decoding_failed(self) -> None:
-        """Off the device with what is not decoded yet; what the batch takes is no measure any more."""
+        """Move undecoded latents off the device; the batch's time is not used as a measurement."""
         if isinstance(self.denoised.result, Undecoded):
             self.denoised.result.to_host()
         self.timing.sound = False
 
     def decoded(self, memory: MemorySettings, seconds: float, peaks: dict[str, dict[str, int]]) -> DenoisedBatch:
-        """With what decoding added for some of its pictures; `memory` has the techniques that were applied then."""
+        """This batch with the facts of decoding some of its pictures; `memory` has the techniques then applied."""
         kept = {name for name in self.memory.techniques if name not in _DECODING}
         techniques = ordered(kept | {name for name in memory.techniques if name in _DECODING})
         return replace(

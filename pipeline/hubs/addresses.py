@@ -1,4 +1,4 @@
-"""Whom a URL means, read so strictly that no two programs can read it differently, and who is out on the internet.
+"""Parses the origin of URLs strictly, and resolves host names to public IP addresses only.
 
 A name that a hub's answer leads to must not mean a machine in here.
 """

@@ -1,4 +1,4 @@
-"""Strangers' JSON as typed values: every field of an answer is of its type and bounded, or has its default."""
+"""Untrusted JSON as typed values: every field of an answer has its type and bounds, or its default."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MOST_WORDS = 100
 
 
 class HubAnswer(BaseModel):
-    """An object of a hub's answer. A value of a wrong type costs that field alone; unknown fields are ignored.
+    """An object of a hub's answer. A value of a wrong type loses only that field; unknown fields are ignored.
 
     The aliases are the hub's names. Answers are kept under ours, so both are read.
     """
@@ -34,7 +34,7 @@ class HubAnswer(BaseModel):
 
     @classmethod
     def of(cls, value: Any) -> Self | None:
-        """What a JSON value says; None for what is no object."""
+        """The answer in a JSON value; None if it is no object."""
         return cls.model_validate(value) if isinstance(value, dict) else None
 
     @field_validator("*", mode="wrap")
@@ -54,7 +54,7 @@ def words(value: Any) -> tuple[str, ...]:
 
 
 def objects(most: int) -> BeforeValidator:
-    """The objects in a list, up to so many; what else is in it is passed over."""
+    """The objects in a list, up to a limit; other elements are skipped."""
 
     def read(value: Any) -> list[Any]:
         return [one for one in value if isinstance(one, dict)][:most] if isinstance(value, list) else []
@@ -63,7 +63,7 @@ def objects(most: int) -> BeforeValidator:
 
 
 def line(longest: int) -> BeforeValidator:
-    """A text as one printable line of up to so many characters; empty for what is no text."""
+    """A text as one printable line, cut at a limit; empty if it is no text."""
     return BeforeValidator(lambda value: plain(value, longest))
 
 

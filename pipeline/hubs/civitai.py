@@ -1,4 +1,4 @@
-"""CivitAI, asked: what it says of a version, of a model, by a hash and in a search, and what its refusals mean.
+"""Requests to CivitAI: versions, models, look-ups by hash, searches, and the meaning of refusals.
 
 Endpoints and refusals are those of its own handlers (`src/pages/api` of civitai/civitai). Its answers' `downloadUrl` is
 never used: addresses are made of the version's and the file's number.
@@ -27,7 +27,7 @@ _NONSENSE = "its address answers with something else than was requested"
 
 
 def version(transport: Transport, id_: int, fresh_s: float | None = FRESH_S) -> Outcome[ModelVersion]:
-    """What the hub says of a version.
+    """The hub's description of a version.
 
     It is asked again only if what is kept is older than `fresh_s` seconds; None: whatever its age.
     """

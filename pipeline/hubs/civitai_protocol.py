@@ -34,7 +34,7 @@ def _shown_name(name: Any) -> str:
 
 
 class VersionFile(HubAnswer):
-    """A file of a version. `of_version` is the version that it belongs to, where it lies beside another one's."""
+    """A file of a version. `of_version` is the version that it belongs to, if it is listed with another one's."""
 
     id: Number = 0
     name: Annotated[str, BeforeValidator(_shown_name)] = ""
@@ -51,17 +51,17 @@ class VersionFile(HubAnswer):
 
     @property
     def bytes(self) -> int | None:
-        """The size; None where it is not told."""
+        """The size; None if the hub does not give it."""
         return round(self.size_kib * 1024) or None
 
     @property
     def is_exact(self) -> bool:
-        """Whether the size is to the byte: KiB with a fraction that makes whole bytes. Others somebody has rounded."""
+        """Whether the size is exact to the byte: KiB with a fraction that gives whole bytes. Others are rounded."""
         return not self.size_kib.is_integer() and (self.size_kib * 1024).is_integer()
 
 
 class ExamplePicture(HubAnswer):
-    """The settings with which a picture was made that the author shows."""
+    """The settings of an example picture that the author shows."""
 
     steps: Amount | None = None
     guidance_scale: Amount | None = Field(default=None, alias="cfgScale")
@@ -77,7 +77,7 @@ class ExamplePicture(HubAnswer):
 
 
 class ModelSummary(HubAnswer):
-    """What the answer for a version says of its model. `poi`: it shows a real person."""
+    """The fields about its model in the answer for a version. `poi`: it shows a real person."""
 
     name: Line = ""
     type: Line = ""
@@ -86,7 +86,7 @@ class ModelSummary(HubAnswer):
 
 
 class ModelVersion(HubAnswer):
-    """A version. `early_access`: only those who pay had it when it was asked for; `usage` only its own answer says."""
+    """A version. `early_access`: it was in paid early access at the request; only its own answer has `usage`."""
 
     id: Number = 0
     model_id: Number = Field(default=0, alias="modelId")
@@ -116,7 +116,7 @@ def _with_ids(versions: tuple[ModelVersion, ...]) -> tuple[ModelVersion, ...]:
 
 
 class CivitaiModel(ModelSummary):
-    """A model with its versions, the newest first; `permissions` are what its author asks of those who use it."""
+    """A model with its versions, the newest first; `permissions` are the author's conditions for its use."""
 
     id: Number = 0
     tags: Words = ()
@@ -135,14 +135,14 @@ class CivitaiModel(ModelSummary):
 
 
 class SearchAnswer(HubAnswer):
-    """The answer to a search: models, not yet read, and where the next page begins. Without `items` it is none."""
+    """The answer to a search: models, not parsed yet, and the next page. Without `items` it is no such answer."""
 
     items: list[Any] | None = None
     cursor: StrictStr | Number = Field(default="", validation_alias=AliasPath("metadata", "nextCursor"))
 
 
 class CivitaiError(HubAnswer):
-    """Why CivitAI does not give what was asked for, and until when, if it says so."""
+    """Why CivitAI refuses a request, and until when, if it says so."""
 
     error: Line = ""
     message: Line = ""
@@ -150,7 +150,7 @@ class CivitaiError(HubAnswer):
 
 
 def permissions(model: Mapping[str, Any]) -> str:
-    """What an author asks of those who use a model, in words; empty where the answer says nothing of it."""
+    """The author's permissions in words; empty if the answer does not say."""
     asked = [said for field, said in _PERMISSIONS.items() if model.get(field) is False]
     commercial = model.get("allowCommercialUse")
     if isinstance(commercial, str | list):

@@ -1,4 +1,4 @@
-"""Progress of downloads: a bar per file on a terminal, and how fast they come on this machine.
+"""Progress of downloads: a bar per file on a terminal, and the measured download speed of this machine.
 
 Each download measures itself, so that it can be said how long the next one takes.
 """

@@ -1,4 +1,4 @@
-"""From what a user names to a model on this machine, found here or fetched from a hub, and from a file to its model."""
+"""Finds the model that a user names on this machine, or fetches it from a hub; identifies the model of a file."""
 
 from __future__ import annotations
 

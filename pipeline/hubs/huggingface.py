@@ -1,4 +1,4 @@
-"""Hugging Face, asked: what it says of a repository, of its card, and in a search, and what its refusals mean.
+"""Requests to Hugging Face: repositories, cards, searches, and the meaning of refusals.
 
 Endpoints and error codes are those that huggingface_hub 2.4 uses (`hf_api.py`, `utils/_http.py`).
 """
@@ -34,7 +34,7 @@ _NONSENSE = "its address answers with something else than was requested"
 def info(
     transport: Transport, repository: str, revision: str = "main", fresh_s: float | None = FRESH_S
 ) -> Outcome[RepositoryInfo]:
-    """What the hub says of a repository at a revision.
+    """The hub's description of a repository at a revision.
 
     It is asked again only if what is kept is older than `fresh_s` seconds; None: whatever its age.
     """
@@ -105,7 +105,7 @@ def readme(transport: Transport, repository: str, commit: str) -> Outcome[str]:
 def get(
     transport: Transport, kind: RequestKind, url: str, what: str, *, most_bytes: int = MOST_BYTES
 ) -> Answer | Problem:
-    """The hub's answer to a question, or why there is none that helps."""
+    """The hub's answer to a request, or why there is none."""
     answer = ask(transport, kind, url, what, most_bytes=most_bytes)
     return refusal(transport, answer, what) if isinstance(answer, Answer) and answer.status != 200 else answer
 

@@ -20,7 +20,7 @@ _LONGEST_NAME = 1_000
 
 
 class RepositoryFile(HubAnswer):
-    """A file as a repository lists it; sizes and hashes are None where they are not told.
+    """A file as a repository lists it; sizes and hashes are None if the hub does not give them.
 
     `name` may be one that must not become a path, and is empty for what is no name. Small files have git's own hash of
     their content in place of a SHA-256.
@@ -43,7 +43,7 @@ class RepositoryFile(HubAnswer):
 
 
 class CardFields(HubAnswer):
-    """What a model card says in its front matter."""
+    """The fields in the front matter of a model card."""
 
     license: FirstWord = ""
     license_name: FirstWord = ""
@@ -52,7 +52,7 @@ class CardFields(HubAnswer):
 
 
 class RepositoryInfo(HubAnswer):
-    """A repository at a commit, `sha`, which is empty if the hub does not say one."""
+    """A repository at a commit, `sha`, which is empty if the hub does not give one."""
 
     id: Line = ""
     sha: GitHash = ""
@@ -65,7 +65,7 @@ class RepositoryInfo(HubAnswer):
 
     @property
     def base_model(self) -> str | None:
-        """What the model was made from, as the card or the tags say."""
+        """The base model, as the card or the tags name it."""
         tagged = [tag.rpartition(":")[2] for tag in self.tags if tag.startswith("base_model:")]
         return next(iter((*self.card.base_model, *tagged)), None)
 
@@ -84,7 +84,7 @@ class RepositoryInfo(HubAnswer):
 
     @property
     def kind(self) -> StoredKind | None:
-        """What the repository holds, by its tags and its files' names; None where they do not tell."""
+        """The kind of model in the repository, by its tags and file names; None if they do not tell."""
         names = {file.name for file in self.files}
         if "model_index.json" in names:
             return "checkpoint"
@@ -93,10 +93,10 @@ class RepositoryInfo(HubAnswer):
 
     @property
     def trigger_words(self) -> tuple[str, ...]:
-        """The words that a LoRA wants in the prompt."""
+        """The trigger words of a LoRA."""
         return (self.card.instance_prompt,) if self.card.instance_prompt else ()
 
     @property
     def free_tags(self) -> tuple[str, ...]:
-        """The tags that are words of the author's, not fields of the hub's."""
+        """The author's own tags, without those that are fields of the hub."""
         return tuple(tag for tag in self.tags if ":" not in tag)

@@ -33,7 +33,7 @@ def _cursor(value: Any) -> str:
 
 
 class Page(HubAnswer, Generic[Item]):
-    """A part of a list; `next` is the cursor of the next, empty for the last."""
+    """A part of a list; `next` is the cursor of the next part, empty for the last."""
 
     items: Annotated[tuple[Item, ...], objects(_MOST_ON_A_PAGE)] = ()
     next: Annotated[str, BeforeValidator(_cursor)] = ""

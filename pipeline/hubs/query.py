@@ -49,7 +49,7 @@ class Answer:
 
 
 def parse_json(text: bytes) -> Any:
-    """The JSON value that a stranger's text is; None for all else, however deep, long or broken it is."""
+    """The JSON value of an untrusted text; None if it is none, however deep, long or malformed."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -35,7 +35,7 @@ class Unfit(Exception):
 
 
 def named_files(listed: Iterable[RepositoryFile]) -> list[RepositoryFile]:
-    """Those whose names may become paths. Of names that some file systems take for one, none is kept."""
+    """The files with safe names. Of names that some file systems treat as one, none is kept."""
     named = [file for file in listed if not fault_of_name(file.name)]
     names = Counter(same_file(file.name) for file in named)
     return [file for file in named if names[same_file(file.name)] == 1]

@@ -1,4 +1,4 @@
-"""Which file of a CivitAI version is fetched, and what its words mean: base models and kinds."""
+"""Selects the file of a CivitAI version to fetch, and maps CivitAI's base models and kinds."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def family_of_base(base_model: str) -> str | None:
 
 
 def chosen_file(version: ModelVersion, sha256: str | None = None) -> VersionFile | str:
-    """The file of a version that is fetched, or why there is none.
+    """The file of a version to fetch, or why there is none.
 
     It must be safetensors by its format and its name, scanned and found clean, and have a SHA-256: `sha256` if that is
     given. Of several, 16-bit ones come first, then pruned ones, the author's main one, the smallest.

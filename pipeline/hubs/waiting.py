@@ -1,4 +1,4 @@
-"""Waits: those that somebody may wonder about are told, in one line; others go on beside what else is done."""
+"""Waits: long ones are reported in one line; other work runs on threads in the meantime."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def cache_folder() -> Path:
 
 
 def config_folder() -> Path:
-    """Where the user's own settings are; nothing makes it but the user."""
+    """The folder of the user's own settings; only the user creates it."""
     return Path(platformdirs.user_config_dir("darkroom"))
 
 

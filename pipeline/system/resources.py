@@ -1,4 +1,4 @@
-"""What the machine's processors, memory and GPUs are doing: once as frozen values, or sampled while something runs."""
+"""The load of the machine's processors, memory and GPUs: read once, or sampled while something runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SETTLE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class GpuUse:
-    """One NVIDIA GPU now; what it does not say is None. `utilization_percent` is the share of time it computed.
+    """One NVIDIA GPU now; unknown values are None. `utilization_percent` is the share of time in which it computed.
 
     `temperature_c` is in degrees Celsius, `power_w` in watts.
     """
@@ -36,7 +36,7 @@ class GpuUse:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """The machine now. `cpu_percent` is of all processors together; `rss_bytes` what one process has resident.
+    """The machine now. `cpu_percent` is of all processors together; `rss_bytes` the resident memory of one process.
 
     RAM is the machine's; `ram_available_bytes` can be had without swapping. `rss_bytes` is None for a process that is
     gone.
@@ -51,13 +51,13 @@ class Resources:
 
 
 def resources(pid: int | None = None) -> Resources:
-    """What the machine is doing now, and the memory of one process, by default this one. Takes a tenth of a second."""
+    """The machine's load now, and the memory of one process, by default this one. Takes a tenth of a second."""
     return _sample(pid, CPU_INTERVAL_S)
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceStatistics:
-    """Mean or peak of samples, in the units of `Resources`; of GPUs the one of which it is most."""
+    """Mean or peak of samples, in the units of `Resources`; of several GPUs the one with the largest value."""
 
     cpu_percent: float
     ram_used_bytes: int
@@ -67,7 +67,7 @@ class ResourceStatistics:
 
 
 class ResourceMonitor:
-    """Samples `resources` every `interval_s` seconds on a thread of its own, for the time of a `with` block.
+    """Samples `resources` every `interval_s` seconds on its own thread within a `with` block.
 
     `pid` gives the process whose memory is looked at, or None for this one. `history` has the last samples; `mean` and
     `peak` are of all of them, also of those that are no longer kept. `on_sample` is called on the thread.

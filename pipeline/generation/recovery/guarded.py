@@ -175,7 +175,7 @@ def exhausted(model: LoadedModel, failure: OutOfMemory, stage: Where, requests: 
 def tell_fallback(
     doing: str, failure: JobFailure | None, before: Sequence[str], after: Sequence[str], what: str = ""
 ) -> None:
-    """Log that memory ran out over something, and what is tried next: `what`, else the techniques that are new."""
+    """Log that memory ran out in some work, and the fallback: `what`, else the techniques that are new."""
     new, gone = (", ".join(sorted({*one} - {*other})) for one, other in ((after, before), (before, after)))
     instead = f" in place of {gone}" if gone else ""
     what = what or f"{new or 'other techniques'}{instead}"

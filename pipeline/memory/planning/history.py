@@ -1,4 +1,4 @@
-"""What worked when memory ran out, remembered from run to run, so that each sweep falls back once."""
+"""The history of fallbacks that worked when memory ran out, kept from run to run, so that each is found only once."""
 
 from __future__ import annotations
 
