@@ -51,7 +51,7 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """Batches that go through encoding, denoising and decoding together, and how the model is held for them."""
+    """Batches that go through encoding, denoising and decoding together, and the model's memory plan for them."""
 
     batches: tuple[tuple[Assignment, ...], ...]
     held: MemorySettings

@@ -1,4 +1,4 @@
-"""The Python API: a model that stays loaded, held in memory as it must be, and makes pictures."""
+"""The Python API: a model that stays loaded, fitted into memory, and makes pictures."""
 
 from __future__ import annotations
 

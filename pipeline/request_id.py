@@ -45,7 +45,7 @@ def likeness_of(request: ImageRequest) -> Likeness:
 
 
 def hash_model(model: ModelSettings, memory: MemorySettings) -> _Hash:
-    """The beginning of the ids of all jobs of one model, held in one way.
+    """The beginning of the ids of all jobs of one model with the same memory settings.
 
     Of the memory techniques those count that change pixels and were asked for, or forbidden, by name. What the plan
     chooses by itself, or recovery falls back to, does not: the same command on a fuller card must not make everything
@@ -81,7 +81,7 @@ def hash_prompt(model_hash: _Hash, prompt: str, negative_prompt: str) -> _Hash:
 
 
 def hash_sampling(prompt_hash: _Hash, likeness: Likeness, adapters: Adapters = NO_ADAPTERS) -> _Hash:
-    """Goes on with how the image is sampled, and with what is put on the model."""
+    """Adds how the image is sampled, and the adapters."""
     digest = prompt_hash.copy()
     digest.update(_sampling_line(likeness))
     if adapters:

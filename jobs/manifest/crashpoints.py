@@ -1,7 +1,7 @@
 """Places where a test may kill the process, to prove that no finished image is lost there.
 
 `DARKROOM_CRASH_AT=after_intent` kills at the first pass, `after_intent:3` at the third, `before_denoise=poison`
-whenever one of the texts at hand holds that word. Unset, `reached` does nothing.
+whenever one of the given texts contains that word. Unset, `reached` does nothing.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class Expansion:
         except ConfigError as error:
             faults.extend(error.faults)
             self._grid = Grid(None)
-        # A text that the grid varies is put on afterwards, so that a prompt's variants are the same with each
+        # A text that the grid varies is added afterwards, so that a prompt's variants are the same with each
         # of them.
         self._prefix = "" if self._grid.varies("prompts.prefix") else clean(config.prompts.prefix)
         self._suffix = "" if self._grid.varies("prompts.suffix") else clean(config.prompts.suffix)

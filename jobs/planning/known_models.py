@@ -22,7 +22,7 @@ from pipeline.weights.inspection import ModelFiles
 class KnownModel:
     """A model of the batch; `files` is None if the weights are not on this machine, which only a dry run accepts.
 
-    `loras` are all that some configuration of the batch puts on it, by hash; they are filled in as these are looked at.
+    `loras` are all that some configuration of the batch applies to it, by hash; they are filled in as these are read.
     """
 
     settings: ModelSettings

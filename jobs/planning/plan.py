@@ -148,7 +148,7 @@ class Plan:
         return trial[1] if trial and place in trial[0] else self._groups[number]
 
     def _plan_trials(self) -> dict[int, tuple[range, Group]]:
-        """For each kind of picture the first group that is large enough: the places of its trial, and how it is held.
+        """For each kind of picture the first group that is large enough: the places of its trial, and its memory plan.
 
         Near its end, so that the usual size has been measured on the same machine in the same state, and whole batches
         before it, so that no more of them are left incomplete than without it.
@@ -201,7 +201,7 @@ class Plan:
     def _arrange(
         self, pending: npt.NDArray[np.int64], group_numbers: array[int]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
-        """Order by cost of change: weights, then how they are held, adapters, size, then what else parts batches."""
+        """Order by cost of change: weights, then memory plan, adapters, size, then what else parts batches."""
         import numpy as np
 
         firsts: dict[object, int] = {}

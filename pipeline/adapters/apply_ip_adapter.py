@@ -1,4 +1,4 @@
-"""IP-Adapters on a loaded model: put on, scaled and taken off, and what they see in their pictures."""
+"""Applies IP-Adapters to a loaded model, scales and removes them, and computes their conditions from pictures."""
 
 from __future__ import annotations
 

@@ -209,7 +209,7 @@ def _watched(pipe: Any, name: str, lora: LoraWeights) -> Iterator[dict[str, int]
 
 
 def _refuse_control_lora(pipe: Any, tensors: dict[str, Any], lora: LoraWeights) -> None:
-    """FLUX.1 Control LoRAs widen the transformer's first layer and replace norms, which cannot be taken off again."""
+    """FLUX.1 Control LoRAs widen the transformer's first layer and replace norms, which cannot be undone."""
     first = tensors.get("transformer.x_embedder.lora_A.weight")
     layer = getattr(getattr(pipe, "transformer", None), "x_embedder", None)
     wider = first is not None and layer is not None and first.shape[1] != getattr(layer, "in_features", first.shape[1])

@@ -1,4 +1,4 @@
-"""Textual inversions: tokens that stand for embeddings. Found and checked, then put on text encoders and taken off."""
+"""Textual inversions: tokens that stand for embeddings. Found, checked, applied to text encoders and removed."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def remove(pipes: Sequence[Any], on: TokensOn) -> None:
 
 
 def still_on(pipe: Any, on: TokensOn) -> bool:
-    """Whether no text encoder came back without the tokens since they were put on."""
+    """Whether no text encoder was loaded again without the tokens since they were applied."""
     seen = [reference() for reference in on.seen]
     return all(any(encoder is one for one in seen) for encoder in _encoders(pipe).values())
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class CurrentModel:
     """Loads and changes the current model. `model` is None before the first one and after `release`; `loads` counts.
 
-    Where memory runs out over it, it is held with more techniques than planned, and stays so until the plan changes.
+    If memory runs out for it, it gets more techniques than planned, and keeps them until the plan changes.
     """
 
     def __init__(
@@ -43,8 +43,8 @@ class CurrentModel:
         model = self.model
         same = model and (model.settings, model.memory.dtype) == (settings, planned.dtype)
         written_over = model is not None and was_written_over(model.read)
-        # As planned it is held so, or with what was needed besides when memory ran out. Where there is no room to hold
-        # it otherwise, loading it again gives way.
+        # It has the planned techniques, or also those that were needed when memory ran out. If there is no room to
+        # change them, it is loaded again.
         if model and same and not written_over and (planned == self._planned or could_apply(model, planned)):
             self._planned = planned
             return model

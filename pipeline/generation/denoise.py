@@ -103,7 +103,7 @@ def denoise(
 def _encoders_of_other_precision_hidden(pipe: Any, dtype: torch.dtype) -> Iterator[None]:
     """Within this block a call has no encoder from which it could take a precision that is not the denoiser's.
 
-    PixArt casts the embeddings that it is given to its encoder's, and T5 is not held in float16.
+    PixArt casts the embeddings that it is given to its encoder's, and T5 is not in float16.
     """
     hidden = {
         name: encoder

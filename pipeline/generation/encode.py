@@ -196,7 +196,7 @@ def _encode(
             ragged.append(name)
             (value,) = value
         if value is not None:
-            # Some encoders are held in another precision than the denoiser, since they overflow in its.
+            # Some encoders have another precision than the denoiser, since they would overflow in its.
             tensors[name] = value.to("cpu", model.dtype if value.is_floating_point() else value.dtype)
     return Embedding(tensors, tuple(ragged), tuple(tokens))
 

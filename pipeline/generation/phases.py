@@ -205,7 +205,7 @@ class Phases:
         )
 
     def _as_encoded(self, place: int) -> MemorySettings:
-        """How the model is held now, but for the encoders: as they were when the text was encoded."""
+        """The model's techniques now; those of the encoders as they were when the text was encoded."""
         now = {name for name in self._model.memory.techniques if not name.startswith("encoder_")}
         return replace(self._model.memory, techniques=ordered(now | {*self._texts.techniques[place]}))
 

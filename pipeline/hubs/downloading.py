@@ -177,7 +177,7 @@ class _Download:
             ) from None
 
     def drop_nonsense(self, partial: PartialFile) -> None:
-        """What an earlier process left is not gone on with if it cannot be the beginning of the file."""
+        """A partial file of an earlier process is not resumed if it cannot be the beginning of the file."""
         too_long = self.size_bytes is not None and partial.size > self.size_bytes
         if partial.size < START_BYTES or too_long or fault_of_start(partial.start, self.target.suffix):
             partial.restart()

@@ -16,7 +16,7 @@ from pipeline.storage.platform import open_file
 from pipeline.storage.user_folders import make_folder
 
 START_BYTES = 32
-"""So much of the beginning is kept at hand: enough to tell what a file is."""
+"""Bytes of the beginning that are kept in memory: enough to tell what a file is."""
 
 _BLOCK_BYTES = 2**20
 
@@ -82,7 +82,7 @@ def held_partial(target: Path, waiting: Callable[[], None]) -> Iterator[PartialF
         partial = PartialFile(path, fd)
         yield partial
     finally:
-        # Only what can be gone on with stays.
+        # Only a file that can be resumed stays.
         if os.fstat(fd).st_size == 0 and _is_at(path, fd):
             path.unlink()
         os.close(fd)

@@ -24,7 +24,7 @@ _WEIGHTS = re.compile(
     r"(?P<stem>[^/.]+?)(?:\.(?P<variant>[A-Za-z0-9_]+))?(?:-(?P<part>\d{5})-of-(?P<parts>\d{5}))?\.safetensors"
 )
 _VARIANTS = ("fp16", "bf16", None, "fp32")
-"""Which precision is taken where a component comes in several: what it is held in on GPUs, at half the bytes."""
+"""The precision to fetch if a component has several: the one used on GPUs, at half the bytes."""
 
 _LORA_FILES = ("pytorch_lora_weights.safetensors", "lora.safetensors")
 _SHOWN = 8

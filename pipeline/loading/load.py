@@ -164,7 +164,7 @@ def _load_part(model: LoadedModel, part: ComponentPart) -> Any:
         with without_deprecations():
             module = load_unconverted(part, getattr(torch, dtype), name)
         if part.role == "denoiser" and lies_channels_last(model, module):
-            # Before anything is put on it, so that however it is held, the device computes with the same kernels.
+            # Before any technique is applied, so that with all techniques the device computes with the same kernels.
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         disk = put_on_disk(module, f"{model.settings.sha256[:12]}-{dtype}-{part.name}") if waits_on_disk else None
         try:

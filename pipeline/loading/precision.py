@@ -17,7 +17,7 @@ OVERFLOWS_IN_FLOAT16: dict[str, str] = {
     "Gemma2Model": "trained in bfloat16; its activations leave float16's range, Sana then paints black",
     "AutoencoderDC": "trained in bfloat16; decodes to NaN in float16",
 }
-"""Classes that are held otherwise where float16 is asked for (diffusers' pages on FLUX.1 and Sana), and why.
+"""Classes with another dtype where float16 is requested (diffusers' pages on FLUX.1 and Sana), and why.
 
 Text encoders as bfloat16, whose products every card can compute if need be; `AutoencoderDC` as float32, since cuDNN has
 no convolutions in bfloat16 on the very cards that float16 is for.
@@ -47,7 +47,7 @@ def model_dtype(asked: DTypeChoice, device: Device, family: str | None, componen
 
 
 def _leaves_float16(family: str | None, components: Iterable[Component]) -> str | None:
-    """What of a model cannot be computed in float16, None if nothing; what is held otherwise anyway does not count."""
+    """What of a model cannot be computed in float16, None if nothing; components with another dtype do not count."""
     known = FAMILIES.get(family) if family else None
     if known is not None and not known.float16:
         return known.label

@@ -15,7 +15,7 @@ from pipeline.registry.store_folders import store_folder
 from pipeline.storage.locks import is_locked
 
 STRAY_S = 86_400
-"""What is older is removed whenever the store is made smaller; younger ones may be gone on with, or get their model."""
+"""Older leftovers are removed whenever the store is pruned; younger downloads may be resumed, or get their model."""
 
 PARTIAL = ".partial"
 """How the name of a file ends that a download grows in."""

@@ -152,7 +152,7 @@ def load_with_fallbacks(
                 continue
         step = next_fallback(asked, memory, "load", 1, impossible, device_kind=device)
         if step is None:
-            assert failure is not None  # nothing is given up before memory has run out
+            assert failure is not None  # it is only given up after memory has run out
             size = sum(file.stat().st_size for file in weight_files(settings))
             failure = _nothing_left(failure, f"load, {size_text(size)} of weights", asked, memory)
             known_failures.give_up((situation, asked), failure)

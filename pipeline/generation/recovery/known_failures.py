@@ -10,7 +10,7 @@ from pipeline.errors import OutOfMemory
 class KnownFailures:
     """Known failures of one run, in which memory does not grow: what failed with every fallback would fail again.
 
-    A kind is whatever decides how much memory a stage takes. A kind that has succeeded once is never given up.
+    A kind is whatever decides how much memory a stage takes. A kind that has succeeded once is never known to fail.
     """
 
     def __init__(self) -> None:

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 def apply_memory(model: LoadedModel, memory: MemorySettings) -> None:
     """Change a model to other techniques of the same precision; almost free if nothing changes.
 
-    `model.memory` says afterwards how the model is really held: without a technique that its classes do not have.
-    Raises what went wrong where one cannot be put on, `ModelError` or `OutOfMemory`; the model is then held as before,
-    or, where memory is lacking for that as well, in no way at all until the next call.
+    `model.memory` has afterwards the techniques that are really applied: without those that its classes do not have.
+    Raises `ModelError` or `OutOfMemory` if one cannot be applied; the model then has the techniques it had before,
+    or, if memory is lacking for that as well, none until the next call.
     """
     if memory.dtype != model.memory.dtype:
         raise ValueError(f"a model loaded in {model.memory.dtype} cannot be used in {memory.dtype}; load it again")
@@ -55,8 +55,8 @@ def apply_memory(model: LoadedModel, memory: MemorySettings) -> None:
         return
     except Exception as error:
         failure = error
-    # Whatever it was, memory that ran out included: what could not be put on must not seem to be on. Outside the except
-    # block and without the frames of the failure, which would keep what took the memory.
+    # Whatever the failure, out of memory included: a technique that could not be applied must not seem to be on.
+    # Outside the except block and without the frames of the failure, which would keep what took the memory.
     traceback.clear_frames(failure.__traceback__)
     try:
         _remove_all(model)
@@ -150,7 +150,7 @@ def _apply(model: LoadedModel, memory: MemorySettings) -> None:
 
 
 def _remove_all(model: LoadedModel) -> None:
-    """Everything off that can be taken off; what hooks had placed is on the host then, or on disk where it waited."""
+    """Remove all techniques that can be removed; weights are then on the host, or on disk if offloaded there."""
     model.pipe.__dict__.pop("held", None)
     for module in components(model).values():
         remove_hooks(module)

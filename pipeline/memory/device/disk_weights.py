@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class DiskWeights:
     """The weights of a module that are in a folder of their own, which is deleted with the module or the process.
 
-    What has been written stays valid until `come_back`: hooks may be taken off and put on again and layers may come and
+    What has been written stays valid until `come_back`: hooks may be removed and added again and layers may come and
     go, and nothing is read or written for it but what is new. Meanwhile weights are tensors without content. They stay
     ordinary tensors, also where they come and go in inference mode.
     """

@@ -1,6 +1,6 @@
 """Adds, detects and completely removes diffusers' and accelerate's offloading hooks on components.
 
-diffusers has no public way to take group offloading off, and putting it on twice is silently ignored; both are dealt
+diffusers has no public way to remove group offloading, and applying it twice is silently ignored; both are dealt
 with here and nowhere else.
 """
 
@@ -103,7 +103,7 @@ def remove_group_offload(module: Any) -> None:
 def add_model_offload(modules: Iterable[Any], device: torch.device) -> None:
     """Keep modules on the host; each is moved to the device when it runs, and the one before is moved back.
 
-    diffusers' own (`enable_model_cpu_offload`) takes all of them off at the end of every call, so that every batch
+    diffusers' own (`enable_model_cpu_offload`) removes all of them at the end of every call, so that every batch
     pays for bringing the denoiser again.
     """
     from accelerate.hooks import add_hook_to_module

@@ -32,7 +32,7 @@ class Pool:
 
     A module in use is never evicted, so the budget can be exceeded by what one model needs. A module that nobody uses
     waits on the host, since the device belongs to the model at work, and there in memory that is not page-locked. It
-    carries no hooks: whoever put some on takes them off before `release`.
+    has no hooks: whoever added some removes them before `release`.
     """
 
     def __init__(self, host_bytes: int | None = None) -> None:

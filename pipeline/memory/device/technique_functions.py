@@ -193,4 +193,4 @@ TECHNIQUES_APPLIED: dict[str, Callable[[LoadedModel], bool]] = {
     "disk_offload": _offload_to_disk,
     "resident_blocks": _offload_parts,
 }
-"""Every technique by its name, in the order in which they may be put on; False: this model has no such thing."""
+"""Every technique by its name, in the order in which they may be applied; False: not possible for this model."""

@@ -50,7 +50,7 @@ class Worked:
     """What worked in a situation: techniques, the largest batches that were denoised and decoded, and the share of the
     possible resident blocks that stayed.
 
-    None where their number was not what had to give way.
+    None if their number did not have to be reduced.
     """
 
     techniques: tuple[str, ...]

@@ -58,7 +58,7 @@ class ComponentSize:
     def element_bytes(self, dtype: DType) -> int:
         """Bytes per element of its weights and activations.
 
-        The VAEs of SDXL and Sana overflow in float16 and are held as float32 instead (`pipeline/loading/precision.py`).
+        The VAEs of SDXL and Sana overflow in float16 and use float32 instead (`pipeline/loading/precision.py`).
         """
         upcast = self.role == "vae" and self.family in ("sdxl", "sana") and dtype == "float16" and not self.tiny
         return 4 if upcast else BYTES[dtype]

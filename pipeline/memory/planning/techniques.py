@@ -1,6 +1,6 @@
 """The memory techniques by name: the cost and requirements of each, and which exclude each other.
 
-How each is put on a model stands in `pipeline/memory/device/technique_functions.py`, under the same names.
+The functions that apply them are in `pipeline/memory/device/technique_functions.py`, under the same names.
 """
 
 from __future__ import annotations
