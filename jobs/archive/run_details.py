@@ -118,7 +118,7 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _warnings(run: Run) -> Iterator[tuple[str, str, str | None]]:
-    """Kind, text and time of what the log warns of, oldest first."""
+    """Kind, text and time of the warnings in the log, oldest first."""
     paths = [run.folder / f"{LOG}.{number}" for number in range(BACKUPS, 0, -1)]
     for path in (*paths, run.folder / LOG):
         try:

@@ -96,7 +96,7 @@ def ways_on(run: Run, output_dir: Path) -> list[WayOn]:
         return []
     again, ways = run.command or "the same command", []
     if run.summary.get("stop_kind") == ManifestLost.kind:
-        ways.append(WayOn("takes the images in again, first of all", command(output_dir, "reindex")))
+        ways.append(WayOn("adds the images to the manifest again; give this first", command(output_dir, "reindex")))
     if run.left or (run.left is None and run.state == "died"):
         left = "the rest" if run.left is None else f"what is left ({run.left:,})"
         ways.append(WayOn(f"makes {left}", again))
@@ -104,7 +104,7 @@ def ways_on(run: Run, output_dir: Path) -> list[WayOn]:
     only_refused = isinstance(kinds, dict) and {*kinds} == {LeakFound.kind}  # the prompts are to be changed
     if (run.failed and not only_refused) or _count(run.summary, "failed_before"):
         retry = f"{again} retry_failed=true" if run.command else f"{again} with retry_failed=true"
-        ways.append(WayOn("tries those that failed again, once the cause is mended", retry))
+        ways.append(WayOn("tries failed images again, after you fixed the cause", retry))
     return ways
 
 

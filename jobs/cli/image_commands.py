@@ -74,7 +74,7 @@ def search(
     output_dir: OutputDir = OUTPUT_DIR,
     list_columns: Annotated[
         bool,
-        typer.Option("--list-columns", is_eager=True, callback=_list_columns, help="Print what columns there are."),
+        typer.Option("--list-columns", is_eager=True, callback=_list_columns, help="Print the list of columns."),
     ] = False,
 ) -> None:
     """Search for images, also those of running batches.

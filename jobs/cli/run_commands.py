@@ -36,15 +36,15 @@ class Format(StrEnum):
 def runs(
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="One run, by the beginning of its id.")] = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Follow a run that goes on, the newest by default, until it ends.")
+        bool, typer.Option("--watch", help="Follow a running run, the newest by default, until it ends.")
     ] = False,
     format: Annotated[Format, typer.Option(help="How to print the list.")] = Format.TABLE,
     as_json: Json = False,
     output_dir: OutputDir = OUTPUT_DIR,
 ) -> None:
-    """List runs, newest first, or show one: what was made, what failed and why, and the command that goes on.
+    """List runs, newest first, or show one: what was made, what failed and why, and the command that resumes it.
 
-    A run that is `running` can be followed; one that `died` was killed, or its machine went down.
+    A `running` run can be followed; one that `died` was killed, or its machine stopped.
 
     Examples:
 
@@ -59,7 +59,7 @@ def runs(
     if watch:
         found = archive.find_run(output_dir, run) if run else _live(archive.list_runs(output_dir))
         if found is None:
-            print_line("no run goes on here")
+            print_line("no run is running here")
             return
         _show(_watched(found, output_dir), output_dir, as_json=as_json)
     elif run:
@@ -87,7 +87,7 @@ def _print_list(found: list[Run], output_dir: Path, format: Format) -> None:
     else:
         cells = [["" if (value := row[name]) is None else str(value) for name in columns[:-1]] for row in rows]
         ways = ["; then ".join(row["way_on"]) for row in rows]
-        table = [[*columns[:-1], "way on"], *([*line, way] for line, way in zip(cells, ways, strict=True))]
+        table = [[*columns[:-1], "next"], *([*line, way] for line, way in zip(cells, ways, strict=True))]
         for line in aligned(table, numeric={3, 4, 5, 6}):
             print_line(line)
 
@@ -117,7 +117,7 @@ def _show(run: Run, output_dir: Path, *, as_json: bool) -> None:
         print_json({**_row(run, output_dir), **asdict(found), "summary": run.summary})
         return
     print_lines([(name, one_line(value)) for name, value in _facts(run, found)])
-    for title, causes in (("what failed", found.failures), ("what the log warns of", found.warnings)):
+    for title, causes in (("what failed", found.failures), ("warnings in the log", found.warnings)):
         if causes:
             print_line(f"{title}:")
             for cause in causes:
@@ -181,9 +181,9 @@ def _way_lines(run: Run, output_dir: Path) -> Iterator[str]:
     for way in ways:
         yield one_line(f"{way.does}:") + f"\n    {one_line(way.command)}"
     if ways and run.command and not run.command_complete:
-        yield "put back what was taken out of the command: REMOVED, [key], ~ and the like stand for it"
+        yield "replace the placeholders in the command by your values: REMOVED, [key], ~ and the like"
     if not ways and run.state == "running":
-        yield "it goes on; --watch follows it"
+        yield "it is running; --watch follows it"
     elif not ways and not run.failed:
         yield "nothing is left to make"
 

@@ -274,7 +274,7 @@ def _tell_recovery(found: Recovery) -> None:
     """Log what runs have left that did not come to their end."""
     if found.journals:
         lost = len(found.interrupted) + len(found.quarantined)
-        left = f"{found.adopted} finished images are taken in, {lost} lost an attempt"
+        left = f"{found.adopted} finished images got their rows, {lost} lost an attempt"
         _log.info("%d workers of earlier runs had died: %s", found.journals, left)
 
 

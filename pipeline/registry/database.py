@@ -207,7 +207,7 @@ class Registry:
             case "damaged":
                 said = (
                     f"is damaged ({error}); move it away, and `darkroom models scan FOLDER` scans your folders "
-                    f"again and `darkroom models scan {self.path.parent / 'models'}` what was fetched: no model is lost"
+                    f"again and `darkroom models scan {self.path.parent / 'models'}` the downloads: no model is lost"
                 )
             case "full":
                 return RegistryNotWritable(self._says(_IS_FULL))

@@ -48,7 +48,7 @@ def test_a_run_is_followed_until_it_is_killed_and_its_command_makes_the_rest(mak
     (row,) = listed(batch)
     assert (row["state"], row["failed"], row["way_on"]) == ("running", 0, []) and 2 <= row["made"] < 8
     assert row["made"] + row["left"] == 8
-    assert "it goes on; --watch follows it" in darkroom(batch, row["id"][:10]).out
+    assert "it is running; --watch follows it" in darkroom(batch, row["id"][:10]).out
 
     out, err = batch.folder / "watch.txt", batch.folder / "watch-err.txt"
     watch = ["runs", "--watch", "--output-dir", str(batch.output_dir)]
@@ -72,7 +72,7 @@ def test_a_run_is_followed_until_it_is_killed_and_its_command_makes_the_rest(mak
     newest, oldest = listed(batch)
     assert (newest["state"], newest["left"], newest["way_on"]) == ("finished", 0, []) and oldest["id"] == row["id"]
     assert "nothing is left to make" in darkroom(batch, newest["id"]).out
-    assert "no run goes on here" in darkroom(batch, "--watch").out
+    assert "no run is running here" in darkroom(batch, "--watch").out
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ class Fallbacks:
         if self._base != self._proven_base and self._remember:
             guarded.history().remember(self._encoding, Worked(self._base))
             worked = _described(Worked(self._base))
-            _log.info("encoding with %s: recorded for later runs that it took %s", self._model.settings.name, worked)
+            _log.info("encoding with %s: recorded for later runs that it needed %s", self._model.settings.name, worked)
         self._proven_base = self._base
 
     def encoding_failed(self) -> None:
@@ -147,7 +147,9 @@ class Fallbacks:
 
     def give_up(self, stage: Where, request: ImageRequest, failure: OutOfMemory) -> None:
         """No fallback was left at a stage: it is not tried again in this run, unless it succeeded before."""
-        _log.info("%s %s is given up in this run: %s", f"{stage.removesuffix('e')}ing", self._picture(request), failure)
+        _log.info(
+            "%s %s is not tried again in this run: %s", f"{stage.removesuffix('e')}ing", self._picture(request), failure
+        )
         self._known_failures.give_up(self._kind(stage, request), failure)
 
     def denoised(self, strategy: Strategy, request: ImageRequest) -> None:
@@ -162,7 +164,7 @@ class Fallbacks:
         if strategy.proven != strategy.noted and self._remember:
             guarded.history().remember(strategy.situation, strategy.proven)
             worked = _described(strategy.proven)
-            _log.info("%s: recorded for later runs that it took %s", self._picture(request), worked)
+            _log.info("%s: recorded for later runs that it needed %s", self._picture(request), worked)
             strategy.noted = strategy.proven
 
     def settled(self, strategy: Strategy) -> None:

@@ -156,7 +156,7 @@ def load_with_fallbacks(
             size = sum(file.stat().st_size for file in weight_files(settings))
             failure = _nothing_left(failure, f"load, {size_text(size)} of weights", asked, memory)
             known_failures.give_up((situation, asked), failure)
-            _log.info("loading %s is given up in this run: %s", settings.name, failure)
+            _log.info("loading %s is not tried again in this run: %s", settings.name, failure)
             raise failure
         tell_fallback(f"loading {settings.name}", latest or failure, memory.techniques, step.memory.techniques)
         memory, before, what = step.memory, memory, step.what
