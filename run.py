@@ -25,9 +25,9 @@ def collect_configs() -> tuple[list[dict[str, Any]], list[Path]]:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from jobs import program_name
     from jobs.config.composition import explain
     from jobs.config.option_folders import own_folder, shipped_folder
+    from jobs.config.program_name import program_name
     from jobs.config.trust import check_interpolations
     from pipeline.errors import ConfigError
 

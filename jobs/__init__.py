@@ -33,15 +33,3 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'jobs' has no attribute {name!r}")
     return getattr(import_module(f"jobs.{_HOMES[name]}"), name)
-
-
-RUN_PY, DARKROOM_RUN = "python run.py", "darkroom run"
-"""What starts a run: in a checkout, and where it is installed."""
-
-
-def program_name() -> str:
-    """Which of both has started this process."""
-    import sys
-    from pathlib import Path
-
-    return RUN_PY if Path(sys.argv[0]).name == "run.py" else DARKROOM_RUN

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import yaml
 
-from jobs import DARKROOM_RUN, RUN_PY
+from jobs.config.program_name import DARKROOM_RUN, RUN_PY
 from jobs.manifest.layout import Layout, command
 from jobs.manifest.query import stream
 from jobs.manifest.schema import DONE, FAILED, QUARANTINED

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs import program_name
+from jobs.config.program_name import program_name
 from pipeline.metadata.leaks import scrub
 
 PATH_KEYS = ("source", "vae", "config", "tiny_vae", "encoder", "image", "file", "dir")
