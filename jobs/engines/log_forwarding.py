@@ -10,6 +10,9 @@ from jobs.engines.messages import Logged
 LIBRARIES = ("diffusers", "transformers")
 LIBRARY_LOGGER = "darkroom.libraries"
 
+CHATTER = ("Attention backends are an experimental feature",)
+"""Beginnings of warnings that nobody can act on: the worker chooses the backend itself."""
+
 MAX_TEXT = 2_000
 MAX_LIBRARY_TEXTS = 100
 """Different warnings of libraries that are passed on, in one worker."""
@@ -34,6 +37,8 @@ class Forwarding(logging.Handler):
         """Send a record, unless it was sent before."""
         try:
             library = record.name.partition(".")[0] if not record.name.startswith("darkroom") else None
+            if library and record.getMessage().startswith(CHATTER):
+                return
             text = self._text(record, library)[:MAX_TEXT]
             count = self._counted(text)
             if library and count == 1:

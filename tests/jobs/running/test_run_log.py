@@ -93,6 +93,12 @@ def test_libraries_are_not_let_talk_all_night() -> None:
     assert len(sent) == 3 + MAX_LIBRARY_TEXTS - 1 and {one.logger for one in sent} == {"darkroom.libraries"}
 
 
+def test_what_nobody_can_act_on_is_left_out() -> None:
+    logger, sent = forwarded()
+    logger.warning("Attention backends are an experimental feature and the API may be subject to change.")
+    assert sent == []
+
+
 def test_libraries_do_not_quote_private_prompts() -> None:
     logger, sent = forwarded(hide_texts=True)
     logger.warning("the prompt 'a violet dragon' was cut")
