@@ -373,6 +373,8 @@ def test_killed_resumed_made_and_made_again_without_a_network(
     assert batch.rows()[0]["model"] == "demo"
     report = next((batch.output_dir / "runs").glob("*/batch.yaml")).read_text()
     assert hub.url not in report and "hub" not in report.split()
+    log = next((batch.output_dir / "runs").glob("*/run.log")).read_text()  # also of what was before the run's folder
+    assert " INFO fetched hf:" in log and hub.url not in log
 
     hub.requests.clear()
     offline = batch.run("seeds=1", f"hub.huggingface_url={NOWHERE}")
