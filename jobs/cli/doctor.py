@@ -1,4 +1,4 @@
-"""What this machine has and what it would do with each model: for `darkroom doctor`. Loads no model and no torch."""
+"""This machine's hardware and its memory plans for each model, for `darkroom doctor`. Loads no model and no torch."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Diagnosis:
 
 
 def examine(output_dir: Path, budget_gb: float | None = None, folders: Sequence[Path] | None = None) -> Diagnosis:
-    """Look at the machine and at every profile; `budget_gb` asks what would be done within one budget.
+    """Read the facts of the machine and of every profile; `budget_gb` sets one budget for the plans.
 
     `folders` are those of the options, None for ours and the user's own.
     """
@@ -130,7 +130,7 @@ def machine_lines(machine: Machine) -> Iterator[tuple[str, str]]:
 
 
 def heading(diagnosis: Diagnosis) -> str:
-    """What the table stands for."""
+    """The heading of the table."""
     if diagnosis.machine.device.kind == "cuda":
         return f"memory levels on this {diagnosis.machine.device.name}, one picture at a time:"
     for_levels = "auto" in diagnosis.levels
@@ -143,7 +143,7 @@ def heading(diagnosis: Diagnosis) -> str:
 
 
 def table(diagnosis: Diagnosis) -> Table:
-    """Profiles by levels: the predicted peak and what is done for it, or the least budget that would do."""
+    """Profiles by levels: the predicted peak and the techniques, or the smallest budget that would be enough."""
     from rich import box
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""`darkroom` as a process. Only what answers Ctrl-C is imported before that is in place: the commands take a while."""
+"""`darkroom` as a process. Only the code that handles Ctrl-C is imported before that is ready: the rest takes long."""
 
 import signal
 import sys

@@ -1,4 +1,4 @@
-"""What the hubs have, as `darkroom models` prints it: for people, and for programs."""
+"""Models on the hubs as `darkroom models` prints them: for people, and for programs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LINES_OF_TEXT = 20
 
 
 def hits_table(hits: Sequence[SearchHit]) -> list[str]:
-    """A line for each find, below a head."""
+    """A line for each search result, below a heading."""
     rows = [_SHOWN]
     for hit in hits:
         where = "here" if hit.path else LABELS[hit.source] if hit.source != "local" else ""
@@ -45,19 +45,19 @@ def hits_table(hits: Sequence[SearchHit]) -> list[str]:
 
 
 def hit_row(hit: SearchHit) -> dict[str, Any]:
-    """A find as JSON and CSV have it. `path` is null for what is not here; `obstacle_text` is a whole sentence."""
+    """A search result for JSON and CSV. `path` is null if the model is not here; `obstacle_text` is a sentence."""
     said = {name: getattr(hit, name) for name in HIT_COLUMNS if hasattr(hit, name)}
     return said | {"path": str(hit.path) if hit.path else None} | _obstacle(hit.obstacle)
 
 
 def card_row(card: Card) -> dict[str, Any]:
-    """A card as JSON has it."""
+    """A card for JSON."""
     row = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(card).items()}
     return row | _obstacle(card.obstacle)
 
 
 def card_lines(card: Card) -> list[tuple[str, str]]:
-    """Names and values for people; what the hub does not tell is left out."""
+    """Names and values for people; fields that the hub does not give are left out."""
     values = {
         "name": card.name,
         "kind": card.kind,
@@ -74,24 +74,24 @@ def card_lines(card: Card) -> list[tuple[str, str]]:
 
 
 def text_lines(card: Card) -> list[str]:
-    """The beginning of what the author writes, below an empty line."""
+    """The beginning of the author's text, below an empty line."""
     lines = card.text.splitlines()
     more = [f"... and {len(lines) - _LINES_OF_TEXT} more lines (--json has all)"] if len(lines) > _LINES_OF_TEXT else []
     return ["", *lines[:_LINES_OF_TEXT], *more] if lines else []
 
 
 def attempt_lines(tried: Sequence[Attempt]) -> list[tuple[str, str]]:
-    """The places that were looked at, in order, with what each said."""
+    """The places that were searched, in order, with the answer of each."""
     return [(attempt.where, attempt.said) for attempt in tried]
 
 
 def attempt_rows(tried: Sequence[Attempt]) -> list[dict[str, str]]:
-    """The same as JSON has it."""
+    """The same for JSON."""
     return [{"where": attempt.where, "said": attempt.said} for attempt in tried]
 
 
 def plan_lines(plan: DownloadPlan) -> list[tuple[str, str]]:
-    """What a download would be, for people."""
+    """What a download would fetch, for people."""
     model = plan.model
     here = len(model.files) - len(plan.missing)
     files = f"{len(plan.missing)} file{'' if len(plan.missing) == 1 else 's'}" + (
@@ -110,7 +110,7 @@ def plan_lines(plan: DownloadPlan) -> list[tuple[str, str]]:
 
 
 def plan_row(plan: DownloadPlan) -> dict[str, Any]:
-    """What a download would be, as JSON has it."""
+    """What a download would fetch, for JSON."""
     missing = {file.name for file in plan.missing}
     return {
         "reference": plan.model.reference,

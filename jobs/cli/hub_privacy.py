@@ -1,4 +1,4 @@
-"""What hubs are told, as `darkroom models privacy` prints it."""
+"""What requests tell the hubs, as `darkroom models privacy` prints it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def privacy_lines(settings: HubSettings) -> Iterator[str]:
 
 
 def privacy_row(settings: HubSettings) -> Mapping[str, Any]:
-    """The same as JSON has it."""
+    """The same for JSON."""
     return {
         "auto_download": settings.auto_download,
         "proxy": proxy_shown(settings),

@@ -1,4 +1,4 @@
-"""What a model or a file of weights is, for people and for programs. Headers are read, weights only to hash them."""
+"""Describes a model or a weights file, for people and for programs. Reads headers; weights only to hash them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MODELS = ("checkpoint", "denoiser")
 
 
 def inspect(reference: str) -> ModelFiles | FileFacts:
-    """A diffusers folder as a model, anything else as a file of weights. Raises `ModelError`."""
+    """Inspect a diffusers folder as a model, anything else as a weights file. Raises `ModelError`."""
     path = resolve(reference)
     if path.is_dir() and not any((path / name).is_file() for name in ("model_index.json", "config.json")):
         raise ModelError(
@@ -37,7 +37,7 @@ def inspect(reference: str) -> ModelFiles | FileFacts:
 
 
 def hashes(found: ModelFiles | FileFacts) -> dict[str, str]:
-    """`sha256` as records name it and, of a safetensors file, `tensors_sha256`, which remarks in it do not change."""
+    """`sha256` as in records and, for a safetensors file, `tensors_sha256`, which header metadata does not change."""
     path = found.path
     if path.is_dir():
         return {"sha256": folder_hash(path, found.files)}
@@ -48,7 +48,7 @@ def hashes(found: ModelFiles | FileFacts) -> dict[str, str]:
 
 
 def as_json(found: ModelFiles | FileFacts) -> dict[str, Any]:
-    """Every fact by its name; paths relative to the model's own place, sizes in bytes."""
+    """Every fact by its name; paths relative to the model's folder, sizes in bytes."""
     values = {field.name: getattr(found, field.name) for field in fields(found)}
     if isinstance(found, ModelFiles):
         values["kind"] = "model"
@@ -60,14 +60,14 @@ def as_json(found: ModelFiles | FileFacts) -> dict[str, Any]:
 
 
 def as_lines(found: ModelFiles | FileFacts) -> list[tuple[str, str]]:
-    """Names and values for people, the most asked-for first; what is not known is left out."""
+    """Names and values for people, the most important first; unknown values are left out."""
     values = _model(found) if isinstance(found, ModelFiles) else _file(found)
     lines = [(name, value) for name, value in values.items() if value]
     return lines + [("note", note) for note in found.notes]
 
 
 def component_lines(components: Sequence[Component]) -> list[str]:
-    """The components as an aligned table, with its head; nothing where there are none."""
+    """The components as an aligned table, with its heading; nothing if there are none."""
     if not components:
         return []
     rows = [("component", "class", "parameters", "size", "dtype", "quantisation")]

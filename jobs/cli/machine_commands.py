@@ -1,4 +1,4 @@
-"""Commands of `darkroom` for what is on this machine: `inspect`, `doctor`."""
+"""Commands of `darkroom` about this machine and its files: `inspect`, `doctor`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands of `darkroom models`: what models are on this machine, and which of them a file is."""
+"""Commands of `darkroom models` about known models: `list`, `identify`, `stats`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ for part in (hub_commands, upkeep_commands):
 
 
 class Source(StrEnum):
-    """Where models came from."""
+    """The source of a model."""
 
     LOCAL = "local"
     HUGGINGFACE = "huggingface"

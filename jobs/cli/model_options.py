@@ -15,7 +15,7 @@ from jobs.terminal import complain, one_line, print_line
 
 
 class KindOption(StrEnum):
-    """What models are for."""
+    """Kinds of models."""
 
     CHECKPOINT = "checkpoint"
     LORA = "lora"
@@ -41,7 +41,7 @@ _SETTING = re.compile(r"hub\.\w+=.*", re.DOTALL)
 
 
 def most_of(limit: int | None, format: Format) -> int | None:
-    """How many are printed at most; None for all."""
+    """The maximum number of rows; None for all."""
     return TABLE_LIMIT if limit is None and format is Format.TABLE else limit or None
 
 
@@ -53,7 +53,7 @@ def print_found(
     format: Format,
     limit: int | None,
 ) -> None:
-    """Models in the form that was asked for; below a table, that there may be more where nobody has set a limit."""
+    """Print models in the requested format; below a table, say if there may be more and no limit was given."""
     from jobs.archive import found_formats
 
     match format:
@@ -76,6 +76,6 @@ def print_found(
 
 
 def words_and_settings(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """What is looked for, and the `hub.key=value` among it."""
+    """The words to search for, and the `hub.key=value` arguments among them."""
     settings = [argument for argument in arguments if _SETTING.fullmatch(argument)]
     return " ".join(argument for argument in arguments if argument not in settings), settings

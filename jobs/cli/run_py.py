@@ -1,4 +1,4 @@
-"""`darkroom run`: run.py, which lies beside `jobs` in a checkout and where a wheel was installed alike."""
+"""`darkroom run`: run.py, which is beside `jobs` both in a checkout and in an installed wheel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MODULE = "darkroom_run"
 
 
 def run_py(arguments: list[str]) -> int:
-    """The whole program; returns the exit code."""
+    """Run the whole program; returns the exit code."""
     from jobs.config.composition import asks_for_completion
 
     if asks_for_completion(arguments):
@@ -31,7 +31,7 @@ def run_py(arguments: list[str]) -> int:
 
 
 def completions(words: list[str], incomplete: str) -> list[str]:
-    """What may follow `words` in place of the word `incomplete`, as Hydra says; nothing where it says nothing.
+    """Possible completions of the word `incomplete` after `words`, from Hydra; empty if it has none.
 
     bash takes `memory=au` for three words, and wants what may stand in place of the last.
     """

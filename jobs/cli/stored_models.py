@@ -23,7 +23,7 @@ _SIZE = (_SHOWN.index("size"),)
 
 
 def one_model(registry: Registry, named: str) -> StoredModel:
-    """The model that a name, a reference, a hash or a path means. Raises `ModelError` for none and for several."""
+    """The model for a name, a reference, a hash or a path. Raises `ModelError` for none and for several."""
     found = find(registry, named)
     if not found:
         raise ModelError(
@@ -43,7 +43,7 @@ def known_family(name: str | None) -> str | None:
 
 
 def as_table(models: Sequence[StoredModel]) -> list[str]:
-    """A line for each model, below a head."""
+    """A line for each model, below a heading."""
     rows = [_SHOWN]
     for model in models:
         size = size_text(model.bytes)
@@ -52,18 +52,18 @@ def as_table(models: Sequence[StoredModel]) -> list[str]:
 
 
 def as_row(model: StoredModel) -> dict[str, Any]:
-    """Every field by its name, as JSON has it."""
+    """Every field by its name, for JSON."""
     return {name: _plain(getattr(model, name)) for name in COLUMNS}
 
 
 def file_row(file: StoredFile) -> dict[str, Any]:
-    """A file of a model, as JSON has it."""
+    """A file of a model, for JSON."""
     shown = ("name", "path", "bytes", "sha256", "tensor_hash", "claimed_sha256", "owned")
     return {name: _plain(getattr(file, name)) for name in shown}
 
 
 def as_lines(model: StoredModel, files: Sequence[StoredFile]) -> list[tuple[str, str]]:
-    """Names and values for people; what is not known is left out."""
+    """Names and values for people; unknown values are left out."""
     values = {
         "name": model.name,
         "kind": model.kind,
@@ -98,7 +98,7 @@ def stats_lines(stats: Stats) -> list[tuple[str, str]]:
 
 
 def left_over_text(files: int, size: int) -> str:
-    """What no model has of the store, and the way out; for people."""
+    """The leftovers in the store, and how to remove them; for people."""
     if not files:
         return "nothing"
     return f"{files:,} from interrupted or refused downloads, {size_text(size)}; darkroom models prune --max-gb N"

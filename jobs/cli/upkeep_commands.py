@@ -1,4 +1,4 @@
-"""Commands of `darkroom models` that change what is known: `scan`, `verify`, `remove`, `prune`."""
+"""Commands of `darkroom models` that change the registry and the store: `scan`, `verify`, `remove`, `prune`."""
 
 from __future__ import annotations
 
