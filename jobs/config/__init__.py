@@ -1,1 +1,1 @@
-"""YAML to one frozen, strict configuration; what configuration files may not do; Hydra's words."""
+"""YAML to one frozen, strict configuration; what configuration files may not do; explanations of Hydra's errors."""

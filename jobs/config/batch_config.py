@@ -1,4 +1,4 @@
-"""The border between YAML and Python: one frozen, strict batch configuration, with every fault reported at once."""
+"""Validates the configuration: one frozen, strict model, with all faults reported at once."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def parse_configs(configs: Sequence[Mapping[str, Any]]) -> list[BatchConfig]:
 
 
 def parse_sound_parts(configs: Sequence[Mapping[str, Any]]) -> tuple[list[BatchConfig], list[str]]:
-    """The configurations as far as they are sound, and all faults, so that prompts and models can be checked too."""
+    """The valid parts of the configurations, and all faults, so that prompts and models can be checked too."""
     parsed: list[BatchConfig] = []
     faults: dict[str, None] = {}  # an ordered set: a sweep repeats what its configurations share
     for config in configs:

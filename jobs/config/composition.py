@@ -1,4 +1,4 @@
-"""Hydra's command line as far as we must know it: the folders it reads, and what it says when it cannot compose."""
+"""Hydra's command line as far as Darkroom must know it: the folders that it reads, and its errors in plain words."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def place_of_lines(overrides: Sequence[str]) -> str | None:
 
 
 def asks_for_completion(arguments: Sequence[str]) -> bool:
-    """Whether a shell asks what could come next, or for the script with which it asks."""
+    """Whether a shell requests completions, or the script for them."""
     return any(word == "-sc" or (len(word) > 3 and "--shell-completion".startswith(word)) for word in arguments)
 
 
 def known_overrides(arguments: list[str]) -> list[str]:
-    """The arguments as Hydra must see them to take what a user means: options first, then overrides.
+    """The arguments in the form that Hydra needs: options first, then overrides.
 
     Hydra understands no overrides on both sides of an option such as `--config-dir DIR`. It takes `naming.folder=x`
     only where naming/standard.yaml has the key, with `++` anywhere; `+experiment=x` not at all, since the key is there;
@@ -150,7 +150,7 @@ def _no_override(words: Sequence[str]) -> str:
 
 
 def explain(message: str) -> str:
-    """One line for a refusal: what, what was expected, the nearest right spelling. Others keep their words."""
+    """One line for an error of Hydra: what, what was expected, the nearest right spelling. Unknown errors are kept."""
     if match := _NO_OPTION.search(message):
         hint = nearest(match["option"], (match["known"] or "").split())
         if match["group"] == "prompts" and "did you mean" not in hint:

@@ -32,7 +32,7 @@ def fault_lines(error: ValidationError, model: type[BaseModel], where: str = "")
 
 
 def keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
-    """The keys that a configuration has at a place; none where it is no mapping of ours."""
+    """The keys of the configuration at a place; none if it is not one of our mappings."""
     from pydantic import BaseModel
 
     for part in location:
@@ -70,7 +70,7 @@ def _all_keys(model: type[BaseModel], section: str = "") -> Iterator[str]:
 
 
 def nearest(word: str, choices: Sequence[str]) -> str:
-    """The end of a message on an unknown word: the choice most like it, or all of them."""
+    """The end of a message about an unknown word: the most similar choice, or all of them."""
     near = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
     if near:
         return f"; did you mean {near[0]!r}?"

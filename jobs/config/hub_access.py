@@ -1,4 +1,4 @@
-"""How this machine reaches the hubs: by the configuration of a run, or as `darkroom` finds it without composing one."""
+"""How this machine reaches the hubs: by a run's configuration, or as `darkroom` reads it without Hydra."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def hub_settings(section: Hub) -> HubSettings:
 
 
 def open_transport(section: Hub, *, quiet: bool = False) -> Transport:
-    """What sends requests to the hubs by this section; nothing is sent yet. Importing it takes 0.1 to 0.3 s.
+    """A transport for requests to the hubs with this section; sends nothing yet. Importing it takes 0.1 to 0.3 s.
 
     Waits that last are told on standard error, unless `quiet`.
     """
@@ -39,7 +39,7 @@ def open_transport(section: Hub, *, quiet: bool = False) -> Transport:
 
 
 def transport_of_this_machine(overrides: Sequence[str] = ()) -> Transport:
-    """What sends requests by `settings_of_this_machine`; nothing is sent yet. Raises as that does."""
+    """A transport with `settings_of_this_machine`; sends nothing yet. Raises as that does."""
     return _opened(settings_of_this_machine(overrides))
 
 

@@ -1,4 +1,4 @@
-"""The `hub:` section of a batch configuration; `jobs.config.hub_access` makes of it what the downloader takes.
+"""The `hub:` section of a batch configuration; `jobs.config.hub_access` turns it into the downloader's settings.
 
 Apart from the other sections, so that `darkroom models` can check it without importing what those are about.
 """

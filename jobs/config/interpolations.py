@@ -1,4 +1,4 @@
-"""What a value may refer to: other keys of the configuration, and nothing from outside of it.
+"""Restricts references in values: other keys of the configuration, and nothing from outside of it.
 
 Hydra would resolve `${oc.env:HF_TOKEN}` in a prompt or a file's name, and the token would then stand in every image. So
 all texts are checked before they are resolved, but those that only say where something lies or how a hub is reached.
@@ -34,7 +34,7 @@ _INDEX = re.compile("[0-9]{1,9}")
 
 
 def check_interpolations(raw: Mapping[str, Any]) -> None:
-    """Refuse texts that could carry the environment, or anything else a resolver gives, into images and names.
+    """Refuse texts that could bring the environment, or another resolver's value, into images and names.
 
     `raw` is a whole composed configuration as plain containers, interpolations not resolved. References to
     other keys (`${name}`) are followed; what they reach must be free of resolvers too. Raises

@@ -1,4 +1,4 @@
-"""Where option files lie: those that are shipped, and the user's own."""
+"""The folders of option files: the included ones, and the user's own."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ def own_folder() -> Path | None:
 
 
 def option_folders() -> list[Path]:
-    """Both, as far as they are there, in the order in which Hydra looks into them."""
+    """Both, as far as they exist, in the order in which Hydra searches them."""
     own = own_folder()
     return [shipped_folder(), *([] if own is None else [own])]

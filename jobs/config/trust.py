@@ -1,4 +1,4 @@
-"""What configuration files may not do: steer Hydra, name code or programs, or carry the environment into a picture.
+"""Refuses configuration files that configure Hydra, name code or programs, or bring the environment into a picture.
 
 Hydra runs callbacks and opens log files that a chosen option file asks for, before our own code starts, and
 `${oc.env:HF_TOKEN}` in a prompt would stand in every image. So option files are read here first, as plain
@@ -48,7 +48,7 @@ _Fault: TypeAlias = tuple[int, str]  # line, what is wrong
 
 
 def check_trust(folders: Sequence[Path], primary: Path, own: Sequence[Path] = ()) -> None:
-    """Refuse option files that steer Hydra or name code or programs. To be called before Hydra reads anything.
+    """Refuse option files that configure Hydra or name code or programs. Call before Hydra reads anything.
 
     `folders` are the configuration folders: ours, the user's own, those of `--config-dir`. Every .yaml and .yml file
     in them but `primary` is read. `own` are those that nobody has handed on, besides the folder of `primary`. Raises

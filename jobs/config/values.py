@@ -1,4 +1,4 @@
-"""What only YAML has: seeds and ranges as texts, mappings of options; each with the words for what is wrong with it."""
+"""Values that only YAML has: seeds and ranges as texts, mappings of options; each with its error messages."""
 
 from __future__ import annotations
 
