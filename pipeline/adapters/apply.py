@@ -1,4 +1,4 @@
-"""Bringing a loaded model from the adapters that are on it to those that a request wants."""
+"""Applies to a loaded model the adapters of a request, and removes others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class ModelAdapters:
-    """What is applied to a model, in use or not, and what it takes to remove it; kept as `LoadedModel.adapters`."""
+    """Adapters that are applied to a model, in use or not, and how to remove them; kept as `LoadedModel.adapters`."""
 
     loras: apply_lora.Loras = field(default_factory=OrderedDict)
     tokens: textual_inversion.TokensOn | None = None
@@ -30,7 +30,7 @@ class ModelAdapters:
     controlnets: dict[str, Any] = field(default_factory=dict)
 
     def remove(self, model: LoadedModel, component: str | None = None) -> None:
-        """Leave no trace of adapters on a model, or on one of its components, before it goes back to the pool."""
+        """Remove all adapters from a model, or from one of its components, before it goes back to the pool."""
         pipes = [model.pipe, *model.views.values()]
         if self.tokens is not None and (component is None or component.startswith("text_encoder")):
             textual_inversion.remove(pipes, self.tokens)
@@ -46,7 +46,7 @@ class ModelAdapters:
 
 
 def apply(model: LoadedModel, adapters: Adapters) -> None:
-    """Make exactly these adapters work on a model; nearly free where they do already. Raises `JobFailure`.
+    """Apply exactly these adapters to a model; almost free if they are in use already. Raises `JobFailure`.
 
     What is there is looked up in the components and not remembered, since they may have been loaded again. The model's
     own weights are never touched. After a failure the model is as if none had been asked for.
@@ -68,7 +68,7 @@ def apply(model: LoadedModel, adapters: Adapters) -> None:
 
 
 def text_encoder_key(model: LoadedModel, adapters: Adapters) -> str:
-    """What of the adapters changes how prompts are encoded, as a key for embeddings; empty if nothing does."""
+    """A key of the adapters that change how prompts are encoded, for cached embeddings; empty if none does."""
     files = {lora.sha256: lora for lora in adapters.loras}
     weights = lora_weights(adapters.loras).items()
     parts = [f"lora {sha256} {weight!r}" for sha256, weight in weights if touches_text_encoder(files[sha256])]

@@ -36,7 +36,7 @@ Seen = OrderedDict[tuple[str | None, ...], tuple[Any, Any]]
 
 @dataclass(slots=True)
 class IpAdaptersOn:
-    """What is on a denoiser, and what it had before. `hashes` are those of the adapters, in order."""
+    """The IP-Adapters on a denoiser, and what it had before. `hashes` are those of the adapters, in order."""
 
     hashes: tuple[str, ...]
     denoiser: weakref.ref[Any]
@@ -49,12 +49,12 @@ _ABSENT = object()
 
 
 def used(ip_adapters: tuple[IpAdapterWeights, ...]) -> tuple[IpAdapterWeights, ...]:
-    """Those that do something: scale 0 is as if it were absent."""
+    """The adapters that have an effect: scale 0 is the same as none."""
     return tuple(one for one in ip_adapters if one.scale)
 
 
 def is_on(denoiser: Any, on: IpAdaptersOn | None, ip_adapters: tuple[IpAdapterWeights, ...]) -> bool:
-    """Whether exactly these are on this denoiser."""
+    """Whether exactly these adapters are on this denoiser."""
     hashes = tuple(one.sha256 for one in used(ip_adapters))
     if on is None:
         return not hashes
@@ -113,13 +113,13 @@ def remove(on: IpAdaptersOn) -> None:
 
 
 def scale(pipe: Any, ip_adapters: tuple[IpAdapterWeights, ...]) -> None:
-    """How much each one counts."""
+    """Set the scale of each adapter."""
     scales = [one.scale for one in used(ip_adapters)]
     pipe.set_ip_adapter_scale(scales[0] if len(scales) == 1 else scales)
 
 
 def look(model: LoadedModel, one: IpAdapterWeights, place: int, seen: Seen) -> tuple[Any, Any]:
-    """What the encoder of the adapter at `place` sees in its picture and in none; looked at once.
+    """The image encoder's conditions for the picture of the adapter at `place`, and for none; computed once.
 
     The encoder is on the device only while it looks, and stays in the pool.
     """

@@ -1,4 +1,4 @@
-"""LoRAs on a loaded model: put in, switched, counted and taken out, without ever touching its own weights."""
+"""Applies LoRAs to a loaded model, switches, counts and removes them, without ever changing the model's own weights."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def wanted_weights(loras: Sequence[LoraWeights]) -> dict[str, float]:
 
 
 def missing(pipe: Any, held: Loras, loras: Sequence[LoraWeights]) -> list[LoraWeights]:
-    """Those that are not on every component that they are for; a component may have been loaded again meanwhile."""
+    """LoRAs that are not on every component that they are for; a component may have been loaded again meanwhile."""
     wanted = wanted_weights(loras)
     found = {adapter_name(lora): lora for lora in loras if adapter_name(lora) in wanted}
     return [lora for name, lora in found.items() if name not in held or not _whole(pipe, held[name], name)]
@@ -106,7 +106,7 @@ def remove(pipe: Any, held: Loras, name: str) -> None:
 
 
 def restore_layers(pipe: Any, component: str | None = None) -> None:
-    """Put the own layers of a component, or of all, back in the place of those that carried LoRAs."""
+    """Put back the own layers of a component, or of all, in place of those that had LoRAs."""
     for name, module in _components(pipe).items():
         if component in (None, name) and _has_layers(module):
             _peft_utils().recurse_remove_peft_layers(module)
@@ -117,7 +117,7 @@ def restore_layers(pipe: Any, component: str | None = None) -> None:
 
 
 def switch(pipe: Any, held: Loras, loras: Sequence[LoraWeights]) -> tuple[LoraMatch, ...]:
-    """Make exactly these work, each with its weight, and say how many of their keys found a place."""
+    """Use exactly these LoRAs, each with its weight, and return how many of their keys match."""
     weights = wanted_weights(loras)
     for name in weights:
         held.move_to_end(name)

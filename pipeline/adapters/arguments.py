@@ -1,4 +1,4 @@
-"""What a pipeline is called with for its adapters."""
+"""The arguments of a pipeline's call for its adapters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which adapters go together on a model, and which do not."""
+"""Which adapters can be combined on a model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SINGLE_IP_ADAPTER = ("sd3",)
 
 
 def check_adapters(adapters: Adapters, files: ModelFiles, steps: int | None = None) -> list[str]:
-    """What does not go together, one sentence each. With `steps`, also whether an init image leaves any of them."""
+    """Impossible combinations, one sentence each. With `steps`, also whether an init image leaves any of them."""
     family, label = family_label(files)
     name = family.name if family else ""
     faults = []

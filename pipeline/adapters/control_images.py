@@ -1,4 +1,4 @@
-"""What a ControlNet is shown: its picture at the size of the request, as it is or reduced to edges."""
+"""The input of a ControlNet: its picture at the size of the request, unchanged or reduced to edges."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CANNY = (100, 200)
 
 
 def control_image(controlnet: ControlNetWeights, width: int, height: int) -> Image.Image:
-    """RGB, `width` x `height` pixels. Raises `JobFailure` if the picture is gone."""
+    """The control picture, RGB, `width` x `height` pixels. Raises `JobFailure` if the picture is gone."""
     if controlnet.preprocess == "canny":
         return _edges(controlnet.image, width, height)
     return fitted(controlnet.image, width, height)

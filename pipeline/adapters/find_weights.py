@@ -1,4 +1,4 @@
-"""From what a user writes to a file of the right kind on this machine, and whether it fits the model."""
+"""Finds the weights of an adapter on this machine, and checks their kind and whether they fit the model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.weights.references import called
 
 
 def find(source: str, kind: str, way_out: str) -> tuple[Path, FileFacts]:
-    """The file or folder of an adapter and what its header says. Raises `ModelError` if it is of another kind.
+    """The file or folder of an adapter and the facts in its header. Raises `ModelError` if it is of another kind.
 
     `way_out` says what is expected instead.
     """
@@ -48,25 +48,25 @@ def check_family(noun: str, name: str, facts: FileFacts, files: ModelFiles, *, b
 
 
 def family_label(files: ModelFiles) -> tuple[Family | None, str]:
-    """The model's family, None if it is not among those known by name, and what to call it."""
+    """The model's family, None if it is not a known one, and its name."""
     family = FAMILIES.get(files.family or "")
     return family, family.label if family else files.pipeline_class
 
 
 def public_name(name: str | None, source: str, path: Path) -> str:
-    """A name that may be written into images: the one given, or how what `source` means, at `path`, is called."""
+    """A name that may be written into images: the given one, or the name of what `source` resolves to, at `path`."""
     text = name or name_of(source, path)
     return re.sub(r"[^\w.+-]+", "-", text, flags=re.ASCII).strip("-.") or "adapter"
 
 
 def deciding_files(folder: Path) -> tuple[tuple[Path, ...], str | None]:
-    """The files of a component's folder that decide what it computes, and their variant (`fp16` or None)."""
+    """The files of a component's folder that pictures depend on, and their variant (`fp16` or None)."""
     weights, variant = component_weights(folder, folder.name)
     return (folder / "config.json", *weights), variant
 
 
 def hash_of(path: Path, files: tuple[Path, ...]) -> str:
-    """SHA-256 of a file; of a folder the Merkle hash over those of its files that decide pictures.
+    """SHA-256 of a file; for a folder the Merkle hash over the files that pictures depend on.
 
     Where it lies is remembered, so that a picture's record, which names no place, is enough to find it again.
     """
@@ -76,7 +76,7 @@ def hash_of(path: Path, files: tuple[Path, ...]) -> str:
 
 
 def file_now(source: str, sha256: str, noun: str, name: str) -> Path:
-    """The file that was planned with. Raises `JobFailure` if it is gone or holds something else by now."""
+    """The planned file. Raises `JobFailure` if it is gone or has changed."""
     path = Path(source)
     try:
         same = file_hashes([path])[path] == sha256
@@ -88,7 +88,7 @@ def file_now(source: str, sha256: str, noun: str, name: str) -> Path:
 
 
 def folder_now(source: str, sha256: str, noun: str, name: str) -> tuple[tuple[Path, ...], str | None]:
-    """The files of a folder that was planned with, and their variant. Raises `JobFailure` as `file_now` does."""
+    """The files of the planned folder, and their variant. Raises `JobFailure` as `file_now` does."""
     folder = Path(source)
     try:
         files, variant = deciding_files(folder)

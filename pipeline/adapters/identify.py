@@ -1,4 +1,4 @@
-"""From specs to adapters that are found, checked against the model and hashed; headers alone are read."""
+"""Finds the adapters of specs, checks them against the model and hashes them; reads only headers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Found = TypeVar("Found")
 def identify_adapters(
     specs: AdapterSpecs, init: InitSpec, files: ModelFiles, *, steps: int | None = None, prefix: str = ""
 ) -> Adapters:
-    """Find, check against the model and hash them all; headers alone are read.
+    """Find, check against the model and hash all adapters; reads only headers.
 
     Raises `ConfigError` with a line for each fault, those at fault named by their place behind `prefix`. With `steps`,
     also where an init image leaves none of them.

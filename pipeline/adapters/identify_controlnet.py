@@ -1,4 +1,4 @@
-"""A ControlNet before it is loaded, with its picture: found, checked against the model and hashed."""
+"""Finds, checks and hashes a ControlNet and its picture, before it is loaded."""
 
 from __future__ import annotations
 

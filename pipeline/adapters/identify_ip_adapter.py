@@ -1,4 +1,4 @@
-"""An IP-Adapter before it is loaded, with its picture and its image encoder: found, checked and hashed."""
+"""Finds, checks and hashes an IP-Adapter, its image encoder and its picture, before it is loaded."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _encoder(encoder: str | None, path: Path, name: str) -> Path:
 
 
 def encoder_hash(folder: Path) -> str:
-    """The hash by which records name an image encoder. Raises `ModelError`."""
+    """The hash by which records identify an image encoder. Raises `ModelError`."""
     return hash_of(folder, deciding_files(folder)[0])
 
 

@@ -1,4 +1,4 @@
-"""A LoRA before it is loaded: found, checked against the model's family and hashed."""
+"""Finds, checks and hashes a LoRA, before it is loaded."""
 
 from __future__ import annotations
 

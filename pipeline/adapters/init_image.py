@@ -1,4 +1,4 @@
-"""The picture that denoising starts from, before anything is loaded."""
+"""Finds, checks and hashes an init image, before anything is loaded."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def view(model: LoadedModel, adapters: Adapters) -> Any:
 
 @contextmanager
 def kept_precision(pipe: Any) -> Iterator[None]:
-    """Within this block a call of the pipeline leaves a VAE that is in float32 there.
+    """Within this block, a call of the pipeline leaves a float32 VAE in float32.
 
     SDXL's image-to-image encodes in float32 and then casts the VAE to the denoiser's type for good (diffusers 0.42,
     `prepare_latents`), which would round its weights to float16.

@@ -1,4 +1,4 @@
-"""Pictures that are given to a model: checked without decoding them whole, later opened in one way."""
+"""Pictures that are given to a model: checked without decoding them completely, later opened."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _KEPT = 32
 
 
 def identify_image(source: str) -> ReferenceImage:
-    """Find, check and hash a picture. Raises `ModelError` for what is missing, no picture, cut off or huge."""
+    """Find, check and hash a picture. Raises `ModelError` if it is missing, no picture, cut off or too large."""
     from PIL import Image, UnidentifiedImageError
 
     path = resolve(source, "image")
@@ -50,7 +50,7 @@ def identify_image(source: str) -> ReferenceImage:
 
 @functools.lru_cache(maxsize=_KEPT)
 def fitted(image: ReferenceImage, width: int, height: int) -> Image.Image:
-    """The picture upright, in RGB, scaled to cover `width` x `height` pixels and cut to it around its middle.
+    """The picture upright, in RGB, scaled to cover `width` x `height` pixels and centre-cropped.
 
     Raises `JobFailure` if the file is gone or is another one by now.
     """
@@ -60,7 +60,7 @@ def fitted(image: ReferenceImage, width: int, height: int) -> Image.Image:
 
 
 def opened(image: ReferenceImage) -> Image.Image:
-    """The whole picture upright, in RGB. Raises `JobFailure` if the file is gone or is another one by now."""
+    """The whole picture upright, in RGB. Raises `JobFailure` if the file is gone or has changed."""
     from PIL import Image, ImageOps
 
     path = file_now(image.source, image.sha256, "image", image.name)

@@ -50,7 +50,7 @@ class _Longer:
 
 @dataclass(slots=True)
 class TokensOn:
-    """What is on a model now, and what must be put back. `seen` are the text encoders that there were."""
+    """The tokens that are on a model now, and what must be restored. `seen` are its text encoders at that time."""
 
     embeddings: tuple[EmbeddingWeights, ...]
     seen: tuple[weakref.ref[Any], ...]
@@ -59,7 +59,7 @@ class TokensOn:
 
 
 def apply(pipes: Sequence[Any], embeddings: tuple[EmbeddingWeights, ...]) -> TokensOn:
-    """Teach tokenizers and text encoders new tokens. Raises `JobFailure` if an embedding does not fit.
+    """Add new tokens to tokenizers and text encoders. Raises `JobFailure` if an embedding does not fit.
 
     Tokenizers are replaced by copies and embedding tables by longer ones, so that taking off is putting back the
     originals, to the bit; diffusers' own loader draws numbers for new rows, and its unloader builds other tables.
@@ -88,7 +88,7 @@ def apply(pipes: Sequence[Any], embeddings: tuple[EmbeddingWeights, ...]) -> Tok
 
 
 def remove(pipes: Sequence[Any], on: TokensOn) -> None:
-    """Put the original tokenizers and embedding tables back."""
+    """Restore the original tokenizers and embedding tables."""
     for one in on.tables:
         encoder = one.encoder()
         if encoder is not None:
