@@ -1,4 +1,4 @@
-"""What an image knows about itself: the record, its views, reading it back, and where the file goes.
+"""The metadata of an image: the record, its views, reading it back, and the file's path.
 
     record      the recipe of one image, the only canonical form
     building    GeneratedImage -> Record

@@ -1,4 +1,4 @@
-"""From a finished picture to its record. The only place where a record is put together."""
+"""Builds the record of a finished picture. The only place where a record is built."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from pipeline.version import VERSION
 
 
 class RecordInvalid(JobFailure):
-    """The picture's facts do not make a valid record, so it could never be explained or remade."""
+    """The picture's data do not form a valid record, so it could never be explained or reproduced."""
 
     kind = "record"
 

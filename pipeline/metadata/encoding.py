@@ -1,6 +1,4 @@
-"""Pixels and a record in, the bytes of a finished file out: PNG, JPEG or WebP with everything that belongs
-inside.
-"""
+"""Encodes pixels and a record to the bytes of a finished file: PNG, JPEG or WebP with all metadata."""
 
 from __future__ import annotations
 
@@ -33,7 +31,7 @@ _PROMPT_LIMITS = (None, 8_000, 4_000, 2_000, 500, 0)
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """A finished file. `sidecar` is the record as UTF-8 JSON when it has to stand beside the image.
+    """A finished file. `sidecar` is the record as UTF-8 JSON if it must be stored beside the image.
 
     `record_embedded`: the file itself holds the whole record.
     """

@@ -1,4 +1,4 @@
-"""The last look at finished bytes: nothing in them may name a person, a machine, a folder or a key.
+"""The last check of finished bytes: nothing in them may identify a person, a machine, a folder or a key.
 
 The record is an allow-list, so a hit means that somebody put a path or a key into a prompt or a name, or
 that our code has a fault. Pixel data is not searched: it is compressed, made by us, and any short word
@@ -66,7 +66,7 @@ _VIEW_TEXT = """JFIF Exif UNICODE parameters metadata Software Creation Time Des
 
 @dataclass(frozen=True, slots=True)
 class PersonalWords:
-    """What must not be in a file. Empty strings are not looked for."""
+    """Texts that must not be in a file. Empty ones are not searched for."""
 
     home: str
     working_folder: str
@@ -141,7 +141,7 @@ def scan(data: bytes, *, own_words: Iterable[str], identity: PersonalWords | Non
 
 
 def refusal(texts: Iterable[str]) -> str | None:
-    """The same for a user's own texts before anything is made of them: why no image may carry them, None if one may."""
+    """The same check for a user's own texts before anything is made: why no image may contain them, None if one may."""
     all_texts = "\n".join(texts)
     # Most prompts hold none of these; a million of them are to be planned within seconds.
     if not any(map(all_texts.__contains__, _MARKS)):
@@ -156,7 +156,7 @@ def _find_in_own(text: str, identity: PersonalWords) -> str | None:
 
 
 def scrub(text: str) -> str:
-    """The text with keys, folders of users, the working folder and names replaced by harmless marks.
+    """The text with keys, users' folders, the working folder and names replaced by harmless placeholders.
 
     What is refused behind escapes is removed behind them too: the text is then written without its escapes. Where even
     that leaves something, nothing of the text is kept.

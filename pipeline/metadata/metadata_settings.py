@@ -1,4 +1,4 @@
-"""How much of the record goes into the image file, how the pixels are compressed, and the choices of both."""
+"""How much of the record goes into the image file, and how the pixels are compressed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROFILES: tuple[Profile, ...] = ("full", "minimal", "private")
 
 @dataclass(frozen=True, slots=True)
 class MetadataSettings:
-    """What an image file carries.
+    """The contents of an image file.
 
     `full`: the record and every view of it. `minimal`: the record, and views without the prompt. `private`:
     a random id and the AI mark, nothing else; the record then exists only where the caller keeps it.

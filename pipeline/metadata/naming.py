@@ -1,4 +1,4 @@
-"""Where an image goes below the output folder: `<folder>/<name>`, without extension.
+"""The path of an image below the output folder: `<folder>/<name>`, without extension.
 
 `standard` is `20250111_143022_a3f2e9d4`, `descriptive` is `20250111_143022_beautiful-sunset_a3f2e9d4`,
 `guid` is the whole UUID; `custom` puts together what it is told to. Files are found by their id, never by
@@ -49,7 +49,7 @@ _SEPARATOR = re.compile(r"[._+=,~-]{1,3}")
 
 @dataclass(frozen=True, slots=True)
 class NameFacts:
-    """What a name can be made of. `created` knows its zone; `index` is the prompt's place in its set."""
+    """The facts of which a name can be built. `created` knows its zone; `index` is the prompt's place in its set."""
 
     id: str
     created: datetime
@@ -76,7 +76,7 @@ class NameFacts:
 
 @dataclass(frozen=True, slots=True)
 class NamingSettings:
-    """How names are put together.
+    """How names are built.
 
     `time_format` is strftime's, in UTC and without names of days or zones. `excerpt_length` is in characters.
     `components` counts for `custom` alone; those that an image lacks are left out. `folder` holds literal

@@ -1,4 +1,4 @@
-"""From an image file back to what it says about itself: our record, or what another program wrote."""
+"""Reads the metadata of an image file: our record, or that of another program."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _QUOTED = 80
 
 
 class NoRecordError(ReadError):
-    """The image is whole but holds no record of ours."""
+    """The image is valid but has no record of ours."""
 
 
 def read_record(path: str | Path) -> Record:
@@ -196,7 +196,7 @@ def read_any(path: Path) -> ImageDescription:
 
 
 def describe_record(record: Record) -> ImageDescription:
-    """What a record of ours says, in the form in which other programs' images are described."""
+    """The contents of a record of ours, in the form in which other programs' images are described."""
     fields = {
         "seed": record.seed,
         "steps": record.steps,

@@ -1,4 +1,4 @@
-"""Images and their sidecars onto the disk, under names that never replace anything; and back."""
+"""Writes images and their sidecars to the disk, never over an existing file; and opens them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COUNTED_NAMES = 999
 
 
 def open_regular(path: Path) -> io.BufferedReader:
-    """Open a file to read its bytes; a pipe or a device, at which one would wait for ever, is refused.
+    """Open a file to read its bytes; a pipe or a device, whose reading could block for ever, is refused.
 
     Raises `OSError`.
     """

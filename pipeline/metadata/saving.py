@@ -1,4 +1,4 @@
-"""Everything between a finished picture and its final name, in one call."""
+"""Saves a finished picture: all steps up to its final name, in one call."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def save(
     metadata: MetadataSettings | None = None,
     announce: Callable[[Path, bytes], None] = lambda _path, _data: None,
 ) -> Path:
-    """Encode, read back, look for leaks and write below `directory`. Returns the image's path.
+    """Encode, read back, search for leaks and write below `directory`. Returns the image's path.
 
     `announce` is told path and bytes before the file gets its name, and again if that name was taken.
 

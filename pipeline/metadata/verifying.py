@@ -1,4 +1,4 @@
-"""Read a finished file back before anyone relies on it."""
+"""Verifies a finished file by reading it back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ReadbackFailed(JobFailure):
-    """The finished bytes do not give back what was put into them."""
+    """The finished bytes do not contain what was written."""
 
     kind = "readback"
 
