@@ -1,4 +1,4 @@
-"""Batches: from configuration files to images, their manifest, and what is done with both.
+"""Batches: from configuration files to images and their manifest, and commands on both.
 
     from jobs import search
     for row in search("outputs", "red house", where="steps >= 16", columns=("path", "prompt", "seed")):

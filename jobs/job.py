@@ -1,4 +1,4 @@
-"""One picture to make, and where in a batch it comes from."""
+"""One picture to make, and its place in a batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A request together with where it comes from; only the request decides `id`.
+    """A request together with its place in the batch; only the request decides `id`.
 
     `config_index` says which of the batch's composed configurations it belongs to (naming, metadata, output).
     `prompt_place` is what messages call the prompt, by what the user gave: `prompt 2 of colours`, `mine.txt:12`.
@@ -67,7 +67,7 @@ class Bundle:
 
     @property
     def kind(self) -> Hashable:
-        """What must be equal for the images of two bundles to take the same time."""
+        """The key that is equal for bundles whose images take the same time."""
         request = self.assignments[0].job.request
         alike = replace(request, prompt="", negative_prompt="", seed=0, adapters=NO_ADAPTERS)
         adapters = request.adapters
@@ -75,7 +75,7 @@ class Bundle:
         return alike, beside, len(self.batches[0]), self.held
 
     def alone(self, one: Assignment) -> Bundle:
-        """A bundle of one of these jobs, held alike."""
+        """A bundle with one of these jobs and the same memory plan."""
         return replace(self, batches=((one,),))
 
     def of(self, job_ids: Collection[str]) -> Bundle:

@@ -1,4 +1,4 @@
-"""What the commands of `darkroom` print, and the options that they share."""
+"""Printing of the `darkroom` commands, and the options that they share."""
 
 from __future__ import annotations
 
@@ -25,46 +25,46 @@ _DRIVING = re.compile(
 
 
 def printable(text: str) -> str:
-    """Text safe to show on a terminal: what could drive it, but for tabs and line breaks, becomes U+FFFD."""
+    """Text that is safe on a terminal: control characters, except tabs and line breaks, become U+FFFD."""
     if text.isprintable():  # nearly always so, and much faster
         return text
     return _DRIVING.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
 def one_line(text: str) -> str:
-    """The same, where another line would be taken for another entry."""
+    """The same on one line, where a line break would look like another entry."""
     return printable(text).replace("\n", "\ufffd")
 
 
 def json_text(value: Any) -> str:
-    """Any value of JSON over several lines, never NaN or Infinity; what could drive a terminal is escaped, not lost."""
+    """Any JSON value over several lines, never NaN or Infinity; control characters are escaped, not lost."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1)
     return text if text.isprintable() else _DRIVING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def print_line(text: str) -> None:
-    """A line, or several; made `printable`, as all is that goes to standard output."""
+    """Print one or more lines, made `printable`, as everything on standard output."""
     sys.stdout.write(printable(text) + "\n")
 
 
 def complain(text: str) -> None:
-    """A line on standard error."""
+    """Print a line on standard error."""
     sys.stderr.write(printable(text) + "\n")
 
 
 def print_lines(lines: Iterable[tuple[str, str]]) -> None:
-    """Names and values, one below the other."""
+    """Print names and values, one below the other."""
     for label, value in lines:
         print_line(f"{label + ':':<17}{value}")
 
 
 def print_json(value: Any) -> None:
-    """Any value of JSON, over several lines."""
+    """Print any JSON value, over several lines."""
     print_line(json_text(value))
 
 
 def print_table(table: object) -> None:
-    """A table of rich's."""
+    """Print a table with rich."""
     from rich.console import Console
 
     # Into a pipe or a file nothing is cut: there is no edge.
@@ -72,7 +72,7 @@ def print_table(table: object) -> None:
 
 
 def aligned(rows: Sequence[Sequence[str]], numeric: Container[int] = ()) -> list[str]:
-    """Rows of cells, the head among them, as lines with straight columns; of numbers, by place, the ends are.
+    """Rows of cells, with the heading, as lines with aligned columns; those in `numeric` are right-aligned.
 
     Unlike a table of rich's it is never cut, and thousands of rows take milliseconds.
     """

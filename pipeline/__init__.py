@@ -1,4 +1,4 @@
-"""What it takes to make one image, or one bundle of alike images; knows no batch, no YAML and no manifest.
+"""Makes one image, or one bundle of alike images; does not know batches, YAML or the manifest.
 
     from pipeline import Pipeline
     with Pipeline(model="demo") as pipeline:

@@ -96,7 +96,7 @@ def _as_spec(kind: type) -> BeforeValidator:
 
 
 class MemoryArguments(BaseModel):
-    """How a model is to be held, as Python says it."""
+    """The memory arguments of the Python API."""
 
     model_config = STRICT
 
@@ -133,7 +133,7 @@ class PictureSettings(TypedDict, total=False):
 
 
 class SettingsArguments(BaseModel):
-    """What pictures are to be, as Python says it, with the model's own values where it says nothing.
+    """The settings of pictures in the Python API, with the model's own values as defaults.
 
     Validated with the number of the model's text encoder layers that can be left out, or None, as the context.
     """

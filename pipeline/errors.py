@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as one tree.
+"""All errors, as one tree.
 
     DarkroomError                 a sentence for the user: what, where, what was expected, the way out
       + ConfigError               the batch cannot start; carries every fault found            exit 2
@@ -55,23 +55,23 @@ class ModelError(DarkroomError):
 
 
 class WeightsChanged(ModelError):
-    """Files of weights are no longer those that were planned with; a new plan names what is there now."""
+    """Weights files have changed since the plan; a new plan names the current ones."""
 
 
 class DownloadError(ModelError):
-    """A hub gave no file, or none that may be used; nothing that looks whole was left behind."""
+    """A hub gave no file, or none that may be used; no incomplete file was left under a final name."""
 
 
 class Unreachable(DownloadError):
-    """No connection, or one that broke or stood still. The same request may succeed later."""
+    """No connection, or one that broke or stalled. The same request may succeed later."""
 
 
 class BrokenOff(Unreachable):
-    """A connection was there, and broke or stood still. The same request may succeed at once."""
+    """A connection broke or stalled. The same request may succeed at once."""
 
 
 class UnsafeAnswer(DownloadError):
-    """An answer that leads to a forbidden place, is too large or is encoded. Asking again does not help."""
+    """An answer that leads to a forbidden place, is too large or is compressed. Asking again does not help."""
 
 
 class JobFailure(DarkroomError):
@@ -99,7 +99,7 @@ class OutOfMemory(JobFailure):
 
 
 class OutOfHostMemory(OutOfMemory):
-    """The machine had none left, however much the device has."""
+    """The machine had no memory left, however much the device has."""
 
 
 class RunStopped(DarkroomError):
@@ -115,7 +115,7 @@ class DiskFull(RunStopped):
 
 
 class ManifestLost(RunStopped):
-    """The manifest was deleted while images were made, and with it the rows of those that were made before."""
+    """The manifest was deleted while images were made, and with it the rows of earlier images."""
 
     kind = "manifest_lost"
 
@@ -131,4 +131,4 @@ class ReadError(DarkroomError):
 
 
 class Interrupted(DarkroomError):
-    """A stop was asked for; what was being denoised is dropped."""
+    """A stop was requested; images that were being denoised are dropped."""

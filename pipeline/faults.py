@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a value, in our words: for configurations, the Python API and records alike."""
+"""pydantic's errors in Darkroom's words: for configurations, the Python API and records alike."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _CHOICE = re.compile(r"'([^']*)'")
 
 @dataclass(frozen=True, slots=True)
 class FieldFault:
-    """One thing that is wrong: the keys and places that lead to it, pydantic's type of error, and what was expected.
+    """One fault: the keys and indices that lead to it, pydantic's type of error, and what was expected.
 
     `choices` are those of a value that must be one of some. `value` is what was given, `got` the end of a message that
     repeats it; empty where it is a whole mapping or may not be shown.

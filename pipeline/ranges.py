@@ -1,4 +1,4 @@
-"""The ranges of all that decides a picture, and its texts and paths: one definition of each.
+"""The ranges of all settings that decide a picture, and of texts and paths: one definition of each.
 
 Configurations, the Python API, and records as read from an image are checked by them, and in the same words.
 """
@@ -55,7 +55,7 @@ class Range:
 
 
 def refused_by(fault_of: Callable[[Any], str | None]) -> BeforeValidator:
-    """For pydantic: refuses a value with the words that the function has for it, takes it where there are none."""
+    """For pydantic: refuses a value with the message that the function returns, accepts it if that is None."""
 
     def checked(value: Any) -> Any:
         if fault := fault_of(value):

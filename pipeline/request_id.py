@@ -1,4 +1,4 @@
-"""The name that a picture has by virtue of what it is: a hash of all that decides it."""
+"""The id of a picture: a hash of everything that decides it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=True, allow_nan=False
 
 
 def request_id(request: ImageRequest) -> str:
-    """SHA-256 (hex) of all that changes the picture; file names, folders and order do not count."""
+    """SHA-256 (hex) of everything that changes the picture; file names, folders and order do not count."""
     prompt = hash_prompt(hash_model(request.model, request.memory), request.prompt, request.negative_prompt)
     return hash_seed(hash_sampling(prompt, likeness_of(request), request.adapters), request.seed).hex()
 
@@ -74,7 +74,7 @@ def hash_model(model: ModelSettings, memory: MemorySettings) -> _Hash:
 
 
 def hash_prompt(model_hash: _Hash, prompt: str, negative_prompt: str) -> _Hash:
-    """Goes on with the texts."""
+    """Adds the texts."""
     digest = model_hash.copy()
     digest.update(_line({"prompt": prompt, "negative_prompt": negative_prompt}))
     return digest
@@ -90,7 +90,7 @@ def hash_sampling(prompt_hash: _Hash, likeness: Likeness, adapters: Adapters = N
 
 
 def hash_seed(sampling_hash: _Hash, seed: int) -> bytes:
-    """Ends with the seed: the 32 bytes of a job's id."""
+    """Adds the seed: the 32 bytes of a job's id."""
     digest = sampling_hash.copy()
     digest.update(b"seed=%d" % seed)
     return digest.digest()
