@@ -262,7 +262,7 @@ class Runner:
         if len(self._alike[1]) >= MAX_FAILURES_ALIKE:
             self.stop(
                 f"images of {MAX_FAILURES_ALIKE} different prompts or models in a row failed alike "
-                f"({failure.kind}: {failure.message}); mend the cause first",
+                f"({failure.kind}: {failure.message}); fix the cause first",
                 "alike",
             )
             self.result.way_on = "the same command with retry_failed=true makes the rest"
@@ -287,7 +287,7 @@ class Runner:
             self._stopped(ended.stop_message or ended.stop_kind, ended.stop_kind)
             if ended.stop_kind == ManifestLost.kind:
                 reindex = command(self._output_dir, "reindex")
-                self.result.way_on = f"{reindex} takes the images in again, then the same command makes the rest"
+                self.result.way_on = f"{reindex} lists the images again, then the same command makes the rest"
             return
         lost = ended.stop_kind == "device_lost"
         self._device_losses = self._device_losses + 1 if lost else 0
@@ -316,7 +316,7 @@ class Runner:
         self._start_worker()
 
     def _restart(self, reason: str, begun: set[str]) -> None:
-        """Start a new worker. What the last one was at lost an attempt and goes on alone; the rest just goes on."""
+        """Start a new worker. Jobs that the last one was working on lose an attempt and are tried alone."""
         self.result.deaths += 1
         self._deaths_in_a_row += 1
         _log.warning("worker %d was lost: %s", self._workers, reason)

@@ -23,7 +23,7 @@ def test_a_manifest_deleted_under_a_run_is_noticed_and_can_be_rebuilt(make_batch
     assert ended.code == 4 and 2 <= made < 400, ended
     assert f"{batch.output_dir / 'manifest'}: was deleted while images were made" in ended.out
     assert "Traceback" not in ended.err
-    (way_on,) = (line.partition("; ")[2] for line in ended.out.splitlines() if "takes the images in again" in line)
+    (way_on,) = (line.partition("; ")[2] for line in ended.out.splitlines() if "lists the images again" in line)
     words = shlex.split(way_on.partition(" takes")[0])
     assert program(*words, cwd=batch.folder, folder=batch.folder).code == 0
     assert len(batch.acknowledged()) == made
