@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from jobs.archive.reproduce import EXIT_EQUAL, reproduce
+from jobs.planning.memory_levels import levels
 from jobs.running.main import main
 from pipeline.weights.families import FAMILIES
 
@@ -94,12 +95,9 @@ def test_models_and_loras_sweep_with_one_load_and_one_encoding_each(tiny: Tiny, 
 
 @pytest.mark.slow
 def test_exact_techniques_make_the_same_picture_as_none(tiny: Tiny, tmp_path: Path) -> None:
-    import yaml
-
-    conf = Path(__file__).resolve().parents[2] / "conf" / "memory"
-    levels = {name: yaml.safe_load((conf / f"{name}.yaml").read_text()) for name in ("none", "ultra")}
     pixels = {}
-    for name, level in levels.items():
+    for name in ("none", "ultra"):
+        level = levels()[name]
         out = tmp_path / name
         configs = [
             config_for(tiny(family), out, side=64, memory={**level, "quality": "exact"}, batch_size=1)

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.errors import ModelError
 from pipeline.loading.component_weights import load_without_weights
-from pipeline.loading.components import Part
+from pipeline.loading.components import ComponentPart
 from pipeline.registry.model_settings import identify
 from pipeline.weights.inspection import inspect_file, inspect_model
 
@@ -61,7 +61,7 @@ def test_transformers_does_not_ask_whether_to_run_code(mine: Path, monkeypatch: 
     monkeypatch.setattr("builtins.input", lambda *question: asked.append(question) or "y")
     edit(mine / "tokenizer" / "tokenizer_config.json", auto_map=CODE, tokenizer_class="Evil")
     (mine / "tokenizer" / "evil.py").write_text(f"open({str(mine / 'harm')!r}, 'w')\nclass Evil: pass\n")
-    part = Part("tokenizer", "transformers", "AutoTokenizer", mine / "tokenizer")
+    part = ComponentPart("tokenizer", "transformers", "AutoTokenizer", mine / "tokenizer")
     refusal(lambda: load_without_weights(part, "mine"))
     assert not asked and not (mine / "harm").exists()
 

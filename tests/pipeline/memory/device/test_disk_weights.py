@@ -244,7 +244,7 @@ def test_a_full_disk_is_said_before_it_is_full(loaded: Load, monkeypatch: pytest
     model = loaded("sd15")
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 10, 0))
-    with pytest.raises(ModelError, match=r"disk_offload needs .* GiB in the cache folder"):
+    with pytest.raises(ModelError, match=r"disk_offload needs .* MiB in the cache folder"):
         apply_memory(model, BY_LEAF)
     assert not is_offloaded(model.pipe.unet)
 
