@@ -58,5 +58,5 @@ def test_what_steers_hydra_or_hides_is_refused(own: Path, tmp_path: Path) -> Non
     (own / "prompts" / "demo.yaml").write_text("lines: [mine]\n")
     ended = run(tmp_path, "prompts=mine")
     assert ended.code == 2
-    assert f"{own}/prompts/evil.yaml:1: the key 'hydra' steers Hydra itself" in ended.err
+    assert f"{own}/prompts/evil.yaml:1: the key 'hydra' configures Hydra itself" in ended.err
     assert f"{own}/prompts/demo.yaml: is never read, since {ROOT}/conf/prompts/demo.yaml has the same name" in ended.err
