@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from pipeline.adapters.specs import EmbeddingSpec as Embedding
     from pipeline.adapters.specs import IpAdapterSpec as IpAdapter
     from pipeline.adapters.specs import LoraSpec as Lora
-    from pipeline.api import Pipeline
+    from pipeline.api.picture import Picture
+    from pipeline.api.pipeline import Pipeline
     from pipeline.errors import ConfigError, DarkroomError, JobFailure, ModelError, ReadError
     from pipeline.metadata.reading import read_record
     from pipeline.metadata.record import Record
-    from pipeline.picture import Picture
     from pipeline.request import GeneratedImage, ImageRequest
 
 _HOMES = {
@@ -35,8 +35,8 @@ _HOMES = {
     "JobFailure": "errors",
     "Lora": "adapters.specs",
     "ModelError": "errors",
-    "Picture": "picture",
-    "Pipeline": "api",
+    "Picture": "api.picture",
+    "Pipeline": "api.pipeline",
     "ReadError": "errors",
     "Record": "metadata.record",
     "read_record": "metadata.reading",

@@ -14,7 +14,7 @@ from test_docs import first_cells, python_blocks, section, text_of
 
 import jobs
 import pipeline
-from pipeline.picture import Picture
+from pipeline.api.picture import Picture
 
 PAGE = "docs/api.md"
 NAMES: dict[str, Any] = {name: getattr(package, name) for package in (pipeline, jobs) for name in package.__all__}

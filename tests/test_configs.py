@@ -24,7 +24,7 @@ from jobs.running.main import validate
 from pipeline.adapters.identify_controlnet import identify_controlnet
 from pipeline.adapters.identify_ip_adapter import identify_ip_adapter
 from pipeline.adapters.specs import ControlNetSpec, InitSpec, IpAdapterSpec, LoraSpec
-from pipeline.api import Pipeline
+from pipeline.api.pipeline import Pipeline
 from pipeline.hubs.hub_settings import HubSettings
 from pipeline.memory.planning.choose_techniques import ALWAYS_ON, CLASSES, MAX_BATCH_PIXELS, MAX_BATCH_SIZE
 from pipeline.metadata.metadata_settings import MetadataSettings

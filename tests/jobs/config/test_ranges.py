@@ -13,7 +13,7 @@ from recorded_images import SIZE, record_of
 
 from jobs.config.batch_config import parse_configs
 from pipeline.adapters.specs import AdapterSpecs
-from pipeline.api import PictureArguments
+from pipeline.api.pipeline import PictureArguments
 from pipeline.errors import ConfigError
 from pipeline.metadata.metadata_settings import MetadataSettings
 from pipeline.metadata.record import Record

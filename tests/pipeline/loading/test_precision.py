@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.api import Pipeline
+from pipeline.api.pipeline import Pipeline
 from pipeline.errors import ConfigError
 from pipeline.loading.load import load
 from pipeline.loading.precision import model_dtype

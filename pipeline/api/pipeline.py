@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, TypedDict, TypeVar, Unpack
-
-from pydantic import BaseModel, BeforeValidator, ValidationError, ValidationInfo, field_validator
+from typing import Any, Unpack
 
 from pipeline.adapters.identify import identify_adapters
 from pipeline.adapters.specs import AdapterSpecs, ControlNetSpec, EmbeddingSpec, InitSpec, IpAdapterSpec, LoraSpec
+from pipeline.api.arguments import (
+    ManyArguments,
+    MemoryArguments,
+    PathOf,
+    PictureArguments,
+    PictureSettings,
+    SettingsArguments,
+    checked,
+)
+from pipeline.api.picture import Picture
 from pipeline.errors import ConfigError, JobFailure
-from pipeline.faults import FieldFault, faults_of
 from pipeline.generation.current_model import CurrentModel
 from pipeline.generation.generate import generate_bundle
 from pipeline.loading.precision import model_dtype
@@ -32,22 +38,6 @@ from pipeline.memory.planning.estimate import Shape, Sizes
 from pipeline.memory.planning.memory_request import requested_memory
 from pipeline.memory.planning.predicted_time import BUNDLE_IMAGES
 from pipeline.memory.planning.rates import rates_of
-from pipeline.memory.planning.techniques import SWITCHES
-from pipeline.picture import Picture
-from pipeline.ranges import (
-    CLIP_SKIP,
-    STRICT,
-    BatchSize,
-    ClipSkip,
-    Gigabytes,
-    Guidance,
-    Seed,
-    Side,
-    Steps,
-    Text,
-    one_of,
-    refused_by,
-)
 from pipeline.registry.model_settings import identify
 from pipeline.request import (
     DEFAULT_GUIDANCE,
@@ -62,147 +52,9 @@ from pipeline.request import (
     MemorySettings,
     SpeedSettings,
 )
-from pipeline.schedulers import SchedulerName, name_of_class
+from pipeline.schedulers import name_of_class
 from pipeline.system.device import DeviceMemory, device_memory, find_device
 from pipeline.weights.references import EMBEDDED_DEFAULTS
-
-PathOf = str | Path
-
-
-def _switch_fault(value: Any) -> str | None:
-    return None if isinstance(value, bool) else "must be True or False"
-
-
-def _techniques_fault(value: Any) -> str | None:
-    return None if isinstance(value, Mapping) else "must be names with True or False, as in {'vae_tiling': True}"
-
-
-def _list_fault(value: Any) -> str | None:
-    return "must be a list, also of one" if isinstance(value, str) or not isinstance(value, Sequence) else None
-
-
-def _as_spec(kind: type) -> BeforeValidator:
-    """For pydantic: a path, or a tuple that begins with one, stands for a spec."""
-    name = kind.__name__.removesuffix("Spec")
-
-    def spec(value: Any) -> Any:
-        try:
-            return value if isinstance(value, kind) else kind(*(value if isinstance(value, tuple) else (value,)))
-        except TypeError:
-            article = "an" if name[0] in "EI" else "a"
-            raise ValueError(f"must be {article} {name}, or a tuple with its values in order") from None
-
-    return BeforeValidator(spec)
-
-
-class MemoryArguments(BaseModel):
-    """The memory arguments of the Python API."""
-
-    model_config = STRICT
-
-    device: DeviceChoice
-    dtype: DTypeChoice
-    memory: MemoryLevel
-    quality: MemoryQuality
-    budget_gb: Gigabytes | None
-    techniques: (
-        Annotated[
-            dict[Annotated[str, one_of(SWITCHES)], Annotated[bool, refused_by(_switch_fault)]],
-            refused_by(_techniques_fault),
-        ]
-        | None
-    )
-
-
-class PictureSettings(TypedDict, total=False):
-    """What `Pipeline.generate_many` takes for all of its pictures, as `Pipeline.generate` does for one."""
-
-    negative_prompt: str
-    steps: int | None
-    guidance_scale: float | None
-    width: int | None
-    height: int | None
-    scheduler: str | None
-    clip_skip: int | None
-    loras: Sequence[LoraSpec | PathOf | tuple[PathOf, float]]
-    embeddings: Sequence[EmbeddingSpec | PathOf | tuple[PathOf, str]]
-    controlnets: Sequence[ControlNetSpec]
-    ip_adapters: Sequence[IpAdapterSpec]
-    init_image: PathOf | None
-    strength: float
-
-
-class SettingsArguments(BaseModel):
-    """The settings of pictures in the Python API, with the model's own values as defaults.
-
-    Validated with the number of the model's text encoder layers that can be left out, or None, as the context.
-    """
-
-    model_config = STRICT
-
-    negative_prompt: Text
-    steps: Steps
-    width: Side
-    height: Side
-    guidance_scale: Guidance
-    clip_skip: ClipSkip | None
-    scheduler: SchedulerName | None
-    loras: Annotated[list[Annotated[LoraSpec, _as_spec(LoraSpec)]], refused_by(_list_fault)]
-    embeddings: Annotated[list[Annotated[EmbeddingSpec, _as_spec(EmbeddingSpec)]], refused_by(_list_fault)]
-    controlnets: Annotated[list[Annotated[ControlNetSpec, _as_spec(ControlNetSpec)]], refused_by(_list_fault)]
-    ip_adapters: Annotated[list[Annotated[IpAdapterSpec, _as_spec(IpAdapterSpec)]], refused_by(_list_fault)]
-    init: InitSpec
-
-    @field_validator("clip_skip", mode="before")
-    @classmethod
-    def _within_model(cls, value: Any, info: ValidationInfo) -> Any:
-        most: int | None = info.context
-        if value is not None and most is not None:
-            fault = replace(CLIP_SKIP, most=min(most, CLIP_SKIP.most)).fault(value)
-            if fault:
-                raise ValueError(fault)
-        return value
-
-
-class PictureArguments(SettingsArguments):
-    """One picture."""
-
-    prompt: Text
-    seed: Seed
-
-
-class ManyArguments(SettingsArguments):
-    """Every prompt with every seed."""
-
-    prompts: Annotated[list[Text], refused_by(_list_fault)]
-    seeds: Annotated[list[Seed], refused_by(_list_fault)]
-    batch_size: BatchSize | None
-
-
-Arguments = TypeVar("Arguments", bound=BaseModel)
-
-
-def _checked(model: type[Arguments], values: Mapping[str, Any], context: Any = None) -> Arguments:
-    """Raises `ConfigError` with one line per fault, in the order of `values`: what, expected what, got what."""
-    try:
-        return model.model_validate(values, context=context)
-    except ValidationError as error:
-        order = list(values)
-        faults = sorted(faults_of(error), key=lambda fault: order.index(str(fault.location[0])))
-        raise ConfigError([f"{_place(fault)}: {fault.expected}{fault.got}" for fault in faults]) from None
-
-
-def _place(fault: FieldFault) -> str:
-    """The argument at fault, by the name that it has in Python: `loras[0]: weight`, `techniques['staged']`."""
-    first, *rest = fault.location
-    match first, rest:
-        case "init", [name]:
-            return "init_image" if name == "image" else str(name)
-        case "techniques", [name]:
-            return f"techniques[{name!r}]"
-        case _, [int(place), *names]:
-            return ": ".join([f"{first}[{place}]", *(str(name) for name in names if name != "source")])
-    return str(first)
 
 
 class Pipeline:
@@ -233,7 +85,7 @@ class Pipeline:
         techniques: Mapping[str, bool] | None = None,
         tiny_vae: str | None = None,
     ) -> None:
-        _checked(
+        checked(
             MemoryArguments,
             {
                 "device": device,
@@ -304,7 +156,7 @@ class Pipeline:
             init_image=init_image,
             strength=strength,
         )
-        given = _checked(PictureArguments, {"prompt": prompt, "seed": seed, **settings}, self._files.max_clip_skip)
+        given = checked(PictureArguments, {"prompt": prompt, "seed": seed, **settings}, self._files.max_clip_skip)
         (outcome,) = self._made(given, [(given.prompt, given.seed)], 1)
         if isinstance(outcome, JobFailure):
             raise outcome
@@ -327,7 +179,7 @@ class Pipeline:
 
         Raises, at once, `ConfigError` with everything that is wrong with the arguments; while making, `ModelError`.
         """
-        given = _checked(
+        given = checked(
             ManyArguments,
             {"prompts": prompts, "seeds": seeds, "batch_size": batch_size, **self._completed(**settings)},
             self._files.max_clip_skip,

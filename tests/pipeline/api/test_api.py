@@ -16,7 +16,7 @@ import pytest
 from jobs.archive.reproduce import EXIT_EQUAL, reproduce
 from jobs.running.main import main
 from pipeline import ConfigError, ControlNet, IpAdapter, Lora, Picture, Pipeline, read_record
-from pipeline import api as python_api
+from pipeline.api import pipeline as python_api
 from pipeline.memory.planning.techniques import TECHNIQUES
 from pipeline.weights.families import FAMILIES
 from pipeline.weights.hashes import file_hash
