@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.terminal import complain
+from pipeline.storage.platform import kill_group
 from pipeline.system.units import duration_text
 
 if TYPE_CHECKING:
@@ -65,11 +65,7 @@ def start_on_end(program: Sequence[str], run_id: str, summary: Path, *, made: in
 
 def _kill(process: Popen[bytes]) -> None:
     """End it, and what it has started."""
-    if hasattr(os, "killpg"):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
+    kill_group(process.pid)
     process.wait()
 
 

@@ -1,4 +1,4 @@
-"""Differences between operating systems in file operations; locks are in `locks`.
+"""Differences between operating systems in file operations and process groups; locks are in `locks`.
 
 Linux is tried; macOS has the same calls. What is for Windows is written from the documentation of Python and of Win32,
 and was never run.
@@ -6,8 +6,10 @@ and was never run.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -39,6 +41,11 @@ if sys.platform == "win32":
 
     def will_read_in_order(fd: int) -> None:
         """Nothing: a file is opened for that, not told later."""
+
+    def kill_group(leader: int) -> None:
+        """End a process that was started in a session of its own; what it has started lives on, without a group."""
+        with contextlib.suppress(OSError):
+            os.kill(leader, signal.SIGTERM)  # TerminateProcess
 
 else:
     _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
@@ -78,3 +85,8 @@ else:
         """Let the kernel read ahead further; macOS has no such call."""
         if sys.platform == "linux":
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+
+    def kill_group(leader: int) -> None:
+        """End a process that was started in a session of its own, and what it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(leader, signal.SIGKILL)
