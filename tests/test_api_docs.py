@@ -14,17 +14,22 @@ from test_docs import first_cells, python_blocks, section, text_of
 
 import jobs
 import pipeline
+import pipeline.system
 from pipeline.api.picture import Picture
 
 PAGE = "docs/api.md"
-NAMES: dict[str, Any] = {name: getattr(package, name) for package in (pipeline, jobs) for name in package.__all__}
+PACKAGES: tuple[Any, ...] = (pipeline, jobs, pipeline.system)
+NAMES: dict[str, Any] = {name: getattr(package, name) for package in PACKAGES for name in package.__all__}
 METHODS: dict[str, Any] = {
     f"{owner.__name__}.{name}": method
     for owner in (pipeline.Pipeline, Picture)
     for name, method in vars(owner).items()
     if inspect.isfunction(method) and not name.startswith("_")
 }
-MADE_BY_US = ("GeneratedImage", "ImageRequest", "Picture", "Record", "Reindexing", "Verification")
+MADE_BY_US = (
+    *("GeneratedImage", "ImageRequest", "Picture", "Record", "Reindexing", "Verification"),
+    *("GpuUse", "ResourceStatistics", "Resources"),
+)
 """Classes that users get and do not call."""
 
 WITH_SIGNATURE = {

@@ -50,7 +50,7 @@ class Resources:
     gpus: tuple[GpuUse, ...] = ()
 
 
-def resources(pid: int | None = None) -> Resources:
+def read_resources(pid: int | None = None) -> Resources:
     """The machine's load now, and the memory of one process, by default this one. Takes a tenth of a second."""
     return _sample(pid, CPU_INTERVAL_S)
 
@@ -67,10 +67,11 @@ class ResourceStatistics:
 
 
 class ResourceMonitor:
-    """Samples `resources` every `interval_s` seconds on its own thread within a `with` block.
+    """Samples `read_resources` every `interval_s` seconds on its own thread within a `with` block.
 
-    `pid` gives the process whose memory is looked at, or None for this one. `history` has the last samples; `mean` and
-    `peak` are of all of them, also of those that are no longer kept. `on_sample` is called on the thread.
+    `pid` returns the process whose memory is sampled; without it, or where it returns None, that is this one. `history`
+    has the last samples; `mean` and `peak` are of all of them, also of those that are no longer kept. `on_sample` is
+    called on the thread.
     """
 
     def __init__(
@@ -78,8 +79,8 @@ class ResourceMonitor:
         interval_s: float = 10.0,
         *,
         kept: int = 1_000,
-        pid: Callable[[], int | None] = lambda: None,
-        on_sample: Callable[[Resources], None] = lambda _: None,
+        pid: Callable[[], int | None] | None = None,
+        on_sample: Callable[[Resources], None] | None = None,
     ) -> None:
         if interval_s <= 0:
             raise ValueError(f"interval_s: {interval_s} is no time to wait; expected seconds above 0")
@@ -124,11 +125,12 @@ class ResourceMonitor:
         while not self._ended.wait(wait_s):
             wait_s = self._interval_s
             try:
-                sample = _sample(self._pid(), None if self._count else CPU_INTERVAL_S)
+                sample = _sample(self._pid() if self._pid else None, None if self._count else CPU_INTERVAL_S)
             except Exception:  # of a driver or a system that no longer answers; what runs has no part in it
                 continue
             self._take(sample)
-            self._on_sample(sample)
+            if self._on_sample:
+                self._on_sample(sample)
 
     def _take(self, sample: Resources) -> None:
         one = _statistics(sample)

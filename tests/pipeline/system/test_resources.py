@@ -15,7 +15,7 @@ import pynvml
 import pytest
 
 from pipeline.system import resources as module
-from pipeline.system.resources import GpuUse, ResourceMonitor, Resources, resources
+from pipeline.system.resources import GpuUse, ResourceMonitor, Resources, read_resources
 
 SAMPLE = Resources(50.0, 8 * 2**30, 2**30, 7 * 2**30, 2**20, (GpuUse(0, "card", 2**30, 2**20, 40.0, 60.0, 100.0),))
 
@@ -30,7 +30,7 @@ def without_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_values_are_those_of_the_system() -> None:
-    found = resources()
+    found = read_resources()
     assert found.ram_total_bytes == psutil.virtual_memory().total
     assert found.ram_used_bytes + found.ram_available_bytes == found.ram_total_bytes
     assert found.rss_bytes is not None and 2**20 < found.rss_bytes < found.ram_total_bytes
@@ -39,10 +39,10 @@ def test_values_are_those_of_the_system() -> None:
 
 def test_another_process_is_looked_at_until_it_is_gone() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    found = resources(child.pid).rss_bytes
+    found = read_resources(child.pid).rss_bytes
     child.communicate(b"\n")
-    assert found is not None and found != resources().rss_bytes
-    assert resources(child.pid).rss_bytes is None
+    assert found is not None and found != read_resources().rss_bytes
+    assert read_resources(child.pid).rss_bytes is None
 
 
 def test_a_card_says_what_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ def test_a_card_says_what_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     for name, answer in answers.items():
         monkeypatch.setattr(pynvml, name, answer)
-    assert resources().gpus == (GpuUse(0, "NVIDIA T4", 16 * 2**30, 2**30, 93.0, 61.0, None),)
+    assert read_resources().gpus == (GpuUse(0, "NVIDIA T4", 16 * 2**30, 2**30, 93.0, 61.0, None),)
 
 
 def test_monitor_keeps_the_last_samples_and_counts_all(monkeypatch: pytest.MonkeyPatch) -> None:
