@@ -24,6 +24,6 @@ def test_a_manifest_deleted_under_a_run_is_noticed_and_can_be_rebuilt(make_batch
     assert f"{batch.output_dir / 'manifest'}: was deleted while images were made" in ended.out
     assert "Traceback" not in ended.err
     (way_on,) = (line.partition("; ")[2] for line in ended.out.splitlines() if "lists the images again" in line)
-    words = shlex.split(way_on.partition(" takes")[0])
+    words = shlex.split(way_on.partition(" lists")[0])
     assert program(*words, cwd=batch.folder, folder=batch.folder).code == 0
     assert len(batch.acknowledged()) == made

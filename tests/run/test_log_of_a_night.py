@@ -57,7 +57,7 @@ def test_a_killed_worker_a_refused_prompt_and_less_memory_than_planned_are_told(
         ("ERROR", r"job [0-9a-f]{8} failed \(quarantined, attempt 3\): prompt 4 of mine, seed \d: its process died 3"),
         ("INFO", r"run ended with code 3: 4 made, 4 failed \(2 leak, 2 quarantined\), .* 0 left"),
     )
-    told_in_order(events, ("INFO", r"sd \d+x\d+: recorded for later runs that it took batch 2"))
+    told_in_order(events, ("INFO", r"sd \d+x\d+: recorded for later runs that it needed batch 2"))
 
     kept = b"".join(path.read_bytes() for path in batch.output_dir.glob("runs/*/*"))
     telling = [KEY, str(batch.folder), socket.gethostname()] + [getpass.getuser()] * (getpass.getuser() != "root")

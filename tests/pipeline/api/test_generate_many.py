@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import ConfigError, JobFailure, Picture, Pipeline, api, read_record
+from pipeline import ConfigError, JobFailure, Picture, Pipeline, read_record
+from pipeline.api import pipeline as api
 from pipeline.generation.generate import generate_bundle
 from pipeline.memory.planning.predicted_time import BUNDLE_IMAGES
 from pipeline.request import ImageRequest
