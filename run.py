@@ -8,31 +8,27 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 
 import os
 import sys
-from copy import copy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 
-def collect_configs() -> tuple[list[dict[str, Any]], list[Path]]:
-    """Every configuration composed, as plain data (none for `--help` and the like), and the folders they came from."""
+def collect_configs(folders: list[Path], own: list[Path]) -> tuple[list[dict[str, Any]], list[str | None]]:
+    """Every configuration composed, as plain data (none for `--help` and the like), and the places of their prompts."""
     import hydra
     from hydra._internal.config_repository import ConfigRepository
     from hydra._internal.hydra import Hydra
     from hydra.core.hydra_config import HydraConfig
-    from hydra.core.plugins import Plugins
-    from hydra.plugins.search_path_plugin import SearchPathPlugin
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from jobs.config.composition import explain
-    from jobs.config.option_folders import own_folder, shipped_folder
+    from jobs.config.interpolations import check_interpolations
+    from jobs.config.option_folders import shipped_folder
+    from jobs.config.place_of_lines import place_of_lines
     from jobs.config.program_name import program_name
-    from jobs.config.trust import check_interpolations
     from pipeline.errors import ConfigError
 
-    program = program_name()
-    configs, folders, faults = list[dict[str, Any]](), dict[Path, None](), dict[str, None]()
+    configs, places, faults = list[dict[str, Any]](), list[str | None](), dict[str, None]()
 
     @hydra.main(version_base="1.3", config_path=str(shipped_folder()), config_name="config")
     def collect(config: Any) -> None:
@@ -43,40 +39,33 @@ def collect_configs() -> tuple[list[dict[str, Any]], list[Path]]:
             faults.update(dict.fromkeys(error.faults))
         except OmegaConfBaseException as error:
             faults[f"{error.full_key}: {(error.msg or str(error)).splitlines()[0]}"] = None
-        sources = HydraConfig.get().runtime.config_sources
-        folders.update((Path(source.path), None) for source in sources if source.schema == "file")
+        places.append(place_of_lines(HydraConfig.get().overrides.task, HydraConfig.get().runtime.choices, folders))
 
-    class OwnOptions(SearchPathPlugin):
-        def manipulate_search_path(self, search_path: Any) -> None:
-            if folder := own_folder():
-                search_path.append("user", f"file://{folder}")
-
-    Plugins.instance().register(OwnOptions)
     # Hydra would compose everything twice, to learn whether `hydra.mode` is set, which nothing of ours can do. It also
-    # copies all that it knows whenever it lists options, a hundred times for `--help`: a shallow copy does as well.
+    # copies all that it knows whenever it lists options, a hundred times for `--help`, and loses `hydra.searchpath`.
     Hydra.get_mode = lambda *_arguments, **_options: None  # type: ignore[method-assign]
-    ConfigRepository.__deepcopy__ = lambda repository, _memo: copy(repository)  # type: ignore[attr-defined]
+    ConfigRepository.__deepcopy__ = lambda repository, _memo: repository  # type: ignore[attr-defined]
     with TemporaryDirectory(prefix="darkroom-") as scratch:
         OmegaConf.register_new_resolver("scratch", lambda: scratch, replace=True)  # for a sweep's multirun.yaml
-        OmegaConf.register_new_resolver("program", lambda: program, replace=True)  # for --help
-        os.environ["HYDRA_FULL_ERROR"] = "1"  # raise what cannot be composed: we say it in one line
-        try:
-            collect()
-        except Exception as error:  # of any kind, where Hydra meets a value that it does not expect
-            raise ConfigError(explain(str(error))) from error
+        OmegaConf.register_new_resolver("own_options", lambda: [f"file://{one}" for one in own], replace=True)
+        OmegaConf.register_new_resolver("program", program_name, replace=True)  # for --help
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # raise what cannot be composed: `program` says it in one line
+        collect()
     if faults:
         raise ConfigError(list(faults))
-    return configs, list(folders)
+    return configs, places
 
 
-def run(arguments: list[str]) -> int:
-    """The whole program; returns the exit code."""
+def run(arguments: list[str], then: Any = None) -> int:
+    """The whole program; returns the exit code. `then` is done with what is composed; None makes images."""
     try:
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            from jobs.running.interrupts import answer_ctrl_c
+
+            answer_ctrl_c()
         from jobs.running.program import program
 
-        return program(arguments, collect_configs)
+        return program(arguments, collect_configs, then)
     except KeyboardInterrupt:
         print("stopped before anything was made", file=sys.stderr)
         return 4

@@ -22,7 +22,7 @@ from benchmarks.report import as_json, as_markdown, cells, print_table
 
 NAMES = (
     "startup", "planning", "resume", "overhead", "batches", "forwards", "sweeps", "models", "memory_levels",
-    "estimates", "searching", "registry", "journal", "gpu",
+    "estimates", "searching", "gallery", "registry", "selection", "journal", "gpu",
 )  # fmt: skip
 """The modules of this package that measure, in the order of the table."""
 

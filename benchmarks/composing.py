@@ -26,6 +26,7 @@ def composed(*overrides: str) -> dict[str, Any]:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
+    OmegaConf.register_new_resolver("own_options", list, replace=True)  # none of whoever measures
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
     assert isinstance(config, dict)
@@ -70,11 +71,11 @@ def prompts(count: int) -> list[str]:
 
 
 def inline_prompts(count: int) -> str:
-    """The override for a prompt set written out on the command line."""
-    return f"prompts={{name: bench, lines: [{', '.join(prompts(count))}]}}"
+    """The override for a prompt set written out on the command line, for the demo model: nothing is to be chosen."""
+    return f"prompts={{name: bench, model: demo, lines: [{', '.join(prompts(count))}]}}"
 
 
 def prompt_file(path: Path, count: int) -> list[str]:
-    """Write a prompt file; returns the overrides that use it."""
+    """Write a prompt file; returns the overrides that use it, with the demo model."""
     path.write_text("".join(f"{prompt}\n" for prompt in prompts(count)), encoding="utf-8")
-    return ["prompts=from_file", f"prompts.file={path}", "prompts.name=bench"]
+    return ["prompts=from_file", f"prompts.file={path}", "prompts.name=bench", "+prompts.model=demo"]

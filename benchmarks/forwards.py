@@ -69,4 +69,5 @@ def forwards(batch: int, images: int, steps: int, model: Path = ROOT / "pipeline
 
 
 if __name__ == "__main__":
-    answer(seconds=forwards(*map(int, sys.argv[1:])))
+    batch, images, steps = map(int, sys.argv[1:])
+    answer(seconds=forwards(batch, images, steps))

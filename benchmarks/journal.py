@@ -58,15 +58,15 @@ def child(folder: Path, images: int, begin: float) -> None:
     """Write a journal for so many images, from the wall-clock time `begin` on."""
     from benchmarks.composing import batch_of, inline_prompts, plan_of
     from benchmarks.manifests import finished_row
-    from jobs.manifest.events import done_line, saving_line, started_line
+    from jobs.manifest.events import done_line, row_line
     from jobs.manifest.journal import Journal
 
     alone = begin == 0
     batch = batch_of(inline_prompts(1), f"seeds={{start: 0, count: {images}}}", f"output.dir={folder}")
     rows = [finished_row(job) for job in plan_of(batch).jobs()]
     lines = {
-        "start": b"".join(started_line(row) for row in rows[:BATCH]),
-        "intend": saving_line(rows[0]),
+        "start": b"".join(row_line("started", row) for row in rows[:BATCH]),
+        "intend": row_line("saving", rows[0]),
         "commit": done_line(str(rows[0]["image_id"]), rows[0]["job_id"]),
     }
     times: dict[str, list[float]] = {"start": [], "intend": [], "commit": []}

@@ -32,11 +32,11 @@ def texts_counted() -> Iterator[list[int]]:
         counts.append(len(input_ids))
         return forward(self, input_ids, *arguments, **more)
 
-    CLIPTextModel.forward = counting
+    CLIPTextModel.forward = counting  # type: ignore[method-assign]
     try:
         yield counts
     finally:
-        CLIPTextModel.forward = forward
+        CLIPTextModel.forward = forward  # type: ignore[method-assign]
 
 
 class Sweep:

@@ -63,7 +63,7 @@ def child(folder: Path, text: str, where: str) -> None:
     seconds = []
     for _ in range(ROUNDS):
         started = time.perf_counter()
-        rows = search(folder, text, where or None, limit=LIMIT)
+        rows = list(search(folder, text, where or None, limit=LIMIT))
         seconds.append(time.perf_counter() - started)
     answer(seconds=median(seconds), first_s=seconds[0], found=len(rows), peak_rss_bytes=peak_rss_bytes())
 

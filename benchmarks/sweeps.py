@@ -215,4 +215,4 @@ def count(output_dir: Path, file: Path) -> None:
 
 if __name__ == "__main__":
     what, *paths = sys.argv[1:]
-    {"weights": write_weights, "count": count}[what](*map(Path, paths))
+    (write_weights if what == "weights" else count)(*map(Path, paths))

@@ -204,7 +204,7 @@ def _write_weights(module: Any, folder: Path, stem: str, shard_bytes: int, devic
     ]
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda file, shard: _write_shard(folder / file, shard, device), files, shards))
-    parameters = sum(tensor.numel() for shard in shards for tensor in shard.values())
+    parameters: int = sum(tensor.numel() for shard in shards for tensor in shard.values())
     if several:
         where = {name: file for file, shard in zip(files, shards, strict=True) for name in shard}
         index = {"metadata": {"total_size": 2 * parameters}, "weight_map": where}

@@ -4,7 +4,8 @@
     python run.py -m --config-dir outputs/tiny/conf experiment=loras model=tiny_sd15,tiny_sdxl,tiny_flux
 
 writes an SDXL folder, a FLUX.1 folder and a Stable Diffusion 1.5 single file, all of real architecture and under 10 MB
-together, so that everything can be tried without a download or a GPU. They paint noise.
+together, so that everything can be tried without a download or a GPU. For Stable Diffusion there are also a ControlNet,
+an IP-Adapter and a picture for them. All paint noise.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ def main(folder: Path) -> None:
             write_lora(denoisers[name], folder / "loras" / name / f"{lora}.safetensors", seed)
         sampling = {"steps": 4, "guidance_scale": 3.0, "width": SIZES[name], "height": SIZES[name]}
         write_yaml(folder / "conf" / "model" / f"{name}.yaml", {**profile, "name": name, "sampling": sampling})
+    write_adapters(parts / "unet", folder)
     write_yaml(folder / "conf" / "experiment" / "loras.yaml", experiment(folder), "# @package _global_\n")
     print(f"written to {folder}; now\n  python run.py -m --config-dir {folder}/conf experiment=loras "
           f"model={','.join(sources)}")  # fmt: skip
@@ -68,8 +70,22 @@ def experiment(folder: Path) -> dict[str, Any]:
     }
 
 
-def write_lora(denoiser: Path, file: Path, seed: int, rank: int = 4) -> None:
-    """A LoRA in diffusers' own format for every attention projection of a denoiser, with random weights."""
+def write_adapters(unet: Path, folder: Path) -> None:
+    """`controlnet/` and `ip_adapter/` for a UNet, and `picture.png`."""
+    from adapter_files import write_controlnet, write_ip_adapter, write_picture
+    from diffusers import UNet2DConditionModel
+
+    model = UNet2DConditionModel.from_pretrained(unet)
+    write_controlnet(folder / "controlnet", model)
+    write_ip_adapter(folder / "ip_adapter", model)
+    write_picture(folder / "picture.png")
+
+
+def write_lora(denoiser: Path, file: Path, seed: int, rank: int = 4, base: str | None = None) -> None:
+    """A LoRA in diffusers' own format for every attention projection of a denoiser, with random weights.
+
+    `base` is what a trainer says of the model that it is for; tiny layers are those of no known one.
+    """
     import torch
     from safetensors import safe_open
     from safetensors.torch import save_file
@@ -85,7 +101,7 @@ def write_lora(denoiser: Path, file: Path, seed: int, rank: int = 4) -> None:
             tensors[f"{layer}.lora_A.weight"] = torch.randn(rank, inputs, generator=generator)
             tensors[f"{layer}.lora_B.weight"] = torch.randn(outputs, rank, generator=generator)
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, file)
+    save_file(tensors, file, metadata={"ss_base_model_version": base} if base else None)
 
 
 def write_yaml(file: Path, document: dict[str, Any], head: str = "") -> None:

@@ -5,21 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass, replace
 
-from pipeline.request import NO_ADAPTERS, ImageRequest, Likeness, MemorySettings
-from pipeline.request_id import REQUEST_SCHEMA as JOB_SCHEMA
-from pipeline.request_id import hash_model, hash_prompt, hash_sampling, hash_seed
-from pipeline.request_id import request_id as job_id
-
-__all__ = [
-    "JOB_SCHEMA",
-    "Job",
-    "Likeness",
-    "hash_model",
-    "hash_prompt",
-    "hash_sampling",
-    "hash_seed",
-    "job_id",
-]
+from pipeline.request import NO_ADAPTERS, ImageRequest, MemorySettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +14,8 @@ class Job:
 
     `config_index` says which of the batch's composed configurations it belongs to (naming, metadata, output).
     `prompt_place` is what messages call the prompt, by what the user gave: `prompt 2 of colours`, `mine.txt:12`.
+    `selection` is the JSON of what was chosen and why, None where nothing was. `derived_from` is the id of the image
+    whose settings these are, None for one of its own.
     """
 
     id: str
@@ -39,6 +27,8 @@ class Job:
     prompt_template: str | None
     tags: tuple[str, ...]
     prompt_place: str = ""
+    selection: str | None = None
+    derived_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

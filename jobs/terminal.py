@@ -1,4 +1,4 @@
-"""Printing of the `darkroom` commands, and the options that they share."""
+"""Printing of the `darkroom` commands, and the options and exit codes that they share."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.storage.user_folders import DEFAULT_OUTPUT_DIR
+
+EXIT_OK, EXIT_INPUT, EXIT_FAILURES, EXIT_STOPPED = 0, 2, 3, 4
 
 OUTPUT_DIR = Path(DEFAULT_OUTPUT_DIR)
 OutputDir = Annotated[Path, typer.Option("--output-dir", help="The folder with the images and their manifest.")]
@@ -52,10 +54,15 @@ def complain(text: str) -> None:
     sys.stderr.write(printable(text) + "\n")
 
 
-def print_lines(lines: Iterable[tuple[str, str]]) -> None:
+def print_lines(lines: Iterable[str]) -> None:
+    """Print each text on its own line."""
+    for line in lines:
+        print_line(line)
+
+
+def print_facts(facts: Iterable[tuple[str, str]]) -> None:
     """Print names and values, one below the other."""
-    for label, value in lines:
-        print_line(f"{label + ':':<17}{value}")
+    print_lines(f"{name + ':':<17}{value}" for name, value in facts)
 
 
 def print_json(value: Any) -> None:

@@ -17,18 +17,24 @@ if TYPE_CHECKING:
     from pipeline.adapters.specs import EmbeddingSpec as Embedding
     from pipeline.adapters.specs import IpAdapterSpec as IpAdapter
     from pipeline.adapters.specs import LoraSpec as Lora
+    from pipeline.api.auto import AutoPipeline
+    from pipeline.api.explanation import Explanation
     from pipeline.api.picture import Picture
     from pipeline.api.pipeline import Pipeline
     from pipeline.errors import ConfigError, DarkroomError, JobFailure, ModelError, ReadError
     from pipeline.metadata.reading import read_record
     from pipeline.metadata.record import Record
     from pipeline.request import GeneratedImage, ImageRequest
+    from pipeline.selection.choice import Choice
 
 _HOMES = {
+    "AutoPipeline": "api.auto",
+    "Choice": "selection.choice",
     "ConfigError": "errors",
     "ControlNet": "adapters.specs",
     "DarkroomError": "errors",
     "Embedding": "adapters.specs",
+    "Explanation": "api.explanation",
     "GeneratedImage": "request",
     "ImageRequest": "request",
     "IpAdapter": "adapters.specs",
@@ -46,10 +52,13 @@ _SPECS = {name: f"{name}Spec" for name in ("ControlNet", "Embedding", "IpAdapter
 """Names that are shorter here than where they stand."""
 
 __all__ = [
+    "AutoPipeline",
+    "Choice",
     "ConfigError",
     "ControlNet",
     "DarkroomError",
     "Embedding",
+    "Explanation",
     "GeneratedImage",
     "ImageRequest",
     "IpAdapter",

@@ -20,6 +20,7 @@
       |   - ManifestLost          it was deleted while images were made
       |   - DeviceLost            the device no longer answers; only a new process can go on
       + ReadError                 an image or manifest file that cannot be read
+      + OllamaUnavailable         no LLM, or no usable answer of it; a prompt is understood without
       + Interrupted               a stop was asked for between two denoising steps
 
 Catch `DarkroomError` to show its text; catch `JobFailure` to record it and go on.
@@ -128,6 +129,17 @@ class DeviceLost(RunStopped):
 
 class ReadError(DarkroomError):
     """An image, a record or a manifest file cannot be read."""
+
+
+class OllamaUnavailable(DarkroomError):
+    """Ollama is not there, or its answer cannot be used; what it was asked goes on without it.
+
+    The text is for the user and may name the server's address and quote it. `recorded` may be written into images.
+    """
+
+    def __init__(self, text: str, recorded: str) -> None:
+        super().__init__(text)
+        self.recorded = recorded
 
 
 class Interrupted(DarkroomError):

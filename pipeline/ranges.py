@@ -71,7 +71,6 @@ def one_of(choices: Iterable[str]) -> BeforeValidator:
     return refused_by(lambda value: None if value in known else f"must be one of {', '.join(known)}")
 
 
-SEED = Range(0, MAX_SEED, whole=True)
 STEPS = Range(1, 1000, whole=True)
 GUIDANCE = Range(0, 100)
 SIDE = Range(16, 4096, whole=True)
@@ -80,25 +79,14 @@ SIDE = Range(16, 4096, whole=True)
 CLIP_SKIP = Range(1, 32, whole=True)
 """The deepest text encoder of which layers can be left out, OpenCLIP bigG, has 32; those of a model narrow it."""
 
-SEQUENCE_LENGTH = Range(16, 4096, whole=True)
 BATCH_SIZE = Range(1, 256, whole=True)
 WEIGHT = Range(-10, 10)
-STRENGTH = Range(0, 2)
-"""Of ControlNets and IP-Adapters."""
-
 OPTION = Range(-1e6, 1e6)
 """Of arguments of schedulers, some of which become the length of an array."""
 
-SHARE = Range(0, 1)
-INIT_STRENGTH = Range(0, 1, above=True)
-GIGABYTES = Range(0, 4096, above=True)
-CPU_THREADS = Range(1, 1024, whole=True)
 QUALITY = Range(1, 100, whole=True)
 EXCERPT_LENGTH = Range(1, 120, whole=True)
 """Characters of a prompt in a file's name."""
-
-COUNT = Range(0, MAX_SEED, whole=True)
-"""Bytes, tokens, places: what is counted, and must fit into a column of the manifest."""
 
 
 def side_fault(value: Any) -> str | None:
@@ -151,22 +139,29 @@ def _path(value: Any) -> Any:
     return _text(value) if isinstance(value, str) else value
 
 
-Seed = Annotated[int, SEED.limits]
+Seed = Annotated[int, Range(0, MAX_SEED, whole=True).limits]
 Steps = Annotated[int, STEPS.limits]
 Guidance = Annotated[float, GUIDANCE.limits]
 Side = Annotated[int, refused_by(side_fault)]
 ClipSkip = Annotated[int, CLIP_SKIP.limits]
-SequenceLength = Annotated[int, SEQUENCE_LENGTH.limits]
+SequenceLength = Annotated[int, Range(16, 4096, whole=True).limits]
 BatchSize = Annotated[int, BATCH_SIZE.limits]
 Weight = Annotated[float, WEIGHT.limits]
-Strength = Annotated[float, STRENGTH.limits]
-InitStrength = Annotated[float, INIT_STRENGTH.limits]
-Share = Annotated[float, SHARE.limits]
+Strength = Annotated[float, Range(0, 2).limits]
+"""Of ControlNets and IP-Adapters."""
+
+InitStrength = Annotated[float, Range(0, 1, above=True).limits]
+Share = Annotated[float, Range(0, 1).limits]
 Option = Annotated[bool | int | float | str, refused_by(option_fault)]
-Gigabytes = Annotated[float, GIGABYTES.limits]
-CpuThreads = Annotated[int, CPU_THREADS.limits]
+Gigabytes = Annotated[float, Range(0, 4096, above=True).limits]
+CpuThreads = Annotated[int, Range(1, 1024, whole=True).limits]
 EncoderQuality = Annotated[int, QUALITY.limits]
-Count = Annotated[int, COUNT.limits]
+ChosenLoras = Annotated[int, Range(0, 10, whole=True).limits]
+"""LoRAs that are chosen for one picture, at most."""
+
+Count = Annotated[int, Range(0, MAX_SEED, whole=True).limits]
+"""Bytes, tokens, places: what is counted, and must fit into a column of the manifest."""
+
 Text = Annotated[str, BeforeValidator(_text)]
 PathText = Annotated[str | Path, BeforeValidator(_path)]
 """A path as people write it; it need not exist."""

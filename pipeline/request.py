@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -217,6 +218,16 @@ class ImageRequest:
     scheduler_options: tuple[tuple[str, Any], ...] = ()
     step_cache: str | None = None
     adapters: Adapters = NO_ADAPTERS
+
+    @property
+    def option_texts(self) -> list[str]:
+        """The scheduler's options as a manifest row has them."""
+        return option_texts(dict(self.scheduler_options))
+
+
+def option_texts(options: Mapping[str, Any]) -> list[str]:
+    """A scheduler's options as texts, `name=value` with the value as JSON, in the order of their names."""
+    return [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in sorted(options.items())]
 
 
 class Likeness(NamedTuple):

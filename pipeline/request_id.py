@@ -26,17 +26,8 @@ def request_id(request: ImageRequest) -> str:
 
 
 def likeness_of(request: ImageRequest) -> Likeness:
-    """The sampling of a request."""
-    return Likeness(
-        request.steps,
-        request.guidance_scale,
-        request.width,
-        request.height,
-        request.scheduler,
-        request.clip_skip,
-        request.scheduler_options,
-        request.step_cache,
-    )
+    """The sampling of a request, which has fields of the same names."""
+    return Likeness(*(getattr(request, name) for name in Likeness._fields))
 
 
 # A plan hashes millions of jobs that differ in little, so the content is hashed from what varies least to

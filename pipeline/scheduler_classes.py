@@ -75,6 +75,5 @@ def is_flow(class_name: str, options: tuple[str, ...]) -> bool:
 def _options(node: ast.ClassDef) -> tuple[str, ...]:
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
-            arguments = [one.arg for one in (*item.args.args[1:], *item.args.kwonlyargs)]
-            return tuple(arguments)
+            return tuple(one.arg for one in (*item.args.args[1:], *item.args.kwonlyargs))
     return ()

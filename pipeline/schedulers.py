@@ -190,7 +190,7 @@ def make_scheduler(name: str, own: Any, options: Mapping[str, Any] | None = None
     scheduler_class = getattr(diffusers, sampler.class_name)
     accepted = inspect.signature(scheduler_class.__init__).parameters
     wanted = {**_DEFINING, **_DEFAULTS.get(sampler.class_name, {}), **sampler.options} if name in SAMPLERS else {}
-    if "flow_prediction" in (own.config.get("prediction_type"),) or own_class.__name__.startswith("FlowMatch"):
+    if own.config.get("prediction_type") == "flow_prediction" or own_class.__name__.startswith("FlowMatch"):
         shift = own.config.get("shift", own.config.get("flow_shift", 1.0))
         wanted |= {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift, "shift": shift}
     chosen = {**{key: value for key, value in wanted.items() if key in accepted}, **options}

@@ -11,6 +11,7 @@ from pipeline.adapters.apply import apply
 from pipeline.adapters.arguments import arguments
 from pipeline.adapters.identify_lora import identify_lora
 from pipeline.adapters.pipeline_views import kept_precision, view
+from pipeline.adapters.specs import LoraSpec
 from pipeline.generation.noise import float32_noise
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.request import NO_ADAPTERS, Adapters
@@ -20,7 +21,7 @@ Pictures = npt.NDArray[np.float32]
 
 def with_loras(model: LoadedModel, *loras: tuple[Path, float]) -> Adapters:
     """LoRAs by their files, each with its weight."""
-    return Adapters(loras=tuple(identify_lora(str(path), weight=weight, files=model.files) for path, weight in loras))
+    return Adapters(loras=tuple(identify_lora(LoraSpec(path, weight), model.files) for path, weight in loras))
 
 
 def pictures(

@@ -1,24 +1,28 @@
 """Programs in processes of their own that need not import anything: forked from a server which has done that once.
 
-`run.py` and `darkroom` start as a user starts them in every other respect: own session, working folder, environment,
-standard streams, arguments. A run's workers come from a server of its own, as they do without this.
+`run.py`, `darkroom` and the scripts in `examples/` start as a user starts them in every other respect: own session,
+working folder, environment, standard streams, arguments. A run's workers come from a server of its own, as they do
+without this; the commands that a script runs come from one, too.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import multiprocessing
 import os
+import runpy
 import signal
 import socket
+import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver
 from pathlib import Path
-from subprocess import TimeoutExpired
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -41,15 +45,28 @@ class Ended:
 
 
 class ForkedProcess:
-    """What a test needs of `subprocess.Popen`, for a program that was forked."""
+    """What a test needs of `subprocess.Popen`, for a program that was forked.
+
+    `first` is called in the process before anything else, and is pickled on its way there.
+    """
 
     def __init__(
-        self, program: str, arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], out: Path, err: Path
+        self,
+        program: str,
+        arguments: Sequence[str],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        out: Path,
+        err: Path,
+        stdin: Path = Path(os.devnull),
+        first: Callable[[], object] | None = None,
     ) -> None:
         context = multiprocessing.get_context("forkserver")
         ensure_server()
         self._process = context.Process(
-            target=_become, args=(program, list(arguments), str(cwd), dict(env), str(out), str(err))
+            target=_become,
+            args=(program, list(arguments), str(cwd), dict(env), (str(stdin), str(out), str(err)), first),
         )
         out.touch()
         err.touch()
@@ -70,7 +87,7 @@ class ForkedProcess:
     def wait(self, timeout: float | None = None) -> int:
         self._process.join(timeout)
         if self._process.exitcode is None:
-            raise TimeoutExpired(str(self._process), timeout or 0)
+            raise subprocess.TimeoutExpired(str(self._process), timeout or 0)
         return self._process.exitcode
 
     def send_signal(self, number: int) -> None:
@@ -89,25 +106,46 @@ def ensure_server() -> None:
         forkserver.ensure_running()
 
 
-def program(name: str, *arguments: str | Path, cwd: Path, folder: Path, env: Mapping[str, str] | None = None) -> Ended:
-    """Run `run.py` or `darkroom` to its end, in `cwd`; what it prints passes through files in `folder`."""
+def program(
+    name: str,
+    *arguments: str | Path,
+    cwd: Path,
+    folder: Path,
+    env: Mapping[str, str] | None = None,
+    first: Callable[[], object] | None = None,
+) -> Ended:
+    """Run `run.py`, `darkroom` or `examples/NAME.py` to its end, in `cwd`.
+
+    What it prints passes through files in `folder`.
+    """
     out, err = folder / "forked-out.txt", folder / "forked-err.txt"
     for path in (out, err):
         path.unlink(missing_ok=True)
-    process = ForkedProcess(name, [str(a) for a in arguments], cwd=cwd, env=env or os.environ, out=out, err=err)
+    process = ForkedProcess(
+        name, [str(a) for a in arguments], cwd=cwd, env=env or os.environ, out=out, err=err, first=first
+    )
     code = process.wait(TIMEOUT_S)
     return Ended(code, out.read_text(), err.read_text())
 
 
-def _become(name: str, arguments: list[str], cwd: str, env: dict[str, str], out: str, err: str) -> None:
+def _become(
+    name: str,
+    arguments: list[str],
+    cwd: str,
+    env: dict[str, str],
+    streams: tuple[str, str, str],
+    first: Callable[[], object] | None,
+) -> None:
     """In the forked process: be the program."""
     # The server may have been started with these blocked, for the workers that it forks (`processes.py`).
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     os.setsid()
+    if first:
+        first()
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
-    for path, number in (("/dev/null", 0), (out, 1), (err, 2)):
+    for number, path in enumerate(streams):
         flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_APPEND
         opened = os.open(path, flags)
         os.dup2(opened, number)
@@ -119,19 +157,45 @@ def _become(name: str, arguments: list[str], cwd: str, env: dict[str, str], out:
         _limit_rows(int(env["OUT_OF_MEMORY_ABOVE"]))
     _serve_workers()
     sys.argv[:] = [str(REPO / name), *arguments]
-    module, function = PROGRAMS[name]
-    entry = getattr(importlib.import_module(module), function)
     code = 1
     try:
-        code = entry(arguments) if name == "run.py" else entry()
+        code = _main(name, arguments, streams)
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
     except BaseException:
         sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
+
+
+def _main(name: str, arguments: list[str], streams: tuple[str, str, str]) -> int:
+    if name.startswith("examples/"):
+        subprocess.run = functools.partial(_run, subprocess.run, streams)
+        runpy.run_path(str(REPO / name), run_name="__main__")
+        return 0
+    module, function = PROGRAMS[name]
+    entry = getattr(importlib.import_module(module), function)
+    code: int = entry(arguments) if name == "run.py" else entry()
+    return code
+
+
+def _run(
+    plainly: Callable[..., Any], streams: tuple[str, str, str], command: list[str], **options: Any
+) -> subprocess.CompletedProcess[bytes]:
+    """`subprocess.run` of a script: `python -m jobs` on the script's own streams is forked."""
+    if command[:3] != [sys.executable, "-m", "jobs"] or options != {"check": True}:
+        return plainly(command, **options)
+    stdin, out, err = map(Path, streams)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "__main__", ModuleType("__main__"))  # else the new process would run the script
+        process = ForkedProcess("darkroom", command[3:], cwd=Path.cwd(), env=os.environ, out=out, err=err, stdin=stdin)
+    if code := process.wait():
+        raise subprocess.CalledProcessError(code, command)
+    return subprocess.CompletedProcess(command, 0)
 
 
 def _limit_rows(rows: int) -> None:

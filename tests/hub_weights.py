@@ -13,7 +13,7 @@ from typing import Any
 from hub_server import HubServer
 
 from pipeline.hubs.connecting import Pace
-from pipeline.hubs.downloading import download
+from pipeline.hubs.downloading import Download
 from pipeline.hubs.file_sources import FileSource
 from pipeline.hubs.hub_settings import HubSettings
 from pipeline.hubs.limits import Limits, RequestKind
@@ -65,7 +65,7 @@ class Fetching:
             "patience": self.patience, **options,
         }  # fmt: skip
         target = given.pop("target", self.target(content))
-        return download([sources] if isinstance(sources, FileSource) else sources, target, **given)
+        return Download([sources] if isinstance(sources, FileSource) else sources, target, **given).run()
 
     def left(self) -> list[str]:
         """The names of all that lies in the store."""

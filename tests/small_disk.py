@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 import subprocess
 import sys
@@ -17,11 +18,18 @@ SIZE = 4 * 2**20
 
 @dataclass
 class SmallDisk:
-    """`inside` is its path for processes started with `prefix`, `outside` for everybody else."""
+    """`inside` is its path for processes that have called `enter`, `outside` for everybody else."""
 
     inside: Path
     outside: Path
-    prefix: list[str]
+    holder: int
+
+    def enter(self) -> None:
+        """Make this process, which must have no second thread, one of those that have the disk mounted."""
+        for namespace in ("user", "mnt"):
+            with Path(f"/proc/{self.holder}/ns/{namespace}").open() as opened:
+                if ctypes.CDLL(None, use_errno=True).setns(opened.fileno(), 0):
+                    raise OSError(ctypes.get_errno(), f"the {namespace} namespace of {self.holder} cannot be entered")
 
     def fill(self) -> Path:
         """Write a file until nothing more goes in; returned."""
@@ -37,8 +45,8 @@ class SmallDisk:
 @contextmanager
 def mounted(inside: Path) -> Iterator[SmallDisk]:
     """Such a disk of `SIZE` bytes at a folder, which is made; the test is skipped where there is none to be had."""
-    if not sys.platform.startswith("linux") or not (shutil.which("unshare") and shutil.which("nsenter")):
-        pytest.skip("needs Linux with unshare and nsenter")
+    if not sys.platform.startswith("linux") or not shutil.which("unshare"):
+        pytest.skip("needs Linux with unshare")
     inside.mkdir()
     script = f"mount -t tmpfs -o size={SIZE} none '{inside}' && echo mounted && read -r _"
     holder = subprocess.Popen(
@@ -47,6 +55,5 @@ def mounted(inside: Path) -> Iterator[SmallDisk]:
     assert holder.stdout and holder.stderr and holder.stdin
     if holder.stdout.readline() != b"mounted\n":
         pytest.skip(f"no mount in a user namespace here: {holder.stderr.read().decode().strip()}")
-    prefix = ["nsenter", "-t", str(holder.pid), "-U", "-m", f"--wd={inside.parent}", "--preserve-credentials"]
-    yield SmallDisk(inside, Path(f"/proc/{holder.pid}/root{inside}"), prefix)
+    yield SmallDisk(inside, Path(f"/proc/{holder.pid}/root{inside}"), holder.pid)
     holder.communicate(b"\n")

@@ -21,13 +21,14 @@ PAGE = "docs/api.md"
 PACKAGES: tuple[Any, ...] = (pipeline, jobs, pipeline.system)
 NAMES: dict[str, Any] = {name: getattr(package, name) for package in PACKAGES for name in package.__all__}
 METHODS: dict[str, Any] = {
-    f"{owner.__name__}.{name}": method
-    for owner in (pipeline.Pipeline, Picture)
-    for name, method in vars(owner).items()
-    if inspect.isfunction(method) and not name.startswith("_")
+    f"{owner.__name__}.{name}": getattr(owner, name)
+    for owner in (pipeline.Pipeline, pipeline.AutoPipeline, Picture)
+    for name in vars(owner)
+    if inspect.isfunction(getattr(owner, name)) and not name.startswith("_")
 }
 MADE_BY_US = (
-    *("GeneratedImage", "ImageRequest", "Picture", "Record", "Reindexing", "Verification"),
+    *("AutoPipeline", "Choice", "Explanation", "GeneratedImage", "ImageRequest", "Picture", "Record"),
+    *("Reindexing", "Verification"),
     *("GpuUse", "ResourceStatistics", "Resources"),
 )
 """Classes that users get and do not call."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -43,6 +44,12 @@ KEYS = {
     "memory_levels.plain", "memory_levels.none", "memory_levels.ultra", "memory_levels.budget",
     "estimates.plain", "estimates.streamed", "estimates.worst",
     "searching.model_steps", "searching.words", "searching.rare_word", "registry.list",
+    "gallery.first_page", "gallery.facet", "gallery.word", "gallery.deep_page",
+    *(f"selection.labelled.{part}.{group}.{side}" for part in ("tuning", "held_out") for side in ("missed", "wrong")
+      for group in ("medium", "style", "subject", "camera_and_light", "count_and_text", "negated")),
+    "selection.geneval.counts", "selection.geneval.colours", "selection.analysing",
+    "selection.choice.misfits", "selection.choice.lies", "selection.choice.missed", "selection.choice.seconds",
+    "selection.learning_rules", "selection.learning_single", "selection.start",
     "journal.append", "journal.against_disk", "journal.processes",
     "gpu.images", "gpu.true_size",
 }  # fmt: skip
@@ -74,11 +81,11 @@ def test_quick_run_has_every_row_in_the_table_the_json_and_the_markdown(tmp_path
 @pytest.mark.slow
 def test_one_is_quickly_measured_and_written_as_json(tmp_path: Path) -> None:
     """The parts that break are those that all share; `make campaign` runs all of them."""
-    done = benchmarks("journal", "--quick", "--json", str(tmp_path / "b.json"))
+    done = benchmarks("registry", "--quick", "--json", str(tmp_path / "b.json"))
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "b.json").read_text(encoding="utf-8"))["rows"]
-    assert {row["key"] for row in rows} == {key for key in KEYS if key.startswith("journal.")}
-    assert all(row["measured"] > 0 for row in rows)
+    assert {row["key"] for row in rows} == {key for key in KEYS if key.startswith("registry.")}
+    assert all(math.isfinite(row["measured"]) for row in rows), "a difference of so little may be below 0"
 
 
 @pytest.mark.parametrize(
@@ -165,7 +172,7 @@ def test_a_model_drawn_into_shards_makes_pictures(family: str, tmp_path: Path) -
     assert found["incomplete"] is None
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize("way", a_few(["exact", "expandable", "resident", "model_offload", "leaf"], ["resident"]))
 def test_ways_of_the_gpu_benchmark_make_every_image(way: str, tiny: Callable[[str], Path], tmp_path: Path) -> None:
     found = gpu.done(way, Work(str(tiny("sd15")), str(tmp_path / "images"), 8, 2, 2, 5.0, 32))
@@ -174,6 +181,7 @@ def test_ways_of_the_gpu_benchmark_make_every_image(way: str, tiny: Callable[[st
     assert len(list((tmp_path / "images").rglob("*.png"))) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "settings"), [("expandable", "expandable_segments:True"), ("ours", "max_split_size_mb:64")]
 )
@@ -182,6 +190,8 @@ def test_the_allocator_is_set_by_the_user_or_by_the_way(way: str, settings: str,
     code = (
         "import sys\n"
         "from benchmarks import gpu_ways\n"
+        "from pipeline.loading import offline\n"
+        "offline.import_libraries = lambda: None\n"
         "assert 'torch' not in sys.modules\n"
         "def ours(way, work):\n"
         "    import torch\n"
@@ -197,7 +207,7 @@ def test_the_allocator_is_set_by_the_user_or_by_the_way(way: str, settings: str,
     assert done.stdout.splitlines()[-1] == settings
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_way_that_breaks_off_costs_only_its_own_row(tmp_path: Path) -> None:
     found = gpu.done("resident", Work(str(tmp_path / "nothing"), str(tmp_path / "images"), 8, 2, 2, 5.0, 32))
     shown = gpu.row("k", "w", found, 2, "a card")

@@ -14,15 +14,15 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel
 
 from jobs.config.batch_config import BatchConfig, parse_configs
+from jobs.config.faults import section_model
 from jobs.config.hub_section import Hub
+from jobs.config.interpolations import check_interpolations
 from jobs.config.sections import Engine, Memory, Metadata, Naming
-from jobs.config.trust import check_interpolations, check_trust
+from jobs.config.trust import check_trust
 from jobs.manifest.job_states import JobStates
 from jobs.planning.memory_levels import levels
 from jobs.planning.plan import Plan
 from jobs.running.main import validate
-from pipeline.adapters.identify_controlnet import identify_controlnet
-from pipeline.adapters.identify_ip_adapter import identify_ip_adapter
 from pipeline.adapters.specs import ControlNetSpec, InitSpec, IpAdapterSpec, LoraSpec
 from pipeline.api.pipeline import Pipeline
 from pipeline.hubs.hub_settings import HubSettings
@@ -36,13 +36,19 @@ OPTIONS = sorted(
     path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.glob("*/*.yaml") if path.parent.name != "local"
 )
 NEEDED = {
-    **{option: ["dry_run=true"] for option in OPTIONS if option.startswith("model/") and not option.endswith("demo")},
+    **{
+        option: ["dry_run=true"]
+        for option in OPTIONS
+        if option.startswith("model/") and not option.endswith(("demo", "auto"))
+    },
     "model/custom": ["model.source=demo"],
+    "prompts/prompt": ["prompt='a red house'"],
 }
 """What an option leaves to the user; of weights that are not here, a dry run knows the published sizes."""
 
 
 def compose_config(*overrides: str) -> dict[str, Any]:
+    OmegaConf.register_new_resolver("own_options", list, replace=True)
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         config = compose("config", [*overrides])
     check_interpolations(OmegaConf.to_container(config, resolve=False))  # type: ignore[arg-type]
@@ -53,13 +59,15 @@ def compose_config(*overrides: str) -> dict[str, Any]:
 
 def test_groups_are_those_of_the_design() -> None:
     groups = {option.partition("/")[0] for option in OPTIONS}
-    assert groups == {"prompts", "model", "memory", "sampling", "naming", "metadata", "engine", "experiment"}
+    parts = {"prompts", "model", "selection", "memory", "sampling", "naming", "metadata", "engine", "experiment"}
+    assert groups == parts
     expected = {
         *("memory/none", "memory/balanced", "memory/aggressive", "memory/ultra", "memory/auto"),
         *("naming/standard", "naming/descriptive", "naming/guid", "naming/custom"),
         *("metadata/full", "metadata/minimal", "metadata/private", "engine/local", "model/demo", "model/custom"),
         *("sampling/default", "sampling/draft", "sampling/quality", "prompts/demo", "prompts/batch1"),
-        *("prompts/wildcards", "prompts/from_file"),
+        *("prompts/wildcards", "prompts/from_file", "model/auto"),
+        *("selection/auto", "selection/rules", "selection/assisted", "selection/manual"),
     }
     assert expected <= set(OPTIONS)
 
@@ -79,7 +87,7 @@ def test_option_composes_and_has_jobs(option: str, tmp_path: Path, monkeypatch: 
 
 
 def test_levels_of_the_python_api_are_those_of_their_files() -> None:
-    found = levels(CONF)
+    found = levels()
     on = {
         name: tuple(key for key, value in level["techniques"].items() if value is True) for name, level in found.items()
     }
@@ -92,7 +100,7 @@ def test_levels_of_the_python_api_are_those_of_their_files() -> None:
 
 @pytest.mark.parametrize("level", ["auto", *CLASSES])
 def test_a_level_is_read_as_it_is_composed(level: str) -> None:
-    assert levels(CONF)[level] == compose_config(f"memory={level}")["memory"]
+    assert levels()[level] == compose_config(f"memory={level}")["memory"]
 
 
 def test_a_level_of_ones_own_inherits_as_well(tmp_path: Path) -> None:
@@ -110,8 +118,8 @@ def test_our_own_options_are_trusted() -> None:
 def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """`prompts.variants.mode` and so on, down to what is no model any more."""
     for name, field in model.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel) and name not in ("sampling",) * bool(prefix):
+        inner = section_model(field.annotation)
+        if inner is not None and name not in ("sampling",) * bool(prefix):
             yield from keys_of(inner, f"{prefix}{name}.")
         else:
             yield prefix + name
@@ -136,7 +144,8 @@ def test_every_key_has_a_place_in_conf_and_the_reverse() -> None:
         if group == "local":
             continue
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        prefix = "memory." if path.stem == "memory_base" else "" if group in ("conf", "experiment") else f"{group}."
+        base = path.stem.removesuffix("_base") if path.stem.endswith("_base") else None
+        prefix = f"{base}." if base else "" if group in ("conf", "experiment") else f"{group}."
         for key in keys_in(
             {name: value for name, value in document.items() if name not in ("defaults", "hydra")}, prefix
         ):
@@ -150,8 +159,8 @@ def defaults_in(model: type[BaseModel], document: dict[str, Any], prefix: str = 
     """Each key of a document that has a default in the model as well: its name, that default, and its own value."""
     for name, value in document.items():
         field = model.model_fields[name]
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, dict):
+        inner = section_model(field.annotation)
+        if inner is not None and isinstance(value, dict):
             yield from defaults_in(inner, value, f"{prefix}{name}.")
         elif not field.is_required():
             yield prefix + name, field.get_default(call_default_factory=True), value
@@ -189,9 +198,7 @@ def defaults_of(thing: Any) -> dict[str, Any]:
         (InitSpec, Pipeline.generate, False),
         (LoraSpec, LoraWeights, False),
         (ControlNetSpec, ControlNetWeights, True),
-        (ControlNetSpec, identify_controlnet, True),
         (IpAdapterSpec, IpAdapterWeights, False),
-        (IpAdapterSpec, identify_ip_adapter, True),
         (InitSpec, InitImage, False),
     ],
 )

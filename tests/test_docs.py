@@ -23,25 +23,28 @@ from benchmarks import memory_tables
 from jobs.cli import commands, image_commands, manifest_commands
 from jobs.config.batch_config import BatchConfig, parse_configs
 from jobs.config.composition import explain, known_overrides
+from jobs.config.faults import section_model
+from jobs.config.interpolations import check_interpolations
 from jobs.config.sections import Sampling
-from jobs.config.trust import check_interpolations, check_trust
+from jobs.config.trust import check_trust
 from jobs.config.values import MAX_GRID
-from jobs.manifest import journal, sealing
-from jobs.manifest.schema import arrow_schema, meanings
+from jobs.manifest import journal, ratings, sealing
+from jobs.manifest.ratings_events import RatingEvent
+from jobs.manifest.schema import arrow_schema, columns, meanings, searched_schema
 from jobs.planning import memory_levels
 from jobs.planning.adapter_axes import ADAPTER_KEYS
 from jobs.planning.grid import KEYS, Grid
 from jobs.planning.memory_and_batch_size import TRIED_SHARE
 from jobs.prompts.lines import ALIASES, _Line
+from jobs.prompts.open_prompts import open_prompts
 from jobs.running import loop, main
-from pipeline.adapters.combinations import _SINGLE_CONTROLNET, _SINGLE_IP_ADAPTER
+from pipeline.adapters.identify import _SINGLE_CONTROLNET, _SINGLE_IP_ADAPTER
 from pipeline.adapters.specs import ControlNetSpec, EmbeddingSpec, InitSpec, IpAdapterSpec, LoraSpec
 from pipeline.adapters.textual_inversion import TOKENIZED
 from pipeline.errors import ConfigError
 from pipeline.hubs.privacy import FORMS
-from pipeline.loading.compiling import FULL_BREAK_EVEN, REGIONAL_BREAK_EVEN
 from pipeline.loading.precision import OVERFLOWS_IN_FLOAT16
-from pipeline.loading.speed import STEP_CACHES
+from pipeline.loading.speed_options import FULL_BREAK_EVEN, REGIONAL_BREAK_EVEN, STEP_CACHES
 from pipeline.memory.planning.choose_techniques import CLASSES
 from pipeline.memory.planning.techniques import ANY_DEVICE, TECHNIQUES
 from pipeline.memory.planning.timings import GAIN, KEPT, TRIAL_BATCHES
@@ -49,6 +52,7 @@ from pipeline.metadata.metadata_settings import MetadataSettings
 from pipeline.metadata.naming import NamingSettings
 from pipeline.metadata.record import Record
 from pipeline.schedulers import SAMPLERS
+from pipeline.selection.ollama.privacy import REQUESTS
 from pipeline.system.units import size_text
 from pipeline.weights.families import FAMILIES
 from pipeline.weights.headers.base import PICKLES
@@ -123,7 +127,7 @@ def commands_in_help() -> list[tuple[str, str]]:
     """The examples of `run.py --help`; what follows the last `key=value` is a description."""
     help_text = text_of("conf/config.yaml").replace("${program:}", "python run.py")
     lines = re.findall(r"^ +(python run\.py .*)", help_text, re.MULTILINE)
-    found = re.compile(r"python run\.py((?: +(?:-m|[\w.]+=\S+))*)")
+    found = re.compile(r'python run\.py((?: +(?:-m|[\w.]+=(?:"[^"]*"|\S+)))*)')
     return [("conf/config.yaml", match[0]) for line in lines if (match := found.match(line))]
 
 
@@ -131,6 +135,7 @@ def commands_in_help() -> list[tuple[str, str]]:
 def composed(folder: str | None, overrides: tuple[str, ...]) -> dict[str, Any]:
     """A configuration as `run.py` would hand it on."""
     OmegaConf.register_new_resolver("scratch", lambda: "scratch", replace=True)
+    OmegaConf.register_new_resolver("own_options", list, replace=True)
     search = [f"hydra.searchpath=[file://{folder}]"] if folder else []
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         config = compose("config", [*overrides, *search])
@@ -148,7 +153,9 @@ def configurations(command: str) -> list[dict[str, Any]]:
     if folder:
         check_trust([CONF, Path(folder)], CONF / "config.yaml")
     others = [word for word in words if word.startswith("-") or "=" not in word]
-    overrides = known_overrides([word for word in words if word not in others])
+    # A profile is the reader's own, and what it says is not known here.
+    readers_own = [word for word in words if word.startswith("profile=")]
+    overrides = known_overrides([word for word in words if word not in (*others, *readers_own)])
     known = {"-m", "--config-dir", *LOOKING, *((folder and [words[words.index("--config-dir") + 1]]) or [])}
     assert set(others) <= known | {"job", "defaults", "searchpath", "sampling"}, f"{command}: what is {others}?"
     axes = [values_of(override) if sweep else [override] for override in overrides]
@@ -252,18 +259,21 @@ def test_yaml_in_the_documentation_is_valid() -> None:
         document.pop("defaults", None)
         if "glob(/pictures" in str(document):
             continue  # of files that are not here
-        if "lines" in document:
-            document = {"prompts": document}
+        if not document.keys().isdisjoint(("lines", "characters")):
+            document = {"prompts": {"lines": None, **document}}
         base = composed(None, ())
         for key, value in document.items():
             base = {**base, key: {**base[key], **value} if isinstance(base.get(key), dict) else value}
-        Grid(parse_configs([base])[0].grid)
+        (config,) = parse_configs([base])
+        Grid(config.grid)
+        if config.prompts.characters:
+            assert len(open_prompts(config.prompts)) == config.prompts.characters.count
 
 
 def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel) and prefix + name != "model.sampling":
+        inner = section_model(field.annotation)
+        if inner is not None and prefix + name != "model.sampling":
             yield from keys_of(inner, f"{prefix}{name}.")
         else:
             yield prefix + name
@@ -304,7 +314,7 @@ def test_documented_defaults_are_those_of_the_code() -> None:
         model: type[BaseModel] = BatchConfig
         *parents, last = key.split(".")
         for parent in parents:
-            model = model.model_fields[parent].annotation  # type: ignore[assignment]
+            model = section_model(model.model_fields[parent].annotation) or model
         field = model.model_fields[last]
         if key != "naming.components":  # given by the option file, which the table says
             value = "required" if field.is_required() else field.get_default(call_default_factory=True)
@@ -340,7 +350,7 @@ def test_every_profile_is_documented_with_its_settings() -> None:
     written = {}
     for path in (CONF / "model").glob("*.yaml"):
         profile = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if profile["source"] == "???":
+        if profile["source"] in ("???", "auto"):
             continue
         own = profile["sampling"]
         size = f"{own.get('width', 64)} x {own.get('height', 64)}"
@@ -464,13 +474,22 @@ def test_columns_are_documented_with_their_types() -> None:
     rows = re.findall(
         r"^\| `(\w+)` \| ([^|]+) \| (.*) \|$", section("docs/manifest-and-search.md", "Columns"), re.MULTILINE
     )
-    types = [(field.name, str(field.type).replace("element: ", "item: ")) for field in arrow_schema()]
+    types = [(field.name, str(field.type).replace("element: ", "item: ")) for field in searched_schema()]
     assert [(name, kind.strip()) for name, kind, _ in rows] == types
     told = {name: re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", meaning) for name, _, meaning in rows}
     assert told == meanings(), "as `darkroom search --list-columns` prints them"
 
 
-WITH_A_FILE = ("show", "reproduce", "inspect")
+def test_columns_of_ratings_are_documented_with_their_types() -> None:
+    documented = {row[0]: tuple(row[1:]) for row in rows_of(section("docs/manifest-and-search.md", "Ratings"))}
+    told = {name: column.meaning.replace("`", "") for name, column in columns(RatingEvent).items()}
+    types = {field.name: str(field.type).replace("element: ", "item: ") for field in arrow_schema(RatingEvent)}
+    assert {name: (kind, meaning.replace("`", "")) for name, (kind, meaning) in documented.items()} == {
+        name: (types[name], told[name]) for name in told
+    }
+
+
+WITH_A_FILE = ("show", "reproduce", "inspect", "pick", "reject", "tag", "compare")
 """Commands that take a file."""
 
 
@@ -489,7 +508,7 @@ def test_every_darkroom_command_parses(page: str, line: str) -> None:
         return
     sub = command.commands.get(words[0])
     assert sub is not None, f"{page}: {line}"
-    if words[0] == "models":
+    if words[0] in ("models", "profile"):
         if len(words) == 1:
             return
         words = words[1:]
@@ -511,7 +530,7 @@ def test_every_darkroom_option_is_documented() -> None:
     table = text_of("docs/manifest-and-search.md").partition("## Search")[0]
     documented = {
         match[1]: set(re.findall(r"`(--[\w-]+)`", match[2]))
-        for match in re.finditer(r"^\| `darkroom (\w+)` \|[^|]*\|(.*)\|$", table, re.MULTILINE)
+        for match in re.finditer(r"^\| `darkroom ([\w-]+)` \|[^|]*\|(.*)\|$", table, re.MULTILINE)
     }
     assert documented == options_of(click_command())
 
@@ -531,6 +550,8 @@ def test_every_option_of_darkroom_models_is_documented() -> None:
 def test_every_request_is_documented_with_what_it_tells() -> None:
     documented = [row[2:] for row in rows_of(section("docs/models-and-hubs.md", "Privacy"))]
     assert documented == [[form.path, form.tells] for form in FORMS]
+    documented = [*rows_of(section("docs/models-and-hubs.md", "Ollama"))]
+    assert documented == [[one.method, one.path, one.tells] for one in REQUESTS]
 
 
 def options_of(group: Any) -> dict[str, set[str]]:
@@ -547,13 +568,13 @@ def test_exit_codes_are_those_of_the_code() -> None:
     assert {int(cell) for cell in first_cells(run_py)} == codes == {0, 2, 3, 4}
     from jobs.archive.reproduce import EXIT_DIFFERENT, EXIT_EQUAL
 
-    own = {EXIT_EQUAL, EXIT_DIFFERENT, commands.EXIT_BAD_INPUT, manifest_commands.EXIT_FAULTS_FOUND, main.EXIT_STOPPED}
+    own = {EXIT_EQUAL, EXIT_DIFFERENT, main.EXIT_INPUT, manifest_commands.EXIT_FAULTS_FOUND, main.EXIT_STOPPED}
     assert {int(cell) for cell in first_cells(darkroom)} == own
 
 
 def test_kinds_of_failure_are_those_of_the_code() -> None:
     from pipeline.errors import JobFailure
-    from pipeline.metadata import building, verifying  # noqa: F401  (they add to the tree)
+    from pipeline.metadata import building, saving  # noqa: F401  (they add to the tree)
 
     def kinds(error: type[JobFailure]) -> Iterator[str]:
         yield error.kind
@@ -574,6 +595,7 @@ def test_numbers_in_the_text_are_those_of_the_code() -> None:
     assert f"a device is lost {numerals[loop.MAX_DEVICE_LOSSES]} in a row" in failures
     assert f"within {loop.STOP_WITHIN_S:.0f} seconds" in failures
     assert f"after {journal.SEAL_ROWS:,} rows" in manifest and journal.SEAL_AFTER_S == 600
+    assert f"after {ratings.SEAL_EVENTS:,} events" in manifest
     assert f"stops at {image_commands.TABLE_LIMIT} rows" in manifest
     assert f"{MAX_GRID:,} jobs" in text_of("docs/prompts.md")
 
@@ -623,26 +645,6 @@ def test_documentation_is_about_the_product_alone() -> None:
         assert not OF_A_MACHINE.search(text), page.name
         assert not re.search(r"localhost|TODO|FIXME|@@", text), page.name
         assert all(ord(character) < 0x2190 for character in text), f"{page.name} has a pictogram"
-
-
-def test_contact_sheet_lays_images_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from PIL import Image
-
-    monkeypatch.syspath_prepend(str(ROOT / "examples"))
-    import contact_sheet
-
-    images = []
-    for number, side in enumerate((32, 64, 48)):
-        images.append(tmp_path / f"{number}.png")
-        Image.new("RGB", (side, side), (255, 0, number)).save(images[-1])
-    sheet = tmp_path / "sheet.png"
-    assert contact_sheet.main([str(sheet), *map(str, images), "--columns", "2", "--scale", "2"]) == 0
-    with Image.open(sheet) as picture:
-        margin = contact_sheet.MARGIN_PX
-        assert picture.width == 2 * (128 + margin) + margin
-        assert picture.getpixel((margin + 1, margin + 1)) == (255, 0, 0)
-        assert picture.getpixel((margin + 128 + margin + 1, margin + 1)) == (255, 0, 1)
-    assert contact_sheet.main([str(sheet), str(tmp_path / "none.png")]) == 2
 
 
 def python_blocks(name: str) -> list[str]:

@@ -137,7 +137,7 @@ def test_options_of_the_user_s_own_are_taken(start: Started, elsewhere: Path) ->
 
 def test_doctor_finds_the_profiles(start: Started) -> None:
     diagnosis = json.loads(start("darkroom", "doctor", "--json").stdout)
-    names = {path.stem for path in (ROOT / "conf" / "model").glob("*.yaml")} - {"custom"}
+    names = {path.stem for path in (ROOT / "conf" / "model").glob("*.yaml")} - {"auto", "custom"}
     assert {profile["name"] for profile in diagnosis["profiles"]} == names and not diagnosis["faults"]
 
 

@@ -52,9 +52,9 @@ def _csv_line(cells: Iterable[Any]) -> str:
 
 
 def as_paths(output_dir: Path, rows: Iterable[Found]) -> Iterator[str]:
-    """Paths that can be opened from the working folder, one per existing image, for xargs."""
+    """Paths that can be opened from the working folder, one line per existing image, for xargs."""
     images = (output_dir / row["path"] for row in rows)
-    return (os.path.relpath(image) for image in images if image.is_file())
+    return (one_line(os.path.relpath(image)) for image in images if image.is_file())
 
 
 def as_table(columns: Sequence[str], rows: Sequence[Found]) -> Table:

@@ -94,8 +94,8 @@ def find_adapters(record: Record, files: ModelFiles, places: Places) -> Adapters
     from pipeline.adapters.identify_controlnet import identify_controlnet
     from pipeline.adapters.identify_ip_adapter import identify_ip_adapter
     from pipeline.adapters.identify_lora import identify_lora
-    from pipeline.adapters.init_image import identify_init
-    from pipeline.adapters.reference_images import identify_image
+    from pipeline.adapters.reference_images import identify_image, identify_init
+    from pipeline.adapters.specs import ControlNetSpec, EmbeddingSpec, IpAdapterSpec, LoraSpec
     from pipeline.adapters.textual_inversion import identify_embedding
 
     def found(what: str, part: Any, identify: Callable[[str], Any], *kinds: StoredKind) -> Any:
@@ -109,22 +109,23 @@ def find_adapters(record: Record, files: ModelFiles, places: Places) -> Adapters
     def picture(part: Any) -> str:
         return str(found("picture", part, identify_image).source)
 
+    def weights(what: str, kind: StoredKind, part: Any, identify: Any, spec: Any, **values: Any) -> Any:
+        return found(what, part, lambda place: identify(spec(place, name=part.name, **values), files), kind)
+
     def lora(one: Any) -> Any:
-        return found("LoRA", one, partial(identify_lora, weight=one.weight, files=files, name=one.name), "lora")
+        return weights("LoRA", "lora", one, identify_lora, LoraSpec, weight=one.weight)
 
     def embedding(one: Any) -> Any:
-        identify = partial(identify_embedding, token=one.token, files=files, name=one.name)
-        return found("embedding", one, identify, "embedding")
+        return weights("embedding", "embedding", one, identify_embedding, EmbeddingSpec, token=one.token)
 
     def controlnet(one: Any) -> Any:
-        values = {key: getattr(one, key) for key in ("preprocess", "strength", "start", "end", "name")}
-        identify = partial(identify_controlnet, image=picture(one.image), files=files, **values)
-        return found("ControlNet", one, identify, "controlnet")
+        values = {key: getattr(one, key) for key in ("preprocess", "strength", "start", "end")}
+        values["image"] = picture(one.image)
+        return weights("ControlNet", "controlnet", one, identify_controlnet, ControlNetSpec, **values)
 
     def ip_adapter(one: Any) -> Any:
-        values = {"scale": one.scale, "encoder": _encoder(places, one.encoder_sha256), "name": one.name}
-        identify = partial(identify_ip_adapter, image=picture(one.image), files=files, **values)
-        return found("IP-Adapter", one, identify, "ip_adapter")
+        values = {"encoder": _encoder(places, one.encoder_sha256), "scale": one.scale, "image": picture(one.image)}
+        return weights("IP-Adapter", "ip_adapter", one, identify_ip_adapter, IpAdapterSpec, **values)
 
     init = record.init
     return Adapters(
@@ -132,7 +133,7 @@ def find_adapters(record: Record, files: ModelFiles, places: Places) -> Adapters
         embeddings=tuple(map(embedding, record.embeddings)),
         controlnets=tuple(map(controlnet, record.controlnets)),
         ip_adapters=tuple(map(ip_adapter, record.ip_adapters)),
-        init=identify_init(picture(init.image), strength=init.strength, files=files) if init else None,
+        init=identify_init(picture(init.image), init.strength, files) if init else None,
     )
 
 

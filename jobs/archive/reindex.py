@@ -1,7 +1,8 @@
 """Rebuilds the manifest from the images.
 
-Rows of attempts without an image and of images that carry no record (`metadata=private`) stand nowhere else:
-they are kept. A live run goes on undisturbed; its rows are left where they are.
+Rows of attempts without an image, of images that carry no record (`metadata=private`) and of those that were removed as
+rejected stand nowhere else: they are kept, and so are ratings. A live run goes on undisturbed; its rows are left where
+they are.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from jobs.manifest.job_states import iterate_part
 from jobs.manifest.layout import Layout
 from jobs.manifest.output_files import file_sha256, is_image, iterate_files, name_fault
 from jobs.manifest.parts import TornPart, read_part, table_from_rows, write_temporary_part
+from jobs.manifest.ratings_events import RatingEvent
+from jobs.manifest.ratings_view import removed_jobs
 from jobs.manifest.replacement import replace_parts
 from jobs.manifest.rows import done_row
-from jobs.manifest.schema import DONE, Row
+from jobs.manifest.schema import DONE, Row, arrow_schema
 from jobs.manifest.snapshot import Snapshot, reading_retried
 from pipeline.errors import ReadError
 from pipeline.metadata.reading import NoRecordError, read_id, read_pixels, read_record, sidecar_fault
@@ -54,7 +57,8 @@ class Reindexing:
 class _Before:
     """The manifest as it is: the parts to replace, the path and hash of each of their images, and what others hold.
 
-    `torn` are files in the parts' folder that are none.
+    `torn` are files in the parts' folder that are none, `torn_ratings` those of ratings; `removed` the ids of images
+    that were removed as rejected.
     """
 
     parts: list[Path]
@@ -62,6 +66,8 @@ class _Before:
     hashes: dict[str, str]
     elsewhere: set[str]
     torn: list[Path]
+    torn_ratings: list[Path]
+    removed: frozenset[str]
 
 
 def reindex(output_dir: str | Path = DEFAULT_OUTPUT_DIR) -> Reindexing:
@@ -87,7 +93,8 @@ def reindex(output_dir: str | Path = DEFAULT_OUTPUT_DIR) -> Reindexing:
                 output = merged_name(layout)
                 outputs.append((write_temporary_part(output, [table]), output))
             replace_parts(layout, before.parts, outputs)
-            _set_aside(before.torn, result)
+            _set_aside(before.torn, "its rows come from the images now", result)
+            _set_aside(before.torn_ratings, "its ratings are lost", result)
         except BaseException:
             for temporary, _ in outputs:
                 temporary.unlink(missing_ok=True)
@@ -97,7 +104,8 @@ def reindex(output_dir: str | Path = DEFAULT_OUTPUT_DIR) -> Reindexing:
 
 def _read(layout: Layout, snapshot: Snapshot) -> _Before:
     torn = [path for path, error in snapshot.refused if isinstance(error, TornPart)]
-    before = _Before(replaceable_parts(layout, snapshot), {}, {}, set(), torn)
+    torn_ratings, removed = _ratings(snapshot.ratings) if snapshot.ratings else ([], frozenset[str]())
+    before = _Before(replaceable_parts(layout, snapshot), {}, {}, set(), torn, torn_ratings, removed)
     for part in snapshot.parts:
         for image_id, path, status, digest in iterate_part(part, ("image_id", "path", "status", "file_sha256")):
             if status != DONE:
@@ -112,6 +120,17 @@ def _read(layout: Layout, snapshot: Snapshot) -> _Before:
         before.elsewhere.update(row["image_id"] for row in content.finished if row["status"] == DONE)
         before.elsewhere.update(content.saving)
     return before
+
+
+def _ratings(snapshot: Snapshot) -> tuple[list[Path], frozenset[str]]:
+    """The parts of ratings that cannot be read, and the images that were removed as rejected."""
+    torn = [path for path, error in snapshot.refused if isinstance(error, TornPart)]
+    for part in snapshot.parts:
+        try:
+            read_part(part, arrow_schema(RatingEvent))
+        except ReadError:
+            torn.append(part)
+    return torn, frozenset(removed_jobs(snapshot))
 
 
 def _new_tables(output_dir: Path, images: list[Path], before: _Before, result: Reindexing) -> Iterator[pa.Table]:
@@ -139,7 +158,7 @@ def _new_tables(output_dir: Path, images: list[Path], before: _Before, result: R
             before.parts.remove(part)
             before.torn.append(part)
             continue
-        kept = _kept(output_dir, table, rebuilt, hashes, result)
+        kept = _kept(output_dir, table, rebuilt, before.removed, hashes, result)
         if kept.num_rows:
             yield kept
 
@@ -198,14 +217,21 @@ def _fault(path: Path, record: Record, hashes: Mapping[str, str]) -> str | None:
     return f"{path}: its pixels are not those that were made; darkroom reproduce makes it again"
 
 
-def _set_aside(torn: list[Path], result: Reindexing) -> None:
+def _set_aside(torn: list[Path], outcome: str, result: Reindexing) -> None:
     for path in torn:
         aside = path.with_suffix(".damaged")
         path.rename(aside)
-        result.set_aside.append(f"{path}: could not be read, its rows come from the images now; kept as {aside.name}")
+        result.set_aside.append(f"{path}: could not be read, {outcome}; kept as {aside.name}")
 
 
-def _kept(output_dir: Path, part: pa.Table, rebuilt: set[str], hashes: dict[str, str], result: Reindexing) -> pa.Table:
+def _kept(
+    output_dir: Path,
+    part: pa.Table,
+    rebuilt: set[str],
+    removed: frozenset[str],
+    hashes: dict[str, str],
+    result: Reindexing,
+) -> pa.Table:
     """The rows of an old part that stay. `hashes`: path to SHA-256 of the images without a record, by which a row
     finds its private image again wherever that was moved.
     """
@@ -224,7 +250,8 @@ def _kept(output_dir: Path, part: pa.Table, rebuilt: set[str], hashes: dict[str,
             continue
         path = paths[index]
         if hashes.get(path) != digest:
-            paths[index] = places.get(digest, path if (output_dir / path).is_file() else None)
+            stays = image_id in removed or (output_dir / path).is_file()
+            paths[index] = places.get(digest, path if stays else None)
         mask.append(paths[index] is not None)
         result.dropped += paths[index] is None
     result.kept += sum(mask)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -170,7 +171,7 @@ def remake(
 
 def _check_names(record: Record) -> None:
     """Raises `ReadError` for names in a record that nothing of this version has; they come from a file."""
-    from pipeline.loading.speed import ATTENTION_BACKENDS, STEP_CACHES
+    from pipeline.loading.speed_options import ATTENTION_BACKENDS, STEP_CACHES
     from pipeline.memory.planning.techniques import TECHNIQUES
 
     memory = record.memory
@@ -220,17 +221,7 @@ def _verdict(result: Comparison) -> str:
 
 def _differences(record: Record, remade: GeneratedImage) -> list[str]:
     """What of the recorded environment is not as it was."""
-    from pipeline.metadata.building import build_record
-
-    now = build_record(
-        remade,
-        image_id=record.id,
-        created=datetime.now(UTC),
-        output_format=record.output.format,
-        quality=record.output.quality,
-        origin=record.job,
-        prompt_template=record.prompt_template,
-    )
+    now = _record_again(remade, record, record.id)
     pairs: list[tuple[str, Any, Any]] = [
         ("weights", record.model.sha256, now.model.sha256),
         ("vae", record.vae and record.vae.sha256, now.vae and now.vae.sha256),
@@ -253,6 +244,23 @@ def _differences(record: Record, remade: GeneratedImage) -> list[str]:
     for name in sorted({*config_before, *config_after}):
         pairs.append((f"scheduler {name}", config_before.get(name), config_after.get(name)))
     return [f"{name}: was {old}, is {new}" for name, old, new in pairs if old != new]
+
+
+def _record_again(remade: GeneratedImage, record: Record, image_id: str) -> Record:
+    """The record of the image that was made now, for the same job."""
+    from pipeline.metadata.building import build_record
+
+    return build_record(
+        remade,
+        image_id=image_id,
+        created=datetime.now(UTC),
+        output_format=record.output.format,
+        quality=record.output.quality,
+        origin=record.job,
+        prompt_template=record.prompt_template,
+        selection=record.selection,
+        derived_from=record.derived_from,
+    )
 
 
 def _unusual(record: Record) -> list[str]:
@@ -289,24 +297,13 @@ def _device(record: Record) -> Device:
 
 
 def _save(remade: GeneratedImage, record: Record, profile: Profile) -> Path:
-    import uuid
-
-    from pipeline.metadata.building import build_record
     from pipeline.metadata.metadata_settings import MetadataSettings
     from pipeline.metadata.naming import NamingSettings
     from pipeline.metadata.saving import save
 
     lossless = record.output.format == "webp" and record.output.quality is None
     settings = MetadataSettings(profile, quality=record.output.quality or 95, lossless=lossless)
-    again = build_record(
-        remade,
-        image_id=str(uuid.uuid4()),
-        created=datetime.now(UTC),
-        output_format=record.output.format,
-        quality=record.output.quality,
-        origin=record.job,
-        prompt_template=record.prompt_template,
-    )
+    again = _record_again(remade, record, str(uuid.uuid4()))
     # The copy tells no more than the original: not in its metadata, nor by a folder named after the batch.
     naming = NamingSettings(scheme="guid" if profile == "private" else "standard", folder="")
     return save(remade, again, Path(FOLDER), naming, settings)

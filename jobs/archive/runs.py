@@ -10,17 +10,17 @@ import json
 import re
 import shlex
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from jobs.config.program_name import DARKROOM_RUN, RUN_PY
+from jobs.config.program_name import DARKROOM_RUN, REMOVED, RUN_PY
 from jobs.manifest.layout import Layout, command
 from jobs.manifest.query import stream
 from jobs.manifest.schema import DONE, FAILED, QUARANTINED
-from jobs.running.command_line import REMOVED
 from jobs.running.run_folder import BATCH, RUNS, SUMMARY
 from pipeline.errors import ConfigError, LeakFound, ManifestLost, ReadError
 from pipeline.storage.locks import is_locked
@@ -28,9 +28,9 @@ from pipeline.storage.locks import is_locked
 State = Literal["running", "finished", "stopped", "died"]
 
 MAX_BYTES = 10_000_000
-"""Of a summary; what is larger is none of ours."""
+"""Of a summary or a batch.yaml; what is larger is none of ours."""
 
-_RUN_ID = re.compile(r"[0-9A-Za-z_-]{1,100}")
+RUN_ID = re.compile(r"[0-9A-Za-z_-]{1,100}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +64,15 @@ class WayOn:
 
 def list_runs(output_dir: Path) -> list[Run]:
     """All runs, newest first; those of earlier versions too. Raises `ReadError` if there is no output folder."""
-    folder = output_dir / RUNS
     if not output_dir.is_dir():
         raise ReadError(f"{output_dir}: is no folder; name the one with the images with --output-dir")
-    if not folder.is_dir():
-        return []
-    folders = [path for path in folder.iterdir() if path.is_dir() and _RUN_ID.fullmatch(path.name)]
-    unfinished = [path.name for path in folders if not (path / SUMMARY).is_file()]
-    counts = _counts(output_dir, unfinished)
-    return [_read(path, counts.get(path.name, Counter())) for path in sorted(folders, reverse=True)]
+    return _read_all(output_dir, [path for path in _folders(output_dir) if path.is_dir()])
+
+
+def running_runs(output_dir: Path) -> list[Run]:
+    """The runs that are at work now, newest first; cheap where none is, however many there were."""
+    live = [path for path in _folders(output_dir) if not (path / SUMMARY).is_file() and is_locked(path / BATCH)]
+    return _read_all(output_dir, live)
 
 
 def find_run(output_dir: Path, beginning: str) -> Run:
@@ -106,6 +106,16 @@ def ways_on(run: Run, output_dir: Path) -> list[WayOn]:
         retry = f"{again} retry_failed=true" if run.command else f"{again} with retry_failed=true"
         ways.append(WayOn("tries failed images again, after you fixed the cause", retry))
     return ways
+
+
+def _folders(output_dir: Path) -> Iterator[Path]:
+    folder = output_dir / RUNS
+    return (path for path in (folder.iterdir() if folder.is_dir() else ()) if RUN_ID.fullmatch(path.name))
+
+
+def _read_all(output_dir: Path, folders: Sequence[Path]) -> list[Run]:
+    counts = _counts(output_dir, [path.name for path in folders if not (path / SUMMARY).is_file()])
+    return [_read(path, counts.get(path.name, Counter())) for path in sorted(folders, reverse=True)]
 
 
 def _read(folder: Path, counts: Counter[str]) -> Run:
@@ -149,6 +159,7 @@ def _counts(output_dir: Path, run_ids: list[str]) -> dict[str, Counter[str]]:
     batches = stream(
         output_dir,
         lambda found: found.view("images").filter(f"run_id IN ({ids})").aggregate("run_id, status, count(*)"),
+        feedback=False,
     )
     for run_id, status, count in itertools.chain.from_iterable(batches):
         counts.setdefault(run_id, Counter())[status] += count

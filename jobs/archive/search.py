@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.manifest.layout import Layout, command
 from jobs.manifest.paging import PAGE_ROWS, stream_pages
 from jobs.manifest.query import COLUMNS, stream
-from jobs.manifest.schema import DONE
+from jobs.manifest.schema import DONE, Feedback
 from pipeline.errors import ConfigError, ReadError
 from pipeline.storage.user_folders import DEFAULT_OUTPUT_DIR
 
@@ -39,14 +39,15 @@ def search(
 
     `text`: words that must all occur, in any case, in the prompt, the tags or the model's name. `where`: a
     DuckDB condition over the manifest's columns. Only `done` rows are searched unless `where` itself speaks
-    of `status`. `columns` may be `("*",)`; `sort` is a column, with `-` in front for descending order.
+    of `status`. `columns` may be `("*",)`; `sort` names columns, separated by commas, each with `-` in front for
+    descending order.
 
     Raises `ConfigError` for an unknown column or a condition that DuckDB refuses, `ReadError` without a manifest.
     """
     output_dir = Path(output_dir)
     chosen = COLUMNS if tuple(columns) == ("*",) else tuple(columns)
-    sort_column = sort.removeprefix("-")
-    if faults := _unknown(chosen, "--columns") + _unknown([sort_column], "--sort"):
+    orders = [one.strip() for one in sort.split(",")]
+    if faults := _unknown(chosen, "--columns") + _unknown([one.removeprefix("-") for one in orders], "--sort"):
         raise ConfigError(faults)
     if not Layout(output_dir).root.is_dir():
         raise ReadError(f"{output_dir}: no manifest here; make images first, or name their folder with --output-dir")
@@ -56,19 +57,22 @@ def search(
 
         for condition in _conditions(text, where):
             images = images.filter(condition)
-        order = duckdb.ColumnExpression(sort_column)
-        images = images.sort((order.desc() if sort.startswith("-") else order.asc()).nulls_last())
+        columns = [(duckdb.ColumnExpression(one.removeprefix("-")), one.startswith("-")) for one in orders]
+        images = images.sort(*((one.desc() if down else one.asc()).nulls_last() for one, down in columns))
         return images if limit is None else images.limit(limit)
 
     def batches() -> Iterator[Sequence[tuple[Any, ...]]]:
         import duckdb
 
         fetched = [_fetchable(name) for name in chosen]
+        feedback = _mentions_feedback(where or "", sort, *chosen)
         try:
             if "record_json" in chosen and (limit is None or limit > PAGE_ROWS):  # the other columns are small
-                yield from stream_pages(output_dir, select, fetched)
+                yield from stream_pages(output_dir, select, fetched, feedback=feedback)
             else:
-                yield from stream(output_dir, lambda found: select(found.view("images")).select(", ".join(fetched)))
+                yield from stream(
+                    output_dir, lambda found: select(found.view("images")).select(", ".join(fetched)), feedback=feedback
+                )
         except duckdb.Error as error:
             raise ConfigError(_refusal(output_dir, where, error)) from error
 
@@ -87,6 +91,12 @@ def _conditions(text: str, where: str | None) -> list[Expression]:
     if where is None or not re.search(r"\bstatus\b", where, re.IGNORECASE):
         conditions.insert(0, duckdb.ColumnExpression("status") == duckdb.ConstantExpression(DONE))
     return conditions
+
+
+def _mentions_feedback(*texts: str) -> bool:
+    """Whether a column of `Feedback` occurs; a name in a text of a condition is taken for one, too."""
+    names = "|".join(Feedback.__annotations__)
+    return any(re.search(rf"\b({names})\b", text, re.IGNORECASE) for text in texts)
 
 
 def _word_occurs(word: str) -> Expression:

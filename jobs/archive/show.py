@@ -5,10 +5,11 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.manifest.schema import Feedback
 from pipeline.errors import ReadError
 from pipeline.system.units import size_text
 
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
 
 CSV_COLUMNS = (
     "path", "origin", "prompt", "negative_prompt", "model", "seed", "steps", "guidance_scale", "scheduler", "size",
-    "created", "id", "other",
+    "created", "id", *Feedback.__annotations__, "other",
 )  # fmt: skip
 """`other` is JSON of what else another program says; all of ours is in the JSON of an image."""
+
+SaidOfAll = Mapping[str, Feedback]
+"""What was said of images, by their ids."""
 
 _OTHERS_NAMES = {"cfg_scale": "guidance_scale", "sampler": "scheduler", "Size": "size"}
 """Columns by the names that other programs' settings have."""
@@ -84,10 +88,21 @@ def _record_in_manifest(image_id: str, output_dir: Path) -> str | None:
     return rows[0]["record_json"] if rows else None
 
 
-def as_json(description: ImageDescription) -> dict[str, Any]:
-    """Darkroom's own record unchanged; of other programs' images the fields that could be read."""
+def _said(value: Any) -> str:
+    """What was said, as text for one cell: nothing for no."""
+    if isinstance(value, bool):
+        return "true" if value else ""
+    return ", ".join(value) if isinstance(value, list) else str(value or "")
+
+
+def as_json(description: ImageDescription, said: SaidOfAll) -> dict[str, Any]:
+    """Darkroom's own record unchanged, and under `feedback` what was said of the image, if anything was.
+
+    Of other programs' images the fields that could be read.
+    """
     if description.record is not None:
-        return description.record.model_dump(mode="json", by_alias=True)
+        record = description.record.model_dump(mode="json", by_alias=True)
+        return {**record, "feedback": feedback} if (feedback := said.get(description.record.id)) else record
     return {
         "origin": description.origin,
         "prompt": description.prompt,
@@ -96,7 +111,7 @@ def as_json(description: ImageDescription) -> dict[str, Any]:
     }
 
 
-def as_row(image: Path, description: ImageDescription) -> dict[str, str]:
+def as_row(image: Path, description: ImageDescription, said: SaidOfAll) -> dict[str, str]:
     """A row of `CSV_COLUMNS`."""
     row = {"path": str(image), "origin": description.origin, "prompt": description.prompt}
     row["negative_prompt"] = description.negative_prompt
@@ -104,18 +119,28 @@ def as_row(image: Path, description: ImageDescription) -> dict[str, str]:
     for name, value in description.fields.items():
         name = _OTHERS_NAMES.get(name, name) if description.record is None else name
         (row if name in CSV_COLUMNS[:-1] and name not in row else others)[name] = value
+    if description.record is not None and (feedback := said.get(description.record.id)):
+        row |= {name: _said(feedback[name]) for name in Feedback.__annotations__}  # type: ignore[literal-required]
     if others:
         row["other"] = json.dumps(others, ensure_ascii=False)
     return row
 
 
-def as_lines(description: ImageDescription) -> list[tuple[str, str]]:
+def as_lines(description: ImageDescription, said: SaidOfAll) -> list[tuple[str, str]]:
     """Names and values for people, the most important first."""
     head = [("made by", description.origin), ("prompt", description.prompt)]
     if description.negative_prompt:
         head.append(("negative prompt", description.negative_prompt))
     record = description.record
     values: dict[str, Any] = _settings(record) if record else {**description.fields}
+    if record is not None and (feedback := said.get(record.id)):
+        values |= {
+            "rating": f"{feedback['rating']} of 5" if feedback["rating"] else None,
+            "picked": "as the best of its group" if feedback["picked"] else None,
+            "rejected": "yes" if feedback["rejected"] else None,
+            "your tags": _said(feedback["user_tags"]),
+            "note": feedback["note"],
+        }
     return head + [(name, str(value)) for name, value in values.items() if value not in (None, "", [])]
 
 
@@ -142,6 +167,7 @@ def _settings(record: Record) -> dict[str, Any]:
         "seed": record.seed,
         "clip skip": record.clip_skip,
         "tokens": _tokens(record),
+        "choice": "Darkroom chose the model; `darkroom explain` says why" if record.selection else None,
         "flagged": "by the model's safety checker" if record.flagged else None,
         "memory": f"{record.memory.level}, {record.memory.dtype}",
         "techniques": ", ".join(record.memory.techniques),

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from jobs.manifest import events
 from jobs.manifest.job_states import iterate_rows
 from jobs.manifest.layout import Layout
 from jobs.manifest.output_files import file_sha256, is_image, iterate_files, name_fault
 from jobs.manifest.parts import read_part
-from jobs.manifest.schema import DONE
+from jobs.manifest.ratings_events import RatingEvent
+from jobs.manifest.ratings_view import removed_jobs
+from jobs.manifest.schema import DONE, arrow_schema
 from jobs.manifest.snapshot import Snapshot, reading_retried
 from pipeline.errors import ReadError
 from pipeline.metadata.reading import NoRecordError, read_id, read_record, sidecar_fault
 from pipeline.storage.user_folders import DEFAULT_OUTPUT_DIR
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +30,9 @@ class Verification:
     """The result of a verification. Paths are relative to the output folder.
 
     `missing`, `changed` and `sidecars` (what is wrong with those that an image needs) are faults. `superseded` images
-    are gone, but their job has another image. `without_row`, which `darkroom reindex` takes in, `not_taken`, which it
-    does not, with the reason, and `leftovers` (temporary files of a process that died, or of one at work) are notes.
+    are gone, but their job has another image; `removed` ones were rejected. `without_row`, which `darkroom reindex`
+    takes in, `not_taken`, which it does not, with the reason, and `leftovers` (temporary files of a process that died,
+    or of one at work) are notes.
     """
 
     checked: int
@@ -38,6 +44,7 @@ class Verification:
     unreadable_parts: tuple[str, ...]
     not_taken: tuple[str, ...] = ()
     sidecars: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
 
     @property
     def sound(self) -> bool:
@@ -56,13 +63,13 @@ class _Known(NamedTuple):
     images: list[_Image]
     being_saved: set[str]
     refused: tuple[str, ...]
+    removed: frozenset[str]
 
 
 def verify(output_dir: str | Path = DEFAULT_OUTPUT_DIR) -> Verification:
     """Compare manifest and files; changes nothing. Raises `ReadError` without a manifest."""
     output_dir = Path(output_dir)
-    if not Layout(output_dir).root.is_dir():
-        raise ReadError(f"{output_dir}: no manifest here; name the folder of the images with --output-dir")
+    Layout(output_dir).check_there()
     # Files before rows: an image that appears meanwhile is announced in a journal before it gets its name.
     files = [path for path in iterate_files(output_dir) if is_image(path) or path.name.endswith(".tmp")]
     known = reading_retried(output_dir, _read)
@@ -73,10 +80,12 @@ def verify(output_dir: str | Path = DEFAULT_OUTPUT_DIR) -> Verification:
     changed: list[str] = []
     superseded: list[str] = []
     sidecars: list[str] = []
+    removed: list[str] = []
     places: dict[str, str | None] = {image.image_id: None for image in known.images}
     for image, digest in zip(known.images, found, strict=True):
         if digest is None:
-            (superseded if image.job_id in alive else missing).append(image.path)
+            gone = superseded if image.job_id in alive else removed if image.image_id in known.removed else missing
+            gone.append(image.path)
             continue
         places[image.image_id] = image.path
         if digest != image.file_sha256:
@@ -98,6 +107,7 @@ def verify(output_dir: str | Path = DEFAULT_OUTPUT_DIR) -> Verification:
         sidecars=tuple(sidecars),
         leftovers=tuple(path for path in unrecorded if path.endswith(".tmp")),
         unreadable_parts=known.refused,
+        removed=tuple(removed),
     )
 
 
@@ -105,13 +115,22 @@ def _read(snapshot: Snapshot) -> _Known:
     columns = (*_Image._fields, "status")
     images = [_Image(*row[:-1]) for row in iterate_rows(snapshot, columns) if row[-1] == DONE]
     being_saved = {row["path"] for path in snapshot.journals for row in events.replay(path).saving.values()}
-    refused = [str(error) for _, error in snapshot.refused]
+    refused = [*_faults(snapshot, arrow_schema())]
+    removed: frozenset[str] = frozenset()
+    if snapshot.ratings is not None:
+        refused += _faults(snapshot.ratings, arrow_schema(RatingEvent))
+        removed = frozenset(removed_jobs(snapshot.ratings))
+    return _Known(images, being_saved, tuple(refused), removed)
+
+
+def _faults(snapshot: Snapshot, schema: pa.Schema) -> Iterator[str]:
+    """The parts that cannot be read, every page of them."""
+    yield from (str(error) for _, error in snapshot.refused)
     for part in snapshot.parts:
         try:
-            read_part(part)  # every page of it
+            read_part(part, schema)
         except ReadError as error:
-            refused.append(str(error))
-    return _Known(images, being_saved, tuple(refused))
+            yield str(error)
 
 
 def _why_not_taken(output_dir: Path, path: str, places: Mapping[str, str | None]) -> str | None:

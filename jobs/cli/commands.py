@@ -11,13 +11,22 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli import image_commands, machine_commands, manifest_commands, model_commands, run_commands
+from jobs.cli import (
+    explain_commands,
+    feedback_commands,
+    gallery_commands,
+    image_commands,
+    layout_commands,
+    machine_commands,
+    manifest_commands,
+    model_commands,
+    profile_commands,
+    run_commands,
+)
 from jobs.running.program import VERSION_LINE
 from jobs.running.streams import lasting_streams
-from jobs.terminal import complain
+from jobs.terminal import EXIT_INPUT, EXIT_STOPPED, complain
 from pipeline.errors import ConfigError, DarkroomError, RunStopped, Unreachable
-
-EXIT_BAD_INPUT, EXIT_STOPPED = 2, 4
 
 app = typer.Typer(
     name="darkroom",
@@ -25,7 +34,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for part in (image_commands, run_commands, machine_commands, manifest_commands, model_commands):
+for part in (
+    image_commands,
+    explain_commands,
+    feedback_commands,
+    gallery_commands,
+    layout_commands,
+    run_commands,
+    machine_commands,
+    manifest_commands,
+    model_commands,
+    profile_commands,
+):
     app.add_typer(part.app)
 
 
@@ -67,7 +87,7 @@ def _run(options: _Options) -> int:
     try:
         app(obj=options)
     except SystemExit as exit:
-        return exit.code if isinstance(exit.code, int) else EXIT_BAD_INPUT
+        return exit.code if isinstance(exit.code, int) else EXIT_INPUT
     except RunStopped:
         raise
     except DarkroomError as error:
@@ -76,5 +96,5 @@ def _run(options: _Options) -> int:
         else:
             for line in error.faults if isinstance(error, ConfigError) else (str(error),):
                 complain(f"darkroom: {line}")
-        return EXIT_STOPPED if isinstance(error, Unreachable) else EXIT_BAD_INPUT
+        return EXIT_STOPPED if isinstance(error, Unreachable) else EXIT_INPUT
     return 0

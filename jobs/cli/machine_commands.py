@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.terminal import OUTPUT_DIR, Json, OutputDir, print_json, print_line, print_table
+from jobs.terminal import OUTPUT_DIR, Json, OutputDir, print_facts, print_json, print_line, print_lines, print_table
 
 app = typer.Typer()
 
@@ -37,10 +37,8 @@ def inspect(
         lines.append(("sha256", hashes["sha256"]))
     if "tensors_sha256" in hashes:
         lines.append(("AutoV3", hashes["tensors_sha256"][: inspecting.AUTOV3_DIGITS]))
-    for name, value in lines:
-        print_line(f"{name + ':':<17}{value}")
-    for line in inspecting.component_lines(found.components):
-        print_line(line)
+    print_facts(lines)
+    print_lines(inspecting.component_lines(found.components))
 
 
 @app.command()
@@ -65,8 +63,7 @@ def doctor(
     if as_json:
         print_json(examining.as_json(diagnosis))
         return
-    for name, value in examining.machine_lines(diagnosis.machine):
-        print_line(f"{name + ':':<17}{value}")
+    print_facts(examining.machine_lines(diagnosis.machine))
     if diagnosis.profiles:
         print_line("\n" + examining.heading(diagnosis))
         print_table(examining.table(diagnosis))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import typer
 
 from jobs.terminal import OUTPUT_DIR, Json, OutputDir, print_json, print_line
@@ -21,8 +23,6 @@ def verify(as_json: Json = False, output_dir: OutputDir = OUTPUT_DIR) -> None:
 
         darkroom verify --output-dir /data/postcards --json
     """
-    from dataclasses import asdict
-
     from jobs.archive.verify import verify
     from jobs.manifest.layout import command
 
@@ -35,6 +35,7 @@ def verify(as_json: Json = False, output_dir: OutputDir = OUTPUT_DIR) -> None:
             ("changed", result.changed),
             ("unreadable part", result.unreadable_parts),
             ("note: superseded, its job has another image", result.superseded),
+            ("note: rejected, and removed", result.removed),
             ("sidecar", result.sidecars),
             (f"note: no row, {command(output_dir, 'reindex')} adds it", result.without_row),
             ("note: no row, and reindex cannot add one", result.not_taken),
@@ -56,8 +57,6 @@ def reindex(as_json: Json = False, output_dir: OutputDir = OUTPUT_DIR) -> None:
 
         darkroom reindex --output-dir /data/postcards
     """
-    from dataclasses import asdict
-
     from jobs.archive.reindex import reindex
 
     result = reindex(output_dir)
@@ -82,8 +81,6 @@ def compact(as_json: Json = False, output_dir: OutputDir = OUTPUT_DIR) -> None:
 
         darkroom compact
     """
-    from dataclasses import asdict
-
     from jobs.manifest.compaction import compact
 
     result = compact(output_dir)

@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from enum import StrEnum
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from jobs.cli import hub_commands, upkeep_commands
-from jobs.cli.image_commands import Format
-from jobs.cli.model_options import Formatted, Limit, OfKind, Settings, most_of, print_found
+from jobs.cli.image_commands import Formatted, Limit
+from jobs.cli.model_options import OfKind, Settings, most_of, print_found
 from jobs.config.hub_access import transport_of_this_machine
-from jobs.terminal import Json, complain, print_json, print_line, print_lines
-
-if TYPE_CHECKING:
-    from pipeline.registry.records import StoredModel
+from jobs.terminal import Json, complain, print_facts, print_json, print_line, print_lines
+from pipeline.registry.records import Source
 
 app = typer.Typer(name="models", no_args_is_help=True, help="Scan folders for models; find, download and verify them.")
 for part in (hub_commands, upkeep_commands):
     app.add_typer(part.app)
 
 
-class Source(StrEnum):
-    """The source of a model."""
-
-    LOCAL = "local"
-    HUGGINGFACE = "huggingface"
-    CIVITAI = "civitai"
-
-
-class Sort(StrEnum):
-    """Orders of a list."""
-
-    NAME = "name"
-    BYTES = "bytes"
-    LAST_USED = "last_used"
-    ADDED_AT = "added_at"
-    KIND = "kind"
-    FAMILY = "family"
+Sort = Literal["name", "bytes", "last_used", "added_at", "kind", "family"]
 
 
 @app.command("list")
@@ -47,9 +28,9 @@ def list_(
     kind: OfKind = None,
     family: Annotated[str | None, typer.Option(help="Only models of this family, such as `sdxl`.")] = None,
     source: Annotated[Source | None, typer.Option(help="Only models from this source.")] = None,
-    sort: Annotated[Sort, typer.Option(help="The order; sizes and times begin with the largest.")] = Sort.NAME,
+    sort: Annotated[Sort, typer.Option(help="The order; sizes and times begin with the largest.")] = "name",
     limit: Limit = None,
-    format: Formatted = Format.TABLE,
+    format: Formatted = "table",
 ) -> None:
     """List the known models.
 
@@ -61,7 +42,7 @@ def list_(
 
         darkroom models list --format paths
     """
-    from jobs.cli.stored_models import known_family, left_over_text
+    from jobs.cli.stored_models import COLUMNS, as_row, as_table, known_family, left_over_text
     from pipeline.registry.database import Registry
     from pipeline.registry.leftovers import leftovers
     from pipeline.registry.queries import list_models
@@ -69,14 +50,15 @@ def list_(
     with Registry() as registry:
         models = list_models(
             registry,
-            kind=kind.value if kind else None,
+            kind=kind,
             family=known_family(family),
-            source=source.value if source else None,
-            sort=sort.value,
+            source=source,
+            sort=sort,
             limit=most_of(limit, format),
         )
-        left = leftovers(registry) if format is Format.TABLE else []
-    _print(models, format, limit)
+        left = leftovers(registry) if format == "table" else []
+    rows = [as_row(model) for model in models]
+    print_found(rows, COLUMNS, as_table(models), (model.path for model in models), format, limit)
     if left:
         complain(f"left over: {left_over_text(len(left), sum(one.bytes for one in left))}")
 
@@ -115,14 +97,13 @@ def identify(
         hub = {"civitai": card_row(known) if known else None, "civitai_said": said.kind} if said else {}
         print_json(hashes | {name: [as_row(model) for model in models] for name, models in groups.items()} | hub)
         return
-    print_line(f"{'sha256:':<17}{found.sha256}")
+    print_facts([("sha256", found.sha256)])
     heads = ("the same file", "the same weights, other metadata in the header", "claimed to be the same, not verified")
     for head, models in zip(heads, groups.values(), strict=True):
-        for line in [f"{head}:", *as_table(models)] if models else []:
-            print_line(line)
+        print_lines([f"{head}:", *as_table(models)] if models else [])
     if known:
         print_line("on CivitAI:")
-        print_lines(card_lines(known))
+        print_facts(card_lines(known))
     elif said:
         complain(f"CivitAI: {said.say()}")
     if not any(groups.values()):
@@ -139,8 +120,6 @@ def stats(as_json: Json = False) -> None:
 
         darkroom models stats
     """
-    from dataclasses import asdict
-
     from jobs.cli.stored_models import stats_lines
     from pipeline.registry.database import Registry
     from pipeline.registry.queries import stats
@@ -150,11 +129,4 @@ def stats(as_json: Json = False) -> None:
     if as_json:
         print_json(asdict(found))
         return
-    print_lines(stats_lines(found))
-
-
-def _print(models: Sequence[StoredModel], format: Format, limit: int | None) -> None:
-    from jobs.cli.stored_models import COLUMNS, as_row, as_table
-
-    rows = [as_row(model) for model in models]
-    print_found(rows, COLUMNS, as_table(models), (model.path for model in models), format, limit)
+    print_facts(stats_lines(found))

@@ -4,31 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from jobs.cli.image_commands import TABLE_LIMIT, Format
-from jobs.terminal import complain, one_line, print_line
-
-
-class KindOption(StrEnum):
-    """Kinds of models."""
-
-    CHECKPOINT = "checkpoint"
-    LORA = "lora"
-    VAE = "vae"
-    CONTROLNET = "controlnet"
-    EMBEDDING = "embedding"
-    IP_ADAPTER = "ip_adapter"
-
+from jobs.terminal import complain, one_line, print_lines
+from pipeline.registry.records import StoredKind
 
 Named = Annotated[str, typer.Argument(metavar="NAME", help="A name, `sha256:...`, `hf:...`, `civitai:...` or a path.")]
-OfKind = Annotated[KindOption | None, typer.Option("--kind", help="Only models of this kind.")]
-Limit = Annotated[int | None, typer.Option(min=0, help="Most rows; 0 for all. A table stops at 50 by default.")]
-Formatted = Annotated[Format, typer.Option(help="Output format.")]
+OfKind = Annotated[StoredKind | None, typer.Option("--kind", help="Only models of this kind.")]
 Settings = Annotated[
     list[str] | None,
     typer.Argument(
@@ -42,7 +28,7 @@ _SETTING = re.compile(r"hub\.\w+=.*", re.DOTALL)
 
 def most_of(limit: int | None, format: Format) -> int | None:
     """The maximum number of rows; None for all."""
-    return TABLE_LIMIT if limit is None and format is Format.TABLE else limit or None
+    return TABLE_LIMIT if limit is None and format == "table" else limit or None
 
 
 def print_found(
@@ -57,21 +43,17 @@ def print_found(
     from jobs.archive import found_formats
 
     match format:
-        case Format.JSON:
-            for line in found_formats.as_json(rows):
-                print_line(line)
-        case Format.CSV:
-            for line in found_formats.as_csv(columns, rows):
-                print_line(line)
-        case Format.PATHS:
-            for path in paths:
-                print_line(one_line(str(path)))
-        case Format.TABLE if rows:
-            for line in table:
-                print_line(line)
+        case "json":
+            print_lines(found_formats.as_json(rows))
+        case "csv":
+            print_lines(found_formats.as_csv(columns, rows))
+        case "paths":
+            print_lines(one_line(str(path)) for path in paths)
+        case "table" if rows:
+            print_lines(table)
             if limit is None and len(rows) == TABLE_LIMIT:
                 complain(f"the first {TABLE_LIMIT}; --limit 0 shows all")
-    if not rows and format in (Format.TABLE, Format.PATHS):
+    if not rows and format in ("table", "paths"):
         complain("nothing found; scan a folder for models with: darkroom models scan FOLDER")
 
 

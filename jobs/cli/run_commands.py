@@ -7,13 +7,22 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from jobs.terminal import OUTPUT_DIR, Json, OutputDir, aligned, one_line, print_json, print_line, print_lines, printable
+from jobs.terminal import (
+    OUTPUT_DIR,
+    Json,
+    OutputDir,
+    aligned,
+    one_line,
+    print_facts,
+    print_json,
+    print_line,
+    print_lines,
+)
 
 if TYPE_CHECKING:
     from jobs.archive.run_details import Cause, Details, Metrics
@@ -23,13 +32,10 @@ app = typer.Typer()
 
 REFRESH_S = 2.0
 
+Format = Literal["table", "json", "csv"]
+"""What `runs` prints."""
 
-class Format(StrEnum):
-    """What `runs` prints."""
-
-    TABLE = "table"
-    JSON = "json"
-    CSV = "csv"
+_COLUMNS = ("id", "started", "state", "requested", "made", "failed", "left")
 
 
 @app.command()
@@ -38,7 +44,7 @@ def runs(
     watch: Annotated[
         bool, typer.Option("--watch", help="Follow a running run, the newest by default, until it ends.")
     ] = False,
-    format: Annotated[Format, typer.Option(help="How to print the list.")] = Format.TABLE,
+    format: Annotated[Format, typer.Option(help="How to print the list.")] = "table",
     as_json: Json = False,
     output_dir: OutputDir = OUTPUT_DIR,
 ) -> None:
@@ -65,7 +71,7 @@ def runs(
     elif run:
         _show(archive.find_run(output_dir, run), output_dir, as_json=as_json)
     else:
-        _print_list(archive.list_runs(output_dir), output_dir, Format.JSON if as_json else format)
+        _print_list(archive.list_runs(output_dir), output_dir, "json" if as_json else format)
 
 
 def _live(found: list[Run]) -> Run | None:
@@ -76,35 +82,24 @@ def _print_list(found: list[Run], output_dir: Path, format: Format) -> None:
     from jobs.archive import found_formats
 
     rows = [_row(run, output_dir) for run in found]
-    columns = ("id", "started", "state", "requested", "made", "failed", "left", "way_on")
-    if format is Format.JSON:
+    if format == "json":
         print_json(rows)
-    elif format is Format.CSV:
-        for line in found_formats.as_csv(columns, rows):
-            print_line(line)
+    elif format == "csv":
+        print_lines(found_formats.as_csv((*_COLUMNS, "way_on"), rows))
     elif not rows:
         print_line("no runs here")
     else:
-        cells = [["" if (value := row[name]) is None else str(value) for name in columns[:-1]] for row in rows]
+        cells = [["" if (value := row[name]) is None else str(value) for name in _COLUMNS] for row in rows]
         ways = ["; then ".join(row["way_on"]) for row in rows]
-        table = [[*columns[:-1], "next"], *([*line, way] for line, way in zip(cells, ways, strict=True))]
-        for line in aligned(table, numeric={3, 4, 5, 6}):
-            print_line(line)
+        table = [[*_COLUMNS, "next"], *([*line, way] for line, way in zip(cells, ways, strict=True))]
+        print_lines(aligned(table, numeric={3, 4, 5, 6}))
 
 
 def _row(run: Run, output_dir: Path) -> dict[str, Any]:
     from jobs.archive.runs import ways_on
 
     return {
-        "id": run.id,
-        "started": run.started,
-        "state": run.state,
-        "requested": run.requested,
-        "made": run.made,
-        "failed": run.failed,
-        "left": run.left,
-        "command": run.command,
-        "command_complete": run.command_complete,
+        **{name: getattr(run, name) for name in (*_COLUMNS, "command", "command_complete")},
         "way_on": [way.command for way in ways_on(run, output_dir)],
     }
 
@@ -116,14 +111,13 @@ def _show(run: Run, output_dir: Path, *, as_json: bool) -> None:
     if as_json:
         print_json({**_row(run, output_dir), **asdict(found), "summary": run.summary})
         return
-    print_lines([(name, one_line(value)) for name, value in _facts(run, found)])
+    print_facts([(name, one_line(value)) for name, value in _facts(run, found)])
     for title, causes in (("what failed", found.failures), ("warnings in the log", found.warnings)):
         if causes:
             print_line(f"{title}:")
             for cause in causes:
                 print_line(f"  {one_line(_cause_text(cause))}")
-    for line in _way_lines(run, output_dir):
-        print_line(line)
+    print_lines(_way_lines(run, output_dir))
 
 
 def _facts(run: Run, found: Details) -> Iterator[tuple[str, str]]:
@@ -198,7 +192,7 @@ def _watched(run: Run, output_dir: Path) -> Run:
         line = one_line(_live_line(run, read_metrics(run)))
         if on_terminal:
             width = shutil.get_terminal_size().columns - 1
-            sys.stdout.write(f"\r\x1b[K{printable(line)[:width]}")
+            sys.stdout.write(f"\r\x1b[K{line[:width]}")
         else:
             print_line(line)
         sys.stdout.flush()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from contextlib import suppress
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from pipeline.errors import ConfigError, ModelError
 from pipeline.registry.database import Registry
 from pipeline.registry.lookup import listed
 from pipeline.registry.queries import Stats, find
-from pipeline.registry.records import StoredFile, StoredModel
+from pipeline.registry.records import ModelCard, StoredFile, StoredModel
 from pipeline.system.units import size_text
 from pipeline.weights.families import FAMILIES
 
@@ -20,6 +21,10 @@ COLUMNS = tuple(field.name for field in fields(StoredModel))
 
 _SHOWN = ("name", "kind", "family", "precision", "size", "reference")
 _SIZE = (_SHOWN.index("size"),)
+
+_TAGS_SHOWN = 15
+_PROMPTS_SHOWN = 3
+_WIDTH_OF_PROMPT = 200
 
 
 def one_model(registry: Registry, named: str) -> StoredModel:
@@ -31,7 +36,8 @@ def one_model(registry: Registry, named: str) -> StoredModel:
             "darkroom models scan FOLDER finds more"
         )
     if len(found) > 1:
-        raise ModelError(f"{named!r}: names {len(found)} models; say which: {listed(found)}")
+        which = listed([model.reference for model in found])
+        raise ModelError(f"{named!r}: names {len(found)} models; say which: {which}")
     return found[0]
 
 
@@ -67,7 +73,7 @@ def as_lines(model: StoredModel, files: Sequence[StoredFile]) -> list[tuple[str,
     values = {
         "name": model.name,
         "kind": model.kind,
-        "family": FAMILIES[model.family].label if model.family in FAMILIES else model.family,
+        "family": _family(model),
         "precision": model.precision,
         "base model": model.base_model,
         "trigger words": ", ".join(model.trigger_words),
@@ -83,6 +89,53 @@ def as_lines(model: StoredModel, files: Sequence[StoredFile]) -> list[tuple[str,
         "last used": model.last_used,
     }
     return [(name, value) for name, value in values.items() if value]
+
+
+def _family(model: StoredModel) -> str | None:
+    """The family, and where only a card or a note tells it, that."""
+    from pipeline.registry.inspected import look_at
+
+    label = FAMILIES[model.family].label if model.family in FAMILIES else model.family
+    if label and model.kind != "checkpoint":
+        with suppress(ModelError, OSError):
+            if look_at(model.path).family is None:
+                return f"{label} (by its base model; the tensors do not tell)"
+    return label
+
+
+def claim_lines(name: str, card: ModelCard) -> list[tuple[str, str]]:
+    """What is claimed of the model of this name beside its fields, the commonest and first of it; for people."""
+    counts = (("downloads", card.downloads), ("thumbs up", card.thumbs_up))
+    values = {
+        "title": card.title if card.title != name else "",
+        "settings": ", ".join(
+            f"{key.replace('_', ' ')} {value if isinstance(value, str) else f'{value:g}'}"
+            for key, value in card.settings
+        ),
+        "weight": _weight(card),
+        "negative words": ", ".join(card.negative_words),
+        "trained on": ", ".join(f"{tag} {times:,}" for tag, times in card.tag_counts[:_TAGS_SHOWN]),
+        "statistics": ", ".join(f"{number:,} {what}" for what, number in counts if number is not None),
+    }
+    lines = [(label, value) for label, value in values.items() if value]
+    return lines + [("example", _cut(prompt)) for prompt in card.example_prompts[:_PROMPTS_SHOWN]]
+
+
+def claims_row(card: ModelCard) -> dict[str, Any]:
+    """Every field of a card by its name, for JSON."""
+    return asdict(card) | {"tag_counts": dict(card.tag_counts), "settings": dict(card.settings)}
+
+
+def _weight(card: ModelCard) -> str:
+    """The advised weight of a LoRA, and between which values it makes sense."""
+    ends = [
+        f"{word} {value:g}" for word, value in (("from", card.weight_min), ("to", card.weight_max)) if value is not None
+    ]
+    return " ".join([*([f"{card.weight:g}"] if card.weight is not None else []), *ends])
+
+
+def _cut(prompt: str) -> str:
+    return prompt if len(prompt) <= _WIDTH_OF_PROMPT else f"{prompt[:_WIDTH_OF_PROMPT].rstrip()} ..."
 
 
 def stats_lines(stats: Stats) -> list[tuple[str, str]]:

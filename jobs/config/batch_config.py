@@ -7,11 +7,12 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from jobs.config.faults import fault_lines
 from jobs.config.hub_section import Hub
 from jobs.config.sections import (
+    AdapterSettings,
     Engine,
     Memory,
     Metadata,
@@ -22,8 +23,9 @@ from jobs.config.sections import (
     Sampling,
     Settings,
 )
+from jobs.config.selection_section import CHOSEN, Selection
 from jobs.config.values import Seeds
-from pipeline.adapters.specs import AdapterSpecs, InitSpec
+from pipeline.adapters.specs import InitSpec
 from pipeline.errors import ConfigError
 from pipeline.memory.planning.predicted_time import BUNDLE_IMAGES
 from pipeline.ranges import BATCH_SIZE, BatchSize, Text, refused_by
@@ -43,15 +45,17 @@ class BatchConfig(Settings):
 
     prompts: Prompts
     model: Model
+    selection: Selection = Selection()
     memory: Memory
     sampling: Sampling = Sampling()
-    adapters: AdapterSpecs = AdapterSpecs()
+    adapters: AdapterSettings = AdapterSettings()
     init: InitSpec = InitSpec()
     naming: Naming = Naming()
     metadata: Metadata = Metadata()
     engine: Engine = Engine()
     output: Output = Output()
     hub: Hub = Hub()
+    prompt: Text | None = None
     name: Text | None = None
     seeds: Seeds = Field(default=[0])
     grid: dict[Text, Any] | None = None
@@ -65,6 +69,19 @@ class BatchConfig(Settings):
     verbose: bool = False
     quiet: bool = False
 
+    @model_validator(mode="after")
+    def _is_taken(self) -> BatchConfig:
+        if self.prompt is not None and self.prompts.lines != [self.prompt]:
+            raise ValueError(
+                "prompt: is given beside other prompts; a file that has it needs `override /prompts: prompt`"
+            )
+        return self
+
+    @property
+    def leaves_model_open(self) -> bool:
+        """Whether a model is chosen for each prompt."""
+        return self.model.source == CHOSEN
+
     @property
     def title(self) -> str:
         """The batch's name: `name`, else the prompt set's."""
@@ -73,6 +90,9 @@ class BatchConfig(Settings):
 
 RUN_KEYS = ("engine", "output", "hub", "dry_run", "resume", "retry_failed", "on_error", "on_end", "verbose", "quiet")
 """Keys that hold for a run as a whole, so a sweep may not vary them."""
+
+SECRET_KEYS = ("hub.proxy", "hub.huggingface_url", "hub.civitai_url", "on_end")
+"""Keys whose values no command and no profile keeps: passwords may stand in them."""
 
 
 def parse_configs(configs: Sequence[Mapping[str, Any]]) -> list[BatchConfig]:

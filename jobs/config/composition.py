@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from jobs.config.faults import keys_at, nearest, unknown_key
+from jobs.config.prompt_argument import PROMPT, PROMPT_ALONE, PROMPT_SET, gives_prompts, prompt_faults, prompt_override
 from pipeline.errors import ConfigError
 
 _NO_OPTION = re.compile(
@@ -30,11 +31,10 @@ _WORD = re.compile(r"[^,\[\]\s'\"()]+")
 _NO_NAME = re.compile(r"null|true|false|[-+]?[\d._]+(?:e[-+]?\d+)?", re.IGNORECASE)
 """A word that Hydra reads as something else than the name of an option."""
 
-_LINES_WITHIN = re.compile(r"\s*\{(?:.*,)?\s*lines\s*:", re.DOTALL)
-
-_GROUPS = ("prompts", "model", "memory", "sampling", "naming", "metadata", "engine")
-_OVERLAYS = ("experiment", "local")
-_MAPPINGS = ("scheduler_options", "parameters")
+GROUPS = ("prompts", "model", "memory", "sampling", "naming", "metadata", "engine", "selection")
+OVERLAYS = ("experiment", "local", "profile")
+"""Groups whose options may set keys of the whole batch, with the header `# @package _global_`."""
+_MAPPINGS = ("scheduler_options", "parameters", "attributes")
 """Keys whose own keys are the user's choice."""
 
 _WITH_VALUE = ("--cfg", "--package", "--config-path", "--config-name", "--config-dir", "--experimental-rerun")
@@ -58,15 +58,6 @@ def user_folders(arguments: list[str]) -> list[Path]:
     return list(found.config_dir)
 
 
-def place_of_lines(overrides: Sequence[str]) -> str | None:
-    """What messages call the place of the prompts if the command line gives them; None if a file does."""
-    for override in overrides:
-        key, equals, value = override.lstrip("+").partition("=")
-        if equals and (key == "prompts.lines" or (key == "prompts" and _LINES_WITHIN.match(value))):
-            return "prompts.lines on the command line"
-    return None
-
-
 def asks_for_completion(arguments: Sequence[str]) -> bool:
     """Whether a shell requests completions, or the script for them."""
     return any(word == "-sc" or (len(word) > 3 and "--shell-completion".startswith(word)) for word in arguments)
@@ -86,17 +77,54 @@ def known_overrides(arguments: list[str]) -> list[str]:
     words = [word for word in others if not _OVERRIDE.match(word) and not _DELETION.fullmatch(word)]
     overrides = [word for word in others if word not in words]
     faults = [_no_override(words)] if words else []
+    faults += _prompt_faults(overrides)
     if overrides:
         from jobs.config.batch_config import BatchConfig
 
         for key in (word.partition("=")[0].lstrip("+") for word in overrides):
             *parents, last = key.split(".")
-            free = (parents or [last])[0] in ("grid", "seeds", *_OVERLAYS) or not {*_MAPPINGS}.isdisjoint(parents)
+            free = (parents or [last])[0] in ("grid", "seeds", *OVERLAYS) or not {*_MAPPINGS}.isdisjoint(parents)
             if not free and not key.startswith(("~", "hydra.", "hydra/")) and last not in keys_at(BatchConfig, parents):
                 faults.append(f"{key}: {unknown_key(BatchConfig, [*parents, last])}")
     if faults:
         raise ConfigError(faults)
-    return options + [_as_meant(word) for word in overrides]
+    is_sweep = asks_for_sweep(options)
+    return options + [_as_meant(word, is_sweep=is_sweep) for word in _with_prompt_set(overrides)]
+
+
+def asks_for_sweep(arguments: Sequence[str]) -> bool:
+    """Whether several values of a key are several configurations."""
+    return any(word == "-m" or (len(word) > 3 and "--multirun".startswith(word)) for word in arguments)
+
+
+def overrides_of(arguments: Sequence[str]) -> list[str]:
+    """The arguments without Hydra's options and their values."""
+    return _apart(arguments)[1]
+
+
+def _prompt_faults(overrides: Sequence[str]) -> Iterator[str]:
+    pairs = [_pair(word) for word in overrides]
+    others = [key for key, value in pairs if gives_prompts(key, value)]
+    for key, value in pairs:
+        if key == PROMPT and value != "null":
+            yield from prompt_faults(value, others)
+    if PROMPT_SET in overrides and not any(key == PROMPT for key, _ in pairs):
+        yield f"{PROMPT_SET}: is the set of a prompt on the command line; give it as {PROMPT}=TEXT alone"
+
+
+def _with_prompt_set(overrides: Sequence[str]) -> list[str]:
+    """With the set that takes the prompt of the command line, or without the prompt of a file that other prompts of the
+    command line replace."""
+    pairs = [_pair(word) for word in overrides]
+    given = [value for key, value in pairs if key == PROMPT]
+    if given:
+        return [*overrides, *([PROMPT_SET, *PROMPT_ALONE] if given[-1] != "null" else [])]
+    return [*overrides, *([f"{PROMPT}=null"] if any(gives_prompts(*pair) for pair in pairs) else [])]
+
+
+def _pair(override: str) -> tuple[str, str]:
+    key, _, value = override.lstrip("+").partition("=")
+    return key, value
 
 
 def _apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -117,14 +145,16 @@ def _apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return options, others
 
 
-def _as_meant(override: str) -> str:
+def _as_meant(override: str, *, is_sweep: bool) -> str:
     """One override, written so that Hydra does what its user means."""
     key, equals, value = override.lstrip("+").partition("=")
     if key.startswith("~") or not equals:
         return override
-    if key == "experiment" and value == "null":
-        return "~experiment"
-    if key in (*_GROUPS, *_OVERLAYS) and not value.startswith("{"):
+    if key == PROMPT:
+        return f"{PROMPT}={prompt_override(value, is_sweep=is_sweep)}"
+    if key in ("experiment", "profile") and value == "null":
+        return f"~{key}"
+    if key in (*GROUPS, *OVERLAYS) and not value.startswith("{"):
         value = _WORD.sub(lambda word: f'"{word[0]}"' if _NO_NAME.fullmatch(word[0]) else word[0], value) or '""'
     if key in ("grid", "seeds") or key.startswith("grid."):
         value = _calls_quoted(value)
@@ -145,7 +175,7 @@ def _calls_quoted(value: str) -> str:
 
 def _no_override(words: Sequence[str]) -> str:
     text = " ".join(words).replace('"', "'")
-    example = shlex.quote(f'prompts.lines=["{text}"]')
+    example = shlex.quote(f"prompt={text}")
     return f"{text!r}: is not key=value; a prompt is given as {example}, a set of prompts as prompts=NAME"
 
 
@@ -154,7 +184,7 @@ def explain(message: str) -> str:
     if match := _NO_OPTION.search(message):
         hint = nearest(match["option"], (match["known"] or "").split())
         if match["group"] == "prompts" and "did you mean" not in hint:
-            hint += "; prompts of your own are given as prompts.lines=[...]"
+            hint += "; a prompt of your own is given as prompt=TEXT"
         return f"{match['group']}={match['option']}: no such option{hint}"
     if match := _NO_KEY.search(message):
         from jobs.config.batch_config import BatchConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
 from pipeline.faults import NOT_TEXT, UNKNOWN, faults_of
 
@@ -33,14 +33,22 @@ def fault_lines(error: ValidationError, model: type[BaseModel], where: str = "")
 
 def keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
     """The keys of the configuration at a place; none if it is not one of our mappings."""
-    from pydantic import BaseModel
-
     for part in location:
         field = model.model_fields.get(str(part))
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        section = None if field is None else section_model(field.annotation)
+        if section is None:
             return []
-        model = field.annotation
+        model = section
     return list(model.model_fields)
+
+
+def section_model(annotation: Any) -> type[BaseModel] | None:
+    """The model of a section, which may be left out (`Section | None`); None for a key that is no section."""
+    from pydantic import BaseModel
+
+    models = [one for one in get_args(annotation) or [annotation] if one is not type(None)]
+    only = models[0] if len(models) == 1 else None
+    return only if isinstance(only, type) and issubclass(only, BaseModel) else None
 
 
 def unknown_key(model: type[BaseModel], location: Sequence[int | str]) -> str:

@@ -80,16 +80,9 @@ def _opened(settings: HubSettings, *, quiet: bool = False) -> Transport:
 
 def _said(path: Path, *, alone: bool = False) -> dict[str, Any]:
     """What a file says under `hub:`; nothing if there is no such file. `alone`: it may bring in no others."""
-    import yaml
+    from jobs.config.option_files import read_option
 
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(document, Mapping):
-        return {}
+    document = read_option(path, missing_ok=True)
     if alone:
         _refuse_others(path, document.get("defaults"))
     section = document.get("hub")

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, create_model, model_validator
 
 from jobs.config.values import SchedulerOptions
-from pipeline.loading.speed import ATTENTION_BACKENDS, STEP_CACHES
+from pipeline.adapters.specs import AdapterSpecs
+from pipeline.loading.speed_options import ATTENTION_BACKENDS, STEP_CACHES
 from pipeline.memory.planning.choose_techniques import MAX_BATCH_PIXELS, MAX_BATCH_SIZE
 from pipeline.memory.planning.techniques import SWITCHES
 from pipeline.metadata.metadata_settings import ImageFormat, Profile, Scheme
@@ -90,12 +91,30 @@ def _lines(value: object) -> object:
     return value
 
 
+class Characters(Settings):
+    """People of whom every pair of attributes is shown; `jobs.prompts.characters` checks what is in the mappings.
+
+    `count` rows; None makes as many as that takes. `attributes` are changes to those that come with Darkroom.
+    """
+
+    count: Annotated[int, Range(1, 100_000, whole=True).limits] | None = None
+    seed: Seed = 0
+    template: Text | None = None
+    attributes: dict[Text, Any] = {}
+    constraints: list[Any] = []
+
+
 class Prompts(Settings):
-    """A prompt set: `lines` (texts, or mappings with overrides) or `file`, never both. `jobs.prompts` reads it."""
+    """A prompt set: `lines` (texts, or mappings with overrides), a `file`, or `characters`. `jobs.prompts` reads it.
+
+    `model` names the profile that the set was written for, which is taken where the model is left open.
+    """
 
     name: Text | None = None
+    model: Text | None = None
     lines: Annotated[list[Any], BeforeValidator(_lines)] | None = None
     file: Text | None = None
+    characters: Characters | None = None
     negative_prompt: Text = ""
     prefix: Text = ""
     suffix: Text = ""
@@ -104,9 +123,25 @@ class Prompts(Settings):
 
     @model_validator(mode="after")
     def _one_source(self) -> Prompts:
-        if (self.lines is None) == (self.file is None):
-            raise ValueError("needs either lines: (a list of prompts) or file: (a .txt, .csv or .jsonl)")
+        sources = [key for key in ("lines", "file", "characters") if getattr(self, key) is not None]
+        if not sources:
+            raise ValueError(
+                "needs lines: (a list of prompts), file: (a .txt, .csv or .jsonl) or characters: (attributes of people)"
+            )
+        if len(sources) > 1:
+            raise ValueError(f"has {' and '.join(sources)}; only one of them can say what the prompts are")
         return self
+
+
+class AdapterSettings(AdapterSpecs):
+    """The adapters of a batch. `tags`: a LoRA that a prompt names by `<lora:NAME:0.8>` is applied, too."""
+
+    tags: bool = True
+
+    @property
+    def specs(self) -> AdapterSpecs:
+        """Those that are listed."""
+        return AdapterSpecs.model_construct(**{name: getattr(self, name) for name in AdapterSpecs.model_fields})
 
 
 class Model(Settings):

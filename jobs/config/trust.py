@@ -18,16 +18,11 @@ from typing import TypeAlias
 
 import yaml
 
+from jobs.config.composition import OVERLAYS
 from jobs.config.faults import first_faults
-from jobs.config.interpolations import check_interpolations
 from pipeline.errors import ConfigError, UntrustedConfig
 
-__all__ = ["check_interpolations", "check_trust"]
-
 WAY_OUT = "prompts from strangers belong in a .txt, .csv or .jsonl file (prompts.file)"
-
-GLOBAL_FOLDERS = ("experiment", "local")
-"""Groups whose options may set keys of the whole batch, with the header `# @package _global_`."""
 
 OWN_GROUP = "local"
 """The group of settings of this machine: in the user's own folders, it alone may say what a run starts at its end."""
@@ -102,6 +97,12 @@ def _yaml_files(folder: Path) -> tuple[list[Path], list[tuple[Path, Path]]]:
     return found, twice
 
 
+def faults_of_text(text: str, option: str) -> list[str]:
+    """What would be refused in an option file of the user's own with this text. Raises `yaml.YAMLError`."""
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    return [fault for _, fault in _faults_within(text, root, Path(option), is_own=False)]
+
+
 def _faults(path: Path, option: Path, *, is_own: bool) -> Iterator[_Fault]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -120,6 +121,10 @@ def _faults(path: Path, option: Path, *, is_own: bool) -> Iterator[_Fault]:
         raise ConfigError(f"{path}{place}: is not YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is not YAML: {str(error).splitlines()[0]}") from None
+    yield from _faults_within(text, root, option, is_own=is_own)
+
+
+def _faults_within(text: str, root: yaml.Node | None, option: Path, *, is_own: bool) -> Iterator[_Fault]:
     if option.parts[0] == "hydra":
         yield 1, "is an option of Hydra's own groups"
     yield from _header_faults(text, option)
@@ -148,9 +153,12 @@ def _header_faults(text: str, option: Path) -> Iterator[_Fault]:
     """Package headers, looked for on every line: stricter than Hydra, which reads 512 characters."""
     for number, line in enumerate(text.splitlines(), start=1):
         match = _HEADER.match(line)
-        if match and not (match[1].strip() == "_global_" and option.parts[0] in GLOBAL_FOLDERS):
+        if match and not (match[1].strip() == "_global_" and option.parts[0] in OVERLAYS):
             header = f"the header `@package {match[1].strip()}`"
-            yield number, f"{header} moves the file; only `# @package _global_` in experiment/ is allowed"
+            yield (
+                number,
+                f"{header} moves the file; only `# @package _global_` in experiment/, local/ or profile/ is allowed",
+            )
 
 
 def _node_faults(node: yaml.Node, seen: set[int], *, is_own: bool) -> Iterator[_Fault]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipeline.generation.generate import PhaseSeconds
+    from pipeline.generation.phase_seconds import PhaseSeconds
     from pipeline.request import GeneratedImage, ImageRequest
 
 

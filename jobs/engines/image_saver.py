@@ -13,7 +13,7 @@ from jobs.manifest.journal import Journal
 from jobs.manifest.rows import done_row
 from pipeline.errors import JobFailure
 from pipeline.metadata.building import build_record
-from pipeline.metadata.record import JobRecord, Record
+from pipeline.metadata.record import JobRecord, Record, SelectionRecord
 from pipeline.metadata.saving import SaveSettings, save
 from pipeline.request import GeneratedImage
 
@@ -24,8 +24,8 @@ class ImageSaver:
     def __init__(self, output_dir: Path, journal: Journal, run_id: str) -> None:
         self._output_dir, self._journal, self._run_id = output_dir, journal, run_id
 
-    def save(self, image: GeneratedImage, job: Job, attempt: int, settings: SaveSettings) -> str:
-        """Encode, check, write and record a picture; returns the path relative to the output folder.
+    def save(self, image: GeneratedImage, job: Job, attempt: int, settings: SaveSettings) -> None:
+        """Encode, check, write and record a picture.
 
         The journal learns of the file before it gets its name, so a process killed in between leaves a file that
         recovery can tell from a foreign one. Raises `JobFailure` or `DiskFull`; then no file has a final name.
@@ -44,7 +44,6 @@ class ImageSaver:
             path.unlink()
             raise JobFailure(f"{self._relative(path)}: reads back differently from what was written; check the disk")
         self._journal.commit(record.id)
-        return self._relative(path)
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self._output_dir).as_posix()
@@ -66,4 +65,6 @@ class ImageSaver:
                 attempt=attempt,
             ),
             prompt_template=job.prompt_template,
+            selection=None if job.selection is None else SelectionRecord.model_validate_json(job.selection),
+            derived_from=job.derived_from,
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from jobs.engines.bundle_metrics import BundleMetrics
 from jobs.engines.recycling import RecyclingLimits
 from jobs.engines.stage_peaks import StagePeak
-from pipeline.generation.generate import PhaseSeconds
+from pipeline.generation.phase_seconds import PhaseSeconds
 from pipeline.metadata.saving import SaveSettings
 from pipeline.request import SpeedSettings
 
@@ -59,8 +59,6 @@ class Made:
     """An image and its row are durable."""
 
     job_id: str
-    path: str
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -111,11 +110,11 @@ class WorkerProcesses:
 
 def _main(connection: Connection[Any, Any], environment: Mapping[str, str]) -> None:
     """The worker's process: in the parent's environment as it is now, whatever a server has been started with."""
-    # None of `multiprocessing`: its events are read under a lock, which a signal's handler would wait for in vain.
-    stop = threading.Event()
+    # No event: setting one takes a lock, for which a signal that comes in the middle of it would wait in vain.
+    stops: list[str] = []
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent passes it on
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGTERM, lambda *_: stops.append("SIGTERM"))
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     os.environ.update(environment)
@@ -124,7 +123,7 @@ def _main(connection: Connection[Any, Any], environment: Mapping[str, str]) -> N
     from jobs.engines import preloaded  # noqa: F401  (does nothing where a server has done it)
     from jobs.engines.worker_main import work
 
-    work(connection, stop)
+    work(connection, stops)
 
 
 def _server_pid() -> int | None:

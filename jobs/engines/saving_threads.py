@@ -58,5 +58,5 @@ class Saving:
             return
         _log.debug("saving failed", exc_info=error)
         if self.fault is None:
-            known = isinstance(error, RunStopped)
-            self.fault = error if known else RunStopped(f"saving failed: {type(error).__name__}: {error}")  # type: ignore[assignment]
+            failed = f"saving failed: {type(error).__name__}: {error}"
+            self.fault = error if isinstance(error, RunStopped) else RunStopped(failed)

@@ -15,7 +15,6 @@ from pathlib import Path
 import psutil
 
 from jobs.engines.bundle_metrics import BundleMeter, larger
-from jobs.engines.disk_reserve import DiskReserve
 from jobs.engines.image_saver import ImageSaver
 from jobs.engines.jobs_in_progress import AtWork
 from jobs.engines.messages import (
@@ -31,7 +30,6 @@ from jobs.engines.messages import (
     Message,
     WorkerSettings,
 )
-from jobs.engines.read_ahead import ReadingAhead
 from jobs.engines.recycling import Recycling
 from jobs.engines.saving_threads import Saving
 from jobs.engines.stage_peaks import StagePeaks, measured
@@ -40,14 +38,18 @@ from jobs.manifest.claims import Claims
 from jobs.manifest.done_elsewhere import DoneElsewhere
 from jobs.manifest.journal import Journal
 from jobs.manifest.rows import failed_row
+from jobs.manifest.sealing import DiskReserve
 from pipeline.errors import DarkroomError, DeviceLost, Interrupted, JobFailure, RunStopped
 from pipeline.generation.current_model import CurrentModel
-from pipeline.generation.generate import PhaseSeconds, generate_bundle
+from pipeline.generation.generate import generate_bundle
+from pipeline.generation.phase_seconds import PhaseSeconds
 from pipeline.generation.recovery.known_failures import KnownFailures
+from pipeline.loading.speed import ReadAhead
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.pool import Pool
 from pipeline.memory.planning.estimate import Stage
-from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
+from pipeline.registry.model_settings import weight_files
+from pipeline.request import GeneratedImage, ImageRequest, MemorySettings, ModelSettings
 from pipeline.system.device import host_memory
 from pipeline.system.failures import classify
 
@@ -61,6 +63,32 @@ class Recycled(RunStopped):
     """The worker ends so that a fresh one takes over."""
 
     kind = RECYCLE
+
+
+class _ReadingAhead:
+    """Is told of each waiting bundle, and begins to read when its model differs from the one before."""
+
+    def __init__(self, *, wanted: bool) -> None:
+        self._wanted = wanted
+        self._foreseen: ModelSettings | None = None
+        self._reading: ReadAhead | None = None
+
+    def foresee(self, settings: ModelSettings) -> None:
+        """Begin to read the model of a waiting bundle, if it is another one. Raises nothing."""
+        before, self._foreseen = self._foreseen, settings
+        if not self._wanted or before in (None, settings):
+            return
+        # What is wrong with the files is said when they are loaded. This is the thread that takes bundles in: whatever
+        # happens here must not end it, or the worker would wait for ever.
+        with contextlib.suppress(Exception):
+            paths = weight_files(settings)
+            self.stop()
+            self._reading = ReadAhead(paths)
+
+    def stop(self) -> None:
+        """Stop reading."""
+        if self._reading is not None:
+            self._reading.stop()
 
 
 class Worker:
@@ -83,7 +111,7 @@ class Worker:
         self._current = CurrentModel(
             settings.device, self._pool, settings.speed, settings.cpu_threads, self._known_failures
         )
-        self._reading = ReadingAhead(wanted=settings.read_ahead)
+        self._reading = _ReadingAhead(wanted=settings.read_ahead)
         self._recycling = Recycling(settings.recycling)
         self._stages = StagePeaks()
         self._phases = PhaseSeconds()
@@ -220,7 +248,7 @@ class Worker:
     def _take(self, bundle: Sequence[Assignment]) -> list[Assignment]:
         """Those of a bundle that no other run is at or through with; the claim is held until the row is durable."""
         claimed = set(self._claims.claim([one.job.id for one in bundle]))
-        self._finished.refresh()
+        self._finished.refresh(own=self._journal.path)
         taken = []
         for one in bundle:
             if one.job.id not in claimed:
@@ -245,12 +273,12 @@ class Worker:
     def _save(self, one: Assignment, image: GeneratedImage) -> None:
         self._at_work.save(one)
         try:
-            path = self._saver.save(image, one.job, one.attempt, self._settings.saves[one.job.config_index])
+            self._saver.save(image, one.job, one.attempt, self._settings.saves[one.job.config_index])
         except JobFailure as error:
             self._fail(one, error.kind, error)
         else:
             self._settle(one)
-            self._send(Made(one.job.id, path, image.seconds))
+            self._send(Made(one.job.id))
 
     def _fail(self, one: Assignment, kind: str, error: Exception) -> None:
         _log.debug("job %s failed", one.job.id, exc_info=error)

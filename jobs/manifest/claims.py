@@ -61,12 +61,6 @@ class Claims:
             self._held.clear()
             os.close(self._fd)
 
-    def __enter__(self) -> Claims:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
 
 def _offset(job_id: str) -> int:
     # 62 bits, so that offset + length stays below the largest signed 64-bit file offset.

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 from jobs.manifest.layout import Layout
 from jobs.manifest.parts import part_version, read_part, write_temporary_part
+from jobs.manifest.ratings import seal_ratings
+from jobs.manifest.ratings_events import RatingEvent
 from jobs.manifest.recovery import recover
 from jobs.manifest.replacement import finish_replacements, replace_parts
-from jobs.manifest.schema import SCHEMA_VERSION
+from jobs.manifest.schema import SCHEMA_VERSION, arrow_schema
 from jobs.manifest.snapshot import Snapshot, take_snapshot
 from pipeline.errors import ReadError
 from pipeline.storage.durable import writing
@@ -30,7 +32,10 @@ TARGET_BYTES = 128 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """The number of parts before and after, of rows moved, and the faults of parts that were left unchanged."""
+    """The number of parts before and after, of rows moved, and the faults of parts that were left unchanged.
+
+    Parts of ratings count, too.
+    """
 
     parts_before: int
     parts_after: int
@@ -50,38 +55,56 @@ def compacting(output_dir: Path) -> Iterator[Layout]:
     """Hold the lock for replacing parts, and finish interrupted replacements. Raises ReadError if another holds it."""
     recover(output_dir)
     layout = Layout(output_dir)
-    if not layout.root.is_dir():
-        raise ReadError(f"{output_dir}: no manifest here; name the folder of the images with --output-dir")
+    layout.check_there()
     with writing(layout.root), exclusive(layout.compaction_lock, wait=False) as mine:
         if not mine:
             raise ReadError(f"{layout.root}: another compact or reindex is running here; wait until it ends")
-        finish_replacements(layout)
+        for place in (layout, layout.ratings):
+            finish_replacements(place)
         yield layout
 
 
 def compact(output_dir: Path, target_rows: int = TARGET_ROWS) -> Compaction:
     """Merge parts of less than half of `target_rows` into parts of about that many, sorted by `created_at`.
 
-    Journals of living processes, unreadable files and parts of a newer version are left alone. Raises
+    Ratings are sealed and merged alike. Journals of living processes, unreadable files and parts
+    of a newer version are left alone. Raises
     `DiskFull` when there is no room for the merged copy; the manifest then is as it was.
     """
     with compacting(output_dir) as layout:
-        parts = replaceable_parts(layout, take_snapshot(output_dir))
-        moved = merged = made = 0
-        damaged: list[str] = []
-        for group in _groups([_measure(path) for path in parts], target_rows):
-            tables: dict[Path, pa.Table] = {}
-            for part in group:
-                try:
-                    tables[part.path] = read_part(part.path)
-                except ReadError as error:  # it stays where it is
-                    damaged.append(str(error))
-            if len(tables) < 2:
-                continue
-            output, table = merged_name(layout), _merged(list(tables.values()))
-            temporary = write_temporary_part(output, [table])
-            replace_parts(layout, list(tables), [(temporary, output)])
-            moved, merged, made = moved + table.num_rows, merged + len(tables), made + 1
+        seal_ratings(layout.ratings)
+        snapshot = take_snapshot(output_dir)
+        done = _merge(layout, snapshot, target_rows, arrow_schema(), ("created_at", "image_id"))
+        if snapshot.ratings is None:
+            return done
+        ratings = _merge(layout.ratings, snapshot.ratings, target_rows, arrow_schema(RatingEvent), ("said_at", "uuid"))
+    return Compaction(
+        done.parts_before + ratings.parts_before,
+        done.parts_after + ratings.parts_after,
+        done.rows_moved + ratings.rows_moved,
+        done.damaged + ratings.damaged,
+    )
+
+
+def _merge(
+    layout: Layout, snapshot: Snapshot, target_rows: int, schema: pa.Schema, order: tuple[str, str]
+) -> Compaction:
+    parts = replaceable_parts(layout, snapshot)
+    moved = merged = made = 0
+    damaged: list[str] = []
+    for group in _groups([_measure(path) for path in parts], target_rows):
+        tables: dict[Path, pa.Table] = {}
+        for part in group:
+            try:
+                tables[part.path] = read_part(part.path, schema)
+            except ReadError as error:  # it stays where it is
+                damaged.append(str(error))
+        if len(tables) < 2:
+            continue
+        output, table = merged_name(layout), _merged(list(tables.values()), order)
+        temporary = write_temporary_part(output, [table], schema)
+        replace_parts(layout, list(tables), [(temporary, output)])
+        moved, merged, made = moved + table.num_rows, merged + len(tables), made + 1
     return Compaction(len(parts), len(parts) - merged + made, moved, tuple(damaged))
 
 
@@ -123,7 +146,7 @@ def _groups(parts: list[_Part], target_rows: int) -> list[list[_Part]]:
     return [group for group in groups if len(group) > 1]
 
 
-def _merged(tables: list[pa.Table]) -> pa.Table:
+def _merged(tables: list[pa.Table], order: tuple[str, str]) -> pa.Table:
     import pyarrow as pa
 
-    return pa.concat_tables(tables).sort_by([("created_at", "ascending"), ("image_id", "ascending")])
+    return pa.concat_tables(tables).sort_by([(name, "ascending") for name in order])

@@ -33,16 +33,22 @@ class DoneElsewhere:
     def __contains__(self, job_id: str) -> bool:
         return job_key(job_id) in self._done
 
-    def refresh(self) -> None:
-        """Read what was appended to journals and sealed into parts since the last call."""
+    def refresh(self, own: Path | None = None) -> None:
+        """Read what was appended to journals and sealed into parts since the last call.
+
+        `own` is the journal that the caller writes: it knows what is in there, and reading it takes time.
+        """
         # Journals first: one that is sealed in between is then found among the parts.
         for path in self._layout.journals.glob("*.jsonl"):
-            if journal_order(path) and path.is_file():
+            if path != own and journal_order(path) and path.is_file():
                 self._follow(path)
-        for path in self._layout.parts.glob("*.parquet"):
-            if path.name not in self._parts_seen:
-                self._parts_seen.add(path.name)
-                self._read(path)
+        # Until two listings are alike: while one is made or read, a new part may come and those that it replaces go.
+        listed: frozenset[str] | None = None
+        while listed != (names := part_names(self._layout.output_dir)):
+            listed = names
+            for name in names - self._parts_seen:
+                self._parts_seen.add(name)
+                self._read(self._layout.parts / name)
 
     def _follow(self, path: Path) -> None:
         journal = self._journals.setdefault(path, Replay())

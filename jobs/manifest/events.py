@@ -17,7 +17,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jobs.manifest.schema import Row, row_from_json, row_to_json
 
@@ -28,20 +28,12 @@ RowValues = dict[str, Any]
 """A row as it stands in a journal (`schema.row_to_json`)."""
 
 
-def started_line(row: Row) -> bytes:
-    return _line({"event": "started", "row": row_to_json(row)})
-
-
-def saving_line(row: Row) -> bytes:
-    return _line({"event": "saving", "row": row_to_json(row)})
+def row_line(event: Literal["started", "saving", "failed"], row: Row) -> bytes:
+    return _line({"event": event, "row": row_to_json(row)})
 
 
 def done_line(image_id: str, job_id: str) -> bytes:
     return _line({"event": "done", "image_id": image_id, "job_id": job_id})
-
-
-def failed_line(row: Row) -> bytes:
-    return _line({"event": "failed", "row": row_to_json(row)})
 
 
 def released_line(job_ids: Iterable[str]) -> bytes:

@@ -6,7 +6,7 @@ pyarrow is imported inside the functions, and only when there is a part to read.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, KeysView, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from jobs.manifest import events
 from jobs.manifest.output_files import ExistingFiles
 from jobs.manifest.parts import damaged
+from jobs.manifest.ratings_view import removed_jobs
 from jobs.manifest.schema import DONE
 from jobs.manifest.snapshot import Snapshot, reading_retried
 
@@ -38,29 +39,16 @@ class JobState:
 class JobStates:
     """The states from which a run resumes. Keys are `job_key(job_id)`.
 
-    `folders`: where the image of a job is that still exists, below the output folder. `others`: the latest attempt of
-    jobs that failed or were lost.
+    `folders`: where the image of a done job is that still exists, or was before it was removed as rejected, below the
+    output folder. `others`: the latest attempt of jobs that failed or were lost.
     """
 
     folders: dict[bytes, str] = field(default_factory=dict)
     others: dict[bytes, JobState] = field(default_factory=dict)
 
-    @property
-    def done(self) -> KeysView[bytes]:
-        """The jobs that have an image."""
-        return self.folders.keys()
 
-
-@dataclass(frozen=True, slots=True)
-class MeasuredSeconds:
-    """Median seconds per image over `count` images of one model, size (pixels) and number of steps."""
-
-    model_sha256: str
-    width: int
-    height: int
-    steps: int
-    seconds: float
-    count: int
+MeasuredSeconds = dict[tuple[str, int, int, int], float]
+"""Median seconds per image, by the hash of the model, width and height in pixels, and number of steps."""
 
 
 def job_key(job_id: str) -> bytes:
@@ -78,6 +66,8 @@ def read_states(output_dir: Path) -> JobStates:
 
 def _read_states(output_dir: Path, snapshot: Snapshot) -> JobStates:
     states, images = JobStates(), ExistingFiles(output_dir)
+    # What was removed as rejected is not wanted again.
+    removed = {job_key(job_id) for job_id in removed_jobs(snapshot.ratings).values()} if snapshot.ratings else set()
     latest: dict[bytes, JobState] = {}
     for job_id, status, attempt, path, error_kind in iterate_rows(
         snapshot, ("job_id", "status", "attempt", "path", "error_kind")
@@ -85,15 +75,19 @@ def _read_states(output_dir: Path, snapshot: Snapshot) -> JobStates:
         key = job_key(job_id)
         if status == DONE and (folder := images.folder_of(path)) is not None:
             states.folders[key] = folder
+        elif status == DONE and key in removed:
+            states.folders.setdefault(key, path.rpartition("/")[0])
         elif key not in latest or attempt >= latest[key].attempt:
             latest[key] = JobState(status, attempt, error_kind)
+    for key in removed - states.folders.keys():  # its row was lost
+        states.folders[key] = ""
     # A job whose latest attempt was done, but whose image was deleted, is simply to be made again.
     states.others = {key: last for key, last in latest.items() if key not in states.folders and last.status != DONE}
     return states
 
 
-def measured_seconds(output_dir: Path) -> list[MeasuredSeconds]:
-    """Measured times of earlier images, for estimates; groups in no particular order."""
+def measured_seconds(output_dir: Path) -> MeasuredSeconds:
+    """Measured times of earlier images, for estimates."""
     from statistics import median
 
     columns = ("status", "model_sha256", "width", "height", "steps", "seconds")
@@ -105,8 +99,7 @@ def measured_seconds(output_dir: Path) -> list[MeasuredSeconds]:
                 groups.setdefault((model_sha256, width, height, steps), []).append(seconds)
         return groups
 
-    groups = reading_retried(output_dir, read)
-    return [MeasuredSeconds(*group, median(seconds), len(seconds)) for group, seconds in groups.items()]
+    return {group: median(seconds) for group, seconds in reading_retried(output_dir, read).items()}
 
 
 def iterate_rows(snapshot: Snapshot, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:

@@ -27,6 +27,26 @@ SEAL_ROWS = 5_000
 SEAL_AFTER_S = 600.0
 
 
+def create_journal(path: Path, carried: bytes = b"") -> int:
+    """Create a journal that begins with `carried`; returns its descriptor. Raises OSError.
+
+    It is named only when locked and complete, so that nobody takes it for a dead one's.
+    """
+    temporary = temporary_name(path)
+    fd = open_file(temporary, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL)
+    try:
+        with removed_on_error(temporary):
+            lock(fd)
+            write_all(fd, carried)
+            os.fsync(fd)
+            publish(temporary, path)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        os.close(fd)
+        raise
+    return fd
+
+
 class Journal:
     """One worker's journal, locked for as long as the process lives; safe to share between threads.
 
@@ -54,7 +74,7 @@ class Journal:
         outlive the process, but not a power cut.
         """
         released = events.released_line(instead_of) if instead_of else b""
-        self._append(released + b"".join(events.started_line(row) for row in rows), durable=durable)
+        self._append(released + b"".join(events.row_line("started", row) for row in rows), durable=durable)
         if rows:
             reached("after_started")
 
@@ -64,7 +84,7 @@ class Journal:
             raise ValueError(f"a done row names its image, path and file hash: {row}")
         with self._lock:
             self._jobs_being_saved[row["image_id"]] = row["job_id"]
-        self._append(events.saving_line(row))
+        self._append(events.row_line("saving", row))
         reached("after_intent")
 
     def commit(self, image_id: str) -> None:
@@ -75,7 +95,7 @@ class Journal:
 
     def fail(self, rows: Sequence[Row]) -> None:
         """Record failed or quarantined attempts, made durable together."""
-        self._append(b"".join(events.failed_line(row) for row in rows), finished=len(rows))
+        self._append(b"".join(events.row_line("failed", row) for row in rows), finished=len(rows))
 
     def release(self, job_ids: Iterable[str]) -> None:
         """Release started jobs at a clean stop: they lose no attempt."""
@@ -99,7 +119,7 @@ class Journal:
                 with writing(self._layout.root):
                     self._check_there()
                     self._remove_predecessor()
-                    content = events.replay(self._path)
+                    content = events.replay(self.path)
                     settled = settle(content, self._layout.output_dir)
                     seal(self._layout, self._stem, content.finished + settled.adopted + settled.lost)
             finally:
@@ -112,25 +132,12 @@ class Journal:
         self.close()
 
     @property
-    def _path(self) -> Path:
+    def path(self) -> Path:
+        """The file that is written now."""
         return self._layout.journal(self._stem)
 
     def _open(self, stem: str, carried: bytes) -> None:
-        """Create a journal; named only when locked and complete, so nobody takes it for a dead one's."""
-        path = self._layout.journal(stem)
-        temporary = temporary_name(path)
-        fd = open_file(temporary, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL)
-        try:
-            with removed_on_error(temporary):
-                lock(fd)
-                write_all(fd, carried)
-                os.fsync(fd)
-                publish(temporary, path)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            os.close(fd)
-            raise
-        self._stem, self._fd = stem, fd
+        self._stem, self._fd = stem, create_journal(self._layout.journal(stem), carried)
         self._size = self._synced = len(carried)
         self._rows, self._first_row_s = 0, 0.0
         self._failure: str | None = None
@@ -176,7 +183,7 @@ class Journal:
             raise RuntimeError("this journal is closed")
         self._check_there()
         if self._failure:
-            raise RunStopped(f"{self._path} could not be flushed before ({self._failure}); run the same command again")
+            raise RunStopped(f"{self.path} could not be flushed before ({self._failure}); run the same command again")
 
     def _rotate(self) -> None:
         """Seal under way. The part is written first, so a full disk changes nothing; the rest are renames.
@@ -186,7 +193,7 @@ class Journal:
         with self._sync_lock:
             self._check_there()
             self._remove_predecessor()
-            content = events.replay(self._path)
+            content = events.replay(self.path)
             part = self._layout.part(self._stem)
             rows = [row_from_json(row) for row in content.finished]
             temporary = write_temporary_part(part, [table_from_rows(rows)])

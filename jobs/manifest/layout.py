@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipeline.errors import ReadError
 from pipeline.storage.user_folders import DEFAULT_OUTPUT_DIR
+
+MANIFEST = "manifest"
 
 _STEM = re.compile(r"(\d{8}_\d{6}_[0-9a-f]{12})-(\d{4,})")
 
@@ -35,18 +38,27 @@ def command(output_dir: Path, words: str) -> str:
 
 def reindex_command(file: Path) -> str:
     """The `darkroom reindex` command that repairs the manifest of a part or journal."""
-    return command(file.parents[2], "reindex")
+    return command(next(one.parent for one in file.parents if one.name == MANIFEST), "reindex")
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The manifest of one output folder. A journal and the part it becomes share their `stem`."""
+    """The manifest of one output folder, or with `folder` what is kept like it inside of it.
+
+    A journal and the part it becomes share their `stem`.
+    """
 
     output_dir: Path
+    folder: str = MANIFEST
 
     @property
     def root(self) -> Path:
-        return self.output_dir / "manifest"
+        return self.output_dir / self.folder
+
+    @property
+    def ratings(self) -> Layout:
+        """The journals and parts of ratings. Versions that have none look into no folder but their own."""
+        return Layout(self.output_dir, f"{MANIFEST}/ratings")
 
     @property
     def journals(self) -> Path:
@@ -87,6 +99,11 @@ class Layout:
 
     def part(self, stem: str) -> Path:
         return self.parts / f"{stem}.parquet"
+
+    def check_there(self) -> None:
+        """Raises `ReadError` where there is no manifest."""
+        if not self.root.is_dir():
+            raise ReadError(f"{self.output_dir}: no manifest here; name the folder of the images with --output-dir")
 
     def create(self) -> None:
         """Create the folders. Raises OSError if that fails."""

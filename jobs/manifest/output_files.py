@@ -44,27 +44,31 @@ def file_sha256(path: Path) -> str:
 
 
 class ExistingFiles:
-    """`path in files`: whether an image exists; lists each folder once instead of checking each file."""
+    """Says whether images exist; lists each folder once instead of checking each file."""
 
     def __init__(self, output_dir: Path) -> None:
         self._output_dir = output_dir
         self._listed: dict[str, tuple[str, frozenset[str]]] = {}
 
     def folder_of(self, path: str) -> str | None:
-        """The folder of an existing image; returns the same string object for the same folder."""
+        """The folder of an image, the same string object for the same folder; None if the image does not exist."""
         folder, _, name = path.rpartition("/")
         listed = self._listed.get(folder)
         if listed is None:
             listed = self._listed[folder] = folder, _file_names(self._output_dir / folder)
         return listed[0] if name in listed[1] else None
 
-    def __contains__(self, path: str) -> bool:
-        return self.folder_of(path) is not None
-
 
 def _file_names(folder: Path) -> frozenset[str]:
+    names = set()
     try:
         with os.scandir(folder) as entries:
-            return frozenset(entry.name for entry in entries if entry.is_file() and entry.stat().st_size)
+            for entry in entries:
+                try:
+                    if entry.is_file() and entry.stat().st_size:
+                        names.add(entry.name)
+                except FileNotFoundError:  # gone since it was listed; the others are there
+                    continue
     except (FileNotFoundError, NotADirectoryError):
         return frozenset()
+    return frozenset(names)

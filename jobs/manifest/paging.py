@@ -27,17 +27,19 @@ _IDENTITY = ("job_id", "attempt", "status", "created_at")
 """What tells a row from all others, wherever it is moved to."""
 
 
-def stream_pages(output_dir: Path, select: Select, columns: Sequence[str]) -> Iterator[Sequence[tuple[Any, ...]]]:
+def stream_pages(
+    output_dir: Path, select: Select, columns: Sequence[str], *, feedback: bool = True
+) -> Iterator[Sequence[tuple[Any, ...]]]:
     """The rows that `select` finds in `images`, in its order, page by page; further pages are read while iterating.
 
-    `columns` are SQL over those of `images`. The first page is read at once, so that what is wrong is known before
-    anything is printed. A part that is compacted away, then or later, is no fault: what has not been given yet is
-    looked for again. Errors of DuckDB itself are let through.
+    `columns` are SQL over those of `images`, `feedback` is as in `query.connect`. The first page is read at once, so
+    that what is wrong is known before anything is printed. A part that is compacted away, then or later, is no fault:
+    what has not been given yet is looked for again. Errors of DuckDB itself are let through.
     """
     given: list[tuple[Any, ...]] = []
 
     def read(snapshot: Snapshot) -> tuple[_Found, list[tuple[Any, ...]]]:
-        found = _Found(snapshot, select, columns, given)
+        found = _Found(snapshot, select, columns, given, feedback)
         try:
             return found, found.begin_page(0)
         except BaseException:
@@ -70,13 +72,20 @@ class _Found:
     """The places of all rows of a result but the `given` ones (by their identities), and the rows by `page_rows`."""
 
     def __init__(
-        self, snapshot: Snapshot, select: Select, columns: Sequence[str], given: Sequence[tuple[Any, ...]]
+        self,
+        snapshot: Snapshot,
+        select: Select,
+        columns: Sequence[str],
+        given: Sequence[tuple[Any, ...]],
+        feedback: bool,
     ) -> None:
         import duckdb
 
         self._snapshot, self._columns = snapshot, ", ".join(columns)
         with raise_if_vanished(snapshot):
-            self.connection = connect(snapshot, threads=1)  # each further one would hold what it reads
+            self.connection = connect(
+                snapshot, threads=1, feedback=feedback
+            )  # each further one would hold what it reads
             try:
                 sorted_rows = select(self.connection.view("placed"))
                 sorted_rows.select(*map(duckdb.ColumnExpression, ("_part", "_row", *_IDENTITY))).create("sorted")

@@ -44,8 +44,10 @@ def _encodable(value: Any) -> Any:
     return value
 
 
-def write_temporary_part(path: Path, tables: Iterable[pa.Table]) -> Path:
+def write_temporary_part(path: Path, tables: Iterable[pa.Table], schema: pa.Schema | None = None) -> Path:
     """Write and fsync a part beside its final `path`; returns the temporary name for `durable.publish`.
+
+    `schema` is that of rows unless given.
 
     Raises OSError when the disk is full, leaving nothing behind.
     """
@@ -53,7 +55,7 @@ def write_temporary_part(path: Path, tables: Iterable[pa.Table]) -> Path:
 
     with (
         temporary_file(path) as (temporary, file),
-        pq.ParquetWriter(file, arrow_schema(), compression="zstd") as writer,
+        pq.ParquetWriter(file, schema or arrow_schema(), compression="zstd") as writer,
     ):
         for table in tables:
             writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
@@ -97,23 +99,24 @@ def incomplete(path: Path) -> TornPart:
     return TornPart(f"{path}: not a complete Parquet file; move it elsewhere, then run {reindex_command(path)}")
 
 
-def read_part(path: Path) -> pa.Table:
-    """A whole part as the current schema: columns that an older version lacked are null.
+def read_part(path: Path, schema: pa.Schema | None = None) -> pa.Table:
+    """A whole part as the current schema, that of rows unless given: columns that an older version lacked are null.
 
     Raises ReadError where a page is damaged, FileNotFoundError where the part is gone.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    schema = schema or arrow_schema()
     try:
         table = pq.ParquetFile(path).read()
         columns = [
             table.column(field.name).cast(field.type)
             if field.name in table.column_names
             else pa.nulls(table.num_rows, field.type)
-            for field in arrow_schema()
+            for field in schema
         ]
-        return pa.Table.from_arrays(columns, schema=arrow_schema())
+        return pa.Table.from_arrays(columns, schema=schema)
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError) as error:
@@ -121,5 +124,6 @@ def read_part(path: Path) -> pa.Table:
 
 
 def damaged(path: Path, error: Exception) -> ReadError:
-    """The error message for a part with an unreadable page."""
-    return ReadError(f"{path}: damaged ({str(error).splitlines()[0]}); {reindex_command(path)} rebuilds its rows")
+    """The error message for a part with an unreadable page. Ratings stand nowhere else than in theirs."""
+    way_out = "sets it aside" if path.parents[1].name == "ratings" else "rebuilds its rows"
+    return ReadError(f"{path}: damaged ({str(error).splitlines()[0]}); {reindex_command(path)} {way_out}")

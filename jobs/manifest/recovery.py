@@ -11,7 +11,6 @@ from pathlib import Path
 from jobs.manifest import events
 from jobs.manifest.layout import Layout, journal_order, next_stem, reindex_command
 from jobs.manifest.replacement import finish_replacements
-from jobs.manifest.schema import QUARANTINED
 from jobs.manifest.sealing import remove_journal, seal, settle
 from pipeline.storage.durable import writing
 from pipeline.storage.locks import exclusive, taken_from_the_dead
@@ -24,13 +23,11 @@ ABANDONED_AFTER_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What `recover` found: dead `journals`, images `adopted`, and the ids of jobs that lost an attempt."""
+    """What `recover` found: dead `journals`, images `adopted`, and the ids of jobs that `lost` an attempt."""
 
     journals: int = 0
     adopted: int = 0
-    damaged_lines: int = 0
-    interrupted: tuple[str, ...] = ()
-    quarantined: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
 
 def recover(output_dir: Path) -> Recovery:
@@ -46,20 +43,20 @@ def recover(output_dir: Path) -> Recovery:
         layout.create()
         with exclusive(layout.compaction_lock, wait=False) as nobody_compacts:
             if nobody_compacts:
-                finish_replacements(layout)
+                for place in (layout, layout.ratings):
+                    finish_replacements(place)
         journals = sorted(
             (order, path) for path in layout.journals.iterdir() if (order := journal_order(path)) and path.is_file()
         )
         # A worker's older journal first: whether its jobs moved on is seen by the next one's being there.
         found = [_recover_journal(layout, path) for _, path in journals]
-        for folder in (layout.journals, layout.parts, layout.log):
-            _delete_abandoned(folder)
+        for place in (layout, layout.ratings):
+            for folder in (place.journals, place.parts, place.log):
+                _delete_abandoned(folder)
     return Recovery(
         journals=sum(one.journals for one in found),
         adopted=sum(one.adopted for one in found),
-        damaged_lines=sum(one.damaged_lines for one in found),
-        interrupted=tuple(job_id for one in found for job_id in one.interrupted),
-        quarantined=tuple(job_id for one in found for job_id in one.quarantined),
+        lost=tuple(job_id for one in found for job_id in one.lost),
     )
 
 
@@ -82,14 +79,7 @@ def _recover_journal(layout: Layout, path: Path) -> Recovery:
             mend = reindex_command(path)
             _log.warning("%s: the whole journal is kept there; %s adds images without a row", aside, mend)
         seal(layout, stem, content.finished + settled.adopted + settled.lost)
-    lost = [(row["job_id"], row["status"] == QUARANTINED) for row in settled.lost]
-    return Recovery(
-        journals=1,
-        adopted=len(settled.adopted),
-        damaged_lines=content.damaged_lines,
-        interrupted=tuple(job_id for job_id, quarantined in lost if not quarantined),
-        quarantined=tuple(job_id for job_id, quarantined in lost if quarantined),
-    )
+    return Recovery(1, len(settled.adopted), tuple(row["job_id"] for row in settled.lost))
 
 
 def _delete_abandoned(folder: Path) -> None:

@@ -17,8 +17,9 @@ from pipeline.version import VERSION
 if TYPE_CHECKING:
     from pipeline.metadata.record import Record
 
-_TEXTS = frozenset({"prompt", "negative_prompt", "prompt_template", "name", "prompt_set", "tags"}).union(
-    {"model", "vae", "loras", "controlnets", "ip_adapters", "init_image"}
+_TEXTS = frozenset({"prompt", "negative_prompt", "prompt_template", "name", "prompt_set", "tags", "selection"}).union(
+    {"model", "vae", "loras", "embeddings", "controlnets", "controlnet_images", "ip_adapters", "ip_adapter_images"},
+    {"init_image"},
 )
 """The columns that hold a user's own words or names of his files."""
 

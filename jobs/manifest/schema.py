@@ -1,6 +1,7 @@
 """The manifest's columns.
 
-One explicit, versioned Arrow schema; changes are additive and nullable. `jobs.manifest.rows` makes rows.
+One explicit, versioned Arrow schema; changes are additive and nullable: lists that may be None are of rows older than
+their columns. `jobs.manifest.rows` makes rows.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import functools
 from dataclasses import dataclass
 from datetime import datetime
 from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypedDict, cast, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypedDict, cast, get_args, get_origin, get_type_hints
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
@@ -54,6 +55,16 @@ class Column:
     job: str | None = None
 
 
+def _requested(meaning: str, source: str) -> Column:
+    """A column whose value a job's request has where the image's record has it."""
+    return Column(meaning, source, f"request.{source}")
+
+
+def _adapter(meaning: str, source: str) -> Column:
+    """The same of what a request has among its adapters."""
+    return Column(meaning, source, f"request.adapters.{source}")
+
+
 class Row(TypedDict):
     """One manifest row, and the table of columns: `created_at` is an aware UTC datetime, `path` has `/`."""
 
@@ -71,10 +82,10 @@ class Row(TypedDict):
     format: Annotated[str | None, Column("`png`, `jpeg`, `webp`", "output.format")]
     file_sha256: Annotated[str | None, Column("of the file's bytes")]
     pixels_sha256: Annotated[str | None, Column("of the picture before encoding", "pixels_sha256")]
-    width: Annotated[Int32, Column("pixels", "width", "request.width")]
-    height: Annotated[Int32, Column("pixels", "height", "request.height")]
-    prompt: Annotated[str, Column("the prompt that the model got", "prompt", "request.prompt")]
-    negative_prompt: Annotated[str, Column("empty for none", "negative_prompt", "request.negative_prompt")]
+    width: Annotated[Int32, _requested("pixels", "width")]
+    height: Annotated[Int32, _requested("pixels", "height")]
+    prompt: Annotated[str, _requested("the prompt that the model got", "prompt")]
+    negative_prompt: Annotated[str, _requested("empty for none", "negative_prompt")]
     prompt_template: Annotated[
         str | None,
         Column(
@@ -87,63 +98,56 @@ class Row(TypedDict):
         Column("the prompt's place in its set, counted from 0", "job.prompt_index", "prompt_index"),
     ]
     tags: Annotated[list[str], Column("the tags of the set and of the line", "job.tags", "tags")]
-    seed: Annotated[Int64, Column("0 to 2^53-1", "seed", "request.seed")]
-    steps: Annotated[Int32, Column("denoising steps", "steps", "request.steps")]
-    guidance_scale: Annotated[
-        float,
-        Column("how strongly the prompt guides the picture", "guidance_scale", "request.guidance_scale"),
-    ]
+    seed: Annotated[Int64, _requested("0 to 2^53-1", "seed")]
+    steps: Annotated[Int32, _requested("denoising steps", "steps")]
+    guidance_scale: Annotated[float, _requested("how strongly the prompt guides the picture", "guidance_scale")]
     scheduler: Annotated[str, Column("the sampler's usual name", "scheduler.name", "request.scheduler")]
-    clip_skip: Annotated[
-        Int32 | None, Column("text encoder layers skipped; null for none", "clip_skip", "request.clip_skip")
+    scheduler_options: Annotated[
+        list[str] | None,
+        Column("what was asked of it, as `name=value`", "scheduler.option_texts", "request.option_texts"),
     ]
-    architecture: Annotated[
-        str | None,
-        Column("class of the diffusers pipeline", "model.architecture", "request.model.architecture"),
-    ]
-    model: Annotated[str, Column("the model's name", "model.name", "request.model.name")]
-    model_sha256: Annotated[str, Column("of the model's content", "model.sha256", "request.model.sha256")]
+    step_cache: Annotated[str | None, _requested("the step cache; null for none", "step_cache")]
+    clip_skip: Annotated[Int32 | None, _requested("text encoder layers skipped; null for none", "clip_skip")]
+    architecture: Annotated[str | None, _requested("class of the diffusers pipeline", "model.architecture")]
+    model: Annotated[str, _requested("the model's name", "model.name")]
+    model_sha256: Annotated[str, _requested("of the model's content", "model.sha256")]
     vae: Annotated[
         str | None,
         Column("name of a separate VAE; null for the model's own", "vae.name", "request.model.vae"),
     ]
     vae_sha256: Annotated[str | None, Column("of that VAE's content", "vae.sha256", "request.model.vae_sha256")]
-    loras: Annotated[list[str], Column("names of the LoRAs", "loras.name", "request.adapters.loras.name")]
-    lora_sha256s: Annotated[
-        list[str],
-        Column("of their files, in the same order", "loras.sha256", "request.adapters.loras.sha256"),
+    loras: Annotated[list[str], _adapter("names of the LoRAs", "loras.name")]
+    lora_sha256s: Annotated[list[str], _adapter("of their files, in the same order", "loras.sha256")]
+    lora_weights: Annotated[list[float], _adapter("in the same order", "loras.weight")]
+    embeddings: Annotated[list[str] | None, _adapter("names of the textual inversions", "embeddings.name")]
+    controlnets: Annotated[list[str], _adapter("names of the ControlNets", "controlnets.name")]
+    controlnet_strengths: Annotated[list[float] | None, _adapter("in the same order", "controlnets.strength")]
+    controlnet_images: Annotated[list[str | None] | None, _adapter("names of their pictures", "controlnets.image.name")]
+    controlnet_preprocess: Annotated[
+        list[str] | None, _adapter("how their pictures were prepared: `none`, `canny`", "controlnets.preprocess")
     ]
-    lora_weights: Annotated[list[float], Column("in the same order", "loras.weight", "request.adapters.loras.weight")]
-    controlnets: Annotated[
-        list[str],
-        Column("names of the ControlNets", "controlnets.name", "request.adapters.controlnets.name"),
+    controlnet_starts: Annotated[
+        list[float] | None, _adapter("share of the steps from which they act", "controlnets.start")
     ]
-    ip_adapters: Annotated[
-        list[str],
-        Column("names of the IP-Adapters", "ip_adapters.name", "request.adapters.ip_adapters.name"),
-    ]
-    init_image: Annotated[
-        str | None,
-        Column("name of the init image; null for none", "init.image.name", "request.adapters.init.image.name"),
-    ]
-    task: Annotated[str | None, Column("`txt2img`, `img2img`", "task", "request.adapters.task")]
+    controlnet_ends: Annotated[list[float] | None, _adapter("share of the steps to which they act", "controlnets.end")]
+    ip_adapters: Annotated[list[str], _adapter("names of the IP-Adapters", "ip_adapters.name")]
+    ip_adapter_scales: Annotated[list[float] | None, _adapter("in the same order", "ip_adapters.scale")]
+    ip_adapter_images: Annotated[list[str] | None, _adapter("names of their pictures", "ip_adapters.image.name")]
+    init_image: Annotated[str | None, _adapter("name of the init image; null for none", "init.image.name")]
+    strength: Annotated[float | None, _adapter("how far from the init image; null for none", "init.strength")]
+    task: Annotated[str | None, _adapter("`txt2img`, `img2img`", "task")]
     flagged: Annotated[
         bool | None,
         Column("whether the model's safety checker flagged the image; null if none ran", "flagged"),
     ]
-    memory: Annotated[str, Column("the memory level", "memory.level", "request.memory.level")]
-    dtype: Annotated[str, Column("`float32`, `float16`, `bfloat16`", "memory.dtype", "request.memory.dtype")]
+    memory: Annotated[str, _requested("the memory level", "memory.level")]
+    dtype: Annotated[str, _requested("`float32`, `float16`, `bfloat16`", "memory.dtype")]
     quantization: Annotated[
         str | None,
         Column("how weights were quantised; null for not at all", "memory.quantization"),
     ]
     techniques: Annotated[
-        list[str],
-        Column(
-            "memory techniques that were used; for failures the requested ones",
-            "memory.techniques",
-            "request.memory.techniques",
-        ),
+        list[str], _requested("memory techniques that were used; for failures the requested ones", "memory.techniques")
     ]
     predicted_peak_bytes: Annotated[
         Int64 | None,
@@ -164,24 +168,56 @@ class Row(TypedDict):
         Int64 | None,
         Column("the worker's peak of main memory so far", "measured.peak_rss_bytes"),
     ]
-    selection: Annotated[str | None, Column("unused in this version: always null")]
+    selection: Annotated[
+        str | None,
+        Column("what was chosen and why, as JSON; null where nothing was", "selection.text", "selection"),
+    ]
+    derived_from: Annotated[
+        str | None,
+        Column("the image whose settings it was made with; null for others", "derived_from", "derived_from"),
+    ]
     app_version: Annotated[str, Column("Darkroom's version", "generator.version")]
     record_json: Annotated[str | None, Column("the whole record; null for failures")]
 
 
+class Feedback(TypedDict):
+    """What people said of an image, and the table of these columns: readers join them to its row, no part has them."""
+
+    rating: Annotated[Int32 | None, Column("your stars, 1 to 5; null for none")]
+    picked: Annotated[bool, Column("whether you picked it as the best of its group")]
+    rejected: Annotated[bool, Column("whether you rejected it")]
+    removed: Annotated[bool, Column("whether its file was deleted as rejected")]
+    user_tags: Annotated[list[str], Column("your own tags, in alphabetical order")]
+    note: Annotated[str | None, Column("your note; null for none")]
+
+
 @functools.cache
-def columns() -> dict[str, Column]:
-    """The columns by name, in order."""
-    return {name: next(one for one in hint.__metadata__ if isinstance(one, Column)) for name, hint in _hints().items()}
+def columns(of: type = Row) -> dict[str, Column]:
+    """The columns of a table by name, in order."""
+    hints = _hints(of).items()
+    return {name: next(one for one in hint.__metadata__ if isinstance(one, Column)) for name, hint in hints}
+
+
+@functools.cache
+def list_columns() -> frozenset[str]:
+    """The columns of rows that hold lists; in a part that is older than one of them, it is null."""
+    return frozenset(name for name, hint in _hints(Row).items() if get_origin(_without_none(hint)) is list)
 
 
 def meanings() -> dict[str, str]:
-    """The meaning of each column, in column order."""
-    return {name: column.meaning for name, column in columns().items()}
+    """The meaning of each column that can be searched, in column order."""
+    return {name: column.meaning for of in (Row, Feedback) for name, column in columns(of).items()}
 
 
-def arrow_schema() -> pa.Schema:
-    """The manifest's Arrow schema, in column order; `schema_version` is in the key-value metadata as well."""
+def searched_schema() -> pa.Schema:
+    """The Arrow schema of what can be searched: the rows' columns, then those of `Feedback`."""
+    import pyarrow as pa
+
+    return pa.schema([*arrow_schema(), *arrow_schema(Feedback)])
+
+
+def arrow_schema(of: type = Row) -> pa.Schema:
+    """A table's Arrow schema, in column order; `schema_version` is in the key-value metadata as well."""
     import pyarrow as pa
 
     types = [
@@ -191,14 +227,16 @@ def arrow_schema() -> pa.Schema:
         (bool, pa.bool_()),
         (datetime, pa.timestamp("us", tz="UTC")),
         (list[str], pa.list_(pa.string())),
+        (list[str | None], pa.list_(pa.string())),
         (list[float], pa.list_(pa.float64())),
     ]
 
     def field(name: str, hint: Any) -> pa.Field:
         of = _without_none(hint)
-        return pa.field(name, next((type_ for one, type_ in types if of == one), pa.string()))
+        unlimited = getattr(of, "__origin__", of) if hasattr(of, "__metadata__") else of
+        return pa.field(name, next((type_ for one, type_ in types if one in (of, unlimited)), pa.string()))
 
-    fields = [field(name, hint) for name, hint in _hints().items()]
+    fields = [field(name, hint) for name, hint in _hints(of).items()]
     return pa.schema(fields, metadata={"darkroom.schema_version": str(SCHEMA_VERSION)})
 
 
@@ -228,13 +266,13 @@ _NEEDED = ("job_id", "status", "attempt")
 
 
 @functools.cache
-def _hints() -> dict[str, Any]:
-    return get_type_hints(Row, include_extras=True)
+def _hints(of: type) -> dict[str, Any]:
+    return get_type_hints(of, include_extras=True)
 
 
 @functools.cache
 def _adapters() -> dict[str, TypeAdapter[Any]]:
-    return {name: TypeAdapter(hint) for name, hint in _hints().items()}
+    return {name: TypeAdapter(hint) for name, hint in _hints(Row).items()}
 
 
 def _without_none(hint: Any) -> Any:

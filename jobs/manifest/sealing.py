@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import glob
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING
 
 from jobs.manifest.crashpoints import reached
 from jobs.manifest.events import Replay, RowValues
@@ -15,8 +18,13 @@ from jobs.manifest.schema import INTERRUPTED, QUARANTINED, row_from_json
 from pipeline.storage.durable import publish
 from pipeline.storage.platform import sync_folder
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 MAX_ATTEMPTS = 3
 """A job that took its process down this often is quarantined: tried again only with `retry_failed`."""
+
+RESERVE_BYTES = 2**20
 
 
 @dataclass(slots=True)
@@ -25,6 +33,23 @@ class Settled:
 
     adopted: list[RowValues] = field(default_factory=list)
     lost: list[RowValues] = field(default_factory=list)
+
+
+class DiskReserve:
+    """Space that is reserved in an unnamed file, so that a full disk leaves room to seal; it is freed by `release` or
+    when the process dies.
+    """
+
+    def __init__(self, output_dir: Path) -> None:
+        self._file: IO[bytes] | None = None
+        with suppress(OSError):  # the disk is full already, which will be told by what needs it
+            self._file = TemporaryFile(dir=output_dir, prefix=".reserve.", suffix=".tmp", buffering=0)  # noqa: SIM115
+            self._file.write(bytes(RESERVE_BYTES))
+
+    def release(self) -> None:
+        """Free the space. May be called twice."""
+        if self._file is not None:
+            self._file.close()
 
 
 def settle(journal: Replay, output_dir: Path) -> Settled:
@@ -68,14 +93,19 @@ def _lost_attempt(row: RowValues) -> RowValues:
 
 
 def seal(layout: Layout, stem: str, rows: list[RowValues]) -> None:
-    """Write the part of a journal and remove the journal; without rows there is no part.
+    """Write the part of a journal and remove the journal; without rows there is no part. Otherwise as `seal_table`."""
+    seal_table(layout, stem, table_from_rows([row_from_json(row) for row in rows]) if rows else None)
+
+
+def seal_table(layout: Layout, stem: str, table: pa.Table | None) -> None:
+    """Write the part of a journal, of this table, and remove the journal.
 
     The part's name is the journal's, so doing it again after a crash changes nothing. Raises OSError when the
     part cannot be written, and leaves the journal as it was.
     """
     part = layout.part(stem)
-    if rows and not part.exists():
-        temporary = write_temporary_part(part, [table_from_rows([row_from_json(row) for row in rows])])
+    if table is not None and not part.exists():
+        temporary = write_temporary_part(part, [table], table.schema)
         reached("during_seal")
         publish(temporary, part)
         reached("after_part_rename")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,7 +28,7 @@ _PAUSE_S = 0.02
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The valid parts and journals; every row is in exactly one of them. `refused` are files that are ignored, with the
-    reason.
+    reason, `ratings` those of ratings, None where nobody rated.
 
     Files can vanish later, when their rows move on: read through `reading_retried`.
     """
@@ -36,6 +36,7 @@ class Snapshot:
     parts: tuple[Path, ...]
     journals: tuple[Path, ...]
     refused: tuple[tuple[Path, ReadError], ...] = ()
+    ratings: Snapshot | None = None
 
 
 def warn_once(line: str) -> None:
@@ -73,6 +74,11 @@ def take_snapshot(output_dir: Path, version: Callable[[Path], int] = part_versio
     `version` reads a part's footer, raising what `part_version` does.
     """
     layout = Layout(output_dir)
+    rows = _snapshot(layout, version)
+    return replace(rows, ratings=_snapshot(layout.ratings, version)) if layout.ratings.root.is_dir() else rows
+
+
+def _snapshot(layout: Layout, version: Callable[[Path], int]) -> Snapshot:
     journal_stems, parts = _stable_listing(layout)
     part_stems = {Path(name).stem for name in parts}
     journals = tuple(layout.journal(stem) for stem in journal_stems if stem not in part_stems)
@@ -82,10 +88,9 @@ def take_snapshot(output_dir: Path, version: Callable[[Path], int] = part_versio
             version(layout.parts / name)
         except ReadError as error:
             refused.append((layout.parts / name, error))
+            warn_once(str(error))
         else:
             readable.append(layout.parts / name)
-    for _, reason in refused:
-        warn_once(str(reason))
     return Snapshot(tuple(readable), journals, tuple(refused))
 
 

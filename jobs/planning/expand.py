@@ -10,32 +10,31 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from jobs.config.batch_config import BatchConfig
 from jobs.config.faults import first_faults
 from jobs.config.sections import Sampling
 from jobs.config.values import MAX_GRID
-from jobs.job import Job, Likeness, hash_model, hash_prompt, hash_sampling, hash_seed
+from jobs.job import Job
 from jobs.planning.grid import Combination, Grid
-from jobs.prompts.lines import UNSET, PromptLine, PromptSource, clean
-from jobs.prompts.templates import Wildcards
-from jobs.prompts.variants import VariantTexts
+from jobs.prompts.lines import UNSET, ChosenLines, PromptLine, PromptSource, clean
+from jobs.prompts.templates import Texts, Wildcards, texts_of
 from pipeline.errors import ConfigError
 from pipeline.metadata.leaks import refusal
-from pipeline.request import NO_ADAPTERS, Adapters, ImageRequest, MemorySettings, ModelSettings
+from pipeline.request import NO_ADAPTERS, Adapters, ImageRequest, Likeness, MemorySettings, ModelSettings
+from pipeline.request_id import hash_model, hash_prompt, hash_sampling, hash_seed
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
     from jobs.planning.resolve_adapters import AdapterSource
+    from jobs.planning.tagged_loras import TaggedLoras
+    from pipeline.adapters.specs import LoraSpec
+    from pipeline.prompting.characters import Characters
 
 MAX_KEPT_COMBINATIONS = 4096
 """Combinations of a grid that are kept ready; those of greater ones are made anew for every prompt."""
-
-
-_Texts: TypeAlias = VariantTexts | tuple[str, ...]
-"""A line's prompts: those of a template, or the line itself."""
 
 
 @dataclass(slots=True)
@@ -74,13 +73,17 @@ class Expansion:
         fallback: Sampling,
         adapters: AdapterSource | None = None,
         place_of_lines: str | None = None,
+        tagged: TaggedLoras | None = None,
     ) -> None:
-        self._adapters = adapters
+        """`tagged` looks up the LoRAs that prompts name by tags; without it these are text."""
+        self._adapters, self._tagged = adapters, tagged
         self._config, self._config_index = config, config_index
         self._prompts, self._wildcards = prompts, wildcards
         self._model, self._memory = model, memory
         self._hash_prompt = lru_cache(maxsize=64)(partial(hash_prompt, hash_model(model, memory)))
-        self._base = config.sampling.over(config.model.sampling).over(fallback).model_dump()
+        self._weaker = config.model.sampling.over(fallback)
+        self._base = config.sampling.over(self._weaker).model_dump()
+        self._base_of_choice = lru_cache(maxsize=1024)(self._chosen_base)
         self._set_name = config.prompts.name or config.title
         self._place_of_lines = place_of_lines or self._set_name
         self._negative_prompt = clean(config.prompts.negative_prompt)
@@ -102,7 +105,8 @@ class Expansion:
         if faults:
             raise ConfigError(first_faults(faults))
         self._kept = list(self._combinations()) if len(self._grid) <= MAX_KEPT_COMBINATIONS else None
-        self._last: tuple[int, PromptLine, _Texts] | None = None
+        self._last: tuple[int, PromptLine, Texts] | None = None
+        self._last_refusal: tuple[str | None, str | None] = None, None
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -131,32 +135,50 @@ class Expansion:
         index, seed = divmod(index, len(self._seeds_of(line)))
         text, point = divmod(index, len(self._grid))
         combination = self._grid[point]
-        row = self._row(line, place, texts, texts[text], combination, self._likeness(line.sampling, combination))
+        row = self._row(line, place, texts, texts[text], combination, self._likeness(line, combination))
         return self._job(row, row.seeds[seed])
+
+    @property
+    def characters(self) -> tuple[str, Characters] | None:
+        """The name of the prompt set and what it shows, where it is made of characters."""
+        if self._config.prompts.characters is None:
+            return None
+        from jobs.prompts.characters import CharacterLines  # loaded already where there are any
+
+        prompts = self._prompts.origin if isinstance(self._prompts, ChosenLines) else self._prompts
+        return (self._set_name, prompts.made) if isinstance(prompts, CharacterLines) else None
 
     def _rows(self) -> Iterator[_Row]:
         for index, line in enumerate(self._prompts):
             texts = self._texts(line)
             for text in texts:
                 for combination, likeness in self._kept or self._combinations():
-                    if line.sampling is not UNSET:
-                        likeness = self._likeness(line.sampling, combination)
+                    if line.sampling is not UNSET or line.choice:
+                        likeness = self._likeness(line, combination)
                     yield self._row(line, index, texts, text, combination, likeness)
 
     def _combinations(self) -> Iterator[tuple[Combination, Likeness]]:
         for combination in self._grid:
-            yield combination, self._likeness(UNSET, combination)
+            yield combination, self._likeness(None, combination)
 
     def _row(
         self,
         line: PromptLine,
         index: int,
-        texts: _Texts,
+        texts: Texts,
         text: str,
         combination: Combination,
         likeness: Likeness,
     ) -> _Row:
         template = None if isinstance(texts, tuple) else texts.template
+        loras: tuple[LoraSpec, ...] = ()
+        if line.choice:
+            index, template, loras = line.choice.index, line.choice.template, line.choice.loras
+        if self._tagged and self._adapters is not None and "<" in text:
+            tagged_text = text
+            text, named = self._tagged.applied(text)
+            template = template or (tagged_text if text != tagged_text else None)
+            loras = (*loras, *named)
         prefix, suffix = combination.prefix, combination.suffix
         if prefix or suffix:
             text = f"{prefix or ''}{text}{suffix or ''}"
@@ -167,7 +189,9 @@ class Expansion:
         if negative_prompt is None:
             negative_prompt = self._negative_prompt
         seeds = (combination.seed,) if combination.seed is not None and not line.seeds else self._seeds_of(line)
-        adapters = NO_ADAPTERS if self._adapters is None else self._adapters.get(combination.adapters)
+        adapters = NO_ADAPTERS
+        if self._adapters is not None:
+            adapters = self._adapters.get(combination.adapters, loras)
         row_hash = hash_sampling(self._hash_prompt(text, negative_prompt), likeness, adapters)
         return _Row(line, index, text, template, negative_prompt, combination.tags, likeness, adapters, seeds, row_hash)
 
@@ -192,20 +216,32 @@ class Expansion:
             prompt_index=row.prompt_index,
             prompt_template=row.template,
             tags=self._tags(row),
+            selection=row.line.choice.selection if row.line.choice else None,
+            derived_from=line.derived_from,
             prompt_place=line.where if of_file else f"prompt {row.prompt_index + 1} of {self._place_of_lines}",
         )
 
     def _refusal(self, row: _Row) -> str | None:
-        names = (row.line.name or self._config.title, self._set_name, self._model.name, *row.adapters.names())
-        return refusal((row.prompt, row.negative_prompt, row.template or "", *names, *self._tags(row)))
+        name = row.line.name or self._config.title
+        if self._last_refusal[0] != name:  # mostly the same for all rows
+            self._last_refusal = name, refusal((name, self._set_name, self._model.name))
+        adapters = () if row.adapters is NO_ADAPTERS else row.adapters.names()
+        texts = (row.prompt, row.negative_prompt, row.template or "", *adapters, *self._tags(row))
+        return self._last_refusal[1] or refusal(texts)
 
     def _tags(self, row: _Row) -> tuple[str, ...]:
         set_tags = self._config.prompts.tags if row.tags is None else row.tags
         return tuple(dict.fromkeys((*set_tags, *row.line.tags)))
 
-    def _likeness(self, own: Sampling, combination: Combination) -> Likeness:
-        """The sampling of a prompt at one point of the grid."""
-        values = self._base if not combination.sampling else {**self._base, **combination.sampling}
+    def _chosen_base(self, chosen: Sampling) -> dict[str, Any]:
+        return self._config.sampling.over(chosen).over(self._weaker).model_dump()
+
+    def _likeness(self, line: PromptLine | None, combination: Combination) -> Likeness:
+        """The sampling of a prompt at one point of the grid; None stands for any that says nothing of it."""
+        base, own = self._base, UNSET if line is None else line.sampling
+        if line and line.choice:
+            base = self._base_of_choice(line.choice.sampling)
+        values = base if not combination.sampling else {**base, **combination.sampling}
         if own is not UNSET:
             values = {key: value if (mine := getattr(own, key)) is None else mine for key, value in values.items()}
         options = values.get("scheduler_options") or {}
@@ -214,14 +250,12 @@ class Expansion:
     def _seeds_of(self, line: PromptLine) -> Sequence[int]:
         return line.seeds or self._seeds
 
-    def _texts(self, line: PromptLine) -> _Texts:
-        """The prompts behind a line; one that uses no template syntax is left as it is, to the last byte."""
-        text = f"{self._prefix}{line.text}{self._suffix}"
-        variants = self._config.prompts.variants
-        node = text if variants.mode == "literal" else self._wildcards.parse(text)
-        return (text,) if node == text else VariantTexts(text, node, variants)
+    def _texts(self, line: PromptLine) -> Texts:
+        if line.choice:
+            return (line.text,)
+        return texts_of(f"{self._prefix}{line.text}{self._suffix}", self._config.prompts.variants, self._wildcards)
 
-    def _line(self, place: int) -> tuple[PromptLine, _Texts]:
+    def _line(self, place: int) -> tuple[PromptLine, Texts]:
         """A line and its texts; the last one asked for is kept, since jobs are mostly asked for in order."""
         if self._last is None or self._last[0] != place:
             line = self._prompts[place]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +88,7 @@ def fetch(needs: Sequence[Needed], config: BatchConfig) -> None:
         found = look_up(needs, transport)
         _refuse(found)
         bars = nullcontext() if config.quiet else progress_bars()
-        with _ended_like_ctrl_c(), Registry() as registry, bars as progress:
+        with Registry() as registry, bars as progress:
             for item in found.items:
                 if item.plan is None:
                     continue  # another process has fetched it by now
@@ -148,23 +146,6 @@ def values(found: Downloads) -> dict[str, Any]:
         "measured": found.is_measured,
     }
     return {"missing": missing, "download": total if found.asked else None}
-
-
-@contextmanager
-def _ended_like_ctrl_c() -> Iterator[None]:
-    """SIGTERM, by which schedulers end a run, is as good as Ctrl-C. Only the main thread may set handlers."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _each_once(needs: Sequence[Needed]) -> list[Needed]:

@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, overload
+from typing import Any
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
@@ -62,7 +62,7 @@ class Combination:
     adapters: tuple[tuple[str, Any], ...] = ()
 
 
-class Grid(Sequence[Combination]):
+class Grid:
     """All combinations of a `grid:` mapping, created on demand; without a grid a single empty one.
 
     Raises `ConfigError` with all faults: unknown keys, values out of range, more than `MAX_GRID`
@@ -95,14 +95,14 @@ class Grid(Sequence[Combination]):
 
     def values(self, key: str) -> list[Any]:
         """The values that the grid gives this key, step by step."""
-        return [step[keys.index(key)] for keys, steps in self._axes.items() if key in keys for step in steps]
+        axes = ((keys, steps) for keys, steps in self._axes.items() if key in keys)
+        return [_step(keys, step)[keys.index(key)] for keys, steps in axes for step in steps]
 
     def adapter_combinations(self) -> Iterator[tuple[tuple[str, Any], ...]]:
         """The distinct combinations of adapter keys in the grid."""
         axes = {keys: steps for keys, steps in self._axes.items() if any(is_adapter_key(key) for key in keys)}
         for steps in product(*axes.values()):
-            pairs = [pair for keys, step in zip(axes, steps, strict=True) for pair in zip(keys, step, strict=True)]
-            yield tuple(pair for pair in pairs if is_adapter_key(pair[0]))
+            yield tuple(pair for pair in _pairs(axes, steps) if is_adapter_key(pair[0]))
 
     def __len__(self) -> int:
         return self._count
@@ -111,13 +111,7 @@ class Grid(Sequence[Combination]):
         for steps in product(*self._axes.values()):
             yield self._combination(steps)
 
-    @overload
-    def __getitem__(self, index: int) -> Combination: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Combination]: ...
-    def __getitem__(self, index: int | slice) -> Combination | list[Combination]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(self._count))]
+    def __getitem__(self, index: int) -> Combination:
         if not 0 <= index < self._count:
             raise IndexError(index)
         steps = []
@@ -126,17 +120,16 @@ class Grid(Sequence[Combination]):
             steps.append(values[own])
         return self._combination(reversed(steps))
 
-    def _combination(self, steps: Iterable[Sequence[Any]]) -> Combination:
+    def _combination(self, steps: Iterable[Any]) -> Combination:
         sampling: dict[str, Any] = {}
         others: dict[str, Any] = {}
         adapters: list[tuple[str, Any]] = []
-        for keys, step in zip(self._axes, steps, strict=True):
-            for key, value in zip(keys, step, strict=True):
-                group, _, name = key.rpartition(".")
-                if is_adapter_key(key):
-                    adapters.append((key, value))
-                else:
-                    (sampling if group == "sampling" else others)[name] = value
+        for key, value in _pairs(self._axes, steps):
+            group, _, name = key.rpartition(".")
+            if is_adapter_key(key):
+                adapters.append((key, value))
+            else:
+                (sampling if group == "sampling" else others)[name] = value
         return Combination(sampling, adapters=tuple(adapters), **others)
 
     def _key_faults(self, keys: tuple[str, ...]) -> Iterator[str]:
@@ -147,23 +140,15 @@ class Grid(Sequence[Combination]):
                 yield f"{key} is varied twice; join keys that belong together with +"
 
 
-class _Seeds(Sequence[tuple[int]]):
-    """An axis of seeds, which may be a range of millions."""
+def _step(keys: tuple[str, ...], step: Any) -> Sequence[Any]:
+    """The values of a step. On an axis of one key each is its value itself: seeds may be a range of millions."""
+    return step if len(keys) > 1 else (step,)
 
-    def __init__(self, seeds: Sequence[int]) -> None:
-        self._seeds = seeds
 
-    def __len__(self) -> int:
-        return len(self._seeds)
-
-    @overload
-    def __getitem__(self, index: int) -> tuple[int]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[tuple[int]]: ...
-    def __getitem__(self, index: int | slice) -> tuple[int] | list[tuple[int]]:
-        if isinstance(index, slice):
-            return [(seed,) for seed in self._seeds[index]]
-        return (self._seeds[index],)
+def _pairs(axes: Iterable[tuple[str, ...]], steps: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    """Every key with its value at one point of the grid."""
+    for keys, step in zip(axes, steps, strict=True):
+        yield from zip(keys, _step(keys, step), strict=True)
 
 
 def _flat(grid: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -176,10 +161,10 @@ def _flat(grid: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _axis(keys: tuple[str, ...], values: Any) -> Sequence[Any]:
-    """The steps of an axis, each with a value for every key; not yet checked one by one."""
+    """The steps of an axis, as in `_step`, each with a value for every key; not yet checked one by one."""
     if keys == ("seed",):
         try:
-            return _Seeds(_SEEDS.validate_python(values))
+            return _SEEDS.validate_python(values)
         except ValidationError as error:
             raise ValueError(_reason(error)) from None
     if isinstance(values, str):
@@ -189,7 +174,7 @@ def _axis(keys: tuple[str, ...], values: Any) -> Sequence[Any]:
     if not values:
         raise ValueError("needs at least one value")
     if len(keys) == 1:
-        return [(value,) for value in values]
+        return values
     for place, row in enumerate(values):
         if not isinstance(row, Sequence) or isinstance(row, str) or len(row) != len(keys):
             raise ValueError(
@@ -200,12 +185,12 @@ def _axis(keys: tuple[str, ...], values: Any) -> Sequence[Any]:
 
 def _checked(keys: tuple[str, ...], steps: Sequence[Any], faults: list[str]) -> Sequence[Any]:
     """The steps with their values as the configuration would hold them; faults are added to the list."""
-    if isinstance(steps, _Seeds):
+    if keys == ("seed",):
         return steps
-    checked = []
+    checked: list[Any] = []
     for place, step in enumerate(steps):
         values = []
-        for column, (key, value) in enumerate(zip(keys, step, strict=True)):
+        for column, (key, value) in enumerate(zip(keys, _step(keys, step), strict=True)):
             where = f"grid.{'+'.join(keys)}[{place}]" + (f"[{column}]" if len(keys) > 1 else "")
             try:
                 values.append(_value(key, value))
@@ -213,7 +198,7 @@ def _checked(keys: tuple[str, ...], steps: Sequence[Any], faults: list[str]) -> 
                 faults.append(f"{where}: {_reason(error)}")
             except ValueError as error:
                 faults.append(f"{where}: {error}")
-        checked.append(tuple(values))
+        checked += [tuple(values)] if len(keys) > 1 else values
     return checked
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -87,16 +86,12 @@ def _published(profile: Model, family: Family) -> KnownModel:
     return KnownModel(
         settings=settings,
         files=None,
-        sizes=Sizes.published(family, _counts(profile.parameters)),
+        sizes=Sizes.published(family, {name: billions * 1e9 for name, billions in profile.parameters.items()}),
         family=family,
         flow_matching=family.flow_matching,
         fallback=_fallback(family.size, family.size, scheduler),
         profile=profile,
     )
-
-
-def _counts(billions: Mapping[str, float]) -> dict[str, float]:
-    return {name: number * 1e9 for name, number in billions.items()}
 
 
 def _fallback(width: int, height: int, scheduler: str) -> Sampling:

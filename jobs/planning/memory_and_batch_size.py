@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 from jobs.config.batch_config import BatchConfig
 from jobs.planning.groups import Fit, Trial
 from jobs.planning.known_models import KnownModel
-from pipeline.loading.compiling import FULL_BREAK_EVEN
 from pipeline.loading.precision import model_dtype
-from pipeline.loading.speed import DEPENDS_ON_NEIGHBOURS
+from pipeline.loading.speed_options import DEPENDS_ON_NEIGHBOURS, FULL_BREAK_EVEN
 from pipeline.memory.planning import memory_request
 from pipeline.memory.planning.choose_techniques import MemoryPlan, batch_range, choose
 from pipeline.memory.planning.estimate import Shape

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 from jobs.config.batch_config import BatchConfig
-from jobs.config.option_folders import option_folders, shipped_folder
+from jobs.config.model_profiles import profile_files, read_profile
+from jobs.config.option_files import read_option
+from jobs.config.option_folders import shipped_folder
 from jobs.planning.memory_and_batch_size import Fitting, requested_memory
 from jobs.planning.plan import PlanSettings
 from jobs.planning.validation import Batch
-from pipeline.errors import ConfigError, DarkroomError
+from pipeline.errors import DarkroomError
 from pipeline.memory.planning.choose_techniques import CLASSES, MemoryPlan, choose, least_text
 from pipeline.memory.planning.estimate import Shape, Sizes
 from pipeline.memory.planning.rates import rates_of
@@ -62,28 +61,26 @@ class Forecast:
         return f"{size_text(self.choice.estimate.peak_bytes)}, {', '.join(labels) or 'everything resident'}"
 
 
-def profiles(folders: Sequence[Path] | None = None) -> tuple[list[Profile], list[str]]:
-    """The model profiles in `folders` of options (None: ours and the user's own), and a line for each that cannot be
-    judged. Headers are read, never weights.
+def profiles() -> tuple[list[Profile], list[str]]:
+    """The model profiles, ours and the user's own, and a line for each that cannot be judged. Headers are read, never
+    weights.
     """
     found: list[Profile] = []
     faults: list[str] = []
-    for path in (path for folder in folders or option_folders() for path in sorted((folder / "model").glob("*.yaml"))):
+    for path in profile_files():
         try:
-            document = _read(path)
-            if document.get("source") in (None, "???"):
-                continue  # a form to be filled in
-            found.append(_profile(path.stem, document))
+            if document := read_profile(path):
+                found.append(_profile(path.stem, document))
         except DarkroomError as error:
             faults.append(f"{path.stem}: {error}")
     return found, faults
 
 
-def levels(conf: Path | None = None) -> dict[str, dict[str, Any]]:
+def levels() -> dict[str, dict[str, Any]]:
     """The memory levels in `conf/memory` by name, the one with most memory first, completed from `memory_base.yaml`."""
-    conf = conf or shipped_folder()
-    base = _read(conf / "memory_base.yaml")
-    documents = {path.stem: _over(base, _read(path)) for path in (conf / "memory").glob("*.yaml")}
+    conf = shipped_folder()
+    base = read_option(conf / "memory_base.yaml")
+    documents = {path.stem: _over(base, read_option(path)) for path in (conf / "memory").glob("*.yaml")}
     return {name: documents[name] for name in ("auto", *CLASSES) if name in documents}
 
 
@@ -103,7 +100,7 @@ def on_a_card(batch: Batch) -> list[PlanSettings]:
     """The plans of a batch for a card of the requested size; empty if no size is requested."""
     host = device_memory(batch.device)
     plans: list[PlanSettings] = []
-    for config, plan in zip(batch.configs, batch.plans, strict=True):
+    for config, plan in zip(batch.parts, batch.plans, strict=True):
         budget_gb, level = config.memory.budget_gb, config.memory.level
         if budget_gb is None and level not in CLASSES:
             return []
@@ -118,7 +115,7 @@ def on_a_card(batch: Batch) -> list[PlanSettings]:
 def beside_card(batch: Batch) -> str:
     """The main memory that `on_a_card` assumes, in words."""
     here = device_memory(batch.device)
-    sizes = dict.fromkeys(size_text(_host_bytes(config, here)) for config in batch.configs)
+    sizes = dict.fromkeys(size_text(_host_bytes(config, here)) for config in batch.parts)
     return f"with {' or '.join(sizes)} of main memory free (memory.host_gb)"
 
 
@@ -170,11 +167,3 @@ def _over(base: dict[str, Any], level: dict[str, Any]) -> dict[str, Any]:
     """A level's own keys over those of all levels, as Hydra composes them."""
     own = {key: value for key, value in level.items() if key != "defaults"}
     return {**base, **own, "techniques": {**base["techniques"], **own.get("techniques", {})}}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {str(error).splitlines()[0]}") from None
-    return document if isinstance(document, dict) else {}

@@ -97,7 +97,7 @@ def _noun_of_config(model: Model) -> str:
 
 def _adapters(config: BatchConfig, values: Sequence[tuple[str, object]]) -> Iterator[Needed]:
     try:
-        sets, _ = changed(config.adapters, config.init, values)
+        sets, _ = changed(config.adapters.specs, config.init, values)
     except ValueError as error:
         raise ConfigError(str(error).splitlines()[0]) from None
     entries = (

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping
 
 from jobs.planning.known_models import KnownModel
 from jobs.planning.plan import Plan
-from pipeline.adapters.combinations import check_adapters
+from pipeline.adapters.identify import check_adapters
+from pipeline.loading.components import scheduler_config
 from pipeline.loading.requirements import requirement_faults
-from pipeline.loading.speed import STEP_CACHES
+from pipeline.loading.speed_options import STEP_CACHES
 from pipeline.memory.planning.choose_techniques import shortage
 from pipeline.request import Adapters, Likeness, MemorySettings, ModelSettings
 from pipeline.schedulers import fits, is_scheduler, scheduler_faults
+from pipeline.timesteps import steps_fault
 
 
 def unsuitable(plan: Plan, models: Mapping[ModelSettings, KnownModel]) -> list[str]:
@@ -28,21 +30,15 @@ def too_small(plan: Plan) -> list[str]:
     lines: dict[str, None] = {}
     for group, _ in plan.groups():
         fit, like = group.fit, group.likeness
-        if fit.fits or fit.budget_bytes is None:
-            continue
-        line = shortage(group.model.name, like.width, like.height, fit.budget_bytes, fit.least_bytes)
-        lines[line] = None
+        if not fit.fits and fit.budget_bytes is not None:
+            lines[shortage(group.model.name, like.width, like.height, fit.budget_bytes, fit.least_bytes)] = None
     return list(lines)
 
 
 def notes(plan: Plan, models: Mapping[ModelSettings, KnownModel]) -> list[str]:
-    """Settings without effect, and sizes that are only estimated; no reason not to start."""
-    lines: dict[str, None] = {}
-    for group, _ in plan.groups():
-        known = models[group.model]
-        if known.files is None:
-            lines[f"{group.model.name} is not on this machine; its sizes are those published"] = None
-    return list(lines)
+    """Models whose sizes are not known from their files; no reason not to start."""
+    absent = dict.fromkeys(group.model.name for group, _ in plan.groups() if models[group.model].files is None)
+    return [f"{name} is not on this machine; its sizes are those published" for name in absent]
 
 
 def sampling_faults(like: Likeness, adapters: Adapters, held: MemorySettings, known: KnownModel) -> Iterator[str]:
@@ -60,6 +56,11 @@ def sampling_faults(like: Likeness, adapters: Adapters, held: MemorySettings, kn
         yield f"sampling.scheduler: {like.scheduler} does not suit {name}, {kind} model"
     for fault in scheduler_faults(like.scheduler, dict(like.scheduler_options)):
         yield f"sampling.scheduler_options: {fault}"
+    if known.files is not None:
+        strength = adapters.init.strength if adapters.init else 1.0
+        own = (known.files.scheduler_class, scheduler_config(known.files, known.settings))
+        if too_many := steps_fault(like.scheduler, like.steps, *own, dict(like.scheduler_options), strength):
+            yield f"sampling.steps: {too_many}"
     wanted = known.profile.sampling.guidance_scale
     if known.profile.distilled and wanted is not None and like.guidance_scale != wanted:
         yield (

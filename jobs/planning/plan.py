@@ -10,19 +10,22 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING
 
-from jobs.job import Assignment, Bundle, Job, Likeness
+from jobs.job import Assignment, Bundle, Job
 from jobs.manifest.job_states import JOB_KEY_BYTES, JobStates, job_key
 from jobs.manifest.schema import INTERRUPTED
 from jobs.planning.expand import Expansion
 from jobs.planning.groups import Fit, Group
 from jobs.planning.resume import Resume
-from pipeline.request import Adapters, MemorySettings, ModelSettings
+from pipeline.request import Adapters, Likeness, MemorySettings, ModelSettings
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from pipeline.prompting.characters import Characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +81,17 @@ class Plan:
     @property
     def minimum_loads(self) -> int:
         """Number of distinct models among the jobs to make."""
-        return len({self._groups[number].load_key for number in self._present()})
+        return len({group.load_key for group, _ in self.groups()})
 
     @property
     def loads(self) -> int:
         """How often a model will be loaded when the jobs are made in this order."""
-        keys = [group.load_key for group, _ in self.groups()]
-        return sum(1 for index, key in enumerate(keys) if index == 0 or keys[index - 1] != key)
+        return sum(1 for _ in groupby(group.load_key for group, _ in self.groups()))
+
+    @property
+    def characters(self) -> dict[str, Characters]:
+        """The sets of characters by name, with the pairs of attributes that they show."""
+        return dict(one.characters for one in self._expansions if one.characters is not None)
 
     def groups(self) -> Iterator[tuple[Group, int]]:
         """The groups in order, with the number of jobs to make in each."""
@@ -228,11 +235,6 @@ class Plan:
     def _bundle(self, batches: Sequence[tuple[Assignment, ...]], group: Group) -> Bundle:
         fit = group.fit
         return Bundle(tuple(batches), fit.held, fit.predicted_peak_bytes, fit.stage_bytes, self._alike[group.shape_key])
-
-    def _present(self) -> set[int]:
-        import numpy as np
-
-        return {int(number) for number in np.unique(self._order_groups)}
 
     def _job(self, index: int) -> Job:
         config = bisect_right(self._starts, index) - 1

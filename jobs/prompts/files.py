@@ -141,15 +141,13 @@ class _PromptFile(Sequence[PromptLine]):
                 )
             if b"\0" in raw:
                 raise PromptFileError(f"{self._label}:{line}: holds a NUL byte; this is a binary file, not text")
+            text: str | PromptFileError
             try:
-                yield start, line, raw.decode()
+                text = raw.decode()
             except UnicodeDecodeError as error:
                 byte = f"byte {raw[error.start]:#04x} at position {error.start + 1}"
-                yield (
-                    start,
-                    line,
-                    PromptFileError(f"{self._label}:{line}: is not UTF-8 ({byte}); save it as UTF-8"),
-                )
+                text = PromptFileError(f"{self._label}:{line}: is not UTF-8 ({byte}); save it as UTF-8")
+            yield start, line, text
             start += len(raw)
             line += 1
 

@@ -13,8 +13,10 @@ from pydantic import BeforeValidator, Field, ValidationError
 from jobs.config.faults import fault_lines, nearest
 from jobs.config.sections import Sampling
 from jobs.config.values import Seeds
+from pipeline.adapters.specs import LoraSpec
 from pipeline.errors import ConfigError
-from pipeline.ranges import Text, text_fault
+from pipeline.metadata.record import ID
+from pipeline.ranges import Text, refused_by, text_fault
 
 _SAMPLING_KEYS = tuple(Sampling.model_fields)
 UNSET = Sampling()
@@ -22,10 +24,27 @@ UNSET = Sampling()
 
 
 @dataclass(frozen=True, slots=True)
+class LineChoice:
+    """What was chosen for a prompt whose set left it open.
+
+    `index` is its place in the set, `template` the text as it was given, None where the model gets the same. `sampling`
+    is weaker than what the batch says. `loras` are applied where nobody named any. `selection` is the JSON of what was
+    chosen and why.
+    """
+
+    index: int
+    template: str | None
+    sampling: Sampling
+    loras: tuple[LoraSpec, ...]
+    selection: str
+
+
+@dataclass(frozen=True, slots=True)
 class PromptLine:
     """One prompt and the values that it sets; None leaves a value to the set, the grid and the batch.
 
-    `where` is its place for messages: `colours.csv:12`, `prompts.lines[3]`.
+    `where` is its place for messages: `colours.csv:12`, `prompts.lines[3]`. `choice` is what was chosen for it, of a
+    line whose text stands as the model gets it. `derived_from` is the id of the image whose settings it has.
     """
 
     text: str
@@ -35,10 +54,25 @@ class PromptLine:
     sampling: Sampling = UNSET
     tags: tuple[str, ...] = ()
     name: str | None = None
+    choice: LineChoice | None = None
+    derived_from: str | None = None
 
 
 PromptSource: TypeAlias = Sequence[PromptLine]
 """A prompt set, in its own order. The lines of a file are read when asked for and not kept."""
+
+
+def _id_fault(value: object) -> str | None:
+    is_id = isinstance(value, str) and ID.fullmatch(value)
+    return None if is_id else "must be the id of an image, as darkroom show says"
+
+
+class ChosenLines(list[PromptLine]):
+    """Lines as models get them; `origin` is the set that they were chosen from."""
+
+    def __init__(self, origin: PromptSource) -> None:
+        super().__init__()
+        self.origin = origin
 
 
 class _Line(Sampling):
@@ -49,6 +83,7 @@ class _Line(Sampling):
     seeds: Seeds | None = None
     tags: Annotated[list[Text], BeforeValidator(lambda tags: split_tags(tags))] = Field(default=[])
     name: Text | None = None
+    derived_from: Annotated[str, refused_by(_id_fault)] | None = None
 
 
 ALIASES = {"prompt": "text", "seed": "seeds"}
@@ -90,6 +125,7 @@ def _line(line: _Line, where: str) -> PromptLine:
         sampling=_sampling(*[getattr(line, key) for key in _SAMPLING_KEYS]),
         tags=tuple(line.tags),
         name=line.name,
+        derived_from=line.derived_from,
     )
 
 

@@ -19,8 +19,10 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import TypeAlias
 
-from jobs.prompts.variants import Alternatives, Node, Template
+from jobs.config.sections import Variants
+from jobs.prompts.variants import Alternatives, Node, Template, VariantTexts
 from pipeline.errors import PromptFileError
 from pipeline.ranges import text_fault
 
@@ -54,7 +56,7 @@ class Wildcards:
         """
         if "{" not in text and "}" not in text and "__" not in text:
             return text
-        return _Parser(text, self, within).template()
+        return _Parser(text, self, within).sequence()
 
     def choice(self, name: str, within: tuple[str, ...] = ()) -> Alternatives:
         """A choice of one of a wildcard's lines, each of which may contain syntax itself."""
@@ -103,6 +105,19 @@ class Wildcards:
         return Alternatives(tuple(options), tuple(weights))
 
 
+Texts: TypeAlias = VariantTexts | tuple[str, ...]
+"""The prompts behind a line: those of a template, or the line itself."""
+
+
+def texts_of(text: str, variants: Variants, wildcards: Wildcards) -> Texts:
+    """The prompts behind a text; one that uses no template syntax is left as it is, to the last byte.
+
+    Raises `ConfigError` and ValueError for a template that is none.
+    """
+    node = text if variants.mode == "literal" else wildcards.parse(text)
+    return (text,) if node == text else VariantTexts(text, node, variants)
+
+
 class _Parser:
     """Reads one template from left to right."""
 
@@ -110,10 +125,7 @@ class _Parser:
         self._text, self._wildcards, self._within = text, wildcards, within
         self._at = 0
 
-    def template(self) -> Node:
-        return self._sequence(depth=0)
-
-    def _sequence(self, depth: int) -> Node:
+    def sequence(self, depth: int = 0) -> Node:
         """Up to the end, or within braces up to their next `|` or `}`, which is left to be read."""
         nodes: list[Node] = []
         while token := _TOKEN.search(self._text, self._at):
@@ -147,7 +159,7 @@ class _Parser:
         while True:
             weight, rest = _weighed(self._text[self._at : self._at + 32])
             self._at += min(32, len(self._text) - self._at) - len(rest)
-            options.append(self._sequence(depth))
+            options.append(self.sequence(depth))
             weights.append(weight)
             if self._at >= len(self._text):
                 raise ValueError(f"'{{' at character {start + 1} is never closed; for the sign itself write \\{{")

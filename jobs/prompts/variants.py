@@ -38,11 +38,7 @@ class Template:
 
     def text_at(self, index: int) -> str:
         """The combination with this number; the last part changes fastest."""
-        texts = []
-        for node in reversed(self.nodes):
-            index, own = divmod(index, count_of(node))
-            texts.append(text_at(node, own))
-        return "".join(reversed(texts))
+        return "".join(_texts_at(self.nodes, index))
 
     @cached_property
     def command(self) -> Command:
@@ -103,11 +99,7 @@ class Alternatives:
             chosen.append(option)
             above *= count_of(option)
             options = rest
-        texts = []
-        for option in reversed(chosen):
-            index, own = divmod(index, count_of(option))
-            texts.append(text_at(option, own))
-        joined = self.separator.join(reversed(texts))
+        joined = self.separator.join(_texts_at(chosen, index))
         # An empty option leaves no separator at the ends, as in dynamicprompts.
         return joined.removeprefix(self.separator).removesuffix(self.separator) if size > 1 else joined
 
@@ -132,6 +124,15 @@ def count_of(node: Node) -> int:
 def text_at(node: Node, index: int) -> str:
     """The text with this number, from 0 to `count_of(node) - 1`."""
     return node if isinstance(node, str) else node.text_at(index)
+
+
+def _texts_at(nodes: Sequence[Node], index: int) -> list[str]:
+    """A text of each node, for the combination of them with this number; the last one changes fastest."""
+    texts = []
+    for node in reversed(nodes):
+        index, own = divmod(index, count_of(node))
+        texts.append(text_at(node, own))
+    return texts[::-1]
 
 
 def command_of(node: Node) -> Command:

@@ -9,18 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.config.program_name import program_name
+from jobs.config.batch_config import SECRET_KEYS
+from jobs.config.program_name import REMOVED, program_name
 from pipeline.metadata.leaks import scrub
 
 PATH_KEYS = ("source", "vae", "config", "tiny_vae", "encoder", "image", "file", "dir")
 """The last parts of the keys whose values are paths."""
 
-REMOVED = "REMOVED"
-"""Stands for a value that is not kept. No such key takes it, so that the command is refused until a user has put the
-value back: a proxy that was merely left out would go unnoticed."""
-
 _FOLDER_OPTIONS = ("--config-dir", "-cd")
-_SECRET_KEYS = ("hub.proxy", "hub.huggingface_url", "hub.civitai_url", "on_end")
 _PROMPT_KEYS = ("prompt", "prompts")
 _OVERRIDE = re.compile(r"([+~]*)([A-Za-z_][\w./@:-]*)=(.*)", re.DOTALL)
 _PATH = re.compile(r"(?<![^=,\[\s'\"(:])/[^,\]\)}'\"]*")
@@ -61,7 +57,7 @@ def _kept(word: str, before: str, *, prompts: bool) -> str:
     signs, key, value = match.groups()
     group = key.partition(".")[0]
     hides_prompts = not prompts and group in _PROMPT_KEYS and (key != "prompts" or "{" in value)
-    if key in _SECRET_KEYS or (key == "hub" and "{" in value) or (hides_prompts and key != "prompts.file"):
+    if key in SECRET_KEYS or (key == "hub" and "{" in value) or (hides_prompts and key != "prompts.file"):
         return f"{signs}{key}={REMOVED}"
     if key.rpartition(".")[2] in PATH_KEYS:
         return f"{signs}{key}={_PATH.sub(lambda path: _from_here(path[0]), value)}"

@@ -42,7 +42,7 @@ from jobs.running.progress import Progress
 from jobs.running.run_log import log_again
 from jobs.running.run_metrics import RunMetrics
 from pipeline.errors import ManifestLost
-from pipeline.generation.generate import PhaseSeconds
+from pipeline.generation.phase_seconds import PhaseSeconds
 
 if TYPE_CHECKING:
     from pipeline.system.resources import ResourceStatistics
@@ -110,9 +110,9 @@ class Runner:
         output_dir: Path,
         known_parts: frozenset[str],
         result: Result,
+        metrics: RunMetrics,
         *,
         stop_on_error: bool,
-        metrics: RunMetrics | None = None,
     ) -> None:
         self._engine, self._progress, self._output_dir = engine, progress, output_dir
         self._stop_on_error, self._metrics, self._plan = stop_on_error, metrics, plan
@@ -227,9 +227,8 @@ class Runner:
                 bundle = self._bundle_of(message.job_id)
                 self._elsewhere.append((self._settle(message.job_id), bundle))
             case Measured():
-                if self._metrics is not None:
-                    made, failed = self.result.made, self.result.failed.total()
-                    self._metrics.bundle(message.metrics, made=made, failed=failed, queue=self.result.left(self._plan))
+                made, failed = self.result.made, self.result.failed.total()
+                self._metrics.bundle(message.metrics, made=made, failed=failed, queue=self.result.left(self._plan))
             case Logged():
                 log_again(message)
             case Ended():
@@ -247,17 +246,13 @@ class Runner:
         return next(bundle for bundle, open_jobs in self._bundles if job_id in open_jobs)
 
     def _count_failure(self, failure: Failed, one: Assignment) -> None:
-        job = one.job
-        self.result.failed[failure.kind] += 1
-        if len(self.result.failures) < 100:
-            self.result.failures.append((failure.job_id, failure.kind, failure.message))
-        self._tell_failure(failure, one)
+        self._note_failure(failure, one)
         if self._stop_on_error:
             self.stop(STOPPED_ON_ERROR, "on_error")
         kind, seen = self._alike
         self._alike = (
             failure.kind,
-            {*(seen if kind == failure.kind else ()), (job.request.prompt, job.request.model.sha256)},
+            {*(seen if kind == failure.kind else ()), (one.job.request.prompt, one.job.request.model.sha256)},
         )
         if len(self._alike[1]) >= MAX_FAILURES_ALIKE:
             self.stop(
@@ -267,7 +262,10 @@ class Runner:
             )
             self.result.way_on = "the same command with retry_failed=true makes the rest"
 
-    def _tell_failure(self, failure: Failed, one: Assignment) -> None:
+    def _note_failure(self, failure: Failed, one: Assignment) -> None:
+        self.result.failed[failure.kind] += 1
+        if len(self.result.failures) < 100:
+            self.result.failures.append((failure.job_id, failure.kind, failure.message))
         self._progress.failed(failure, one.job)
         where = f"{one.job.prompt_place}, seed {one.job.request.seed}"
         what = _short(one.job.id), failure.kind, one.attempt
@@ -300,7 +298,7 @@ class Runner:
         recovery = recover(self._output_dir)
         if recovery.adopted:
             _log.info("%d images that it had finished are taken in", recovery.adopted)
-        self._restart(died.reason, {*recovery.interrupted, *recovery.quarantined})
+        self._restart(died.reason, {*recovery.lost})
 
     def _recycle(self, reason: str) -> None:
         """Put a fresh worker in the place of one that ended between two bundles; what it had not begun goes to it."""
@@ -334,9 +332,7 @@ class Runner:
                 untouched.add(job_id)
             elif one.attempt >= MAX_ATTEMPTS:
                 message = f"its process died {MAX_ATTEMPTS} times ({reason})"
-                self.result.failed["quarantined"] += 1
-                self.result.failures.append((job_id, "quarantined", message))
-                self._tell_failure(Failed(job_id, "quarantined", message), one)
+                self._note_failure(Failed(job_id, "quarantined", message), one)
             else:
                 suspects.append(self._bundle_of(job_id).alone(Assignment(one.job, one.attempt + 1)))
         again = [bundle.of(untouched) for bundle, open_jobs in self._bundles if open_jobs & untouched]

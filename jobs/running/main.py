@@ -6,7 +6,7 @@ import logging
 import secrets
 import sys
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
@@ -15,6 +15,7 @@ from typing import Any
 
 from jobs.config.batch_config import BatchConfig
 from jobs.config.hub_access import open_transport
+from jobs.config.profiles import keep_last
 from jobs.engines.local import LocalEngine
 from jobs.engines.messages import WorkerSettings
 from jobs.engines.processes import WorkerProcesses
@@ -30,16 +31,18 @@ from jobs.planning.model_checks import notes, too_small, unsuitable
 from jobs.planning.plan import Plan
 from jobs.planning.refused_prompts import MAX_TOLD, record_refused, refused_lines, refused_prompts
 from jobs.planning.validation import Batch, validate
+from jobs.running.assisted import Assistant
+from jobs.running.choice_report import choice_lines, choice_values
 from jobs.running.command_line import KeptCommand, kept_command
 from jobs.running.loop import STOPPED_ON_ERROR, Result, Runner
 from jobs.running.memory_report import memory_lines
 from jobs.running.on_end import start_on_end
 from jobs.running.progress import Progress
-from jobs.running.report import disk_warning, plan_as_json, print_plan, print_result
+from jobs.running.report import disk_warning, plan_values, print_plan, print_result
 from jobs.running.run_folder import LOG, METRICS, SUMMARY, RunFolder, head, summary
 from jobs.running.run_log import RunLog, run_log
 from jobs.running.run_metrics import SAMPLE_EVERY_S, RunMetrics
-from jobs.terminal import complain, print_line
+from jobs.terminal import EXIT_FAILURES, EXIT_INPUT, EXIT_OK, EXIT_STOPPED, complain, print_json, print_lines
 from pipeline.errors import ConfigError, DarkroomError, LeakFound, RunStopped
 from pipeline.version import VERSION
 
@@ -48,19 +51,17 @@ _log = logging.getLogger("darkroom.run")
 MAX_PLAN_LINES = 50
 """Kinds of pictures that the log names with how they are fitted into memory."""
 
-EXIT_OK, EXIT_INPUT, EXIT_FAILURES, EXIT_STOPPED = 0, 2, 3, 4
-
 
 def main(
     configs: Sequence[Mapping[str, Any]],
     folders: Sequence[Path],
     workers: WorkerProcesses | None = None,
-    place_of_lines: str | None = None,
+    places_of_lines: Sequence[str | None] = (),
     arguments: Sequence[str] | None = None,
 ) -> int:
     """Run a batch; returns the exit code. `folders` are the configuration folders, searched for prompt files,
-    `workers` where the worker's process comes from. `place_of_lines` is what messages call `prompts.lines` where they
-    do not come from the prompt set's own file. `arguments` are those of the command line, kept to be given again.
+    `workers` where the worker's process comes from. `places_of_lines` is what messages call the `prompts.lines` of each
+    configuration, None the set's name. `arguments` are those of the command line, kept to be given again.
 
     0: every requested image exists. 2: bad input, nothing started. 3: finished, some jobs failed. 4: stopped early, the
     same command goes on.
@@ -68,7 +69,10 @@ def main(
     verbose = any(config.get("verbose") is True for config in configs)
     try:
         with run_log() as log:
-            return run(_with_all_here(configs, folders, place_of_lines), workers, log, arguments)
+            batch = _with_all_here(configs, folders, places_of_lines, Assistant())
+            if arguments is not None and not batch.first.dry_run:
+                keep_last(arguments, configs[0], folders)
+            return run(batch, workers, log, arguments)
     except NotHere as lacking:
         return _tell_missing(lacking)
     except RunStopped as error:
@@ -85,12 +89,17 @@ def main(
         return EXIT_STOPPED
 
 
-def _with_all_here(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path], place_of_lines: str | None) -> Batch:
+def _with_all_here(
+    configs: Sequence[Mapping[str, Any]],
+    folders: Sequence[Path],
+    places_of_lines: Sequence[str | None],
+    assistant: Assistant,
+) -> Batch:
     """The batch, once what it lacks has been fetched. Raises `NotHere` for a dry run, as `validate` and `fetch` do."""
     fetched: set[Needed] = set()
     while True:
         try:
-            return validate(configs, folders, place_of_lines)
+            return validate(configs, folders, places_of_lines, assistant.decide)
         except NotHere as lacking:
             # A file that has come may show that weights are needed where configurations had seemed enough.
             if lacking.config.dry_run or fetched.issuperset(lacking.needs):
@@ -109,7 +118,7 @@ def _tell_missing(lacking: NotHere) -> int:
     except DarkroomError as error:
         return _tell(error, config.verbose, EXIT_INPUT)
     if config.dry_run == "json":
-        print(plan_as_json(None, [], values(found), verbose=config.verbose))
+        print_json(values(found))
     else:
         print_lines([*lines(found), "the plan      is known after these downloads"])
     return EXIT_OK
@@ -148,6 +157,9 @@ def run(
         faults += too_small(plan)
     if faults:
         raise ConfigError(faults)
+    if not config.quiet:
+        for warning in batch.warnings:
+            complain(warning)
     if config.dry_run:
         _print_dry_run(batch, plan, states)
         return EXIT_OK
@@ -163,9 +175,11 @@ def _print_dry_run(batch: Batch, plan: Plan, states: JobStates) -> None:
     timings = measured_seconds(output_dir)
     missing = _missing(batch.missing, config)
     if config.dry_run == "json":
-        print(plan_as_json(plan, timings, values(missing), verbose=config.verbose))
+        planned = plan_values(plan, timings, verbose=config.verbose)
+        print_json({**planned, **choice_values(batch), **values(missing)})
     else:
         print_plan(plan, timings, output_dir, verbose=config.verbose)
+        print_lines(choice_lines(batch, verbose=config.verbose))
         print_lines(refused_lines(plan))
         print_lines(memory_lines(plan, f"on this machine ({batch.device.kind})"))
         if batch.device.kind != "cuda" and (card := on_a_card(batch)):
@@ -225,9 +239,7 @@ def _run_to_the_end(
 
     output_dir, stop_on_error = Path(config.output.dir), config.on_error == "stop"
     progress = Progress(plan.to_make, quiet=config.quiet)
-    runner = Runner(
-        plan, engine, progress, output_dir, known_parts, result, stop_on_error=stop_on_error, metrics=metrics
-    )
+    runner = Runner(plan, engine, progress, output_dir, known_parts, result, metrics, stop_on_error=stop_on_error)
     try:
         with ResourceMonitor(SAMPLE_EVERY_S, pid=lambda: engine.pid, on_sample=metrics.resources) as monitor:
             runner.run()
@@ -273,8 +285,7 @@ def _report(
 def _tell_recovery(found: Recovery) -> None:
     """Log what runs have left that did not come to their end."""
     if found.journals:
-        lost = len(found.interrupted) + len(found.quarantined)
-        left = f"{found.adopted} finished images got their rows, {lost} lost an attempt"
+        left = f"{found.adopted} finished images got their rows, {len(found.lost)} lost an attempt"
         _log.info("%d workers of earlier runs had died: %s", found.journals, left)
 
 
@@ -283,9 +294,15 @@ def _tell_start(batch: Batch, plan: Plan, run_id: str, arguments: Sequence[str] 
     there = f"{plan.done} there already, {plan.failed_before} failed before, {plan.refused} refused"
     counts = f"{plan.to_make} of {plan.requested} images to make ({there}, {plan.duplicates} duplicates)"
     _log.info("run %s started: darkroom %s on %s: %s", run_id, VERSION, device.name or device.kind, counts)
+    is_private = any(one.metadata.profile == "private" for one in batch.configs)
     if arguments is not None:
-        is_private = any(one.metadata.profile == "private" for one in batch.configs)
         _log.info("command: %s", kept_command(arguments, prompts=not is_private).text)
+    for name, made in plan.characters.items():
+        _log.info("characters of %s: %s", name, made.coverage)
+    for warning in batch.warnings:
+        _log.warning("choice: %s", warning)
+    for line in islice(choice_lines(batch, verbose=True, prompts=not is_private), MAX_PLAN_LINES):
+        _log.info("choice: %s", line.removeprefix("chosen").strip())
     for line in islice(memory_lines(plan, f"on {device.kind}"), MAX_PLAN_LINES):
         _log.info("plan: %s", line.strip())
 
@@ -316,12 +333,6 @@ def _refuse(plan: Plan, config: BatchConfig, output_dir: Path, run_id: str, resu
     if not config.quiet:
         for line in refused_lines(plan):
             complain(line)
-
-
-def print_lines(lines: Iterable[str]) -> None:
-    """Print each text on its own line."""
-    for line in lines:
-        print_line(line)
 
 
 def _worker_settings(batch: Batch, output_dir: Path, run_id: str, known_parts: frozenset[str]) -> WorkerSettings:

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jobs.running.streams import lasting_streams
-from pipeline.errors import DarkroomError
+from pipeline.errors import ConfigError, DarkroomError, RunStopped
 from pipeline.version import VERSION
 
 if TYPE_CHECKING:
@@ -22,19 +22,31 @@ if TYPE_CHECKING:
 
 VERSION_LINE = f"darkroom {VERSION}"
 
-Compose = Callable[[], tuple[list[dict[str, Any]], list[Path]]]
+Compose = Callable[[list[Path], list[Path]], tuple[list[dict[str, Any]], list[str | None]]]
+"""Of the folders of options, and of those among them that Hydra does not search by itself."""
+
+Then = Callable[[list[dict[str, Any]], list[Path], list[str | None]], int]
+"""What is done with the configurations, the folders that they came from and the places of their prompts."""
 
 
-def program(arguments: list[str], compose: Compose) -> int:
-    """Run the command line and return the exit code; `compose` reads `sys.argv` and the option files with Hydra."""
+def program(arguments: list[str], compose: Compose, then: Then | None = None) -> int:
+    """Run the command line and return the exit code; `compose` reads `sys.argv` and the option files with Hydra.
+
+    `then` is done with what was composed; None makes the images.
+    """
     in_main_thread = threading.current_thread() is threading.main_thread()
     # Until a run takes both signals over, they end it alike.
     before = signal.signal(signal.SIGTERM, _interrupt) if in_main_thread else None
     gc.disable()  # importing makes no garbage, and looking for it would take a third of the time
-    workers = _prepared() if makes_images(arguments) else None
+    workers = _prepared() if then is None and makes_images(arguments) else None
     try:
         with lasting_streams():
-            return _compose_and_run(arguments, compose, workers)
+            return _compose_and_run(arguments, compose, workers, then)
+    except RunStopped as error:  # what was still to be printed
+        from jobs.terminal import complain
+
+        complain(str(error))
+        return 4
     finally:
         if workers is not None:
             workers.close()
@@ -62,19 +74,12 @@ def makes_images(arguments: Sequence[str]) -> bool:
     return not dry and all(flag in ("-m", "--multirun", "-cd", "--config-dir") for flag in flags)
 
 
-def _compose_and_run(arguments: list[str], compose: Compose, workers: WorkerProcesses | None) -> int:
-    from jobs.config.composition import known_overrides, place_of_lines, user_folders
-    from jobs.config.option_folders import option_folders
-    from jobs.config.trust import check_trust
-
+def _compose_and_run(arguments: list[str], compose: Compose, workers: WorkerProcesses | None, then: Then | None) -> int:
     if "--version" in arguments:
         print(VERSION_LINE)
         return 0
     try:
-        sys.argv[1:] = known_overrides(arguments)
-        ours = option_folders()
-        check_trust([*ours, *user_folders(sys.argv[1:])], ours[0] / "config.yaml", ours)
-        configs, folders = compose()
+        configs, places, folders = composed(arguments, compose)
     except DarkroomError as error:
         from jobs.terminal import complain
 
@@ -82,11 +87,40 @@ def _compose_and_run(arguments: list[str], compose: Compose, workers: WorkerProc
         return 2
     if not configs:
         return 0
+    if then is not None:
+        return then(configs, folders, places)
     from jobs.running.main import main  # not for --help and completion, which should be quick
 
     gc.freeze()
     gc.enable()
-    return main(configs, folders, workers, place_of_lines(sys.argv[1:]), arguments)
+    return main(configs, folders, workers, places, arguments)
+
+
+def composed(arguments: list[str], compose: Compose) -> tuple[list[dict[str, Any]], list[str | None], list[Path]]:
+    """What Hydra makes of a command line: the configurations, what messages call the place of their prompts, and the
+    folders of options. None for `--help` and the like, which print something.
+
+    Raises `ConfigError` for what cannot be composed, and `UntrustedConfig` before Hydra reads what should not be read.
+    """
+    from jobs.config.composition import asks_for_completion, explain, known_overrides, user_folders
+    from jobs.config.option_folders import option_folders
+    from jobs.config.profiles import known_choices, profiles_below
+    from jobs.config.trust import check_trust
+
+    sys.argv[1:] = known_overrides(arguments)
+    ours = option_folders()
+    folders = [*ours, *(folder.absolute() for folder in user_folders(sys.argv[1:]))]
+    check_trust(folders, ours[0] / "config.yaml", ours)
+    if asks_for_completion(arguments):
+        return *compose(folders, ours[1:]), folders
+    sys.argv[1:] = known_choices(sys.argv[1:], folders)
+    with profiles_below(sys.argv[1:], folders) as first:
+        try:
+            return *compose([*first, *folders], [*first, *ours[1:]]), folders
+        except DarkroomError:
+            raise
+        except Exception as error:  # of any kind, where Hydra meets a value that it does not expect
+            raise ConfigError(explain(str(error))) from error
 
 
 def leave(code: int) -> NoReturn:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from jobs.manifest.job_states import MeasuredSeconds
 from jobs.manifest.layout import command
 from jobs.planning.refused_prompts import refused_prompts
 from jobs.running.memory_report import memory_values
-from jobs.terminal import json_text, print_line
+from jobs.terminal import print_line
 from pipeline.system.units import duration_text, size_text
 
 if TYPE_CHECKING:
@@ -27,14 +26,16 @@ BYTES_PER_PIXEL = 1.6
 
 METADATA_BYTES = 12_000
 
+_TOLD = ("prompt", "negative_prompt", "seed", "steps", "guidance_scale", "width", "height", "scheduler", "clip_skip")
+"""What a plan for a script tells of a job's request."""
 
-def estimate(plan: Plan, timings: Sequence[MeasuredSeconds]) -> tuple[float, int, int]:
+
+def estimate(plan: Plan, timings: MeasuredSeconds) -> tuple[float, int, int]:
     """Seconds for the jobs whose kind was measured before, the number of these jobs, and bytes for all jobs."""
-    known = {(one.model_sha256, one.width, one.height, one.steps): one.seconds for one in timings}
     seconds, covered, size = 0.0, 0, 0
     for group, count in plan.groups():
         like = group.likeness
-        per_image = known.get((group.model.sha256, like.width, like.height, like.steps))
+        per_image = timings.get((group.model.sha256, like.width, like.height, like.steps))
         if per_image is not None:
             seconds += per_image * count
             covered += count
@@ -44,14 +45,14 @@ def estimate(plan: Plan, timings: Sequence[MeasuredSeconds]) -> tuple[float, int
 
 def disk_warning(plan: Plan, output_dir: Path) -> str | None:
     """A warning if the images will probably not fit; the run starts all the same, since a full disk loses nothing."""
-    _, _, size = estimate(plan, [])
+    _, _, size = estimate(plan, {})
     free = shutil.disk_usage(output_dir).free
     if size <= free:
         return None
     return f"about {size_text(size)} are needed and {size_text(free)} free in {output_dir}; the run may stop early"
 
 
-def print_plan(plan: Plan, timings: Sequence[MeasuredSeconds], output_dir: Path, *, verbose: bool) -> None:
+def print_plan(plan: Plan, timings: MeasuredSeconds, output_dir: Path, *, verbose: bool) -> None:
     """The plan as a table of counts and the first jobs; all of them when `verbose`."""
     seconds, covered, size = estimate(plan, timings)
     print_line(f"requested     {plan.requested:,}")
@@ -62,6 +63,8 @@ def print_plan(plan: Plan, timings: Sequence[MeasuredSeconds], output_dir: Path,
     if plan.refused:
         print_line(f"refused       {plan.refused:,} (their prompts are named below)")
     print_line(f"to make       {plan.to_make:,}")
+    for made in plan.characters.values():
+        print_line(f"characters    {made.coverage}")
     print_line(f"model loads   {plan.loads} (minimum {plan.minimum_loads})")
     print_line(f"time          {_time_text(seconds, covered, plan.to_make)}")
     print_line(f"disk          about {size_text(size)} in {output_dir}")
@@ -72,18 +75,8 @@ def print_plan(plan: Plan, timings: Sequence[MeasuredSeconds], output_dir: Path,
         print_line(f"  ... and {plan.to_make - shown:,} more (verbose=true lists all)")
 
 
-def plan_as_json(
-    plan: Plan | None, timings: Sequence[MeasuredSeconds], missing: Mapping[str, Any], *, verbose: bool
-) -> str:
-    """The same for a script; `seconds` is null when not every kind of job was measured before.
-
-    `missing` are the values of `jobs.planning.fetching`. Without a plan there is nothing else.
-    """
-    known = {} if plan is None else _plan_values(plan, timings, verbose=verbose)
-    return json_text({**known, **missing})
-
-
-def _plan_values(plan: Plan, timings: Sequence[MeasuredSeconds], *, verbose: bool) -> dict[str, Any]:
+def plan_values(plan: Plan, timings: MeasuredSeconds, *, verbose: bool) -> dict[str, Any]:
+    """The same for a script; `seconds` is null when not every kind of job was measured before."""
     seconds, covered, size = estimate(plan, timings)
     return {
         "requested": plan.requested,
@@ -102,6 +95,10 @@ def _plan_values(plan: Plan, timings: Sequence[MeasuredSeconds], *, verbose: boo
             for one in refused_prompts(plan)
         ],
         "to_make": plan.to_make,
+        "characters": [
+            {"prompt_set": name, "rows": len(made.rows), "pairs": made.pairs, "pairs_covered": made.covered}
+            for name, made in plan.characters.items()
+        ],
         "model_loads": plan.loads,
         "model_loads_minimum": plan.minimum_loads,
         "seconds": round(seconds, 1) if covered == plan.to_make else None,
@@ -121,7 +118,8 @@ def print_result(plan: Plan, result: Result, output_dir: Path) -> None:
         parts.append(f"{plan.duplicates:,} duplicates")
     failed = sum(result.failed.values())
     if failed:
-        parts.append(f"{failed:,} failed ({_counts(result.failed.items())})")
+        kinds = ", ".join(f"{count} {kind}" for kind, count in result.failed.items())
+        parts.append(f"{failed:,} failed ({kinds})")
     if plan.failed_before:
         parts.append(f"{plan.failed_before:,} failed before and were skipped (retry_failed=true)")
     print_line(f"{plan.requested:,} requested: {', '.join(parts)}; model loads: {result.loads}")
@@ -140,15 +138,7 @@ def _job_values(job: Job) -> dict[str, Any]:
     return {
         "job_id": job.id,
         "name": job.name,
-        "prompt": request.prompt,
-        "negative_prompt": request.negative_prompt,
-        "seed": request.seed,
-        "steps": request.steps,
-        "guidance_scale": request.guidance_scale,
-        "width": request.width,
-        "height": request.height,
-        "scheduler": request.scheduler,
-        "clip_skip": request.clip_skip,
+        **{name: getattr(request, name) for name in _TOLD},
         "model": request.model.name,
         "memory": request.memory.level,
         "dtype": request.memory.dtype,
@@ -180,7 +170,3 @@ def _time_text(seconds: float, covered: int, total: int) -> str:
         return "unknown (nothing like it was made here before)"
     text = f"about {duration_text(seconds)}"
     return text if covered == total else f"{text} for {covered:,} of the images, unknown for {total - covered:,}"
-
-
-def _counts(pairs: Iterable[tuple[str, int]]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in pairs)

@@ -26,7 +26,11 @@ def lasting_streams() -> Iterator[None]:
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _text(_Output, sys.stdout), _text(_Messages, sys.stderr)
     try:
-        yield
+        try:
+            yield
+        except SystemExit:  # as Hydra ends after `--help`; nobody flushes what is forgotten below
+            sys.stdout.flush()
+            raise
         sys.stdout.flush()
     finally:
         sys.stdout, sys.stderr = before

@@ -7,16 +7,17 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.adapters import apply_ip_adapter, apply_lora, textual_inversion
 from pipeline.adapters.identify_lora import touches_text_encoder
 from pipeline.adapters.pipeline_views import load_controlnet
 from pipeline.errors import JobFailure
+from pipeline.memory.device.apply import without_techniques
+from pipeline.memory.device.disk_weights import bring_part
+from pipeline.memory.device.loaded_components import components, encoders
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.request import NO_ADAPTERS, Adapters, lora_weights
-
-if TYPE_CHECKING:
-    from pipeline.memory.device.loaded_model import LoadedModel
 
 
 @dataclass(slots=True)
@@ -89,10 +90,6 @@ def _embeddings(model: LoadedModel, on: ModelAdapters, adapters: Adapters) -> No
     current = on.tokens.embeddings if on.tokens else ()
     if current == adapters.embeddings and (on.tokens is None or textual_inversion.still_on(model.pipe, on.tokens)):
         return
-    from pipeline.memory.device.apply import without_techniques
-    from pipeline.memory.device.disk_weights import bring_part
-    from pipeline.memory.device.loaded_components import components, encoders
-
     with without_techniques(model):
         pipes = [model.pipe, *model.views.values()]
         if on.tokens is not None:
@@ -110,19 +107,12 @@ def _layers(model: LoadedModel, on: ModelAdapters, adapters: Adapters) -> None:
     if adapters.loras and not hasattr(model.pipe, "load_lora_weights"):
         raise JobFailure(f"lora {adapters.loras[0].name}: diffusers cannot load LoRAs into {type(model.pipe).__name__}")
     ip_adapters = apply_ip_adapter.used(adapters.ip_adapters)
-
-    def todo() -> bool:
-        denoiser = getattr(model.pipe, model.files.denoiser)
-        return bool(
-            apply_lora.missing(model.pipe, on.loras, adapters.loras)
-            or apply_lora.superfluous(on.loras, adapters.loras)
-            or not apply_ip_adapter.is_on(denoiser, on.ip_adapters, ip_adapters)
-        )
-
-    if not todo():
+    if (
+        not apply_lora.missing(model.pipe, on.loras, adapters.loras)
+        and not apply_lora.superfluous(on.loras, adapters.loras)
+        and apply_ip_adapter.is_on(getattr(model.pipe, model.files.denoiser), on.ip_adapters, ip_adapters)
+    ):
         return
-    from pipeline.memory.device.apply import without_techniques
-
     with without_techniques(model):
         for name in apply_lora.superfluous(on.loras, adapters.loras):
             apply_lora.remove(model.pipe, on.loras, name)

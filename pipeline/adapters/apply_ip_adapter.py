@@ -7,17 +7,15 @@ import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.adapters.find_weights import file_now, folder_now
 from pipeline.adapters.reference_images import opened
 from pipeline.errors import JobFailure
 from pipeline.loading.component_weights import first_line, load_weights
 from pipeline.loading.components import ComponentPart
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.request import IpAdapterWeights
-
-if TYPE_CHECKING:
-    from pipeline.memory.device.loaded_model import LoadedModel
 
 _PROJECTIONS = ("encoder_hid_proj", "image_proj")
 _NOT_CAST = "_skip_layerwise_casting_patterns"

@@ -240,8 +240,7 @@ def _matched(pipe: Any, name: str) -> dict[str, int]:
 
 def _held_bytes(pipe: Any, name: str) -> int:
     layers = [layer for component in _components(pipe).values() for layer in _layers(component, name)]
-    tensors = [tensor for layer in layers for tensor in _weights(layer, name)]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return sum(tensor.nbytes for layer in layers for tensor in _weights(layer, name))
 
 
 def _layers(component: Any, name: str) -> Iterator[Any]:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.adapters.apply_ip_adapter import used
-from pipeline.adapters.control_images import control_image
-from pipeline.adapters.reference_images import fitted
+from pipeline.adapters.reference_images import control_image, fitted
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.request import Adapters, ControlNetWeights, IpAdapterWeights
-
-if TYPE_CHECKING:
-    from pipeline.memory.device.loaded_model import LoadedModel
 
 
 def arguments(

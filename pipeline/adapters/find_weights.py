@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.errors import JobFailure, ModelError
 from pipeline.registry.resolve import name_of, resolve
 from pipeline.weights.families import FAMILIES, Family
-from pipeline.weights.hashes import file_hashes, folder_hash, remember_place
+from pipeline.weights.hashes import file_hash, folder_hash
 from pipeline.weights.inspection import FileFacts, ModelFiles, component_weights, inspect_file
 from pipeline.weights.references import called
 
@@ -65,21 +65,11 @@ def deciding_files(folder: Path) -> tuple[tuple[Path, ...], str | None]:
     return (folder / "config.json", *weights), variant
 
 
-def hash_of(path: Path, files: tuple[Path, ...]) -> str:
-    """SHA-256 of a file; for a folder the Merkle hash over the files that pictures depend on.
-
-    Where it lies is remembered, so that a picture's record, which names no place, is enough to find it again.
-    """
-    sha256 = file_hashes([path])[path] if path.is_file() else folder_hash(path, files)
-    remember_place(sha256, path)
-    return sha256
-
-
 def file_now(source: str, sha256: str, noun: str, name: str) -> Path:
     """The planned file. Raises `JobFailure` if it is gone or has changed."""
     path = Path(source)
     try:
-        same = file_hashes([path])[path] == sha256
+        same = file_hash(path) == sha256
     except OSError:
         raise JobFailure(f"{noun} {name}: {path.name} is gone; put it back and run the same command again") from None
     if not same:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipeline.adapters.find_weights import check_family, deciding_files, family_label, find, hash_of, public_name
+from pipeline.adapters.find_weights import check_family, deciding_files, family_label, find, public_name
 from pipeline.adapters.reference_images import identify_image
+from pipeline.adapters.specs import IpAdapterSpec
 from pipeline.errors import ModelError
 from pipeline.registry.resolve import resolve
 from pipeline.request import IpAdapterWeights
 from pipeline.weights.families import FAMILIES
 from pipeline.weights.folder_inspection import read_json
+from pipeline.weights.hashes import identified
 from pipeline.weights.headers.read import read_weights
 from pipeline.weights.inspection import ModelFiles
 
@@ -25,31 +27,20 @@ _FACE_ID = ("image_proj.norm.weight", "image_proj.perceiver_resampler.proj_in.we
 """Tensors of adapters that read a face recogniser's numbers and no picture."""
 
 
-def identify_ip_adapter(
-    source: str,
-    *,
-    image: str,
-    scale: float = 1.0,
-    encoder: str | None = None,
-    files: ModelFiles,
-    name: str | None = None,
-) -> IpAdapterWeights:
-    """Find, check and hash an IP-Adapter, its image encoder and its picture. Raises `ModelError`.
-
-    Without `encoder` the folder `image_encoder` beside the file is taken.
-    """
-    family, label = family_label(files)
+def identify_ip_adapter(spec: IpAdapterSpec, files: ModelFiles) -> IpAdapterWeights:
+    """Find, check and hash an IP-Adapter, its image encoder and its picture. Raises `ModelError`."""
+    source, (family, label) = str(spec.source), family_label(files)
     if family is None or not family.ip_adapter:
         able = ", ".join(one.label for one in FAMILIES.values() if one.ip_adapter)
         raise ModelError(f"ip-adapter {Path(source).name}: diffusers has none for {label}; it has for: {able}")
     path, facts = find(source, "ip_adapter", "give an IP-Adapter as .safetensors")
-    name = public_name(name, source, path)
+    name = public_name(spec.name, source, path)
     tensors = read_weights(path).tensors
     face = "image_proj.proj.0.weight" in tensors and any(tensor in tensors for tensor in _FACE_ID)
     if face and "image_proj.proj.3.weight" not in tensors:
         raise ModelError(f"ip-adapter {name}: is a FaceID, which needs a face recogniser; take one that reads pictures")
     check_family("ip-adapter", name, facts, files, by_width=files.denoiser == "unet")
-    folder = _encoder(encoder, path, name)
+    folder = _encoder(spec, path, name)
     config = _checked_encoder(folder, name, family.name)
     read = config.get("projection_dim" if any(tensor in tensors for tensor in _READS_ALL) else "hidden_size")
     if facts.image_width and read and facts.image_width != read:
@@ -60,17 +51,17 @@ def identify_ip_adapter(
     return IpAdapterWeights(
         name=name,
         source=str(path),
-        sha256=hash_of(path, facts.files),
-        image=identify_image(image),
-        scale=scale,
+        sha256=identified(path, facts.files),
+        image=identify_image(str(spec.image)),
+        scale=spec.scale,
         encoder_source=str(folder),
         encoder_sha256=encoder_hash(folder),
     )
 
 
-def _encoder(encoder: str | None, path: Path, name: str) -> Path:
-    if encoder is not None:
-        return resolve(encoder, "image encoder")
+def _encoder(spec: IpAdapterSpec, path: Path, name: str) -> Path:
+    if spec.encoder is not None:
+        return resolve(str(spec.encoder), "image encoder")
     beside = path.parent / _FOLDER
     if not beside.is_dir():
         raise ModelError(
@@ -82,7 +73,7 @@ def _encoder(encoder: str | None, path: Path, name: str) -> Path:
 
 def encoder_hash(folder: Path) -> str:
     """The hash by which records identify an image encoder. Raises `ModelError`."""
-    return hash_of(folder, deciding_files(folder)[0])
+    return identified(folder, deciding_files(folder)[0])
 
 
 def _checked_encoder(folder: Path, name: str, family: str) -> dict[str, Any]:

@@ -6,21 +6,16 @@ import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.adapters.find_weights import folder_now
 from pipeline.adapters.identify_controlnet import CONTROLNET_CLASSES
 from pipeline.errors import JobFailure
 from pipeline.loading.component_weights import first_line
 from pipeline.memory.device.loaded_components import controlnets
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.request import Adapters, ControlNetWeights
 from pipeline.weights.families import Family, family_of
-
-if TYPE_CHECKING:
-    from pipeline.memory.device.loaded_model import LoadedModel
-
-_FLAGS = ("force_zeros_for_empty_prompt", "requires_safety_checker", "requires_aesthetics_score", "is_distilled")
-"""Settings of a pipeline that are no components; they stand in its configuration."""
 
 
 def view(model: LoadedModel, adapters: Adapters) -> Any:
@@ -39,13 +34,11 @@ def view(model: LoadedModel, adapters: Adapters) -> Any:
     if pipe is None or _nets(pipe) != modules:
         view_class = getattr(diffusers, name)
         accepted = inspect.signature(view_class.__init__).parameters
-        parts = {key: part for key, part in model.pipe.components.items() if key in accepted}
-        parts |= {flag: model.pipe.config[flag] for flag in _FLAGS if flag in accepted and flag in model.pipe.config}
-        if "add_watermarker" in accepted:
-            parts["add_watermarker"] = False
+        # Of its configuration, settings such as `force_zeros_for_empty_prompt`; components stand there by class only.
+        parts = {**model.pipe.config, **model.pipe.components, "add_watermarker": False}
         if modules:
             parts["controlnet"] = modules[0] if len(modules) == 1 else _together(modules)
-        pipe = model.views[name] = view_class(**parts)
+        pipe = model.views[name] = view_class(**{key: part for key, part in parts.items() if key in accepted})
         pipe.set_progress_bar_config(disable=True)
     for key, part in model.pipe.components.items():
         if key in pipe.components and getattr(pipe, key) is not part:

@@ -1,4 +1,4 @@
-"""Pictures that are given to a model: checked without decoding them completely, later opened."""
+"""Pictures that are given to a model: checked without decoding them completely, later opened and brought to size."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.adapters.find_weights import file_now, hash_of, public_name
+from pipeline.adapters.find_weights import family_label, file_now, public_name
 from pipeline.errors import JobFailure, ModelError
 from pipeline.loading.component_weights import first_line
 from pipeline.registry.resolve import resolve
-from pipeline.request import ReferenceImage
+from pipeline.request import ControlNetWeights, InitImage, ReferenceImage
+from pipeline.weights.families import FAMILIES
+from pipeline.weights.hashes import identified
+from pipeline.weights.inspection import ModelFiles
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,6 +27,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 
 _KEPT = 32
 """Pictures kept at their requested size; 1024 x 1024 takes 3 MB."""
+
+_CANNY = (100, 200)
+"""Thresholds of the Canny edge detector, those of diffusers' ControlNet guide."""
 
 
 def identify_image(source: str) -> ReferenceImage:
@@ -45,7 +51,18 @@ def identify_image(source: str) -> ReferenceImage:
         raise ModelError(f"image {path.name}: is no picture; expected one of {', '.join(FORMATS)}") from None
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise ModelError(f"image {path.name}: is damaged or cut off ({first_line(error)}); fetch it again") from None
-    return ReferenceImage(name=public_name(None, source, path), source=str(path), sha256=hash_of(path, ()))
+    return ReferenceImage(name=public_name(None, source, path), source=str(path), sha256=identified(path, ()))
+
+
+def identify_init(image: str, strength: float, files: ModelFiles) -> InitImage:
+    """Find, check and hash an init image. Raises `ModelError`, also for families without image-to-image."""
+    family, label = family_label(files)
+    if family is None or family.img2img is None:
+        able = ", ".join(one.label for one in FAMILIES.values() if one.img2img)
+        raise ModelError(
+            f"init image {Path(image).name}: diffusers has no image-to-image for {label}; it has for: {able}"
+        )
+    return InitImage(image=identify_image(image), strength=strength)
 
 
 @functools.lru_cache(maxsize=_KEPT)
@@ -59,6 +76,12 @@ def fitted(image: ReferenceImage, width: int, height: int) -> Image.Image:
     return ImageOps.fit(opened(image), (width, height), method=Image.Resampling.LANCZOS)
 
 
+def control_image(controlnet: ControlNetWeights, width: int, height: int) -> Image.Image:
+    """The picture of a ControlNet, `fitted`, or its edges, white on black."""
+    shown = _edges if controlnet.preprocess == "canny" else fitted
+    return shown(controlnet.image, width, height)
+
+
 def opened(image: ReferenceImage) -> Image.Image:
     """The whole picture upright, in RGB. Raises `JobFailure` if the file is gone or has changed."""
     from PIL import Image, ImageOps
@@ -69,6 +92,16 @@ def opened(image: ReferenceImage) -> Image.Image:
             return ImageOps.exif_transpose(picture).convert("RGB")
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise JobFailure(f"image {image.name}: cannot be decoded ({first_line(error)})") from None
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _edges(image: ReferenceImage, width: int, height: int) -> Image.Image:
+    import cv2
+    import numpy as np
+    from PIL import Image
+
+    edges = cv2.Canny(np.asarray(fitted(image, width, height)), *_CANNY)
+    return Image.fromarray(edges).convert("RGB")
 
 
 def _check_size(path: Path, width: int, height: int) -> None:

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.adapters.find_weights import check_family, file_now, find, hash_of, public_name
+from pipeline.adapters.find_weights import check_family, file_now, find, public_name
+from pipeline.adapters.specs import EmbeddingSpec
 from pipeline.errors import JobFailure, ModelError
 from pipeline.request import EmbeddingWeights
+from pipeline.weights.hashes import identified
 from pipeline.weights.inspection import ModelFiles
 
 if TYPE_CHECKING:
@@ -23,38 +25,34 @@ TOKENIZED = ("sd15", "sdxl", "flux")
 _ENCODER_KEYS = {"clip_l": "text_encoder", "clip_g": "text_encoder_2", "t5xxl": "text_encoder_2"}
 
 
-def identify_embedding(source: str, *, token: str, files: ModelFiles, name: str | None = None) -> EmbeddingWeights:
+def identify_embedding(spec: EmbeddingSpec, files: ModelFiles) -> EmbeddingWeights:
     """Find, check and hash a textual inversion. Raises `ModelError`."""
+    source, token = str(spec.source), spec.token or Path(spec.source).stem
     if files.family is not None and files.family not in TOKENIZED:
         raise ModelError(
             f"embedding {Path(source).name}: diffusers has none for {files.label}; it has for Stable Diffusion 1.5, "
             "Stable Diffusion XL and FLUX.1"
         )
     path, facts = find(source, "embedding", "give a textual inversion as .safetensors")
-    name = public_name(name, source, path)
+    name = public_name(spec.name, source, path)
     # FLUX.1 has the text encoder of SD 1.5 besides another one, so it takes the same embeddings.
     if files.family != "flux":
         check_family("embedding", name, facts, files, by_width=files.family == "sd15")
     if not token.strip() or any(character.isspace() for character in token):
         raise ModelError(f"embedding {name}: token {token!r} should be one word, such as <{name}>")
-    return EmbeddingWeights(name=name, source=str(path), sha256=hash_of(path, facts.files), token=token)
-
-
-@dataclass(slots=True)
-class _Longer:
-    """A text encoder's embedding table as it was; the encoder may be freed meanwhile."""
-
-    encoder: weakref.ref[Any]
-    table: Any
+    return EmbeddingWeights(name=name, source=str(path), sha256=identified(path, facts.files), token=token)
 
 
 @dataclass(slots=True)
 class TokensOn:
-    """The tokens that are on a model now, and what must be restored. `seen` are its text encoders at that time."""
+    """The tokens that are on a model now, and what must be restored. `seen` are its text encoders at that time.
+
+    `tables` are embedding tables as they were, each with its encoder, which may be freed meanwhile.
+    """
 
     embeddings: tuple[EmbeddingWeights, ...]
     seen: tuple[weakref.ref[Any], ...]
-    tables: list[_Longer] = field(default_factory=list)
+    tables: list[tuple[weakref.ref[Any], Any]] = field(default_factory=list)
     tokenizers: dict[str, Any] = field(default_factory=dict)
 
 
@@ -78,7 +76,7 @@ def apply(pipes: Sequence[Any], embeddings: tuple[EmbeddingWeights, ...]) -> Tok
             table = encoders[name].get_input_embeddings()
             tokenizer = copy.deepcopy(original)
             encoders[name].set_input_embeddings(_longer(table, tokenizer, tokens))
-            on.tables.append(_Longer(weakref.ref(encoders[name]), table))
+            on.tables.append((weakref.ref(encoders[name]), table))
             on.tokenizers[tokenizer_name] = original
             _set(pipes, tokenizer_name, tokenizer)
     except JobFailure:
@@ -89,10 +87,10 @@ def apply(pipes: Sequence[Any], embeddings: tuple[EmbeddingWeights, ...]) -> Tok
 
 def remove(pipes: Sequence[Any], on: TokensOn) -> None:
     """Restore the original tokenizers and embedding tables."""
-    for one in on.tables:
-        encoder = one.encoder()
+    for reference, table in on.tables:
+        encoder = reference()
         if encoder is not None:
-            encoder.set_input_embeddings(one.table)
+            encoder.set_input_embeddings(table)
     for name, tokenizer in on.tokenizers.items():
         _set(pipes, name, tokenizer)
 

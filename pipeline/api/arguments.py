@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TypedDict, TypeVar
+from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ValidationError, ValidationInfo, field_validator
 
@@ -17,6 +17,7 @@ from pipeline.ranges import (
     CLIP_SKIP,
     STRICT,
     BatchSize,
+    ChosenLoras,
     ClipSkip,
     Gigabytes,
     Guidance,
@@ -34,6 +35,8 @@ from pipeline.request import (
     MemoryQuality,
 )
 from pipeline.schedulers import SchedulerName
+from pipeline.selection.wishes import LicenceWish
+from pipeline.weights.families import FAMILIES
 
 PathOf = str | Path
 
@@ -81,6 +84,20 @@ class MemoryArguments(BaseModel):
         ]
         | None
     )
+
+
+AnalysisStages = Literal["auto", "rules", "meaning"]
+"""How prompts are understood: by rules, and then by the sentence encoder, with `auto` if it is installed."""
+
+
+class AutoArguments(MemoryArguments):
+    """The arguments of `Pipeline.auto`."""
+
+    analysis: AnalysisStages
+    max_loras: ChosenLoras
+    licence: LicenceWish
+    families: Annotated[list[Annotated[str, one_of(FAMILIES)]], refused_by(_list_fault)]
+    exclude: Annotated[list[Text], refused_by(_list_fault)]
 
 
 class PictureSettings(TypedDict, total=False):
@@ -146,6 +163,28 @@ class ManyArguments(SettingsArguments):
     prompts: Annotated[list[Text], refused_by(_list_fault)]
     seeds: Annotated[list[Seed], refused_by(_list_fault)]
     batch_size: BatchSize | None
+
+
+def completed(
+    settings: PictureSettings, *, steps: int, guidance_scale: float, width: int, height: int
+) -> dict[str, Any]:
+    """Settings by the fields of `SettingsArguments`, with these of a model where nothing was said."""
+    own = {
+        "negative_prompt": "",
+        "steps": steps,
+        "guidance_scale": guidance_scale,
+        "width": width,
+        "height": height,
+        "clip_skip": None,
+        "scheduler": None,
+        **dict.fromkeys(("loras", "embeddings", "controlnets", "ip_adapters"), ()),
+    }
+    from_model = ("steps", "guidance_scale", "width", "height")  # where None stands for the model's own
+    values: dict[str, Any] = {
+        name: value for name, value in settings.items() if value is not None or name not in from_model
+    }
+    image, strength = values.pop("init_image", None), values.pop("strength", InitSpec().strength)
+    return {**own, **values, "init": {} if image is None else {"image": image, "strength": strength}}
 
 
 Arguments = TypeVar("Arguments", bound=BaseModel)

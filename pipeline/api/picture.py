@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import ConfigError
+from pipeline.api.explanation import Explanation
+from pipeline.errors import ConfigError, JobFailure
 from pipeline.metadata.building import build_record
 from pipeline.metadata.metadata_settings import ImageFormat, MetadataSettings, Profile, Scheme
 from pipeline.metadata.naming import NamingSettings
@@ -18,6 +19,7 @@ from pipeline.metadata.record import JobRecord, Record
 from pipeline.metadata.saving import save
 from pipeline.request import GeneratedImage
 from pipeline.request_id import request_id
+from pipeline.selection.choice import Choice
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -25,10 +27,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One finished image; `image.pixels` is uint8, (height, width, 3), RGB."""
+    """One finished image; `image.pixels` is uint8, (height, width, 3), RGB.
+
+    `explanation` says what was chosen for it, and why; None where its model was named.
+    """
 
     image: GeneratedImage
     created: datetime
+    explanation: Explanation | None = None
+
+    @property
+    def choice(self) -> Choice | None:
+        """What was chosen for it; None where its model was named."""
+        return self.explanation.choice if self.explanation else None
 
     def to_pil(self) -> PIL.Image.Image:
         """The picture as a Pillow image, without metadata."""
@@ -48,15 +59,17 @@ class Picture:
         *,
         naming: Scheme = "standard",
         metadata: Profile = "full",
+        sidecar: bool = False,
         format: ImageFormat = "png",
         name: str | None = None,
         tags: Sequence[str] = (),
     ) -> Path:
         """Write the picture with its recipe below `directory`; returns the path. Never overwrites.
 
-        Raises `JobFailure` if the file would leak something private, `DiskFull`.
+        `sidecar` writes the recipe into a JSON file beside it, too. Raises `JobFailure` if the file would leak
+        something private, `DiskFull`.
         """
-        settings = MetadataSettings(profile=metadata)
+        settings = MetadataSettings(profile=metadata, sidecar=sidecar)
         record = self.record(format=format, quality=settings.quality_for(format), name=name, tags=tags)
         return save(self.image, record, Path(directory), NamingSettings(scheme=naming, folder=""), settings)
 
@@ -71,6 +84,7 @@ class Picture:
         """The recipe, with a new random id."""
         if isinstance(tags, str):
             raise ConfigError(f"tags: must be several texts, as in [{tags!r}] (got {tags!r})")
+        explanation, prompt = self.explanation, self.image.request.prompt
         origin = JobRecord(id=request_id(self.image.request), name=name, tags=list(tags))
         return build_record(
             self.image,
@@ -79,4 +93,14 @@ class Picture:
             output_format=format,
             quality=quality,
             origin=origin,
+            prompt_template=explanation.prompt if explanation and explanation.prompt != prompt else None,
+            selection=explanation.record if explanation else None,
         )
+
+
+def the_picture(outcomes: Iterable[Picture | JobFailure]) -> Picture:
+    """The picture of a single request. Raises its `JobFailure`."""
+    (outcome,) = outcomes
+    if isinstance(outcome, JobFailure):
+        raise outcome
+    return outcome

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any, Unpack
 
 from pipeline.adapters.identify import identify_adapters
-from pipeline.adapters.specs import AdapterSpecs, ControlNetSpec, EmbeddingSpec, InitSpec, IpAdapterSpec, LoraSpec
+from pipeline.adapters.specs import AdapterSpecs, ControlNetSpec, EmbeddingSpec, IpAdapterSpec, LoraSpec
 from pipeline.api.arguments import (
+    AnalysisStages,
     ManyArguments,
     MemoryArguments,
     PathOf,
@@ -18,8 +18,10 @@ from pipeline.api.arguments import (
     PictureSettings,
     SettingsArguments,
     checked,
+    completed,
 )
-from pipeline.api.picture import Picture
+from pipeline.api.auto import AutoPipeline
+from pipeline.api.picture import Picture, the_picture
 from pipeline.errors import ConfigError, JobFailure
 from pipeline.generation.current_model import CurrentModel
 from pipeline.generation.generate import generate_bundle
@@ -53,6 +55,7 @@ from pipeline.request import (
     SpeedSettings,
 )
 from pipeline.schedulers import name_of_class
+from pipeline.selection.wishes import LicenceWish
 from pipeline.system.device import DeviceMemory, device_memory, find_device
 from pipeline.weights.references import EMBEDDED_DEFAULTS
 
@@ -114,6 +117,45 @@ class Pipeline:
         self._current: CurrentModel | None = None
         self._is_making = False
 
+    @staticmethod
+    def auto(
+        *,
+        device: DeviceChoice = "auto",
+        dtype: DTypeChoice = "auto",
+        memory: MemoryLevel = "auto",
+        budget_gb: float | None = None,
+        quality: MemoryQuality = "any",
+        techniques: Mapping[str, bool] | None = None,
+        analysis: AnalysisStages = "auto",
+        max_loras: int = 3,
+        licence: LicenceWish = "any",
+        families: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+    ) -> AutoPipeline:
+        """A pipeline that chooses model, LoRAs, texts and settings for each prompt, of what is on this machine.
+
+        `device` to `techniques` hold for whatever is chosen. `analysis` is how prompts are understood: by `rules`, by
+        rules and the sentence encoder (`meaning`), or with what is installed (`auto`). At most `max_loras` are applied,
+        `licence="commercial"` takes only what may be used for money, `families` are those of the models that may be
+        taken, if there are any, and `exclude` are names of models and LoRAs that may not.
+
+        Raises `ConfigError` with everything that is wrong with the arguments.
+        """
+        return AutoPipeline(
+            Pipeline,
+            device=device,
+            dtype=dtype,
+            memory=memory,
+            budget_gb=budget_gb,
+            quality=quality,
+            techniques=techniques,
+            analysis=analysis,
+            max_loras=max_loras,
+            licence=licence,
+            families=families,
+            exclude=exclude,
+        )
+
     def generate(
         self,
         prompt: str,
@@ -157,10 +199,7 @@ class Pipeline:
             strength=strength,
         )
         given = checked(PictureArguments, {"prompt": prompt, "seed": seed, **settings}, self._files.max_clip_skip)
-        (outcome,) = self._made(given, [(given.prompt, given.seed)], 1)
-        if isinstance(outcome, JobFailure):
-            raise outcome
-        return outcome
+        return the_picture(self._made(given, [(given.prompt, given.seed)], 1))
 
     def generate_many(
         self,
@@ -189,22 +228,8 @@ class Pipeline:
     def _completed(self, **settings: Unpack[PictureSettings]) -> dict[str, Any]:
         """Settings by the fields of `SettingsArguments`, with the model's own where nothing was said."""
         steps, guidance_scale = EMBEDDED_DEFAULTS.get(self._settings.source, (DEFAULT_STEPS, DEFAULT_GUIDANCE))
-        own = {
-            "negative_prompt": "",
-            "steps": steps,
-            "guidance_scale": guidance_scale,
-            "width": self._files.width,
-            "height": self._files.height,
-            "clip_skip": None,
-            "scheduler": None,
-            **dict.fromkeys(("loras", "embeddings", "controlnets", "ip_adapters"), ()),
-        }
-        from_model = ("steps", "guidance_scale", "width", "height")  # where None stands for the model's own
-        values: dict[str, Any] = {
-            name: value for name, value in settings.items() if value is not None or name not in from_model
-        }
-        image, strength = values.pop("init_image", None), values.pop("strength", InitSpec().strength)
-        return {**own, **values, "init": {} if image is None else {"image": image, "strength": strength}}
+        width, height = self._files.width, self._files.height
+        return completed(settings, steps=steps, guidance_scale=guidance_scale, width=width, height=height)
 
     def _made(
         self, given: SettingsArguments, asked: Sequence[tuple[str, int]], batch_size: int | None
@@ -269,9 +294,7 @@ class Pipeline:
     def __enter__(self) -> Pipeline:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def _choose(self, request: ImageRequest, batch_size: int | None) -> MemoryPlan:

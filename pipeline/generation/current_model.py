@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pipeline.generation.recovery.guarded import could_apply, load_with_fallbacks
+from pipeline.generation.recovery.known_failures import KnownFailures
 from pipeline.loading.unchanged import was_written_over
-from pipeline.request import MemorySettings, ModelSettings
-
-if TYPE_CHECKING:
-    from pipeline.generation.recovery.known_failures import KnownFailures
-    from pipeline.memory.device.loaded_model import LoadedModel
-    from pipeline.memory.device.pool import Pool
-    from pipeline.request import SpeedSettings
+from pipeline.memory.device.apply import release_model
+from pipeline.memory.device.loaded_model import LoadedModel
+from pipeline.memory.device.pool import Pool
+from pipeline.request import MemorySettings, ModelSettings, SpeedSettings
 
 
 class CurrentModel:
@@ -63,8 +59,6 @@ class CurrentModel:
 
     def release(self, *, keep: bool = True) -> None:
         """Give the model's components back to the pool; without `keep` none stays there for the next model."""
-        from pipeline.memory.device.apply import release_model
-
         model, self.model = self.model, None
         if model is not None:
             release_model(model, keep=keep)

@@ -99,8 +99,12 @@ def decode(pipe: Any, undecoded: Undecoded, device: torch.device) -> Decoded:
             dtype = vae.dtype
             latents = (latents.float() - undecoded.shift) * undecoded.scaling
             latents = latents / vae.config.scaling_factor + (getattr(vae.config, "shift_factor", None) or 0.0)
-        with _in_dtype(vae, dtype):
+        before = vae.dtype
+        _cast(vae, dtype)
+        try:
             pictures = vae.decode(latents.to(dtype), return_dict=False)[0]
+        finally:
+            _cast(vae, before)
         if pictures.ndim == 5:  # a VAE for video: of one frame
             pictures = pictures[:, :, 0]
         if getattr(pipe, "safety_checker", None) is not None:
@@ -111,16 +115,6 @@ def decode(pipe: Any, undecoded: Undecoded, device: torch.device) -> Decoded:
             if flagged:
                 pictures[index] = 0
         return developed(pictures.permute(0, 2, 3, 1), flags)
-
-
-@contextmanager
-def _in_dtype(vae: Any, dtype: torch.dtype) -> Iterator[None]:
-    before = vae.dtype
-    _cast(vae, dtype)
-    try:
-        yield
-    finally:
-        _cast(vae, before)
 
 
 def _cast(vae: Any, dtype: torch.dtype) -> None:

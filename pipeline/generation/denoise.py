@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipeline.adapters.arguments import arguments as adapter_arguments
+from pipeline.adapters.pipeline_views import kept_precision, view
 from pipeline.errors import Interrupted, JobFailure
 from pipeline.generation.decode import Undecoded, stopped_before_decoding
 from pipeline.generation.encode import EncodedPrompt, prompt_arguments
 from pipeline.generation.guidance import guidance_arguments, is_guided
 from pipeline.generation.noise import float32_noise, seed_steps
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.request import ImageRequest
 from pipeline.schedulers import make_scheduler
 
@@ -20,8 +23,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import torch
-
-    from pipeline.memory.device.loaded_model import LoadedModel
 
 
 @dataclass(slots=True)
@@ -46,9 +47,6 @@ def denoise(
 ) -> Denoised:
     """Denoise images that differ only in prompts and seed. If `should_stop` is true between steps: `Interrupted`."""
     import torch
-
-    from pipeline.adapters.arguments import arguments as adapter_arguments
-    from pipeline.adapters.pipeline_views import kept_precision, view
 
     first = requests[0]
     pipe = view(model, first.adapters)

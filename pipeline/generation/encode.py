@@ -6,11 +6,12 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pipeline.adapters.apply import text_encoder_key
 from pipeline.generation.guidance import is_guided, negative_text
 from pipeline.generation.long_prompts import (
     is_of_other_length,
@@ -23,15 +24,10 @@ from pipeline.generation.long_prompts import (
 from pipeline.generation.prompt_tokens import counted, tokenizers_of
 from pipeline.generation.text_interface import TextInterface, defaults, parameters, text_interface
 from pipeline.memory.device.embedding_cache import Embedding
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.planning.timings import device_name
 from pipeline.request import ImageRequest
 from pipeline.weights.hashes import file_hashes
-
-if TYPE_CHECKING:
-    from pipeline.memory.device.loaded_model import LoadedModel
-
-    _Encoder = Callable[[LoadedModel, ImageRequest, TextInterface, str, Embedding | None], Embedding]
-
 
 ENCODING_SCHEMA = 1
 """Raised when the same text would be encoded otherwise; what older versions left on disk is then not used."""
@@ -52,7 +48,7 @@ class EncodedPrompt:
 
 def known(model: LoadedModel, request: ImageRequest) -> EncodedPrompt | None:
     """The result of `encode` if it needs no text encoder: all is in the cache, or the pipeline encodes itself."""
-    return _encoded(model, request, None)
+    return _encoded(model, request, encodes=False)
 
 
 def encode(model: LoadedModel, request: ImageRequest) -> EncodedPrompt:
@@ -60,7 +56,7 @@ def encode(model: LoadedModel, request: ImageRequest) -> EncodedPrompt:
 
     Alone, because a text's embedding must not depend on its neighbours.
     """
-    encoded = _encoded(model, request, _encode)
+    encoded = _encoded(model, request, encodes=True)
     assert encoded is not None
     return encoded
 
@@ -103,17 +99,17 @@ def together(places: Sequence[int], prompts: Mapping[int, EncodedPrompt], *, mas
     return list(alike.values())
 
 
-def _encoded(model: LoadedModel, request: ImageRequest, missing: _Encoder | None) -> EncodedPrompt | None:
-    """`missing` makes what is not in the cache; without it, None where something is not."""
-    pipe, interface = model.pipe, text_interface(model.pipe)
+def _encoded(model: LoadedModel, request: ImageRequest, *, encodes: bool) -> EncodedPrompt | None:
+    """Encodes what is not in the cache; without `encodes`, None where something is not."""
+    pipe, interface = model.pipe, text_interface(model.pipe.__class__)
     if interface is None:
         return EncodedPrompt(None, is_negated=bool(request.negative_prompt))
 
     def find(text: str, positive: Embedding | None) -> Embedding | None:
         key, on_disk = _key(model, request, text, positive is not None), model.memory.uses("drop_encoders")
         embedding = model.embeddings.get(key, on_disk=on_disk)
-        if embedding is None and missing is not None:
-            embedding = missing(model, request, interface, text, positive)
+        if embedding is None and encodes:
+            embedding = _encode(model, request, interface, text, positive)
             model.embeddings.put(key, embedding, on_disk=on_disk)
         return embedding
 
@@ -131,8 +127,6 @@ def _encoded(model: LoadedModel, request: ImageRequest, missing: _Encoder | None
 
 def _key(model: LoadedModel, request: ImageRequest, text: str, negative: bool) -> str:
     """Everything that an embedding depends on."""
-    from pipeline.adapters.apply import text_encoder_key
-
     encoders = [one for one in model.files.components if one.name.startswith("text_encoder")]
     files = tuple(file for one in encoders for file in one.files)
     tokenizers = {name: f"{type(one).__name__} {len(one)}" for name, one in tokenizers_of(model.pipe).items()}

@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from pipeline.errors import JobFailure
+from pipeline.generation.phase_seconds import PhaseSeconds
 from pipeline.generation.phases import Phases
 from pipeline.generation.recovery.known_failures import KnownFailures
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.planning.estimate import Stage
 from pipeline.request import GeneratedImage, ImageRequest
-
-
-@dataclass(slots=True)
-class PhaseSeconds:
-    """Wall-clock seconds spent in each phase; summed over a run."""
-
-    encode: float = 0.0
-    denoise: float = 0.0
-    decode: float = 0.0
-
-    def add(self, other: PhaseSeconds) -> None:
-        """Sum in place."""
-        self.encode += other.encode
-        self.denoise += other.denoise
-        self.decode += other.decode
 
 
 def generate_bundle(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
-from pipeline.generation.text_interface import defaults
+from pipeline.generation.text_interface import defaults, parameters
 from pipeline.weights.families import family_of
 
 
@@ -18,7 +17,7 @@ def is_guided(pipe: Any, scale: float) -> bool:
     """Whether a call with this scale uses a second, negative text. The pipeline itself says so if it can."""
     if _by_true_cfg(pipe):
         return scale > 1
-    if "true_cfg_scale" in inspect.signature(type(pipe).__call__).parameters:
+    if "true_cfg_scale" in parameters(type(pipe).__call__):
         return False  # the scale is a number that the model was given in training
     if hasattr(type(pipe), "do_classifier_free_guidance"):
         pipe._guidance_scale = scale

@@ -9,29 +9,31 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Literal, TypeVar
 
+from pipeline.adapters.apply import apply
 from pipeline.errors import Interrupted, JobFailure, OutOfMemory
 from pipeline.generation.decode import Undecoded, decode, developed
 from pipeline.generation.denoise import denoise
 from pipeline.generation.encode import together
 from pipeline.generation.guidance import is_guided
 from pipeline.generation.recovery.fallbacks import Fallbacks, Strategy
-from pipeline.generation.recovery.guarded import attempted, exhausted
+from pipeline.generation.recovery.guarded import attempted
 from pipeline.generation.recovery.known_failures import KnownFailures
 from pipeline.generation.recovery.next_fallback import Where
 from pipeline.generation.result import DenoisedBatch, generated_image
 from pipeline.generation.text_interface import text_interface
 from pipeline.generation.texts import Texts
 from pipeline.generation.timing import BatchTiming, TimingWriter
+from pipeline.loading.compiling import as_compiled
 from pipeline.loading.load import check_mapped
-from pipeline.memory.planning.estimate import Stage
+from pipeline.loading.speed import prepare, step_cache
+from pipeline.memory.device.loaded_model import LoadedModel
+from pipeline.memory.device.stages import stage
+from pipeline.memory.planning.estimate import Shape, Stage
 from pipeline.memory.planning.techniques import ordered
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
 from pipeline.weights.families import FAMILIES
-
-if TYPE_CHECKING:
-    from pipeline.memory.device.loaded_model import LoadedModel
 
 _log = logging.getLogger("darkroom.generation")
 
@@ -83,8 +85,6 @@ class Phases:
 
     def _make(self, batch: list[int]) -> Outcomes:
         """Denoise a batch, in as many parts as it takes, and decode it unless that is a stage of its own."""
-        from pipeline.adapters.apply import apply
-
         first = self._requests[batch[0]]
         hopeless = self._fallbacks.why_not(first, "denoise", "decode")
         if hopeless is not None:
@@ -167,16 +167,10 @@ class Phases:
             yield part, outcome
 
     def _denoise(self, strategy: Strategy, places: list[int]) -> DenoisedBatch:
-        from pipeline.adapters.apply import apply
-        from pipeline.loading.compiling import as_compiled
-        from pipeline.loading.speed import prepare, step_cache
-        from pipeline.memory.device.stages import stage
-        from pipeline.memory.planning.estimate import Shape
-
         model, requests = self._model, [self._requests[place] for place in places]
         first = requests[0]
         shape = Shape(first.width, first.height, len(places), is_guided(model.pipe, first.guidance_scale))
-        encodes_itself = text_interface(model.pipe) is None
+        encodes_itself = text_interface(model.pipe.__class__) is None
         extra = [name for name in model.pipe.components if name.startswith("text_encoder")] if encodes_itself else []
         started, timing = time.perf_counter(), BatchTiming(model.device)
         with self._timed("denoise"):
@@ -212,8 +206,6 @@ class Phases:
     def _decode(self, batch: DenoisedBatch, places: list[int]) -> list[tuple[int, GeneratedImage | JobFailure]]:
         import torch
 
-        from pipeline.memory.device.stages import stage
-
         started, result = time.perf_counter(), batch.denoised.result
         start = batch.places.index(places[0])
         if isinstance(result, Undecoded):
@@ -239,12 +231,8 @@ class Phases:
         """What to try after a failure, the same or smaller parts; or the failure, where nothing is left to try."""
         if isinstance(failure, OutOfMemory):
             requests = [self._requests[place] for place in places]
-            size = self._fallbacks.fall_back(failure, requests[0], where, len(places), strategy)
-            if size is not None:
-                return _parts(places, size)
-            failure = exhausted(self._model, failure, where, requests)
-            self._fallbacks.give_up(where, requests[0], failure)
-            return failure
+            after = self._fallbacks.fall_back(failure, requests, where, strategy)
+            return after if isinstance(after, OutOfMemory) else _parts(places, after)
         if len(places) == 1:
             return failure
         _log.warning("%sing a batch of %d failed: %s; it is split in halves", where[:-1], len(places), failure)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import BadPixels, JobFailure
 from pipeline.generation.decode import Decoded, Undecoded
 from pipeline.generation.denoise import Denoised
+from pipeline.generation.recovery.fallbacks import Strategy
+from pipeline.generation.timing import BatchTiming
 from pipeline.memory.planning.techniques import ordered
 from pipeline.request import GeneratedImage, ImageRequest, LoraMatch, MemorySettings, PromptTokens
 from pipeline.system.environment import runtime_facts
@@ -16,9 +18,6 @@ from pipeline.system.process_memory import peak_rss_bytes
 
 if TYPE_CHECKING:
     import torch
-
-    from pipeline.generation.recovery.fallbacks import Strategy
-    from pipeline.generation.timing import BatchTiming
 
 _DECODING = ("vae_slicing", "vae_tiling", "tiny_vae")
 

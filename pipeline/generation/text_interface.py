@@ -25,14 +25,9 @@ class TextInterface:
     separate: bool
 
 
-def text_interface(pipe: Any) -> TextInterface | None:
-    """None for a pipeline whose texts can only be encoded within its call, since it hides some of what it passes on."""
-    pipeline_class: Any = type(pipe)
-    return _interface(pipeline_class)
-
-
 @functools.cache
-def _interface(pipeline_class: Any) -> TextInterface | None:
+def text_interface(pipeline_class: Any) -> TextInterface | None:
+    """None for a pipeline whose texts can only be encoded within its call, since it hides some of what it passes on."""
     encode = getattr(pipeline_class, "encode_prompt", None)
     if encode is None:
         return None

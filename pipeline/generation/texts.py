@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
 
+from pipeline.adapters.apply import apply
 from pipeline.errors import Interrupted, JobFailure, OutOfMemory
 from pipeline.generation.encode import EncodedPrompt, encode, known
 from pipeline.generation.recovery.fallbacks import Fallbacks
-from pipeline.generation.recovery.guarded import attempted, exhausted
+from pipeline.generation.recovery.guarded import attempted
+from pipeline.memory.device.loaded_model import LoadedModel
+from pipeline.memory.device.stages import stage
 from pipeline.memory.planning.estimate import Stage
-from pipeline.request import ImageRequest
-
-if TYPE_CHECKING:
-    from pipeline.memory.device.loaded_model import LoadedModel
+from pipeline.request import Adapters, ImageRequest
 
 
 class Texts:
@@ -55,22 +54,19 @@ class Texts:
                 return
             if not isinstance(failure, OutOfMemory):
                 yield todo.popleft(), failure
-            elif self._fallbacks.fall_back(failure, self._requests[todo[0]], "encode", 1) is None:
-                failure = exhausted(self._model, failure, "encode", [self._requests[todo[0]]])
-                self._fallbacks.give_up("encode", self._requests[todo[0]], failure)
-                self._fallbacks.encoding_failed()
-                yield from ((place, failure) for place in todo if not self._is_known(place))
+                continue
+            after = self._fallbacks.fall_back(failure, [self._requests[todo[0]]], "encode")
+            if isinstance(after, OutOfMemory):
+                yield from ((place, after) for place in todo if not self._is_known(place))
                 return
 
     def _encode(self, todo: deque[int]) -> None:
         """The first one first; what is done is no longer in `todo`."""
-        from pipeline.adapters.apply import apply
-        from pipeline.memory.device.stages import stage
-
         while todo and self._is_known(todo[0]):
             todo.popleft()
         if not todo:
             return
+        applied: Adapters | None = None
         with stage(self._model, "encode"):
             while todo:
                 if self._should_stop():
@@ -78,7 +74,9 @@ class Texts:
                 if not self._is_known(todo[0]):
                     request = self._requests[todo[0]]
                     self._on_work("encode", [todo[0]])
-                    apply(self._model, request.adapters)
+                    if request.adapters != applied:
+                        apply(self._model, request.adapters)
+                        applied = request.adapters
                     self._keep(todo[0], encode(self._model, request))
                     self._fallbacks.encoded(request)
                 todo.popleft()

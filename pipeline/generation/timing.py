@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.generation.guidance import is_guided
 from pipeline.memory.device.loaded_components import components, streaming_of
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.planning.rates import MeasuredRates
 from pipeline.memory.planning.sizes import Sizes
 from pipeline.memory.planning.techniques import QUANTIZATIONS, STREAMING
@@ -19,8 +20,6 @@ from pipeline.request import ImageRequest
 
 if TYPE_CHECKING:
     import torch
-
-    from pipeline.memory.device.loaded_model import LoadedModel
 
 
 _SLOWER = {*STREAMING, *QUANTIZATIONS["denoiser"]}

@@ -85,9 +85,7 @@ def is_public(address: str) -> bool:
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
 
 
-def addresses_of(
-    host: str, port: int, resolve: Resolve = socket.getaddrinfo, limit_s: float = LOOKED_UP_S
-) -> list[str]:
+def addresses_of(host: str, port: int, resolve: Resolve, limit_s: float) -> list[str]:
     """The IP addresses of a host, in the order to try; an IP address is its own and is not looked up.
 
     Raises `Unreachable` if the name is not known, and if no name server answers: the system knows no limit for that.
@@ -106,9 +104,7 @@ def addresses_of(
     return addresses
 
 
-def public_addresses(
-    host: str, port: int, resolve: Resolve = socket.getaddrinfo, limit_s: float = LOOKED_UP_S
-) -> list[str]:
+def public_addresses(host: str, port: int, resolve: Resolve, limit_s: float) -> list[str]:
     """The addresses of a host, all of them public; the connection must be made to one of exactly these addresses.
 
     Raises as `addresses_of`, and `UnsafeAnswer` if any of the addresses is not public.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -18,10 +17,8 @@ from pydantic import (
     field_validator,
 )
 
+from pipeline.registry.card_fields import MOST_WORDS, distinct, sequence
 from pipeline.storage.foreign_names import plain
-
-MOST_WORDS = 100
-"""So many trigger words, tags or names are kept of one list."""
 
 
 class HubAnswer(BaseModel):
@@ -48,16 +45,15 @@ class HubAnswer(BaseModel):
 
 def words(value: Any) -> tuple[str, ...]:
     """The texts in a list, or a single text, each as one printable line; without duplicates."""
-    parts: Iterable[Any] = [value] if isinstance(value, str) else value if isinstance(value, list) else []
-    lines = (plain(part) for _, part in zip(range(2 * MOST_WORDS), parts, strict=False))
-    return tuple(dict.fromkeys(line for line in lines if line))[:MOST_WORDS]
+    parts = [value] if isinstance(value, str) else sequence(value)
+    return distinct((plain(part) for part in parts[: 2 * MOST_WORDS]), MOST_WORDS)
 
 
 def objects(most: int) -> BeforeValidator:
     """The objects in a list, up to a limit; other elements are skipped."""
 
     def read(value: Any) -> list[Any]:
-        return [one for one in value if isinstance(one, dict)][:most] if isinstance(value, list) else []
+        return [one for one in sequence(value) if isinstance(one, dict)][:most]
 
     return BeforeValidator(read)
 

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from pipeline.hubs import civitai, huggingface
 from pipeline.hubs.civitai_protocol import CivitaiModel, ModelVersion, title
 from pipeline.hubs.hub_settings import HubSettings
 from pipeline.hubs.remote_models import Hub
 from pipeline.hubs.results import Ok, Outcome, Problem
-from pipeline.hubs.settings_in_text import settings_in, settings_of
 from pipeline.hubs.transport import Transport
-from pipeline.hubs.version_files import KINDS, family_of_base
-from pipeline.registry.records import StoredKind, StoredModel
+from pipeline.hubs.version_files import KINDS
+from pipeline.registry.card_fields import description, prompts
+from pipeline.registry.hints import Hints
+from pipeline.registry.records import ModelCard, StoredKind, StoredModel
+from pipeline.registry.settings_in_text import settings_in, settings_of
+from pipeline.weights.families import family_of_base
 from pipeline.weights.references import Reference, parse
 
 
@@ -26,7 +28,8 @@ class Card:
     """A model's card. All texts are plain: one printable line each, except `text`, which has line breaks.
 
     `settings` are the author's recommendations by our names (`steps`, `guidance_scale`, `sampler`, `clip_skip`,
-    `weight`), each a number, a range or a word, as the author puts it. `at` is when the hub said all this (UTC, ISO).
+    `weight`), each a number, a range or a word, as the author puts it. `downloads` and `thumbs_up` are the hub's
+    counts, None where it gives none. `at` is when the hub said all this (UTC, ISO).
     `obstacle` is what keeps the model from being had, as far as that is known before it is fetched.
     """
 
@@ -42,12 +45,10 @@ class Card:
     tags: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     text: str = ""
+    example_prompts: tuple[str, ...] = ()
+    downloads: int | None = None
+    thumbs_up: int | None = None
     obstacle: Problem | None = None
-
-    @property
-    def age_days(self) -> float:
-        """Days since the hub gave this card."""
-        return (datetime.now(UTC) - datetime.fromisoformat(self.at)).total_seconds() / 86_400
 
 
 def card(transport: Transport, reference: Reference, *, anew: bool = False) -> Outcome[Card]:
@@ -76,6 +77,24 @@ def kept_card(settings: HubSettings, reference: Reference) -> Card | None:
     return said.value if isinstance(said, Ok) else None
 
 
+def hints_of(card: Card) -> Hints:
+    """The card as the registry keeps it beside a model."""
+    return Hints(
+        ModelCard(
+            title=card.name,
+            description=description(card.text),
+            base_model=card.base_model or "",
+            licence=card.licence or "",
+            tags=card.tags,
+            trigger_words=card.trigger_words,
+            example_prompts=card.example_prompts,
+            downloads=card.downloads,
+            thumbs_up=card.thumbs_up,
+        ),
+        card.settings,
+    )
+
+
 def _of_repository(transport: Transport, reference: Reference, fresh_s: float | None) -> Outcome[Card]:
     name = reference.repository or ""
     said = huggingface.info(transport, name, reference.revision or "main", fresh_s)
@@ -97,6 +116,8 @@ def _of_repository(transport: Transport, reference: Reference, fresh_s: float | 
         tags=value.free_tags,
         settings=settings_in(text),
         text=text,
+        example_prompts=prompts(one.text for one in value.card.widget),
+        downloads=value.downloads or None,
         obstacle=huggingface.obstacle(transport, value, f"hf:{name}"),
     )
     return Ok(found, said.at, said.stale)
@@ -136,6 +157,9 @@ def _of_answer(transport: Transport, said: Ok[ModelVersion], fresh_s: float | No
         tags=more.tags,
         settings={**settings_of(value.pictures), **settings_in(text)},
         text=text,
+        example_prompts=prompts(one.prompt for one in value.pictures),
+        downloads=value.downloads or None,
+        thumbs_up=value.thumbs_up or None,
         obstacle=civitai.obstacle(transport, value, value.model, f"civitai:{value.id}"),
     )
     return Ok(found, said.at, said.stale)

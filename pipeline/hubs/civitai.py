@@ -17,8 +17,9 @@ from pipeline.hubs.remote_models import TOKENS, RemoteModel, SearchHit
 from pipeline.hubs.results import Ok, Outcome, Problem
 from pipeline.hubs.retries import retry_after_s
 from pipeline.hubs.transport import ANYTHING, Response, Transport
-from pipeline.hubs.version_files import KINDS, TYPES, chosen_file, family_of_base
+from pipeline.hubs.version_files import KINDS, chosen_file
 from pipeline.registry.records import StoredKind, now
+from pipeline.weights.families import family_of_base
 
 _Numbered = TypeVar("_Numbered", ModelVersion, CivitaiModel)
 _HUB = "CivitAI"
@@ -51,7 +52,7 @@ def search(transport: Transport, query: str, kind: StoredKind | None, limit: int
     An empty answer does not say there is none. What is sent are the words and the kind. `page` is refused beside a
     query, and of flags even `false` counts as true.
     """
-    types = [("types", one) for one in TYPES[kind]] if kind else []
+    types = [("types", name) for name, of in KINDS.items() if of == kind]
 
     def ask_page(count: int, cursor: str | None) -> Outcome[Page[CivitaiModel]]:
         asked = [("query", query), ("limit", str(count)), *types, *([("cursor", cursor)] if cursor else [])]
@@ -123,7 +124,7 @@ def obstacle(transport: Transport, said: ModelVersion, of: ModelSummary, what: s
 
 def file_url(transport: Transport, version_id: int, file_id: int) -> str:
     """The URL of one file of a version. Without the file's id the hub would choose a file itself."""
-    return f"{transport.settings.civitai()}/api/download/models/{version_id}?fileId={file_id}"
+    return f"{transport.settings.url_of('civitai')}/api/download/models/{version_id}?fileId={file_id}"
 
 
 def download_refusal(answer: Answer, model: RemoteModel, transport: Transport) -> Problem:
@@ -162,11 +163,11 @@ def would_be_refused(model: RemoteModel, transport: Transport) -> Problem | None
 
 
 def _login_address(transport: Transport, version_id: int) -> str:
-    return f"{transport.settings.civitai()}/login-needed/{version_id}"
+    return f"{transport.settings.url_of('civitai')}/login-needed/{version_id}"
 
 
 def _api(transport: Transport) -> str:
-    return f"{transport.settings.civitai()}/api/v1"
+    return f"{transport.settings.url_of('civitai')}/api/v1"
 
 
 def _get(transport: Transport, url: str, what: str) -> Answer | Problem:

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, AliasChoices, AliasPath, BeforeValidator, Field, StrictStr, model_validator
 
 from pipeline.hubs.answer_fields import Amount, HubAnswer, Line, Number, Sha256, Truth, Words, line, objects, words
-from pipeline.hubs.plain_text import plain_text
+from pipeline.registry.card_fields import LONGEST_PROMPT
 from pipeline.storage.foreign_names import plain
+from pipeline.storage.plain_text import plain_text
 
 _MOST_VERSIONS = 50
 _MOST_FILES = 50
@@ -61,8 +62,9 @@ class VersionFile(HubAnswer):
 
 
 class ExamplePicture(HubAnswer):
-    """The settings of an example picture that the author shows."""
+    """The prompt and settings of an example picture that the author shows."""
 
+    prompt: Annotated[str, line(LONGEST_PROMPT)] = ""
     steps: Amount | None = None
     guidance_scale: Amount | None = Field(default=None, alias="cfgScale")
     clip_skip: Amount | None = Field(default=None, validation_alias=AliasChoices("clipSkip", "Clip skip"))
@@ -98,6 +100,8 @@ class ModelVersion(HubAnswer):
     early_access_until: Annotated[str, line(30)] = ""
     text: Text = Field(default="", alias="description")
     model: ModelSummary = ModelSummary()
+    downloads: Number = Field(default=0, validation_alias=AliasPath("stats", "downloadCount"))
+    thumbs_up: Number = Field(default=0, validation_alias=AliasPath("stats", "thumbsUpCount"))
     files: Annotated[tuple[VersionFile, ...], objects(_MOST_FILES)] = ()
     pictures: Annotated[tuple[ExamplePicture, ...], objects(_MOST_PICTURES)] = Field(default=(), alias="images")
 

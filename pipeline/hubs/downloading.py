@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from pipeline.errors import DownloadError, ModelError, Unreachable, UnsafeAnswer
@@ -78,118 +78,85 @@ class _Refused(Exception):
         super().__init__(refusal.say())
 
 
-def download(
-    sources: Sequence[FileSource],
-    target: Path,
-    *,
-    sha256: str,
-    size_bytes: int | None,
-    transport: Transport,
-    name: str,
-    progress: Progress | None = None,
-    patience: Patience | None = None,
-    judge: Judge | None = None,
-) -> Path:
-    """Fetch the file with this SHA-256 (64 small hex digits) to `target`, from the first source that has it.
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A file with this SHA-256 (64 small hex digits), to be fetched to `target` from the first source that has it.
 
     `target` ends in `.safetensors` or `.gguf`; if it exists nothing is asked. `size_bytes` is what the hub promises.
     `name` is for messages only. `judge` is given the header as soon as it is here, and may refuse the file by a
     `ModelError`, which is raised once a second look has shown the same; little has come by then, and nothing is kept.
-    Two processes fetch a file once: the second waits for the first. Raises `HubRefused` where every source has refused,
-    `Unreachable` where none could be reached, `DownloadError` for all else; what has come is kept, and the same call
-    goes on.
     """
-    one = _Download(
-        target, sha256, size_bytes, transport, plain(name, 80) or "a file", progress, patience or Patience(), judge
-    )
-    with one.plain_disk_faults(), held_partial(target, one.say_waiting) as partial:
-        if partial is None:
-            return target
-        one.drop_nonsense(partial)
-        one.check_room(partial)
-        failures: list[str] = []
-        unreachable = 0
-        refusals: list[Refusal] = []
-        for source in sources:
-            try:
-                one.fetch(source, partial)
-                partial.becomes(target)
-                return target
-            except _Unwanted as error:
-                raise error.error from None
-            except _Refused as error:
-                refusals.append(error.refusal)
-                failures.append(f"{source.label} {error}")
-            except (_Unusable, _Damaged, Unreachable, UnsafeAnswer) as error:
-                failures.append(f"{source.label}: {error}")
-                unreachable += isinstance(error, Unreachable)
-        kept = f"; {partial.size:,} bytes are kept, the same command resumes" if partial.size else ""
-    said = f"{one.name}: {'; '.join(dict.fromkeys(failures)) or 'no hub has it'}{kept}"
-    if refusals and len(refusals) == len(failures):
-        raise HubRefused(said, refusals)
-    raise Unreachable(said) if unreachable and unreachable == len(failures) else DownloadError(said)
 
-
-def free_bytes(folder: Path | None = None) -> int:
-    """The bytes that downloads may still use on the disk of a folder, by default of the store."""
-    place = folder or store_folder()
-    free = shutil.disk_usage(next(one for one in (place, *place.parents) if one.exists())).free
-    return max(0, free - SPARE_BYTES)
-
-
-def to_fetch_bytes(files: Iterable[RemoteFile]) -> int:
-    """The bytes that are still to be fetched of these files, each content once, as far as hubs tell sizes."""
-    contents = {file.sha256 or file.git_blob or file.url: file for file in files}
-    return sum(map(_rest_bytes, contents.values()))
-
-
-def no_room(needed_bytes: int, room_bytes: int, folder: Path | None = None) -> str:
-    """The end of an error message: how much is needed and free where, and the way out."""
-    return (
-        f"{size_text(needed_bytes)} must be downloaded and {size_text(room_bytes)} are free for "
-        f"{folder or store_folder()}, of which {size_text(SPARE_BYTES)} must stay free; make room there or set "
-        "DARKROOM_HOME to another disk"
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Download:
+    sources: Sequence[FileSource]
     target: Path
+    _: KW_ONLY
     sha256: str
     size_bytes: int | None
     transport: Transport
     name: str
-    progress: Progress | None
-    patience: Patience
-    judge: Judge | None
+    progress: Progress | None = None
+    patience: Patience | None = None
+    judge: Judge | None = None
 
-    def say_waiting(self) -> None:
-        self.transport.say(f"{self.name}: another process is fetching it; waiting for that")
+    @property
+    def label(self) -> str:
+        """The name as it can be shown."""
+        return plain(self.name, 80) or "a file"
 
-    @contextmanager
-    def plain_disk_faults(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise DownloadError(
-                f"{self.name}: cannot be written to {self.target.parent} ({error.strerror or error}); make room or set "
-                "DARKROOM_HOME to another disk, then the same command resumes"
-            ) from None
+    def run(self) -> Path:
+        """Fetch it. Two processes fetch a file once: the second waits for the first.
 
-    def drop_nonsense(self, partial: PartialFile) -> None:
+        Raises `HubRefused` where every source has refused, `Unreachable` where none could be reached, `DownloadError`
+        for all else; what has come is kept, and the same download goes on.
+        """
+        with (
+            plain_disk_faults(self.label, self.target.parent),
+            held_partial(self.target, self._say_waiting) as partial,
+        ):
+            if partial is None:
+                return self.target
+            self._drop_nonsense(partial)
+            self._check_room(partial)
+            failures: list[str] = []
+            unreachable = 0
+            refusals: list[Refusal] = []
+            for source in self.sources:
+                try:
+                    self._fetch(source, partial)
+                    partial.becomes(self.target)
+                    return self.target
+                except _Unwanted as error:
+                    raise error.error from None
+                except _Refused as error:
+                    refusals.append(error.refusal)
+                    failures.append(f"{source.label} {error}")
+                except (_Unusable, _Damaged, Unreachable, UnsafeAnswer) as error:
+                    failures.append(f"{source.label}: {error}")
+                    unreachable += isinstance(error, Unreachable)
+            kept = f"; {partial.size:,} bytes are kept, the same command resumes" if partial.size else ""
+        said = f"{self.label}: {'; '.join(dict.fromkeys(failures)) or 'no hub has it'}{kept}"
+        if refusals and len(refusals) == len(failures):
+            raise HubRefused(said, refusals)
+        raise Unreachable(said) if unreachable and unreachable == len(failures) else DownloadError(said)
+
+    def _say_waiting(self) -> None:
+        self.transport.say(f"{self.label}: another process is fetching it; waiting for that")
+
+    def _drop_nonsense(self, partial: PartialFile) -> None:
         """A partial file of an earlier process is not resumed if it cannot be the beginning of the file."""
         too_long = self.size_bytes is not None and partial.size > self.size_bytes
         if partial.size < START_BYTES or too_long or fault_of_start(partial.start, self.target.suffix):
             partial.restart()
 
-    def check_room(self, partial: PartialFile) -> None:
+    def _check_room(self, partial: PartialFile) -> None:
         """Raises `DownloadError` if the disk cannot take the rest."""
         rest, free = (self.size_bytes or 0) - partial.size, free_bytes(self.target.parent)
         if rest > free:
-            raise DownloadError(f"{self.name}: {no_room(rest, free, self.target.parent)}")
+            raise DownloadError(f"{self.label}: {no_room(rest, free, self.target.parent)}")
 
-    def fetch(self, source: FileSource, partial: PartialFile) -> None:
+    def _fetch(self, source: FileSource, partial: PartialFile) -> None:
         """Fill the partial file from one source and verify it, with all the patience there is."""
+        patience = self.patience or Patience()
         failures = missing = 0
         damaged = False
         while True:
@@ -206,7 +173,7 @@ class _Download:
                 damaged = True
             except Unreachable as error:
                 failures = 1 if partial.size - before >= _GAIN_BYTES else failures + 1
-                if not self.patience.wait(failures, why=f"{self.name}: {error}", say=self.transport.say):
+                if not patience.wait(failures, why=f"{self.label}: {error}", say=self.transport.say):
                     raise
             except _Refused as error:
                 status = error.refusal.status
@@ -214,8 +181,8 @@ class _Download:
                 failures, missing = failures + 1, missing + may_pass
                 again = status in (408, 425, 429) or status >= 500 or (may_pass and missing < _MISSING_TRIES)
                 asked_s = retry_after_s(error.refusal.answer.headers)
-                why = f"{self.name}: {source.label} {error.refusal.say().partition(';')[0]}"
-                if not again or not self.patience.wait(
+                why = f"{self.label}: {source.label} {error.refusal.say().partition(';')[0]}"
+                if not again or not patience.wait(
                     failures, crowded=status == 429, asked_s=asked_s, why=why, say=self.transport.say
                 ):
                     raise
@@ -286,7 +253,41 @@ class _Download:
 
     def _tell(self, partial: PartialFile) -> None:
         if self.progress:
-            self.progress(self.name, partial.size, self.size_bytes)
+            self.progress(self.label, partial.size, self.size_bytes)
+
+
+def free_bytes(folder: Path | None = None) -> int:
+    """The bytes that downloads may still use on the disk of a folder, by default of the store."""
+    place = folder or store_folder()
+    free = shutil.disk_usage(next(one for one in (place, *place.parents) if one.exists())).free
+    return max(0, free - SPARE_BYTES)
+
+
+def to_fetch_bytes(files: Iterable[RemoteFile]) -> int:
+    """The bytes that are still to be fetched of these files, each content once, as far as hubs tell sizes."""
+    contents = {file.sha256 or file.git_blob or file.url: file for file in files}
+    return sum(map(_rest_bytes, contents.values()))
+
+
+def no_room(needed_bytes: int, room_bytes: int, folder: Path | None = None) -> str:
+    """The end of an error message: how much is needed and free where, and the way out."""
+    return (
+        f"{size_text(needed_bytes)} must be downloaded and {size_text(room_bytes)} are free for "
+        f"{folder or store_folder()}, of which {size_text(SPARE_BYTES)} must stay free; make room there or set "
+        "DARKROOM_HOME to another disk"
+    )
+
+
+@contextmanager
+def plain_disk_faults(what: str, folder: Path) -> Iterator[None]:
+    """The system's errors while `what` is written as a `DownloadError`, with the way out."""
+    try:
+        yield
+    except OSError as error:
+        raise DownloadError(
+            f"{what}: cannot be written to {folder} ({error.strerror or error}); make room or set DARKROOM_HOME to "
+            "another disk, then the same command resumes"
+        ) from None
 
 
 def _refused_as(fault: str) -> str:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from pipeline.errors import DownloadError, ModelError
 from pipeline.hubs import civitai, huggingface, repositories, versions
 from pipeline.hubs.answer_cache import keep_place, kept_places
-from pipeline.hubs.cards import card
+from pipeline.hubs.cards import Card, card, hints_of
 from pipeline.hubs.download_progress import Progress, Speedometer
-from pipeline.hubs.downloading import HeaderCame, Judge, download, free_bytes, no_room, to_fetch_bytes
+from pipeline.hubs.downloading import (
+    Download,
+    HeaderCame,
+    Judge,
+    free_bytes,
+    no_room,
+    plain_disk_faults,
+    to_fetch_bytes,
+)
 from pipeline.hubs.file_sources import FileSource, HubRefused
 from pipeline.hubs.partial_file import partial_path
 from pipeline.hubs.query import FRESH_S
@@ -20,13 +28,16 @@ from pipeline.hubs.remote_models import RemoteFile, RemoteModel
 from pipeline.hubs.results import Ok, Outcome, Problem
 from pipeline.hubs.small_files import fetch_small
 from pipeline.hubs.transport import Transport
+from pipeline.registry.advised_settings import advised_card
+from pipeline.registry.card_fields import merged
 from pipeline.registry.content import blob_path, provisional, snapshot, suffix_of
 from pipeline.registry.database import Registry
-from pipeline.registry.inspected import look_at, look_at_header, look_at_shards
+from pipeline.registry.inspected import as_stored, look_at
 from pipeline.registry.leftovers import leftovers, remove_leftovers
 from pipeline.registry.records import StoredFile, StoredModel, now
 from pipeline.registry.store_folders import store_folder
-from pipeline.registry.storing import add
+from pipeline.registry.stored_cards import card_of
+from pipeline.registry.storing import add, files_of
 from pipeline.weights.headers.base import WEIGHTS, WeightsHeader
 from pipeline.weights.headers.read import read_weights
 from pipeline.weights.references import CONFIGURATION, Reference, parse
@@ -82,21 +93,34 @@ def fetch(
     planned = plan(model)
     if not planned.fits:
         raise DownloadError(f"{model.reference}: {no_room(planned.bytes, planned.free_bytes)}")
-    try:
+    with plain_disk_faults(model.reference, store_folder()):
         stored = _fetched(model, registry, transport, progress)
-    except OSError as error:
-        raise DownloadError(
-            f"{model.reference}: cannot be written to {store_folder()} ({error.strerror or error}); make room or set "
-            "DARKROOM_HOME to another disk, then the same command resumes"
-        ) from None
-    if isinstance(stored, Ok):
-        card(transport, parse(model.reference))  # from now on it is there without a network
-    return stored
+    if not isinstance(stored, Ok):
+        return stored
+    # From now on it is there without a network. It comes last, so that what is fetched is known if the hub fails now.
+    said = card(transport, parse(model.reference))
+    return replace(stored, value=keep_card(registry, stored.value, said.value)) if isinstance(said, Ok) else stored
+
+
+def keep_card(registry: Registry, model: StoredModel, said: Card) -> StoredModel:
+    """Keep a hub's card with a model on this machine. Raises `RegistryError`.
+
+    Of what was scanned in, notes beside the file say more of how it is used here; the hub only fills gaps.
+    """
+    from pipeline.registry.model_description import header_card  # with it comes all that scans folders
+
+    files = files_of(registry, model)
+    told = advised_card(hints_of(said), model.kind, model.family)
+    is_fetched = any(file.owned for file in files)
+    kept = merged(told, header_card(model)) if is_fetched else merged(card_of(registry, model), told)
+    return add(registry, model, files, kept)
 
 
 def _fetched(
     model: RemoteModel, registry: Registry, transport: Transport, progress: Progress | None
 ) -> Outcome[StoredModel]:
+    from pipeline.registry.model_description import header_card
+
     small = [file for file in model.files if not _is_weights(file)]
     weights = sorted(filter(_is_weights, model.files), key=lambda one: one.bytes or 0)
     known: dict[str, str] = {}
@@ -140,7 +164,7 @@ def _fetched(
         kind=look.kind,
         path=path,
         bytes=sum(file.bytes for file in files),
-        family=look.family,
+        family=look.family_by(model.base_model or ""),
         precision=look.precision,
         base_model=model.base_model,
         licence=model.licence,
@@ -151,7 +175,7 @@ def _fetched(
         version_id=model.version_id,
         model_id=model.model_id,
     )
-    return Ok(add(registry, stored, files), now())
+    return Ok(add(registry, stored, files, header_card(stored)), now())
 
 
 @contextmanager
@@ -166,14 +190,15 @@ def _refused_by_name(model: RemoteModel, path: Path) -> Iterator[None]:
 
 def _judge(model: RemoteModel, file: RemoteFile, configuration: str | None) -> Judge:
     """Refuses the only weights of a model by their header and its configuration (by its SHA-256), if it has one."""
-    from pipeline.weights.folder_inspection import read_json  # with it comes all that detects families
+    from pipeline.weights.file_inspection import inspect_header  # with it comes all that detects families
+    from pipeline.weights.folder_inspection import read_json
 
     path = Path(file.name)
 
     def judge(header: WeightsHeader) -> None:
         values = read_json(blob_path(configuration, ".json"), "no configuration") if configuration else None
         with _refused_by_name(model, path):
-            look_at_header(path, header, values)
+            as_stored(inspect_header(path, header, values))
 
     return judge
 
@@ -190,6 +215,8 @@ def _judge_shards(
 
     `small` are the SHA-256 of its other files by name. Raises `ModelError` once a second look has shown the same.
     """
+    from pipeline.weights.file_inspection import inspect_shards
+
     for is_last in (False, True):
         headers: dict[str, WeightsHeader] = {}
         for file in sorted(weights, key=lambda one: one.name):
@@ -199,7 +226,7 @@ def _judge_shards(
             headers[file.name] = said.value
         try:
             with provisional(small) as folder, _refused_by_name(model, folder):
-                look_at_shards(folder, headers)
+                as_stored(inspect_shards(folder, headers))
             break
         except ModelError:
             _remove(registry, *(path for file in weights for path in (_place(file), partial_path(_place(file)))))
@@ -250,7 +277,7 @@ def _fetch_weights(
         if url.startswith(f"{transport.settings.url_of(hub)}/")  # not those of yesterday's mirror
     ]
     try:
-        download(
+        Download(
             sources,
             _place(file),
             sha256=file.sha256,
@@ -259,7 +286,7 @@ def _fetch_weights(
             name=file.name,
             progress=speedometer,
             judge=judge,
-        )
+        ).run()
     except HubRefused as refused:
         answer = refused.refusals[0].answer
         if model.hub == "huggingface":

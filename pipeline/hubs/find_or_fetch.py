@@ -24,7 +24,7 @@ from pipeline.registry.known_hashes import Identified, identify_file
 from pipeline.registry.lookup import find_place, is_known
 from pipeline.registry.queries import find
 from pipeline.registry.records import StoredKind, StoredModel, now
-from pipeline.registry.resolve import resolve
+from pipeline.registry.resolve import existing, resolve
 from pipeline.weights.references import EMBEDDED, Reference, asked_for, parse
 
 
@@ -67,26 +67,6 @@ class Identity:
         return next(iter((*self.here.same, *self.here.same_tensors)), None)
 
 
-def ensure_downloaded(
-    reference: str, registry: Registry, transport: Transport, *, noun: str = "model", progress: Progress | None = None
-) -> Path:
-    """The file or folder for a reference, fetched if it is not on this machine; if it is, no hub is asked.
-
-    `noun` is as in `registry.resolve`. Raises `ModelError` with what the hub said if it cannot be had, and its
-    `DownloadError` where a download fails; what was fetched so far is kept and the same call goes on.
-    """
-    place = _local(reference, noun)
-    if place:
-        return place
-    parsed = asked_for(parse(reference), noun)
-    if parsed.scheme in ("path", "name"):
-        return resolve(reference, noun)  # which says what is wrong
-    stored = _fetched(parsed, registry, transport, noun, progress)
-    if isinstance(stored, Ok):
-        return stored.value.path
-    raise ModelError(f"{noun} {stored.say()}")
-
-
 def find_or_download(
     named: str,
     registry: Registry,
@@ -109,7 +89,8 @@ def find_or_download(
     parsed, tried = _newer(registry, named, noun) if refresh else _not_here(named, noun)
     for where, reference in offers(parsed, transport, kind, tried):
         try:
-            stored = _fetched(reference, registry, transport, noun, progress, refresh=refresh)
+            remote = _remote(transport, reference, noun, refresh=refresh)
+            stored = fetch(remote.value, registry, transport, progress) if isinstance(remote, Ok) else remote
         except DownloadError as error:
             tried.append(attempt(where, named, str(error), is_passing=isinstance(error, Unreachable)))
             continue
@@ -178,7 +159,7 @@ def _newer(registry: Registry, named: str, noun: str) -> tuple[Reference, list[A
         if COMMIT.fullmatch(parsed.revision or ""):
             raise ModelError(f"{noun} {named!r}: is a commit, which never changes; leave out the part after the @")
         return parsed, [Attempt("this machine", "not asked")]
-    known = find(registry, parsed)
+    known = find(registry, parsed)  # which its caller has open: on a full disk nobody can open it besides
     if not known:
         return _not_here(named, noun)
     model = known[0]
@@ -196,19 +177,6 @@ def _reference_at(registry: Registry, named: str, place: Path) -> str:
     """By what reference the model that was named is known; of one content under several, the one that was named."""
     known = [*find(registry, named), *find(registry, Reference(str(place), "path"))]
     return next((model.reference for model in known if place.is_relative_to(model.path)), named)
-
-
-def _fetched(
-    reference: Reference,
-    registry: Registry,
-    transport: Transport,
-    noun: str,
-    progress: Progress | None,
-    *,
-    refresh: bool = False,
-) -> Outcome[StoredModel]:
-    remote = _remote(transport, reference, noun, refresh=refresh)
-    return fetch(remote.value, registry, transport, progress) if isinstance(remote, Ok) else remote
 
 
 def _remote(transport: Transport, reference: Reference, noun: str, *, refresh: bool = False) -> Outcome[RemoteModel]:
@@ -240,13 +208,6 @@ def _fitting(remote: Outcome[RemoteModel], noun: str) -> Outcome[RemoteModel]:
 def _local(text: str, noun: str) -> Path | None:
     """What the text means on this machine. Raises `ModelError` for what is here and is damaged or ambiguous."""
     parsed = parse(text)
-    if parsed.scheme in ("path", "name") and (text in EMBEDDED or _exists(text)):
+    if parsed.scheme in ("path", "name") and (text in EMBEDDED or existing(text)):
         return resolve(text, noun)
     return find_place(parsed, noun) if parsed.scheme != "path" and is_known(asked_for(parsed, noun)) else None
-
-
-def _exists(text: str) -> bool:
-    try:
-        return Path(text).expanduser().exists()
-    except (OSError, ValueError, RuntimeError):
-        return False

@@ -59,7 +59,9 @@ def search(
     remote: list[SearchHit] = []
     reached = not words
     if words:
-        for said in _ask_hubs(transport, words, kind, asked):
+        # All at the same time; their answers in the order of `HUBS`.
+        answers = [begun(partial(ask_hub, ask, transport, words, kind, asked)) for _, ask in HUBS]
+        for said in (answer.result() for answer in answers):
             reached |= said.kind != "offline" and not (isinstance(said, Ok) and said.stale)
             if isinstance(said, Ok):
                 remote += [
@@ -93,14 +95,6 @@ def ask_hub(
         return said
     hits = {hit.reference: hit for hit in (*said.value, *more.value)}
     return Ok([*hits.values()], said.at, said.stale or more.stale)
-
-
-def _ask_hubs(
-    transport: Transport, words: str, kind: StoredKind | None, asked: int | None
-) -> list[Outcome[list[SearchHit]]]:
-    """The answers of all hubs, which are asked at the same time, in the order of `HUBS`."""
-    answers = [begun(partial(ask_hub, ask, transport, words, kind, asked)) for _, ask in HUBS]
-    return [answer.result() for answer in answers]
 
 
 def _rank(hit: SearchHit, words: str) -> tuple[bool, int, bool, int]:

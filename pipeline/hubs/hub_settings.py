@@ -52,17 +52,10 @@ class HubSettings:
         if faults:
             raise ConfigError(faults)
 
-    def huggingface(self) -> str:
-        """The address of Hugging Face without a slash at its end: as set, else `HF_ENDPOINT`, else the public hub."""
-        return (self.huggingface_url or os.environ.get("HF_ENDPOINT") or PUBLIC_URLS["huggingface"]).rstrip("/")
-
-    def civitai(self) -> str:
-        """The address of CivitAI without a slash at its end."""
-        return (self.civitai_url or PUBLIC_URLS["civitai"]).rstrip("/")
-
     def url_of(self, hub: Hub) -> str:
-        """The address of a hub."""
-        return self.huggingface() if hub == "huggingface" else self.civitai()
+        """The address of a hub without a slash at its end: as set, else by `HF_ENDPOINT`, else the public one."""
+        chosen = self.civitai_url if hub == "civitai" else self.huggingface_url or os.environ.get("HF_ENDPOINT")
+        return (chosen or PUBLIC_URLS[hub]).rstrip("/")
 
     def token_of(self, hub: Hub) -> str | None:
         """The user's token for a hub, None unless `allow_token` is set. Nothing else in Darkroom reads tokens."""

@@ -13,7 +13,6 @@ from pipeline.hubs.answer_cache import keep
 from pipeline.hubs.huggingface_protocol import KIND_TAGS, RepositoryInfo
 from pipeline.hubs.limits import RequestKind
 from pipeline.hubs.paging import Page, cursor_in, paged
-from pipeline.hubs.plain_text import plain_text
 from pipeline.hubs.query import FRESH_S, MOST_BYTES, Answer, answered, ask, is_refused_by_storage, storage_problem
 from pipeline.hubs.remote_models import TOKENS, SearchHit
 from pipeline.hubs.repository_files import has_weights
@@ -21,6 +20,7 @@ from pipeline.hubs.results import Ok, Outcome, Problem
 from pipeline.hubs.retries import retry_after_s
 from pipeline.hubs.transport import Transport
 from pipeline.registry.records import StoredKind, now
+from pipeline.storage.plain_text import plain_text
 from pipeline.weights.references import parse
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -142,7 +142,7 @@ def obstacle(transport: Transport, said: RepositoryInfo, what: str) -> Problem |
 
 def file_url(transport: Transport, repository: str, commit: str, name: str) -> str:
     """The URL of a file of a repository."""
-    return f"{transport.settings.huggingface()}/{repository}/resolve/{commit}/{quote(name)}"
+    return f"{transport.settings.url_of('huggingface')}/{repository}/resolve/{commit}/{quote(name)}"
 
 
 def _can_be_named(repository: str) -> bool:
@@ -153,7 +153,7 @@ def _can_be_named(repository: str) -> bool:
 
 
 def _api(transport: Transport) -> str:
-    return f"{transport.settings.huggingface()}/api/models"
+    return f"{transport.settings.url_of('huggingface')}/api/models"
 
 
 def _info_url(transport: Transport, repository: str, revision: str) -> str:

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
-from pipeline.hubs.answer_fields import FirstWord, GitHash, HubAnswer, Line, Number, Sha256, Truth, Words, objects
+from pipeline.hubs.answer_fields import FirstWord, GitHash, HubAnswer, Line, Number, Sha256, Truth, Words, line, objects
+from pipeline.registry.card_fields import LONGEST_PROMPT
 from pipeline.registry.records import StoredKind
 from pipeline.weights.families import family_of
 
@@ -16,6 +17,7 @@ KIND_TAGS: dict[str, StoredKind] = {
 """Tags by which authors say what their repository is; a search for a kind filters by them."""
 
 _MOST_FILES = 5_000
+_MOST_EXAMPLES = 20
 _LONGEST_NAME = 1_000
 
 
@@ -42,6 +44,12 @@ class RepositoryFile(HubAnswer):
         return {"rfilename": raw.get("rfilename"), "size": size, "sha256": large.get("sha256")}
 
 
+class WidgetExample(HubAnswer):
+    """An example that a repository's page shows, with its prompt."""
+
+    text: Annotated[str, line(LONGEST_PROMPT)] = ""
+
+
 class CardFields(HubAnswer):
     """The fields in the front matter of a model card."""
 
@@ -49,6 +57,7 @@ class CardFields(HubAnswer):
     license_name: FirstWord = ""
     base_model: Words = ()
     instance_prompt: FirstWord = ""
+    widget: Annotated[tuple[WidgetExample, ...], objects(_MOST_EXAMPLES)] = ()
 
 
 class RepositoryInfo(HubAnswer):

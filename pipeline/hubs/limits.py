@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -89,17 +89,11 @@ class Limits:
         def waiting() -> None:
             self._say(f"{LABELS[bucket.hub]}: one file at a time; waiting for another process to have fetched its own")
 
-        try:
-            turn = _locked(self._folder / f"{kind}.turn", waiting) if bucket.one_at_a_time else None
-            if turn:
-                turn.__enter__()
-        except OSError:  # nowhere to lock: nobody else can be seen
-            turn = None
-        try:
+        with ExitStack() as turn:
+            if bucket.one_at_a_time:
+                with suppress(OSError):  # nowhere to lock: nobody else can be seen
+                    turn.enter_context(_locked(self._folder / f"{kind}.turn", waiting))
             yield
-        finally:
-            if turn:
-                turn.__exit__(None, None, None)
 
     def _taken(self, bucket: Bucket, state: str) -> tuple[str, float]:
         """The bucket's next state, and how long (s) whoever has just taken from it must wait.

@@ -10,6 +10,7 @@ from pipeline.hubs.hub_search import HUBS, ask_hub
 from pipeline.hubs.remote_models import LABELS, SearchHit
 from pipeline.hubs.results import PASSING, Ok
 from pipeline.hubs.transport import Transport
+from pipeline.registry.lookup import listed
 from pipeline.registry.records import StoredKind
 from pipeline.registry.storing import key_of
 from pipeline.weights.references import Reference, parse
@@ -19,8 +20,6 @@ NOUNS: dict[StoredKind | None, str] = {
     "embedding": "embedding", "ip_adapter": "ip-adapter",
 }  # fmt: skip
 """How messages call what is looked for, by its kind; as `references.resolve` takes it."""
-
-_CANDIDATES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +75,14 @@ def _called(
     exact = [hit for hit in exact if kind is None or hit.kind in (None, kind)]
     free = [hit for hit in exact if hit.obstacle is None]
     if len(free) > 1:
-        raise ModelError(f"{NOUNS[kind]} {name!r}: names {len(free)} models on {label}; say which: {_listed(free)}")
+        which = listed([hit.reference for hit in free])
+        raise ModelError(f"{NOUNS[kind]} {name!r}: names {len(free)} models on {label}; say which: {which}")
     if free:
         return free[0]
     obstacle = next((hit.obstacle for hit in exact if hit.obstacle), None)
     if obstacle:
         tried.append(Attempt(label, obstacle.say()))
     else:
-        tried.append(Attempt(label, "no model has this name" + (f"; like it are {_listed(hits)}" if hits else "")))
+        alike = f"; like it are {listed([hit.reference for hit in hits])}" if hits else ""
+        tried.append(Attempt(label, f"no model has this name{alike}"))
     return None
-
-
-def _listed(hits: list[SearchHit]) -> str:
-    more = f" and {len(hits) - _CANDIDATES} more" if len(hits) > _CANDIDATES else ""
-    return ", ".join(hit.reference for hit in hits[:_CANDIDATES]) + more

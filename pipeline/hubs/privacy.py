@@ -17,7 +17,7 @@ NEVER = (
     "the names of the user and of this machine, the system, versions of anything but Darkroom",
     "tokens in files, passwords in .netrc, proxies in the environment: they are not even read",
 )
-"""What no request carries."""
+"""What no request to a hub carries."""
 
 _HERE = "which model somebody at this address wants"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from pipeline.hubs.remote_models import LABELS
 from pipeline.hubs.results import PASSING, Ok, Outcome, Problem, Value
 from pipeline.hubs.retries import Patience, retry_after_s
 from pipeline.hubs.transport import ANSWERS, Response, Transport
+from pipeline.registry.card_fields import parse_json
 
 FRESH_S = 3_600.0
 """So long an answer is taken for what the hub would say now; CivitAI's own caches keep theirs for minutes."""
@@ -46,14 +46,6 @@ class Answer:
     def json(self) -> Any:
         """The body's JSON value; None for what is none."""
         return parse_json(self.body)
-
-
-def parse_json(text: bytes) -> Any:
-    """The JSON value of an untrusted text; None if it is none, however deep, long or malformed."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def ask(

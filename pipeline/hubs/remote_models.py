@@ -61,11 +61,6 @@ class RemoteModel:
     model_id: int | None = None
     notes: tuple[str, ...] = ()
 
-    @property
-    def bytes(self) -> int:
-        """Bytes of all files whose size the hub tells."""
-        return sum(file.bytes or 0 for file in self.files)
-
 
 @dataclass(frozen=True, slots=True)
 class SearchHit:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
 from pipeline.hubs import huggingface
 from pipeline.hubs.huggingface_protocol import RepositoryFile
-from pipeline.hubs.query import FRESH_S, parse_json
+from pipeline.hubs.query import FRESH_S
 from pipeline.hubs.remote_models import RemoteFile, RemoteModel
 from pipeline.hubs.repository_files import (
     Unfit,
@@ -22,6 +21,8 @@ from pipeline.hubs.repository_files import (
 from pipeline.hubs.results import Ok, Outcome, Problem
 from pipeline.hubs.small_files import text_of
 from pipeline.hubs.transport import Transport
+from pipeline.registry.card_fields import parse_json
+from pipeline.registry.huggingface_cache import name_in_repository
 from pipeline.weights.references import CONFIGURATION, Reference
 
 _MOST_INDEX_BYTES = 2**20
@@ -60,10 +61,13 @@ def repository(transport: Transport, reference: Reference, fresh_s: float = FRES
     folder = inside in ("", CONFIGURATION) or chosen[0].name != inside
     cut = len(inside) + 1 if folder and inside not in ("", CONFIGURATION) else 0
     branch = () if huggingface.COMMIT.fullmatch(revision) else (revision,)
+    own_name = name_in_repository(name, inside)
+    if inside == CONFIGURATION:
+        own_name = f"{name.rpartition('/')[2]}-configuration"
     model = RemoteModel(
         hub="huggingface",
         reference=f"hf:{name}@{commit}" + (f"/{inside}" if inside else ""),
-        name=_name(name, inside),
+        name=own_name,
         files=tuple(_remote(transport, name, commit, file, cut) for file in chosen),
         folder=folder,
         kind=said.value.kind,
@@ -108,13 +112,3 @@ def _remote(transport: Transport, name: str, commit: str, file: RepositoryFile, 
     """A file of a repository as it is fetched, with `cut` characters of its name left out."""
     url = huggingface.file_url(transport, name, commit, file.name)
     return RemoteFile(file.name[cut:], url, file.bytes, file.sha256, file.git_blob)
-
-
-def _name(repository: str, inside: str) -> str:
-    """The file's own name where it tells something, else the repository's."""
-    from pipeline.registry.model_description import GENERIC  # with it comes all that scans folders
-
-    if inside == CONFIGURATION:
-        return f"{repository.rpartition('/')[2]}-configuration"
-    own = PurePosixPath(inside).stem
-    return repository.rpartition("/")[2] if own in ("", *GENERIC) else own

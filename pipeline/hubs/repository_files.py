@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pipeline.hubs.huggingface_protocol import RepositoryFile
+from pipeline.registry.lookup import listed
 from pipeline.storage.foreign_names import fault_of_name, same_file
 from pipeline.weights.headers.base import PICKLES, WEIGHTS
 
@@ -182,5 +183,4 @@ def _why_not(name: str) -> str:
 def _candidates(weights: Sequence[RepositoryFile], repository: str, words: str) -> str:
     if not weights:
         return ""
-    shown = ", ".join(f"hf:{repository}/{file.name}" for file in weights[:_SHOWN])
-    return f"{words} {shown}" + (f" and {len(weights) - _SHOWN} more" if len(weights) > _SHOWN else "")
+    return f"{words} {listed([f'hf:{repository}/{file.name}' for file in weights], _SHOWN)}"

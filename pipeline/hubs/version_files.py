@@ -1,4 +1,4 @@
-"""Selects the file of a CivitAI version to fetch, and maps CivitAI's base models and kinds."""
+"""Selects the file of a CivitAI version to fetch, and maps CivitAI's kinds."""
 
 from __future__ import annotations
 
@@ -12,42 +12,11 @@ KINDS: dict[str, StoredKind] = {
 }  # fmt: skip
 """Kinds of models on CivitAI that Darkroom uses; all others are refused."""
 
-TYPES: dict[StoredKind, tuple[str, ...]] = {
-    "checkpoint": ("Checkpoint", "UNet"),
-    "lora": ("LORA", "LoCon", "DoRA"),
-    "vae": ("VAE",),
-    "controlnet": ("Controlnet",),
-    "embedding": ("TextualInversion",),
-}
-"""What is asked for in a search, by the kind that is looked for."""
-
-_FAMILIES: dict[str, tuple[str, ...]] = {
-    "sd15": ("SD 1.4", "SD 1.5", "SD 1.5 LCM", "SD 1.5 Hyper"),
-    "sdxl": ("SDXL 0.9", "SDXL 1.0", "SDXL 1.0 LCM", "SDXL Lightning", "SDXL Hyper", "SDXL Turbo", "SDXL Distilled",
-             "Pony", "Illustrious", "NoobAI"),
-    "sd3": ("SD 3", "SD 3.5", "SD 3.5 Medium", "SD 3.5 Large", "SD 3.5 Large Turbo"),
-    "flux": ("Flux.1 D", "Flux.1 S"),
-    "flux2_klein": ("Flux.2 Klein 4B", "Flux.2 Klein 4B-base", "Flux.2 Klein 9B", "Flux.2 Klein 9B-base"),
-    "qwen_image": ("Qwen",),
-    "z_image": ("ZImageTurbo", "ZImageBase"),
-    "lumina2": ("Lumina",),
-    "chroma": ("Chroma",),
-}  # fmt: skip
-_FAMILY_OF = {base: family for family, bases in _FAMILIES.items() for base in bases}
-
 _WEIGHTS = ("Model", "Pruned Model", "UNet", "Diffusion Model", "ControlNet", "Negative")
 """Types of files that hold a version's own weights; `VAE` and the like are files of other versions put beside them."""
 
 _PRECISIONS = ("fp16", "bf16", "", "fp32")
 """The order in which they are taken; packed ones come last, since not every one of them can be run."""
-
-
-def family_of_base(base_model: str) -> str | None:
-    """The family of `pipeline.weights.families` that runs models of this base; None for unknown bases.
-
-    The name decides nothing: what is fetched is known by its tensors.
-    """
-    return _FAMILY_OF.get(base_model)
 
 
 def chosen_file(version: ModelVersion, sha256: str | None = None) -> VersionFile | str:

@@ -8,7 +8,8 @@ from pipeline.hubs.query import FRESH_S
 from pipeline.hubs.remote_models import RemoteFile, RemoteModel
 from pipeline.hubs.results import Ok, Outcome, Problem
 from pipeline.hubs.transport import Transport
-from pipeline.hubs.version_files import KINDS, chosen_file, family_of_base
+from pipeline.hubs.version_files import KINDS, chosen_file
+from pipeline.weights.families import family_of_base
 
 
 def version(transport: Transport, number: int, fresh_s: float = FRESH_S) -> Outcome[RemoteModel]:

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from pipeline.loading.speed_options import FULL_BREAK_EVEN, REGIONAL_BREAK_EVEN
+from pipeline.memory.device.loaded_components import COMPILED, uncompile
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.quantization import quantized_as
-from pipeline.memory.device.undo_speedups import COMPILED, uncompile
 from pipeline.request import lora_weights
 
-if TYPE_CHECKING:
-    from pipeline.memory.device.loaded_model import LoadedModel
-
 Result = TypeVar("Result")
-
-REGIONAL_BREAK_EVEN = 5
-FULL_BREAK_EVEN = 31
-"""Images of one size and with the same LoRAs after which compiling has paid for itself: 9.6 s for the repeated blocks,
-67 s for the whole, 2.2 s saved per image (FLUX.1 dev on an H100; PyTorch, "torch.compile and Diffusers", 2026)."""
 
 _FAILED = "cannot_be_compiled"
 

@@ -69,16 +69,24 @@ def parts_of(files: ModelFiles, settings: ModelSettings, memory: MemorySettings)
             continue
         if name in NOT_LOADED and not (settings.safety_checker and name in _CHECKER):
             continue
-        library, class_name = str(value[0]), str(value[1])
-        if name == "vae" and settings.vae_source:
-            parts[name] = _vae(settings, ComponentPart(name, library, class_name, folder / name))
-        else:
-            parts[name] = _part(files, folder, name, library, class_name)
+        own = ComponentPart(name, str(value[0]), str(value[1]), folder / name)
+        parts[name] = _vae(settings, own) if name == "vae" and settings.vae_source else _part(files, own)
     if memory.uses("tiny_vae"):
         tiny = resolve(memory.tiny_vae_source or "")
-        weights, variant = component_weights(tiny, tiny.name)
-        parts["vae"] = ComponentPart("vae", "diffusers", "AutoencoderTiny", tiny, tuple(weights), variant)
+        parts["vae"] = _with_weights(ComponentPart("vae", "diffusers", "AutoencoderTiny", tiny), tiny.name)
     return parts
+
+
+def scheduler_config(files: ModelFiles, settings: ModelSettings) -> dict[str, Any]:
+    """The configuration of the model's own scheduler, with the prediction type that the weights were trained for."""
+    config = dict(files.scheduler_config)
+    prediction_type = settings.prediction_type or files.prediction_type
+    if prediction_type:
+        config["prediction_type"] = prediction_type
+    if files.zero_snr and files.layout != "folder":  # a folder says itself how it is to be sampled
+        # Trained down to pure noise, so it must start there: the last timestep, with no signal left in it.
+        config.update(rescale_betas_zero_snr=True, timestep_spacing="trailing")
+    return config
 
 
 def pool_key(part: ComponentPart, dtype: str, techniques: Iterable[str]) -> Hashable:
@@ -99,17 +107,23 @@ def pool_key(part: ComponentPart, dtype: str, techniques: Iterable[str]) -> Hash
     return content, dtype, tuple(sorted(techniques))
 
 
-def _part(files: ModelFiles, folder: Path, name: str, library: str, class_name: str) -> ComponentPart:
-    own = folder / name
-    if class_name.endswith(_WITHOUT_WEIGHTS):
-        return ComponentPart(name, library, class_name, own)
+def _part(files: ModelFiles, own: ComponentPart) -> ComponentPart:
+    """A component with its weights; `own` is its place in the folder that describes the pipeline."""
+    name, model = own.name, own.config.parent.name
+    if own.class_name.endswith(_WITHOUT_WEIGHTS):
+        return own
     if any(component.name == name and files.path in component.files for component in files.components):
-        return ComponentPart(name, library, class_name, own, (files.path,), single_file=True, family=files.family)
-    if not any(own.glob("*.safetensors")) and files.layout != "folder":
+        return replace(own, weights=(files.path,), single_file=True, family=files.family)
+    if not any(own.config.glob("*.safetensors")) and files.layout != "folder":
         way = "model.vae=PATH" if name == "vae" else "model.config=FOLDER, a diffusers folder of this family"
-        raise ModelError(f"model {files.path.name}: holds no {name}, and {folder.name}/ neither; give one with {way}")
-    weights, variant = component_weights(own, folder.name)
-    return ComponentPart(name, library, class_name, own, tuple(weights), variant)
+        raise ModelError(f"model {files.path.name}: holds no {name}, and {model}/ neither; give one with {way}")
+    return _with_weights(own, model)
+
+
+def _with_weights(part: ComponentPart, model: str) -> ComponentPart:
+    """A component with the weights in its own folder."""
+    weights, variant = component_weights(part.config, model)
+    return replace(part, weights=tuple(weights), variant=variant)
 
 
 def _vae(settings: ModelSettings, own: ComponentPart) -> ComponentPart:
@@ -117,10 +131,10 @@ def _vae(settings: ModelSettings, own: ComponentPart) -> ComponentPart:
     path = resolve(settings.vae_source or "")
     if path.is_file():
         return replace(own, weights=(path,), single_file=True)
-    weights, variant = component_weights(path, path.name)
+    given = _with_weights(ComponentPart("vae", "diffusers", "", path), path.name)  # first, as it says what is not there
     class_name = str(json.loads((path / "config.json").read_text(encoding="utf-8")).get("_class_name", ""))
     if not class_name.startswith("Autoencoder"):
         raise ModelError(
             f"vae {settings.vae}: config.json names {class_name!r}; expected one of diffusers' autoencoders"
         )
-    return ComponentPart("vae", "diffusers", class_name, path, tuple(weights), variant)
+    return replace(given, class_name=class_name)

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 from pipeline.loading.component_weights import load_weights
 from pipeline.loading.components import ComponentPart
 from pipeline.memory.device.alignment import converted
+from pipeline.memory.device.disk_weights import DiskWeights
 from pipeline.memory.device.mapped_files import MappedFiles
 from pipeline.weights.headers.base import dtypes
 from pipeline.weights.headers.read import read_weights
 
 if TYPE_CHECKING:
     import torch
-
-    from pipeline.memory.device.disk_weights import DiskWeights
 
 PIECE_BYTES = 2**26
 """Of the file, what is converted and written at once: small against any model for which memory is short."""

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import inspect
 import logging
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import DarkroomError, ModelError
 from pipeline.loading.component_weights import class_of, first_line, load_without_weights
-from pipeline.loading.components import ComponentPart, index_of, parts_of, pool_key
+from pipeline.loading.components import ComponentPart, index_of, parts_of, pool_key, scheduler_config
+from pipeline.loading.conversion import convert, load_unconverted
 from pipeline.loading.offline import import_libraries, without_deprecations
 from pipeline.loading.precision import component_dtype
 from pipeline.loading.requirements import requirement_faults
+from pipeline.loading.speed import lies_channels_last
 from pipeline.loading.unchanged import check_untouched, planned_files, was_written_over
+from pipeline.memory.device.apply import apply_memory, release_model
+from pipeline.memory.device.disk_weights import put_on_disk
+from pipeline.memory.device.embedding_cache import EmbeddingCache
+from pipeline.memory.device.loaded_model import LoadedModel
+from pipeline.memory.device.pool import Pool
+from pipeline.memory.device.quantization import quantize
+from pipeline.memory.planning.techniques import quantization_for
 from pipeline.registry.resolve import resolve
-from pipeline.request import MemorySettings, ModelSettings
+from pipeline.request import MemorySettings, ModelSettings, SpeedSettings
 from pipeline.system.architectures import check_served
 from pipeline.system.failures import classify
 from pipeline.system.units import duration_text, size_text
@@ -26,13 +36,7 @@ from pipeline.weights.inspection import ModelFiles, inspect_model
 if TYPE_CHECKING:
     import torch
 
-    from pipeline.memory.device.loaded_model import LoadedModel
-    from pipeline.memory.device.pool import Pool
-    from pipeline.request import SpeedSettings
-
 _log = logging.getLogger("darkroom.loading")
-
-_QUANTIZATIONS: tuple[Literal["int8", "float8", "int4"], ...] = ("int8", "float8", "int4")
 
 
 def load(
@@ -52,25 +56,16 @@ def load(
     import_libraries()
     import torch
 
-    from pipeline.memory.device.apply import apply_memory, release_model
-    from pipeline.memory.device.embedding_cache import EmbeddingCache
-    from pipeline.memory.device.loaded_model import LoadedModel
-    from pipeline.memory.device.pool import Pool
-    from pipeline.request import SpeedSettings
-
     started = time.perf_counter()
     check_served(device)
-    _make_deterministic(device)
-    _make_handles(device)
+    _prepare_card(device)
     if cpu_threads:
         torch.set_num_threads(cpu_threads)
     config = resolve(settings.config_source) if settings.config_source else None
     files = inspect_model(resolve(settings.source), config, ("vae",) if settings.vae_source else ())
     _check_requirements(files, settings, memory)
     pipeline_class = _pipeline_class(files, settings)
-    if gc.get_freeze_count() == 0:
-        # What the libraries made while they were imported never becomes garbage; walking it takes 0.3 s each time.
-        gc.freeze()
+    _spare_libraries()
     model = LoadedModel(
         pipe=None,
         settings=settings,
@@ -109,6 +104,13 @@ def load(
     return model
 
 
+@functools.cache
+def _spare_libraries() -> None:
+    """What the libraries made while they were imported never becomes garbage, and walking it takes 0.3 s each time;
+    even counting what is frozen already takes 0.05 s, so it is done once a process and not asked for."""
+    gc.freeze()
+
+
 def load_component(model: LoadedModel, name: str) -> Any:
     """Load one component with the techniques of `model.memory`, through the pool; the pipeline is not changed."""
     _check_requirements(model.files, model.settings, model.memory)
@@ -125,18 +127,6 @@ def check_mapped(model: LoadedModel) -> None:
         model.read = planned_files(model.settings, model.memory, model.files)
 
 
-def scheduler_config(files: ModelFiles, settings: ModelSettings) -> dict[str, Any]:
-    """The configuration of the model's own scheduler, with the prediction type that the weights were trained for."""
-    config = dict(files.scheduler_config)
-    prediction_type = settings.prediction_type or files.prediction_type
-    if prediction_type:
-        config["prediction_type"] = prediction_type
-    if files.zero_snr and files.layout != "folder":  # a folder says itself how it is to be sampled
-        # Trained down to pure noise, so it must start there: the last timestep, with no signal left in it.
-        config.update(rescale_betas_zero_snr=True, timestep_spacing="trailing")
-    return config
-
-
 def _check_requirements(files: ModelFiles, settings: ModelSettings, memory: MemorySettings) -> None:
     for fault in requirement_faults(files, settings, memory):
         raise ModelError(fault)
@@ -145,18 +135,13 @@ def _check_requirements(files: ModelFiles, settings: ModelSettings, memory: Memo
 def _load_part(model: LoadedModel, part: ComponentPart) -> Any:
     import torch
 
-    from pipeline.loading.conversion import convert, load_unconverted
-    from pipeline.loading.speed import lies_channels_last
-    from pipeline.memory.device.disk_weights import put_on_disk
-    from pipeline.memory.device.quantization import quantize
-
     name = model.settings.name
     if part.name == "scheduler":
         return class_of(part, name).from_config(scheduler_config(model.files, model.settings))
     if not part.weights:
         return load_without_weights(part, name)
     dtype = component_dtype(part.class_name, model.files.pipeline_class, part.configuration(), model.memory.dtype)
-    kind = next((kind for kind in _QUANTIZATIONS if model.memory.uses(f"{part.role}_{kind}")), None)
+    kind = quantization_for(model.memory, part.role)
     offloaded = part.role == "encoder" or part.name == model.files.denoiser
     waits_on_disk = offloaded and model.memory.uses("disk_offload") and not kind
 
@@ -218,25 +203,19 @@ def _put_together(
     return pipe
 
 
-def _make_deterministic(device: str) -> None:
-    import torch
-
-    if device == "cuda":
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        # Filling what is about to be written anyway would cost a pass over memory each time.
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        torch.backends.cudnn.benchmark = False
-        torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
-
-
-def _make_handles(device: str) -> None:
-    """Let cuBLAS and cuDNN take what they need of a card before weights fill it."""
+def _prepare_card(device: str) -> None:
+    """Make a card compute the same bits twice, and let cuBLAS and cuDNN take what they need of it before weights do."""
     import torch
 
     if torch.device(device).type != "cuda":
         return
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Filling what is about to be written anyway would cost a pass over memory each time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
     try:
         small = torch.ones(1, 8, 8, 8, device=device)
         torch.nn.functional.conv2d(small @ small, small)

@@ -10,13 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pipeline.loading.components import index_of
+from pipeline.memory.planning.techniques import quantization_for
 from pipeline.request import MemorySettings, ModelSettings
 from pipeline.weights.inspection import ModelFiles
 
 EXTRAS = {"gguf": "gguf", "torchao": "quantization", "bitsandbytes": "bitsandbytes"}
 """Packages that read quantised weights, and the extra of this program that installs each."""
-
-_QUANTIZATIONS = ("int8", "float8", "int4")
 
 
 def requirement_faults(files: ModelFiles, settings: ModelSettings, memory: MemorySettings) -> list[str]:
@@ -41,10 +40,11 @@ def requirement_faults(files: ModelFiles, settings: ModelSettings, memory: Memor
                 f"{package} is missing: pip install 'darkroom[{EXTRAS[package]}]'"
             )
         role = "denoiser" if component.name == files.denoiser else "encoder"
-        asked = next((f"{role}_{kind}" for kind in _QUANTIZATIONS if memory.uses(f"{role}_{kind}")), None)
+        asked = quantization_for(memory, role)
         if asked and component.stays_quantized and component.name != "vae":
             faults.append(
-                f"model {name}: {component.name} is stored as {component.quantization} already; leave out {asked}"
+                f"model {name}: {component.name} is stored as {component.quantization} already; "
+                f"leave out {role}_{asked}"
             )
     if settings.safety_checker and not (index_of(files)[1].get("safety_checker") or [None])[0]:
         faults.append(f"model {name}: has no safety checker; leave model.safety_checker at false")

@@ -6,13 +6,13 @@ and quantised alone, and so that nothing is ever fetched: the configuration is a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ModelError
 from pipeline.loading.components import ComponentPart
 from pipeline.weights.checkpoint_parts import split
-from pipeline.weights.denoiser_detection import DENOISER_PREFIXES
+from pipeline.weights.denoiser_detection import prefix_of
 from pipeline.weights.families import FAMILIES
 from pipeline.weights.headers.read import read_weights
 
@@ -43,21 +43,24 @@ def load_from_single_file(part: ComponentPart, component_class: Any, dtype: torc
 
 
 def _converted(part: ComponentPart, component_class: Any, dtype: torch.dtype) -> Any:
-    if part.weights[0].suffix.lower() == ".gguf":
-        return _from_gguf(part, component_class, dtype)
+    (file,) = part.weights
+    local = {"config": str(part.config.parent), "subfolder": part.config.name, "local_files_only": True}
+    if file.suffix.lower() == ".gguf":
+        from diffusers import GGUFQuantizationConfig
+
+        quantization = GGUFQuantizationConfig(compute_dtype=dtype)  # type: ignore[no-untyped-call]
+        return component_class.from_single_file(str(file), quantization_config=quantization, dtype=dtype, **local)
     if part.class_name in _CLIP:
-        return _clip(part, component_class, dtype)
+        from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
+
+        return create_diffusers_clip_model_from_ldm(  # type: ignore[no-untyped-call]
+            component_class, checkpoint=_tensors(part), torch_dtype=dtype, **local
+        )
     if part.library == "transformers":
         return _text_encoder(part, component_class, dtype)
     if not hasattr(component_class, "from_single_file"):
         return _same_layout(part, component_class, dtype)
-    return component_class.from_single_file(
-        _tensors(part),
-        config=str(part.config.parent),
-        subfolder=part.config.name,
-        dtype=dtype,
-        local_files_only=True,
-    )
+    return component_class.from_single_file(_tensors(part), dtype=dtype, **local)
 
 
 def _tensors(part: ComponentPart) -> dict[str, torch.Tensor]:
@@ -72,28 +75,9 @@ def _tensors(part: ComponentPart) -> dict[str, torch.Tensor]:
     if part.family is not None:
         own = split(read_weights(file).tensors, part.family, FAMILIES[part.family].denoiser).get(part.name, {})
     # The converters of transformers know both prefixes, but Qwen-Image's and the plain way none.
-    prefix = _prefix(own) if part.name == "transformer" else ""
+    prefix = prefix_of(own) if part.name == "transformer" else ""
     with safe_open(file, framework="pt") as opened:
         return {name.removeprefix(prefix): opened.get_tensor(name) for name in own}
-
-
-def _prefix(names: Iterable[str]) -> str:
-    first = next(iter(names), "")
-    return next((prefix for prefix in DENOISER_PREFIXES if first.startswith(prefix)), "")
-
-
-def _clip(part: ComponentPart, component_class: Any, dtype: torch.dtype) -> Any:
-    from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
-
-    create: Any = create_diffusers_clip_model_from_ldm
-    return create(
-        component_class,
-        checkpoint=_tensors(part),
-        config=str(part.config.parent),
-        subfolder=part.config.name,
-        torch_dtype=dtype,
-        local_files_only=True,
-    )
 
 
 def _text_encoder(part: ComponentPart, component_class: Any, dtype: torch.dtype) -> Any:
@@ -112,20 +96,6 @@ def _text_encoder(part: ComponentPart, component_class: Any, dtype: torch.dtype)
     for name in info["missing_keys"]:  # drawn at random until here
         module.get_parameter(name).data = module.get_parameter(name).data.to("meta")
     return module
-
-
-def _from_gguf(part: ComponentPart, component_class: Any, dtype: torch.dtype) -> Any:
-    import diffusers
-
-    configuration: Any = diffusers.GGUFQuantizationConfig
-    return component_class.from_single_file(
-        str(part.weights[0]),
-        config=str(part.config.parent),
-        subfolder=part.config.name,
-        quantization_config=configuration(compute_dtype=dtype),
-        dtype=dtype,
-        local_files_only=True,
-    )
 
 
 def _same_layout(part: ComponentPart, component_class: Any, dtype: torch.dtype) -> Any:

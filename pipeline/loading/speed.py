@@ -7,36 +7,23 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.errors import ConfigError, JobFailure
 from pipeline.loading.compiling import compiled
-from pipeline.memory.device.undo_speedups import disable_step_cache, uncompile
+from pipeline.loading.component_weights import first_line
+from pipeline.loading.speed_options import ATTENTION_BACKENDS, STEP_CACHES
+from pipeline.memory.device.loaded_components import (
+    components,
+    disable_step_cache,
+    is_placed_by_hooks,
+    uncompile,
+    used_while_denoising,
+)
+from pipeline.memory.device.loaded_model import LoadedModel
+from pipeline.memory.device.offload_hooks import is_cast
 from pipeline.storage.platform import will_read_in_order
 from pipeline.system.device import host_memory
-
-if TYPE_CHECKING:
-    from pipeline.memory.device.loaded_model import LoadedModel
-
-ATTENTION_BACKENDS: dict[str, str] = {
-    "native": "native",
-    "cudnn": "_native_cudnn",
-    "flash": "flash",
-    "flash3": "_flash_3",
-    "sage": "sage",
-    "xformers": "xformers",
-}
-"""Our names for diffusers' attention backends that need no download; all but `native` need a GPU."""
-
-STEP_CACHES: dict[str, frozenset[str]] = {
-    "first_block": frozenset({"flux", "qwen_image"}),
-    "taylor_seer": frozenset({"flux", "flux2_klein", "qwen_image"}),
-}
-"""Step caches by name, with the families (keys of `FAMILIES`) whose denoiser and pipeline have them. All change pixels;
-with `first_block`, a picture also depends on its neighbours in the batch, for whose mean change it decides."""
-
-DEPENDS_ON_NEIGHBOURS = ("first_block",)
-"""Step caches with which a picture depends on its batch; it is made alone then, so that it can be made again."""
 
 FREE_SHARE = 0.5
 """Of the free memory, what files read ahead may take: the page cache must not push out what is at work."""
@@ -47,16 +34,11 @@ def prepare(model: LoadedModel, images_alike: int = 0) -> dict[str, Any]:
 
     `images_alike`: how many images of this model, size and LoRAs are still to be made.
     """
-    from pipeline.memory.device.loaded_components import components, is_placed_by_hooks, used_while_denoising
-    from pipeline.memory.device.offload_hooks import is_cast
-
-    beside = used_while_denoising(model)
-    for module in (*components(model).values(), *beside):
+    for module in (*components(model).values(), *used_while_denoising(model)):
         pin_attention(module, model.speed.attention)
     denoiser = components(model)[model.files.denoiser]
-    hooked = is_placed_by_hooks(denoiser)
     done = "no"
-    if hooked or is_cast(denoiser):
+    if is_placed_by_hooks(denoiser) or is_cast(denoiser):
         uncompile(denoiser)  # what swaps weights during the run cannot be traced
     else:
         done = compiled(denoiser, model, images_alike)
@@ -91,8 +73,8 @@ def pin_attention(module: Any, backend: str) -> None:
     try:
         module.set_attention_backend(ATTENTION_BACKENDS[backend])
     except (RuntimeError, ValueError, ImportError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"engine.attention={backend} cannot be used here: {reason}; native always can") from error
+        why = first_line(error)
+        raise ConfigError(f"engine.attention={backend} cannot be used here: {why}; native always can") from error
     finally:
         Registry.set_active_backend(default)
 
@@ -106,7 +88,7 @@ def step_cache(model: LoadedModel, name: str | None) -> Iterator[None]:
     if name is None:
         yield
         return
-    denoiser = _denoiser(model)
+    denoiser: Any = getattr(model.pipe, model.files.denoiser, None)
     if not hasattr(denoiser, "enable_cache"):
         raise JobFailure(f"step_cache={name}: {type(denoiser).__name__} has no step caches; use step_cache=null")
     disable_step_cache(model)
@@ -115,10 +97,6 @@ def step_cache(model: LoadedModel, name: str | None) -> Iterator[None]:
         yield
     finally:
         disable_step_cache(model)
-
-
-def _denoiser(model: LoadedModel) -> Any:
-    return getattr(model.pipe, model.files.denoiser, None)
 
 
 def _configuration(name: str) -> Any:
@@ -134,7 +112,10 @@ def _configuration(name: str) -> Any:
 
 
 class ReadAhead:
-    """Reads files into the page cache on a thread."""
+    """Reads files that are needed soon into the page cache, on a thread; creates no tensors.
+
+    Models must never be built on a second thread: libraries patch torch process-wide while they do.
+    """
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._paths = list(paths)
@@ -149,10 +130,6 @@ class ReadAhead:
         self._stopped.set()
         self._thread.join()
         atexit.unregister(self.stop)
-
-    def wait(self) -> None:
-        """Wait until the thread has ended."""
-        self._thread.join()
 
     def _read(self) -> None:
         piece = bytearray(8 * 2**20)
@@ -170,11 +147,3 @@ class ReadAhead:
 
     def _has_room(self, size: int) -> bool:
         return self.bytes_read + size <= FREE_SHARE * host_memory()[1]  # cached pages count as free
-
-
-def read_ahead(paths: Iterable[Path]) -> ReadAhead:
-    """Begin to read files that are needed soon, so that loading finds them in memory; creates no tensors.
-
-    Models must never be built on a second thread: libraries patch torch process-wide while they do.
-    """
-    return ReadAhead(paths)

@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import JobFailure
 from pipeline.faults import faults_of
-from pipeline.metadata.adapter_parts import adapter_parts, without_folders
 from pipeline.metadata.metadata_settings import ImageFormat
 from pipeline.metadata.record import (
     BatchRecord,
+    ControlNetRecord,
+    EmbeddingRecord,
     Generator,
+    InitRecord,
+    IpAdapterRecord,
     JobRecord,
+    LoraRecord,
     Measured,
     MemoryRecord,
     ModelRecord,
     Noise,
     OutputRecord,
+    PictureRecord,
     Record,
     Runtime,
     Scheduler,
+    SelectionRecord,
     Tokens,
     Weights,
     pixel_hash,
 )
-from pipeline.request import GeneratedImage, MemorySettings, ModelSettings
+from pipeline.request import Adapters, GeneratedImage, LoraMatch, MemorySettings
 from pipeline.version import VERSION
+
+_Form = TypeVar("_Form", bound=BaseModel)
 
 
 class RecordInvalid(JobFailure):
@@ -48,6 +57,8 @@ def build_record(
     quality: int | None,
     origin: JobRecord,
     prompt_template: str | None = None,
+    selection: SelectionRecord | None = None,
+    derived_from: str | None = None,
 ) -> Record:
     """The complete recipe of `image`.
 
@@ -84,25 +95,19 @@ def build_record(
                 options=dict(request.scheduler_options),
             ),
             step_cache=request.step_cache,
-            prompt_tokens=[
-                Tokens(encoder=one.encoder, tokens=one.tokens, truncated=one.truncated) for one in image.prompt_tokens
-            ],
+            prompt_tokens=[_part(Tokens, one) for one in image.prompt_tokens],
             flagged=image.flagged,
-            model=_model(request.model),
+            model=_part(ModelRecord, request.model),
             vae=_vae(request.model.vae, request.model.vae_sha256),
             memory=_memory(request.memory, image.memory),
             runtime=Runtime.model_validate(image.runtime),
             job=origin,
-            measured=Measured(
-                seconds=image.seconds,
-                peak_vram_bytes=image.peak_vram_bytes,
-                peak_rss_bytes=image.peak_rss_bytes,
-                predicted_peak_bytes=image.predicted_peak_bytes,
-                stages=image.stage_peaks,
-            ),
+            measured=_part(Measured, image, stages=image.stage_peaks),
             output=OutputRecord(format=output_format, quality=quality),
             pixels_sha256=pixel_hash(width, height, image.pixels.tobytes()),
-            **adapter_parts(request.adapters, image.lora_matches),
+            selection=selection,
+            derived_from=derived_from,
+            **_adapters(request.adapters, image.lora_matches),
         )
     except ValidationError as error:
         first = next(faults_of(error))
@@ -115,17 +120,38 @@ def build_record(
     return record
 
 
-def _model(model: ModelSettings) -> ModelRecord:
-    return ModelRecord(
-        name=without_folders(model.name),
-        sha256=model.sha256,
-        architecture=model.architecture,
-        single_file=model.single_file,
-        config_sha256=model.config_sha256,
-        prediction_type=model.prediction_type,
-        max_sequence_length=model.max_sequence_length,
-        safety_checker=model.safety_checker,
-    )
+def _part(form: type[_Form], source: Any, **others: Any) -> _Form:
+    """A part of the record: the fields that are not among `others` have the same names in `source`."""
+    values = {name: getattr(source, name) for name in form.model_fields if name not in others}
+    if "name" in values:
+        values["name"] = _without_folders(values["name"])
+    return form(**values, **others)
+
+
+def _adapters(adapters: Adapters, matches: Iterable[LoraMatch]) -> dict[str, Any]:
+    """The record's fields `task`, `loras`, `embeddings`, `controlnets`, `ip_adapters` and `init`.
+
+    `matches` says for each LoRA, by its hash, how many of its keys found a place.
+    """
+    found = {one.sha256: {"matched": one.matched, "unmatched": one.unmatched} for one in matches}
+    unknown = {"matched": None, "unmatched": None}
+
+    def with_picture(form: type[_Form], one: Any, **others: Any) -> _Form:
+        return _part(form, one, image=_part(PictureRecord, one.image), **others)
+
+    return {
+        "task": adapters.task,
+        "loras": [_part(LoraRecord, one, **found.get(one.sha256, unknown)) for one in adapters.loras],
+        "embeddings": [_part(EmbeddingRecord, one) for one in adapters.embeddings],
+        "controlnets": [with_picture(ControlNetRecord, one, architecture=None) for one in adapters.controlnets],
+        "ip_adapters": [with_picture(IpAdapterRecord, one, architecture=None) for one in adapters.ip_adapters],
+        "init": with_picture(InitRecord, adapters.init) if adapters.init else None,
+    }
+
+
+def _without_folders(name: str) -> str:
+    """The last part of a path, in either notation: folders tell where a person keeps things."""
+    return re.split(r"[/\\]", name.rstrip("/\\"))[-1]
 
 
 def _memory(asked: MemorySettings, held: MemorySettings) -> MemoryRecord:
@@ -148,7 +174,7 @@ def _memory(asked: MemorySettings, held: MemorySettings) -> MemoryRecord:
 
 
 def _vae(name: str | None, sha256: str | None) -> Weights | None:
-    return Weights(name=without_folders(name), sha256=sha256) if name and sha256 else None
+    return Weights(name=_without_folders(name), sha256=sha256) if name and sha256 else None
 
 
 def _strict_mapping(values: Mapping[str, Any], place: str) -> dict[str, Any]:

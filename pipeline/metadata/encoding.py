@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.errors import JobFailure
 from pipeline.metadata.exif import EXIF_PREFIX, build_exif
@@ -31,14 +31,10 @@ _PROMPT_LIMITS = (None, 8_000, 4_000, 2_000, 500, 0)
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """A finished file. `sidecar` is the record as UTF-8 JSON if it must be stored beside the image.
-
-    `record_embedded`: the file itself holds the whole record.
-    """
+    """A finished file. `sidecar` is the record as UTF-8 JSON if it must be stored beside the image."""
 
     data: bytes
     sidecar: bytes | None
-    record_embedded: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +47,10 @@ class _Blocks:
         return max(len(self.exif) + len(EXIF_PREFIX), len(self.xmp)) <= JPEG_BLOCK_BYTES
 
 
-def encode_image(
-    pixels: npt.NDArray[np.uint8],
-    record: Record,
-    settings: MetadataSettings,
-    png_compression: int = 1,
-) -> EncodedImage:
+def encode_image(pixels: npt.NDArray[np.uint8], record: Record, settings: MetadataSettings) -> EncodedImage:
     """Encode `pixels` (uint8, (height, width, 3), RGB) in `record.output.format`.
 
-    `png_compression` is zlib's level, 0 to 9; 1 is several times faster than 6 and a few per cent larger. A
-    JPEG that cannot hold the record carries its id and SHA-256 instead, and the record goes to the sidecar.
+    A JPEG that cannot hold the record carries its id and SHA-256 instead, and the record goes to the sidecar.
 
     Raises `JobFailure` when a JPEG cannot even hold the settings, `ValueError` when pixels or settings are
     not those of the record.
@@ -71,22 +61,20 @@ def encode_image(
     if record.output.quality != settings.quality_for(image_format):
         raise ValueError("record.output.quality is not MetadataSettings.quality_for(format)")
 
-    embedded = settings.profile != "private"
+    needs_sidecar = settings.sidecar
     if image_format == "png":
-        data = insert_chunks(_compress(pixels, "png", compress_level=png_compression), _chunks(record, settings))
+        # zlib's level 1 is several times faster than 6, and the file a few per cent larger.
+        data = insert_chunks(_compress(pixels, "png", compress_level=1), _chunks(record, settings))
     else:
         if settings.profile == "private":
             blocks = _Blocks(b"", build_xmp([("darkroom:id", record.id)]))
         else:
             blocks = _blocks(record, settings, whole_record=True)
             if image_format == "jpeg" and not blocks.fit_jpeg:
-                embedded = False
+                needs_sidecar = True
                 blocks = _blocks_that_fit(record, settings)
         data = _compress_lossy(pixels, record, settings, blocks)
-
-    needs_sidecar = settings.sidecar or (settings.profile != "private" and not embedded)
-    sidecar = record.to_json().encode() + b"\n" if needs_sidecar else None
-    return EncodedImage(data, sidecar, embedded)
+    return EncodedImage(data, record.to_json().encode() + b"\n" if needs_sidecar else None)
 
 
 def record_sha256(record: Record) -> str:
@@ -101,21 +89,17 @@ def _chunks(record: Record, settings: MetadataSettings) -> list[bytes]:
             text_chunk("darkroom:id", record.id),
             international_text_chunk("XML:com.adobe.xmp", build_xmp([]).decode()),
         ]
-    include_prompt = settings.profile == "full"
-    infotext, description = (
-        to_infotext(record, include_prompt=include_prompt),
-        _description(record, include_prompt),
-    )
-    xmp = build_xmp(_standard_properties(record, include_prompt), description)
+    include_prompt, views = settings.profile == "full", _views(record, settings)
+    xmp = build_xmp(views.properties, views.description)
     return [
-        international_text_chunk("parameters", infotext),
+        international_text_chunk("parameters", views.infotext),
         international_text_chunk("darkroom:metadata", record.to_json()),
         *(text_chunk(f"darkroom:{name}", value) for name, value in _fields(record, include_prompt).items()),
         text_chunk("Software", f"{record.generator.name} {record.generator.version}"),
         text_chunk("Creation Time", _seconds(record)),
-        international_text_chunk("Description", description),
+        international_text_chunk("Description", views.description),
         international_text_chunk("XML:com.adobe.xmp", xmp.decode()),
-        png_chunk(b"eXIf", build_exif(record, infotext, description, bmp_only=settings.exif_bmp_only)),
+        png_chunk(b"eXIf", build_exif(record, views.infotext, views.description, bmp_only=settings.exif_bmp_only)),
     ]
 
 
@@ -134,49 +118,49 @@ def _blocks(
     record: Record, settings: MetadataSettings, *, whole_record: bool, prompt_limit: int | None = None
 ) -> _Blocks:
     """EXIF and XMP of a JPEG or WebP; without the whole record, what finds it again in the sidecar."""
-    include_prompt = settings.profile == "full"
-    infotext = to_infotext(record, include_prompt=include_prompt, prompt_limit=prompt_limit)
-    description = _description(record, include_prompt, prompt_limit)
-    properties = _standard_properties(record, include_prompt, prompt_limit)
+    views = _views(record, settings, prompt_limit)
     # The prompts stand in the record and, shortened, in the standard properties: a third copy would only
     # cost room.
-    fields = _fields(record, include_prompt=include_prompt and whole_record)
-    properties += [(f"darkroom:{name}", value) for name, value in fields.items()]
+    fields = _fields(record, include_prompt=settings.profile == "full" and whole_record)
+    properties = [*views.properties, *((f"darkroom:{name}", value) for name, value in fields.items())]
     if whole_record:
         properties.append(("darkroom:metadata", xml_safe_json(record.to_json())))
     else:
         properties.append(("darkroom:metadataSha256", record_sha256(record)))
     jpeg = record.output.format == "jpeg"
     return _Blocks(
-        build_exif(record, infotext, description, bmp_only=settings.exif_bmp_only, jpeg=jpeg),
-        build_xmp(properties, description),
+        build_exif(record, views.infotext, views.description, bmp_only=settings.exif_bmp_only, jpeg=jpeg),
+        build_xmp(properties, views.description),
     )
 
 
-def _description(record: Record, include_prompt: bool, limit: int | None = None) -> str:
-    """What picture programs show as the caption."""
-    text = readable(record.prompt, limit).strip() if include_prompt else ""
-    return text or f"Image generated by {record.generator.name} with {record.model.name}"
+class _Views(NamedTuple):
+    """What every format has besides the record: A1111's text, picture programs' caption, IPTC 2025.1 and basic XMP."""
+
+    infotext: str
+    description: str
+    properties: list[tuple[str, str]]
 
 
-def _standard_properties(
-    record: Record, include_prompt: bool, prompt_limit: int | None = None
-) -> list[tuple[str, str]]:
-    """IPTC 2025.1 and basic XMP."""
+def _views(record: Record, settings: MetadataSettings, prompt_limit: int | None = None) -> _Views:
+    include_prompt, generator = settings.profile == "full", record.generator
+    infotext = to_infotext(record, include_prompt=include_prompt, prompt_limit=prompt_limit)
     properties = [
-        ("Iptc4xmpExt:AISystemUsed", f"{record.generator.name} ({record.model.name})"),
-        ("Iptc4xmpExt:AISystemVersionUsed", record.generator.version),
+        ("Iptc4xmpExt:AISystemUsed", f"{generator.name} ({record.model.name})"),
+        ("Iptc4xmpExt:AISystemVersionUsed", generator.version),
     ]
+    prompt = ""
     if include_prompt:
         prompt = readable(record.prompt, prompt_limit)
         negative_prompt = readable(record.negative_prompt, prompt_limit)
         information = f"{prompt}\nNegative prompt: {negative_prompt}" if negative_prompt else prompt
         properties.append(("Iptc4xmpExt:AIPromptInformation", information))
-    return [
-        *properties,
-        ("xmp:CreatorTool", f"{record.generator.name} {record.generator.version}"),
+    properties += [
+        ("xmp:CreatorTool", f"{generator.name} {generator.version}"),
         ("xmp:CreateDate", _seconds(record)),
     ]
+    description = prompt.strip() or f"Image generated by {generator.name} with {record.model.name}"
+    return _Views(infotext, description, properties)
 
 
 def _fields(record: Record, include_prompt: bool) -> dict[str, str]:
@@ -208,14 +192,8 @@ def _compress_lossy(
     pixels: npt.NDArray[np.uint8], record: Record, settings: MetadataSettings, blocks: _Blocks
 ) -> bytes:
     if record.output.format == "webp":
-        return _compress(
-            pixels,
-            "webp",
-            quality=settings.quality,
-            lossless=settings.lossless,
-            exif=blocks.exif,
-            xmp=blocks.xmp,
-        )
+        quality = {"quality": settings.quality, "lossless": settings.lossless}
+        return _compress(pixels, "webp", **quality, exif=blocks.exif, xmp=blocks.xmp)
     # 4:4:4: halving the colour resolution blurs the edges of saturated areas.
     exif = EXIF_PREFIX + blocks.exif if blocks.exif else b""
     return _compress(pixels, "jpeg", quality=settings.quality, subsampling="4:4:4", exif=exif, xmp=blocks.xmp)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ReadError
 from pipeline.metadata.record import Record
-from pipeline.metadata.xmp import read_user_comment
+from pipeline.metadata.xmp import EXIF, read_property
 
 if TYPE_CHECKING:
     from pipeline.metadata.containers import Container
@@ -90,7 +90,7 @@ def _texts(path: Path, container: Container) -> dict[str, str]:
     if comment := inner.get(ExifTags.Base.UserComment) or exif.get(ExifTags.Base.UserComment):
         texts.setdefault("parameters", _user_comment(comment))
     with suppress(ReadError):  # of another program, damage there may leave the rest sound
-        texts["xmp"] = read_user_comment(container.xmp or b"") or ""
+        texts["xmp"] = read_property(container.xmp or b"", "UserComment", EXIF) or ""  # Draw Things' settings
     return texts
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from pipeline.errors import ConfigError
 from pipeline.ranges import QUALITY
@@ -13,7 +13,7 @@ ImageFormat = Literal["png", "jpeg", "webp"]
 Scheme = Literal["standard", "descriptive", "guid", "custom"]
 """Of files' names; `naming` says what each is."""
 
-PROFILES: tuple[Profile, ...] = ("full", "minimal", "private")
+PROFILES: tuple[Profile, ...] = get_args(Profile)
 
 
 @dataclass(frozen=True, slots=True)

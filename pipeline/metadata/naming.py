@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import string
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from pathlib import PurePosixPath
 from typing import Literal, get_args
 
@@ -45,33 +45,6 @@ _FREE_TEXT = ("excerpt", "model", "name")
 # No locale (%b), no zone (%Z: times are UTC), nothing that Windows lacks (%s).
 _TIME_FORMAT = re.compile(r"(?:%[YymdHMSfjVGuUW]|[A-Za-z0-9._+=,~-])+")
 _SEPARATOR = re.compile(r"[._+=,~-]{1,3}")
-
-
-@dataclass(frozen=True, slots=True)
-class NameFacts:
-    """The facts of which a name can be built. `created` knows its zone; `index` is the prompt's place in its set."""
-
-    id: str
-    created: datetime
-    prompt: str
-    seed: int
-    model: str
-    name: str | None = None
-    index: int | None = None
-
-    @classmethod
-    def of(cls, record: Record) -> NameFacts:
-        """The facts of a record."""
-        job = record.job
-        return cls(
-            id=record.id,
-            created=record.created,
-            prompt=record.prompt,
-            seed=record.seed,
-            model=record.model.name,
-            name=job.name,
-            index=job.prompt_index,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,61 +93,56 @@ class NamingSettings:
         return faults
 
 
-def image_path(settings: NamingSettings, facts: NameFacts | Record) -> PurePosixPath:
+def image_path(settings: NamingSettings, record: Record) -> PurePosixPath:
     """Folder and stem, relative to the output folder; the caller adds the extension.
 
     Safe on Linux, macOS and Windows, and never above the output folder. Stems are lower-case but for
     `time_format`, so names that differ do so on file systems that ignore case. Two images may still get one
     name (`custom` without an id): `saved_files.store` then counts on.
     """
-    if isinstance(facts, Record):
-        facts = NameFacts.of(facts)
-    return PurePosixPath(*_folders(settings.folder, facts), _stem(settings, facts))
+    facts = _facts(record, settings.time_format)
+    return PurePosixPath(*_folders(settings.folder, facts), _stem(settings, facts, record.prompt))
 
 
-def _stem(settings: NamingSettings, facts: NameFacts) -> str:
-    chosen = _COMPONENTS.get(settings.scheme, settings.components)
-    created = facts.created.astimezone(UTC)
-    fixed: dict[str, str] = {
-        "time": created.strftime(settings.time_format),
-        "id8": facts.id[:8],
-        "uuid": facts.id,
-        "seed": str(facts.seed),
-        "index": "" if facts.index is None else f"{facts.index:06d}",
-    }
-    free_texts = [component for component in chosen if component in _FREE_TEXT]
-    taken = sum(len(fixed.get(component, "").encode()) for component in chosen) + 3 * len(chosen)
-    share = (MAX_STEM_BYTES - taken) // max(len(free_texts), 1)
-    parts = [
-        _free_text(component, settings, facts, share) if component in free_texts else fixed[component]
-        for component in chosen
-    ]
-    # Once more as a whole: parts may add up to a reserved name, or to nothing at all.
-    stem = safe_component(settings.separator.join(part for part in parts if part), MAX_STEM_BYTES)
-    return stem or facts.id
-
-
-def _free_text(component: Component, settings: NamingSettings, facts: NameFacts, max_bytes: int) -> str:
-    if component == "excerpt":
-        return excerpt(facts.prompt, settings.excerpt_length, max_bytes)
-    text = facts.model if component == "model" else facts.name or ""
-    return safe_component(text.lower(), max_bytes)
-
-
-def _folders(template: str, facts: NameFacts) -> list[str]:
-    created = facts.created.astimezone(UTC)
-    values = {
-        "name": facts.name or "",
-        "model": facts.model,
+def _facts(record: Record, time_format: str) -> dict[str, str]:
+    """What names and folders are put together from, besides the prompt; empty for what the image lacks."""
+    created, index = record.created.astimezone(UTC), record.job.prompt_index
+    return {
+        "time": created.strftime(time_format),
         "date": created.strftime("%Y-%m-%d"),
         "year": created.strftime("%Y"),
         "month": created.strftime("%m"),
         "day": created.strftime("%d"),
-        "seed": str(facts.seed),
-        "index": "" if facts.index is None else f"{facts.index:06d}",
+        "id8": record.id[:8],
+        "uuid": record.id,
+        "seed": str(record.seed),
+        "index": "" if index is None else f"{index:06d}",
+        "model": record.model.name,
+        "name": record.job.name or "",
     }
+
+
+def _stem(settings: NamingSettings, facts: dict[str, str], prompt: str) -> str:
+    chosen = _COMPONENTS.get(settings.scheme, settings.components)
+    free_texts = [component for component in chosen if component in _FREE_TEXT]
+    taken = sum(len(facts[component].encode()) for component in chosen if component not in free_texts)
+    share = (MAX_STEM_BYTES - taken - 3 * len(chosen)) // max(len(free_texts), 1)
+    parts = []
+    for component in chosen:
+        if component == "excerpt":
+            parts.append(excerpt(prompt, settings.excerpt_length, share))
+        elif component in free_texts:
+            parts.append(safe_component(facts[component].lower(), share))
+        else:
+            parts.append(facts[component])
+    # Once more as a whole: parts may add up to a reserved name, or to nothing at all.
+    stem = safe_component(settings.separator.join(part for part in parts if part), MAX_STEM_BYTES)
+    return stem or facts["uuid"]
+
+
+def _folders(template: str, facts: dict[str, str]) -> list[str]:
     # Each level is filled in by itself: a `/` in a model's name must not make a folder.
-    filled = (safe_component(level.format_map(values), MAX_FOLDER_BYTES) for level in template.split("/"))
+    filled = (safe_component(level.format_map(facts), MAX_FOLDER_BYTES) for level in template.split("/"))
     levels = [level for level in filled if level]
     if levels and levels[0].casefold() in OWN_FOLDERS:
         levels[0] = f"_{levels[0]}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,12 +42,8 @@ def read_record(path: str | Path) -> Record:
     """
     path = Path(path)
     container = _open(path)
-    try:
-        record = find_record(container)
-        if record is None:
-            record = _sidecar_record(path, container)
-    except ReadError as error:
-        raise ReadError(f"{path}: {error}") from error
+    with _named(path):
+        record = find_record(container) or _sidecar_record(path, container)
     if record is not None:
         return record
     image_id = _find_id(container)
@@ -60,10 +58,8 @@ def read_record(path: str | Path) -> Record:
 def read_id(path: Path) -> str | None:
     """The id of an image that we wrote, private ones included; None for others. Raises `ReadError`."""
     container = _open(path)
-    try:
+    with _named(path):
         return _find_id(container)
-    except ReadError as error:
-        raise ReadError(f"{path}: {error}") from error
 
 
 def read_profile(path: Path) -> Profile:
@@ -91,10 +87,8 @@ def sidecar_fault(path: Path) -> str | None:
 def read_pixels(path: Path) -> npt.NDArray[np.uint8]:
     """The decoded picture: uint8, (height, width, 3), RGB. Raises `ReadError`."""
     _open(path)  # finds bombs and truncated files before Pillow allocates anything
-    try:
+    with _named(path):
         return decode_pixels(path)
-    except ReadError as error:
-        raise ReadError(f"{path}: {error}") from error
 
 
 def decode_pixels(source: Path | io.BytesIO) -> npt.NDArray[np.uint8]:
@@ -111,14 +105,12 @@ def decode_pixels(source: Path | io.BytesIO) -> npt.NDArray[np.uint8]:
 
 def find_record(container: Container) -> Record | None:
     """The record inside a file; None where there is none. Raises `ReadError` on a damaged or unknown one."""
-    text = container.text("darkroom:metadata")
-    if text is None and container.xmp is not None:
-        text = read_property(container.xmp, "metadata")
+    text = find_text(container, "metadata")
     return None if text is None else parse_record(text)
 
 
 def find_text(container: Container, name: str) -> str | None:
-    """One of our own fields, from the PNG text chunk or the XMP property."""
+    """One of our own fields, from the PNG text chunk or the XMP property. Raises `ReadError` on a damaged one."""
     text = container.text(f"darkroom:{name}")
     if text is None and container.xmp is not None:
         text = read_property(container.xmp, name)
@@ -149,10 +141,17 @@ def _find_id(container: Container) -> str | None:
 
 def _open(path: Path) -> Container:
     try:
-        with open_regular(path) as stream:
+        with _named(path), open_regular(path) as stream:
             return read_container(stream)
     except OSError as error:
         raise ReadError(f"{path}: cannot be opened ({error.strerror or error})") from error
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors about a file with its path before them."""
+    try:
+        yield
     except ReadError as error:
         raise ReadError(f"{path}: {error}") from error
 

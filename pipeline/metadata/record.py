@@ -11,7 +11,7 @@ import json
 import math
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -45,7 +45,7 @@ from pipeline.ranges import (
     Weight,
     text_fault,
 )
-from pipeline.request import DeviceKind, DType, PredictionType, Preprocess
+from pipeline.request import DeviceKind, DType, PredictionType, Preprocess, option_texts
 
 SCHEMA: Literal["darkroom.image/1"] = "darkroom.image/1"
 
@@ -84,6 +84,17 @@ class _Part(BaseModel):
         if fault := _fault_inside(value):
             raise ValueError(fault)
         return value
+
+
+class _Grown(_Part):
+    """A part that has got more fields. Where these say nothing they are left out: older records stay, to the byte."""
+
+    _new: ClassVar[tuple[str, ...]]
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_new(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        nothing = (None, False)
+        return {name: value for name, value in dump(self).items() if name not in self._new or value not in nothing}
 
 
 def _fault_inside(value: Any) -> str | None:
@@ -136,6 +147,11 @@ class Scheduler(_Part):
     config: dict[str, Any]
     options: dict[str, Option] = {}
 
+    @property
+    def option_texts(self) -> list[str]:
+        """The options as a manifest row has them."""
+        return option_texts(self.options)
+
 
 class Weights(_Part):
     """One set of weights: a name without folders, and the hash of its content."""
@@ -145,7 +161,7 @@ class Weights(_Part):
     architecture: str | None = None
 
 
-class ModelRecord(Weights):
+class ModelRecord(Weights, _Grown):
     """The weights of the picture, and what was said about them from outside.
 
     `single_file`: the weights were one file, and `sha256` is that of the file. `config_sha256` is of the folder that
@@ -158,13 +174,7 @@ class ModelRecord(Weights):
     max_sequence_length: SequenceLength | None = None
     safety_checker: bool = False
 
-    @model_serializer(mode="wrap")
-    def _without_what_is_new(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Of a folder it is left out, so that the records of older images stay as they are, to the byte."""
-        values: dict[str, Any] = dump(self)
-        if not self.single_file:
-            del values["single_file"]
-        return values
+    _new = ("single_file",)
 
 
 class LoraRecord(_Part):
@@ -244,7 +254,7 @@ class MemoryRecord(_Part):
     tiny_vae_sha256: Sha256 | None = None
 
 
-class Runtime(_Part):
+class Runtime(_Grown):
     """The environment, as far as pixels can depend on it. `versions` maps package to version.
 
     `compile`: `no`, or which part of the denoiser was compiled. On NVIDIA GPUs, `attention_kernels` are those among
@@ -263,11 +273,7 @@ class Runtime(_Part):
     attention_kernels: str | None = None
     cublas_workspace: str | None = None
 
-    @model_serializer(mode="wrap")
-    def _without_what_is_new(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Where there is none of it, it is left out, so that the records of older images stay as they are."""
-        new = ("attention_kernels", "cublas_workspace")
-        return {name: value for name, value in dump(self).items() if name not in new or value is not None}
+    _new = ("attention_kernels", "cublas_workspace")
 
 
 class JobRecord(_Part):
@@ -300,8 +306,30 @@ class OutputRecord(_Part):
     quality: EncoderQuality | None = None
 
 
-class Record(_Part):
-    """The complete recipe of one image. `pixels_sha256` is `pixel_hash` of the array before encoding."""
+class SelectionRecord(_Part):
+    """What was chosen for the prompt, and why. `key` is the hash of the prompt and of the settings of the choice.
+
+    `statistics` is the hash of the ratings' statistics that had a say. `analysis` and `choice` are those of
+    `pipeline.prompting.analysis` and `pipeline.selection.choice` as plain values; an image whose prompt is private has
+    no analysis, and of the choice no reasons.
+    """
+
+    key: Sha256
+    statistics: Sha256 | None = None
+    analysis: dict[str, Any] | None = None
+    choice: dict[str, Any]
+
+    @property
+    def text(self) -> str:
+        """As canonical JSON, which a manifest row has."""
+        return canonical_json(self.model_dump())
+
+
+class Record(_Grown):
+    """The complete recipe of one image. `pixels_sha256` is `pixel_hash` of the array before encoding.
+
+    `derived_from` is the id of the image whose settings it was made with.
+    """
 
     schema_: Annotated[Literal["darkroom.image/1"], Field(alias="schema")] = SCHEMA
     id: Annotated[str, Field(pattern=f"^{ID.pattern}$")]
@@ -337,21 +365,24 @@ class Record(_Part):
     measured: Measured
     output: OutputRecord
     pixels_sha256: Sha256
+    selection: SelectionRecord | None = None
+    derived_from: Annotated[str, Field(pattern=f"^{ID.pattern}$")] | None = None
+
+    _new = ("selection", "derived_from")
 
     def to_json(self) -> str:
         """Canonical form: keys sorted, UTF-8, no NaN, no blanks. Equal records give equal text."""
-        return json.dumps(
-            self.model_dump(by_alias=True),
-            sort_keys=True,
-            ensure_ascii=False,
-            allow_nan=False,
-            separators=(",", ":"),
-        )
+        return canonical_json(self.model_dump(by_alias=True))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Record:
         """Parse and validate; raises `pydantic.ValidationError` on anything that is not a record."""
         return cls.model_validate_json(text)
+
+
+def canonical_json(values: Any) -> str:
+    """Keys sorted, UTF-8, no NaN, no blanks: equal values give equal text."""
+    return json.dumps(values, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def pixel_hash(width: int, height: int, rgb_bytes: bytes) -> str:

@@ -8,7 +8,7 @@ a person's name.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
@@ -25,7 +25,7 @@ _NAMESPACES = {
     "dc": "http://purl.org/dc/elements/1.1/",
     "darkroom": NAMESPACE,
 }
-_EXIF = "http://ns.adobe.com/exif/1.0/"
+EXIF = "http://ns.adobe.com/exif/1.0/"
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _ILLEGAL_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
@@ -56,41 +56,28 @@ def xml_safe_json(text: str) -> str:
     return text.replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
 
 
-def read_property(packet: bytes, name: str) -> str | None:
-    """The text of our own property `name`, as an element or as an attribute; None where there is none.
+def read_property(packet: bytes, name: str, namespace: str = NAMESPACE) -> str | None:
+    """The text of a property, by default of ours, as an element or as an attribute; None where there is none.
 
     Raises `ReadError` on XML that is damaged or declares entities (a packet never does; an entity can
     expand to gigabytes).
     """
-    qualified = f"{{{NAMESPACE}}}{name}"
-    for description in _descriptions(packet, NAMESPACE):
-        element = description.find(qualified)
-        if element is not None:
-            return element.text or ""
-        if qualified in description.attrib:
-            return description.attrib[qualified]
-    return None
-
-
-def read_user_comment(packet: bytes) -> str | None:
-    """The text of `exif:UserComment`, where Draw Things keeps its settings. Raises `ReadError` as `read_property`."""
-    for description in _descriptions(packet, _EXIF):
-        element = description.find(f"{{{_EXIF}}}UserComment")
-        if element is not None:
-            return "".join(element.itertext()).strip()
-    return None
-
-
-def _descriptions(packet: bytes, namespace: str) -> Iterator[ElementTree.Element]:
     if b"<!DOCTYPE" in packet or b"<!ENTITY" in packet:
         raise ReadError("its XMP packet declares entities, which is refused")
     if namespace.encode() not in packet:
-        return
+        return None
     try:
         root = ElementTree.fromstring(packet.decode("utf-8-sig").strip("\x00\ufeff \r\n\t"))
     except (ElementTree.ParseError, UnicodeDecodeError) as error:
         raise ReadError(f"its XMP packet is damaged ({error})") from error
-    yield from root.iter(f"{{{_RDF}}}Description")
+    qualified = f"{{{namespace}}}{name}"
+    for description in root.iter(f"{{{_RDF}}}Description"):
+        element = description.find(qualified)
+        if element is not None:
+            return "".join(element.itertext())
+        if qualified in description.attrib:
+            return description.attrib[qualified]
+    return None
 
 
 def _xml(text: str) -> str:

@@ -8,12 +8,11 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from pipeline.errors import ModelError
-from pipeline.registry.migrations import MIGRATIONS
 from pipeline.registry.store_folders import data_folder, registry_file
+from pipeline.storage.durable import NO_SPACE
 from pipeline.storage.sqlite_files import Access, connect, fault_of, network_disk, write_ahead
 from pipeline.storage.user_folders import make_folder
 from pipeline.system.units import duration_text
@@ -22,7 +21,44 @@ BUSY_S = 10.0
 """So long a process waits for another one that is writing; each write takes milliseconds."""
 
 _NOT_OURS = (errno.EROFS, errno.EACCES, errno.EPERM)
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+_FIRST = (
+    # `name_key` and `words` are what is compared and searched, see `storing`; lists have a word in each line.
+    """CREATE TABLE models (
+        id INTEGER PRIMARY KEY, name TEXT NOT NULL, name_key TEXT NOT NULL, source TEXT NOT NULL,
+        reference TEXT NOT NULL, kind TEXT NOT NULL, path TEXT NOT NULL, bytes INTEGER NOT NULL,
+        family TEXT, precision TEXT, base_model TEXT, licence TEXT,
+        trigger_words TEXT NOT NULL, tags TEXT NOT NULL, words TEXT NOT NULL,
+        last_used TEXT, added_at TEXT NOT NULL,
+        revision TEXT, branches TEXT NOT NULL, version_id INTEGER, model_id INTEGER,
+        UNIQUE (reference, path))""",
+    "CREATE INDEX models_by_name ON models (name_key)",
+    "CREATE INDEX models_by_path ON models (path)",
+    "CREATE INDEX models_by_version ON models (version_id) WHERE version_id IS NOT NULL",
+    "CREATE INDEX models_by_model ON models (model_id) WHERE model_id IS NOT NULL",
+    """CREATE TABLE files (
+        model INTEGER NOT NULL REFERENCES models (id) ON DELETE CASCADE, name TEXT NOT NULL, path TEXT NOT NULL,
+        bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
+        sha256 TEXT, tensor_hash TEXT, claimed_sha256 TEXT, owned INTEGER NOT NULL,
+        PRIMARY KEY (model, path))""",
+    "CREATE INDEX files_by_sha256 ON files (sha256) WHERE sha256 IS NOT NULL",
+    "CREATE INDEX files_by_tensors ON files (tensor_hash) WHERE tensor_hash IS NOT NULL",
+    "CREATE INDEX files_by_claim ON files (claimed_sha256) WHERE claimed_sha256 IS NOT NULL",
+    # What a scan saw of a file or folder, by sizes and times; `by` is the version that looked inside, and `why` says
+    # for what it was refused.
+    "CREATE TABLE scanned (path TEXT PRIMARY KEY, signature TEXT NOT NULL, by TEXT NOT NULL, why TEXT)",
+)
+
+_CARDS = (
+    # Of each model what its author, notes beside it and its header say, as JSON; see `stored_cards`.
+    "CREATE TABLE cards (model INTEGER PRIMARY KEY REFERENCES models (id) ON DELETE CASCADE, card TEXT NOT NULL)",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _CARDS)
+"""Statements that bring a registry from each version to the next; the file's `user_version` counts those done.
+
+To change the tables, add an entry; never change released ones.
+"""
 
 
 class RegistryError(ModelError):
@@ -50,9 +86,7 @@ class Registry:
     def __enter__(self) -> Registry:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -93,29 +127,21 @@ class Registry:
         try:
             make_folder(self.path.parent, data_folder())
         except OSError as error:
-            if error.errno in (*_NOT_OURS, *_FULL):
-                return self._opened_to_read(_IS_FULL if error.errno in _FULL else _CANNOT_BE_WRITTEN)
+            if error.errno in (*_NOT_OURS, *NO_SPACE):
+                return self._opened_to_read(_IS_FULL if error.errno in NO_SPACE else _CANNOT_BE_WRITTEN)
             raise RegistryError(self._says(f"its folder cannot be made ({error.strerror}); {_ELSEWHERE}")) from None
-        connection: sqlite3.Connection | None = None
         try:
-            connection = connect(self.path, busy_s=self._busy_s)
-            self._prepared(connection)
-            if not os.access(self.path, os.W_OK):
-                self._not_writable = _CANNOT_BE_WRITTEN
-            return connection
+            connection = self._connected()
         except sqlite3.Error as error:
-            if connection:
-                connection.close()
             fault = fault_of(error, self.path)
             if fault == "full":
                 return self._opened_on_full_disk()
             if fault == "read-only" and not self.path.is_dir():
                 return self._opened_to_read(_CANNOT_BE_WRITTEN)
             raise self._in_words(error) from None
-        except RegistryError:
-            if connection:
-                connection.close()
-            raise
+        if not os.access(self.path, os.W_OK):
+            self._not_writable = _CANNOT_BE_WRITTEN
+        return connection
 
     def _opened_on_full_disk(self) -> sqlite3.Connection:
         """Without the file of shared memory, for which there is no room: this process alone has it open meanwhile.
@@ -125,17 +151,8 @@ class Registry:
         """
         if not self.path.stat().st_size:  # there was no room for its tables
             return self._opened_to_read(_IS_FULL)
-        connection = connect(self.path, busy_s=self._busy_s)
-        try:
-            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._prepared(connection)
-            return connection
-        except sqlite3.Error as error:
-            connection.close()
-            raise self._in_words(error) from None
-        except RegistryError:
-            connection.close()
-            raise
+        with self._faults_in_words():
+            return self._connected(alone=True)
 
     def _opened_to_read(self, why: str) -> sqlite3.Connection:
         """As it is on a read-only disk: with what other processes have not yet merged if possible, else without.
@@ -147,22 +164,26 @@ class Registry:
             connection = sqlite3.connect(":memory:", isolation_level=None)
             self._prepared(connection)
             return connection
-        fault: RegistryError | None = None
-        accesses: tuple[Access, ...] = ("mode=ro", "immutable=1")
-        for access in accesses:
-            aside: sqlite3.Connection | None = None
-            try:
-                aside = connect(self.path, access, busy_s=self._busy_s)
-                self._check_version(aside, exactly=True)
-                aside.row_factory = sqlite3.Row
-                return aside
-            except sqlite3.Error as error:
-                fault = self._in_words(error)
-            except RegistryError as error:
-                fault = error
-            if aside:
-                aside.close()
-        raise fault or RegistryError(self._says("cannot be read"))
+        with suppress(RegistryError), self._faults_in_words():
+            return self._connected("mode=ro")
+        with self._faults_in_words():
+            return self._connected("immutable=1")
+
+    def _connected(self, access: Access = "write", *, alone: bool = False) -> sqlite3.Connection:
+        """The file, open, with tables of this version; `alone`: no other process has it open meanwhile."""
+        connection = connect(self.path, access, busy_s=self._busy_s)
+        try:
+            if alone:
+                connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            if access == "write":
+                self._prepared(connection)
+            else:
+                connection.row_factory = sqlite3.Row
+                self._check_version(connection, exactly=True)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _prepared(self, connection: sqlite3.Connection) -> None:
         """Bring the tables up to date: once, whoever comes first."""

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pipeline.storage.file_state import state_of
 from pipeline.storage.foreign_names import fault_of_name
+
+GENERIC = ("diffusion_pytorch_model", "pytorch_lora_weights", "model")
+"""File names that say nothing of a model; it is then called like its folder or repository."""
 
 _FOLDER = re.compile(r"models--(?:([A-Za-z0-9][\w.-]*?)--)?([A-Za-z0-9][\w.-]*)", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -33,6 +36,11 @@ class CachedRepository:
     def reference(self) -> str:
         """The canonical reference to it."""
         return f"hf:{self.name}@{self.commit}" + (f"/{self.inside}" if self.inside else "")
+
+    @property
+    def top(self) -> Path:
+        """The folder of the whole repository at this commit."""
+        return self.folder / "snapshots" / self.commit
 
     def branches(self) -> tuple[str, ...]:
         """The branches and tags that pointed to this commit when the cache was last filled."""
@@ -63,6 +71,12 @@ def cached_repository(path: Path) -> CachedRepository | None:
             name = f"{known[1]}/{known[2]}" if known[1] else known[2]  # the oldest have no owner
             return CachedRepository(Path(*parts[: place + 1]), name, parts[place + 2], inside)
     return None
+
+
+def name_in_repository(repository: str, inside: str) -> str:
+    """The name of a model in a repository: that of its file or folder, or the repository's where that says nothing."""
+    own = PurePosixPath(inside).stem
+    return repository.rpartition("/")[2] if own in ("", *GENERIC) else own
 
 
 def claimed_sha256(path: Path) -> str | None:

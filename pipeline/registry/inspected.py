@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.errors import ModelError
 from pipeline.registry.records import KINDS, StoredKind
+from pipeline.weights.families import family_of_base
 
 if TYPE_CHECKING:
-    from pipeline.weights.headers.base import WeightsHeader
     from pipeline.weights.model_files import FileFacts
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Kind, family and precision as far as headers tell; `files` are those that pictures depend on."""
+    """Kind, family and precision as far as headers tell; `files` are those that pictures depend on.
+
+    `families` are all that the tensors fit, as in `FileFacts`.
+    """
 
     kind: StoredKind
     family: str | None
     precision: str | None
     files: tuple[Path, ...]
+    families: tuple[str, ...] = ()
+
+    def family_by(self, base_model: str) -> str | None:
+        """The family; of an adapter whose header does not tell, that of the base which is claimed, if it fits."""
+        if self.family or self.kind == "checkpoint":
+            return self.family
+        claimed = family_of_base(base_model)
+        return claimed if not self.families or claimed in self.families else None
 
 
 def look_at(path: Path, *, configuration: bool = False) -> Look:
@@ -42,27 +52,11 @@ def look_at(path: Path, *, configuration: bool = False) -> Look:
         denoiser = model.component(model.denoiser)
         precision = model.quantization or (denoiser.dtype if denoiser else None)
         return Look("checkpoint", model.family, precision, model.files)
-    return _as_stored(inspect_file(path))
+    return as_stored(inspect_file(path))
 
 
-def look_at_header(path: Path, header: WeightsHeader, configuration: Mapping[str, Any] | None = None) -> Look:
-    """Inspect weights of which only the header is available; those of a component have a configuration beside them.
-
-    Raises `ModelError`, which calls them by the `path` at which they will lie.
-    """
-    from pipeline.weights.file_inspection import inspect_header
-
-    return _as_stored(inspect_header(path, header, configuration))
-
-
-def look_at_shards(folder: Path, headers: Mapping[str, WeightsHeader]) -> Look:
-    """Inspect a component's folder that has its small files, but of its weights only the headers."""
-    from pipeline.weights.file_inspection import inspect_shards
-
-    return _as_stored(inspect_shards(folder, headers))
-
-
-def _as_stored(facts: FileFacts) -> Look:
+def as_stored(facts: FileFacts) -> Look:
+    """The same of an inspected file or component. Raises `ModelError` for a kind that is nothing by itself."""
     kind = "checkpoint" if facts.kind == "denoiser" else facts.kind
     if kind == "text_encoder" and "Vision" in (facts.class_name or ""):
         kind = "ip_adapter"  # the image encoder that goes with some
@@ -71,4 +65,4 @@ def _as_stored(facts: FileFacts) -> Look:
         raise ModelError(
             f"{facts.path.name}: is {facts.label}, a {kind.replace('_', ' ')}, which is not used by itself"
         )
-    return Look(known, facts.family, facts.quantization or facts.dtype, facts.files)
+    return Look(known, facts.family, facts.quantization or facts.dtype, facts.files, facts.families)

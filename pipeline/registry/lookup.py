@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from pipeline.errors import ModelError
 from pipeline.registry.content import SUFFIXES, blob_path
@@ -15,6 +17,8 @@ from pipeline.registry.storing import files_of, key_of, note_hashes
 from pipeline.registry.upkeep import touch
 from pipeline.weights.hashes import file_hash, folder_hash, known_places
 from pipeline.weights.references import CONFIGURATION, Reference, asked_for, parse
+
+_Answer = TypeVar("_Answer")
 
 _KINDS: dict[str, StoredKind] = {
     "model": "checkpoint",
@@ -78,13 +82,7 @@ def places_of(sha256: str) -> list[Path]:
 
     Without a registry that can be read: where it was used before.
     """
-    try:
-        if registry_file().exists():
-            with Registry() as registry:
-                return _places(sha256, registry)
-    except RegistryError:
-        pass  # said where a model is named; here what was used before may do
-    return _places(sha256)
+    return _asked(lambda registry: _places(sha256, registry)) or _places(sha256)
 
 
 def places_called(name: str) -> list[Path]:
@@ -92,25 +90,23 @@ def places_called(name: str) -> list[Path]:
 
     Nothing without a registry that can be read.
     """
-    try:
-        if registry_file().exists():
-            with Registry() as registry:
-                rows = registry.rows("SELECT path FROM models WHERE name_key = ? ORDER BY id", (key_of(name),))
-                return [place for row in rows if (place := Path(row["path"])).exists()]
-    except RegistryError:
-        pass
-    return []
+    query = "SELECT path FROM models WHERE name_key = ? ORDER BY id"
+    places = _asked(lambda registry: [Path(row["path"]) for row in registry.rows(query, (key_of(name),))])
+    return [place for place in places if place.exists()]
 
 
 def places_of_kind(kind: StoredKind, family: str | None = None) -> list[Path]:
     """Paths of models of a kind, of the given family if there is one, and of unknown family; as `places_called`."""
-    try:
+    known = _asked(lambda registry: list_models(registry, kind=kind))
+    return [model.path for model in known if family is None or model.family in (family, None)]
+
+
+def _asked(question: Callable[[Registry], list[_Answer]]) -> list[_Answer]:
+    """The registry's answer, none where it cannot be read: that is said where a model is named, here others may do."""
+    with suppress(RegistryError):
         if registry_file().exists():
             with Registry() as registry:
-                found = list_models(registry, kind=kind)
-                return [one.path for one in found if family in (None, one.family) or one.family is None]
-    except RegistryError:
-        pass
+                return question(registry)
     return []
 
 
@@ -137,14 +133,15 @@ def _the_one(found: list[StoredModel], reference: Reference, noun: str) -> Store
     kind = _KINDS.get(noun)
     fitting = [model for model in here if model.kind == kind] or here
     if len(fitting) > 1 and not _same_content(fitting):
-        raise ModelError(f"{noun} {reference.text!r}: names {len(fitting)} models; say which: {listed(fitting)}")
+        which = listed([model.reference for model in fitting])
+        raise ModelError(f"{noun} {reference.text!r}: names {len(fitting)} models; say which: {which}")
     return fitting[0]
 
 
-def listed(models: list[StoredModel], most: int = 5) -> str:
-    """Models among which a name does not decide, as a list for messages: each by a reference that is unique."""
-    shown = ", ".join(model.reference for model in models[:most])
-    return shown + (f" and {len(models) - most} more" if len(models) > most else "")
+def listed(references: Sequence[str], most: int = 5) -> str:
+    """References among which a name does not decide, as a list for messages."""
+    shown = ", ".join(references[:most])
+    return shown + (f" and {len(references) - most} more" if len(references) > most else "")
 
 
 def _same_content(models: list[StoredModel]) -> bool:

@@ -9,17 +9,19 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from pipeline.registry.records import KINDS, StoredFile, StoredModel
+from pipeline.registry.records import KINDS, ModelCard, StoredFile, StoredModel
 from pipeline.registry.store_folders import data_folder, store_folder
+from pipeline.registry.stored_cards import card_from, card_values
 from pipeline.storage.durable import write_whole
 from pipeline.storage.user_folders import make_folder
 
 
-def write_note(model: StoredModel, files: Sequence[StoredFile]) -> None:
+def write_note(model: StoredModel, files: Sequence[StoredFile], card: ModelCard) -> None:
     """Write a note about a downloaded model beside its files, atomically. Raises `OSError`."""
     path = _note_path(model)
     make_folder(path.parent, data_folder())
     values = asdict(model) | {"path": _relative(model.path), "id": 0}
+    values["card"] = card_values(card)
     values["files"] = [asdict(file) | {"path": _relative(file.path), "model_id": 0} for file in files]
     write_whole(path, json.dumps(values, indent=1).encode())
 
@@ -29,19 +31,19 @@ def remove_note(model: StoredModel) -> None:
     _note_path(model).unlink(missing_ok=True)
 
 
-def notes() -> Iterator[tuple[Path, StoredModel | None, list[StoredFile], str]]:
-    """Every note in the store with its model and files, or None and why it cannot be used."""
+def notes() -> Iterator[tuple[Path, StoredModel | None, list[StoredFile], ModelCard, str]]:
+    """Every note in the store with its model, files and card, or None and why it cannot be used."""
     for path in sorted((store_folder() / "notes").glob("*.json")):
         try:
-            model, files = _read(path)
+            model, files, card = _read(path)
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            yield path, None, [], "cannot be read as a note of a fetched model; fetch that again"
+            yield path, None, [], ModelCard(), "cannot be read as a note of a fetched model; fetch that again"
             continue
         lost = next((file.path for file in files if not file.path.is_file()), None)
         if lost:
-            yield path, None, [], f"{model.reference} lacks {lost.name}; fetch it again"
+            yield path, None, [], card, f"{model.reference} lacks {lost.name}; fetch it again"
         else:
-            yield path, model, files, ""
+            yield path, model, files, card, ""
 
 
 def _note_path(model: StoredModel) -> Path:
@@ -53,13 +55,13 @@ def _relative(path: Path) -> str:
     return path.relative_to(store_folder()).as_posix()
 
 
-def _read(path: Path) -> tuple[StoredModel, list[StoredFile]]:
+def _read(path: Path) -> tuple[StoredModel, list[StoredFile], ModelCard]:
     values = json.loads(path.read_text(encoding="utf-8"))
     files = [StoredFile(**_arguments(StoredFile, one)) for one in values["files"]]
     model = StoredModel(**_arguments(StoredModel, values))
     if model.kind not in KINDS or not isinstance(model.name, str) or not isinstance(model.reference, str):
         raise ValueError(path.name)
-    return model, files
+    return model, files, card_from(values.get("card"))
 
 
 def _arguments(record: Any, values: dict[str, Any]) -> dict[str, Any]:

@@ -61,7 +61,8 @@ def list_models(
     """Models that match all filters; numbers and times sort the largest first. Raises `RegistryError`.
 
     `downloaded`: those that Darkroom has fetched, or the others. Of `text` every word must stand somewhere in name,
-    hub's reference or file name, base model, tags or trigger words; parts of words count, capitals do not.
+    hub's reference or file name, base model, tags, trigger words, title or the beginning of the description; parts of
+    words count, capitals do not.
     """
     conditions, values = ["TRUE"], []
     for column, value in (("kind", kind), ("family", family), ("source", source)):
@@ -80,12 +81,11 @@ def list_models(
     )
 
 
-def search_local(registry: Registry, text: str, limit: int | None = None) -> list[StoredModel]:
+def search_local(registry: Registry, text: str) -> list[StoredModel]:
     """Models that match all these words; matches in the name come before matches elsewhere."""
     key = key_of(text)
     found = list_models(registry, text=text)
-    found.sort(key=lambda model: (key_of(model.name) != key, key not in key_of(model.name)))
-    return found[:limit]
+    return sorted(found, key=lambda model: (key_of(model.name) != key, key not in key_of(model.name)))
 
 
 def find(registry: Registry, reference: str | Reference) -> list[StoredModel]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pipeline.storage.file_state import state_of
 
@@ -14,7 +14,7 @@ Source = Literal["local", "huggingface", "civitai"]
 
 StoredKind = Literal["checkpoint", "lora", "vae", "controlnet", "embedding", "ip_adapter"]
 
-KINDS: tuple[StoredKind, ...] = ("checkpoint", "lora", "vae", "controlnet", "embedding", "ip_adapter")
+KINDS: tuple[StoredKind, ...] = get_args(StoredKind)
 """What models are for. A denoiser without encoders is a checkpoint too: `model.source` takes both."""
 
 
@@ -100,3 +100,31 @@ class StoredFile:
 def now() -> str:
     """The current time as the registry writes it: UTC, in ISO format, to the microsecond."""
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What authors, sidecars and headers say of a model: claims, bounded and plain text, that decide no file access.
+
+    `base_model` is the base's own name (`Pony`, `SDXL 1.0`). `tag_counts` are the commonest tags of a LoRA's training
+    captions (`ss_tag_frequency`) with their counts, the commonest first. `weight`, `weight_min` and `weight_max` are
+    the author's advice for a LoRA. `settings` are advised sampling values by the names of `sampling`. `downloads`,
+    `thumbs_up` are what a hub counted, None where none told. `v_prediction`: the file's own marks say so.
+    """
+
+    title: str = ""
+    description: str = ""
+    base_model: str = ""
+    licence: str = ""
+    tags: tuple[str, ...] = ()
+    trigger_words: tuple[str, ...] = ()
+    example_prompts: tuple[str, ...] = ()
+    tag_counts: tuple[tuple[str, int], ...] = ()
+    negative_words: tuple[str, ...] = ()
+    weight: float | None = None
+    weight_min: float | None = None
+    weight_max: float | None = None
+    settings: tuple[tuple[str, float | int | str], ...] = ()
+    downloads: int | None = None
+    thumbs_up: int | None = None
+    v_prediction: bool = False

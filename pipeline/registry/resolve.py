@@ -30,7 +30,7 @@ def resolve(reference: str, noun: str = "model") -> Path:
     """
     if noun == "model" and reference in EMBEDDED:
         return EMBEDDED[reference]
-    if not reference.startswith((*SCHEMES, *ADDRESSES)) and (path := _existing(reference)):
+    if not reference.startswith((*SCHEMES, *ADDRESSES)) and (path := existing(reference)):
         return path
     if noun == "image":
         raise ModelError(f"image {reference!r}: no such file (looked in {Path.cwd()})")
@@ -52,6 +52,20 @@ def resolve(reference: str, noun: str = "model") -> Path:
     if place is None:
         raise _not_here(parsed, noun)
     return place
+
+
+def existing(reference: str) -> Path | None:
+    """The file or folder at a path, if there is one; a file by the name it was asked for.
+
+    In Hugging Face's cache files are links to nameless content, and it is the name that says what they are.
+    """
+    try:
+        path = Path(reference).expanduser()
+        if not reference.strip() or not path.exists():
+            return None
+        return path.parent.resolve() / path.name if path.is_file() else path.resolve()
+    except (OSError, ValueError, RuntimeError):  # a name too long, with a null character, a home that is none
+        return None
 
 
 def is_remote(reference: str, noun: str = "model") -> bool:
@@ -80,27 +94,13 @@ def name_of(reference: str, path: Path) -> str:
     if reference in EMBEDDED:
         return reference
     named = Path(reference)
-    if not _existing(reference):
+    if not existing(reference):
         from pipeline.registry.lookup import name_at
 
         if known := name_at(path):
             return known
         named = path
     return named.stem if path.is_file() else named.name or path.name
-
-
-def _existing(reference: str) -> Path | None:
-    """The file or folder at a path, if there is one; a file by the name it was asked for.
-
-    In Hugging Face's cache files are links to nameless content, and it is the name that says what they are.
-    """
-    try:
-        path = Path(reference).expanduser()
-        if not reference.strip() or not path.exists():
-            return None
-        return path.parent.resolve() / path.name if path.is_file() else path.resolve()
-    except (OSError, ValueError, RuntimeError):  # a name too long, with a null character, a home that is none
-        return None
 
 
 def _not_here(reference: Reference, noun: str) -> ModelError:

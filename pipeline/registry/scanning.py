@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from pipeline.errors import ModelError
 from pipeline.registry.database import Registry
-from pipeline.registry.model_description import described
-from pipeline.registry.records import StoredFile, StoredModel
+from pipeline.registry.model_description import described, header_card
+from pipeline.registry.records import ModelCard, StoredFile, StoredModel
 from pipeline.registry.store_folders import store_folder
 from pipeline.registry.storing import add, forget_at
 from pipeline.registry.walking import FoundModel, Walk
@@ -20,6 +20,9 @@ from pipeline.version import VERSION
 
 Progress = Callable[[Path], None]
 """Called with each file or folder that is looked at."""
+
+_BY = f"{VERSION}+cards"
+"""Who looked: what another version of this program has seen is looked at again, once. The first one kept no cards."""
 
 _AT_ONCE = 100
 """So many models are written in one transaction; what a scan that is broken off has written stays."""
@@ -62,7 +65,7 @@ def scan(registry: Registry, folder: Path, progress: Progress | None = None) -> 
         path = str(item.path)
         seen.add(path)
         before = known.get(path)
-        if before and (before.signature, before.by) == (item.signature, VERSION):
+        if before and (before.signature, before.by) == (item.signature, _BY):
             _count(report, item, before, before.why)
             continue
         found = _looked_at(item)
@@ -93,6 +96,7 @@ class _Found(NamedTuple):
     item: FoundModel
     model: StoredModel | None
     files: list[StoredFile]
+    card: ModelCard
     why: str | None
 
 
@@ -126,19 +130,19 @@ def _looked_at(item: FoundModel) -> _Found:
         why = str(error)
     except Exception as error:  # strangers' files: what nobody thought of must not end the scan of all others
         why = f"{item.path.name}: cannot be understood ({type(error).__name__}: {error})"
-    return _Found(item, None, [], plain(why, 500))  # it may quote what strangers wrote
+    return _Found(item, None, [], ModelCard(), plain(why, 500))  # it may quote what strangers wrote
 
 
 def _note(registry: Registry, news: list[_Found]) -> None:
     if not news:
         return
     with registry.changing() as connection:
-        for item, model, files, why in news:
+        for item, model, files, card, why in news:
             forget_at(registry, item.path, keep=model.reference if model else None)
             if model:
-                add(registry, model, files)
+                add(registry, model, files, card)
             connection.execute(
-                "INSERT OR REPLACE INTO scanned VALUES (?, ?, ?, ?)", (str(item.path), item.signature, VERSION, why)
+                "INSERT OR REPLACE INTO scanned VALUES (?, ?, ?, ?)", (str(item.path), item.signature, _BY, why)
             )
 
 
@@ -158,14 +162,14 @@ def _restored(registry: Registry, report: ScanReport) -> ScanReport:
     """What was fetched, from the notes that lie beside it in the store."""
     from pipeline.registry.notes import notes
 
-    for path, model, files, why in notes():
+    for path, model, files, card, why in notes():
         if model is None:
             report.refused.append((path, why))
             continue
         known = registry.rows(
             "SELECT id FROM models WHERE reference = ? AND path = ?", (model.reference, str(model.path))
         )
-        add(registry, model, files)
+        add(registry, model, files, card if card != ModelCard() else header_card(model))
         report.found += 1
         report.added += not known
         report.unchanged += bool(known)

@@ -12,23 +12,25 @@ from typing import Any
 
 from pipeline.registry.database import Registry, RegistryNotWritable
 from pipeline.registry.notes import write_note
-from pipeline.registry.records import StoredFile, StoredModel, now
+from pipeline.registry.records import ModelCard, StoredFile, StoredModel, now
+from pipeline.registry.stored_cards import write_card
 
-_MODEL = (
-    "name", "name_key", "source", "reference", "kind", "path", "bytes", "family", "precision", "base_model", "licence",
-    "trigger_words", "tags", "words", "last_used", "added_at", "revision", "branches", "version_id", "model_id",
-)  # fmt: skip
 _KEPT = ("last_used", "added_at")
 """What stays when a model is added once more."""
 
-_LISTS = ("trigger_words", "tags", "branches")
-_FILE = (
-    "model", "name", "path", "bytes", "mtime_ns", "inode", "sha256", "tensor_hash", "claimed_sha256", "owned",
-)  # fmt: skip
+_SEARCHED = 500
+"""Characters of a description that are searched: what a model is stands at its beginning, thanks and links below."""
 
+_NO_CARD = ModelCard()
+
+_LISTS = ("trigger_words", "tags", "branches")
 _FIELDS = [field.name for field in fields(StoredModel)]
 MODEL_COLUMNS = ", ".join(_FIELDS)
 """The columns of a model, in the order of its fields."""
+
+_MODEL = [*(name for name in _FIELDS if name != "id"), "name_key", "words"]
+_FILE = ["model" if field.name == "model_id" else field.name for field in fields(StoredFile)]
+"""The columns that are written; the id of a model is the database's own."""
 
 _PATH_PLACE = _FIELDS.index("path")
 _LIST_PLACES = tuple(map(_FIELDS.index, _LISTS))
@@ -40,8 +42,8 @@ _INSERT_MODEL = (
 _INSERT_FILE = f"INSERT OR REPLACE INTO files ({', '.join(_FILE)}) VALUES ({', '.join('?' * len(_FILE))})"
 
 
-def add(registry: Registry, model: StoredModel, files: Iterable[StoredFile]) -> StoredModel:
-    """Add a model and its files, or update the one with this reference and path; returns it as stored.
+def add(registry: Registry, model: StoredModel, files: Iterable[StoredFile], card: ModelCard = _NO_CARD) -> StoredModel:
+    """Add a model, its files and its card, or update the one with this reference and path; returns it as stored.
 
     The times it was added and used stay, and hashes of files that have not changed. Its branches no longer point to
     other commits. Raises `RegistryError`.
@@ -49,7 +51,7 @@ def add(registry: Registry, model: StoredModel, files: Iterable[StoredFile]) -> 
     with registry.changing() as connection:
         if model.branches and model.revision:
             _take_branches(connection, model)
-        connection.execute(_INSERT_MODEL, _values(model))
+        connection.execute(_INSERT_MODEL, _values(model, card))
         (row,) = registry.rows(
             f"SELECT {MODEL_COLUMNS} FROM models WHERE reference = ? AND path = ?", (model.reference, str(model.path))
         )
@@ -61,10 +63,11 @@ def add(registry: Registry, model: StoredModel, files: Iterable[StoredFile]) -> 
             if before and file.sha256 is None and _state(before) == _state(file):
                 file = replace(file, sha256=before.sha256, tensor_hash=before.tensor_hash)
             connection.execute(_INSERT_FILE, _file_values(replace(file, model_id=stored.id)))
+        write_card(connection, stored.id, card)
         kept = files_of(registry, stored)
     if any(file.owned for file in kept):
         with suppress(OSError):  # the note is for the day on which the registry is lost
-            write_note(stored, kept)
+            write_note(stored, kept, card)
     return stored
 
 
@@ -108,18 +111,10 @@ def model_of(row: sqlite3.Row) -> StoredModel:
 
 def file_of(row: sqlite3.Row) -> StoredFile:
     """The file of a row of the table `files`."""
-    return StoredFile(
-        name=row["name"],
-        path=Path(row["path"]),
-        bytes=row["bytes"],
-        mtime_ns=row["mtime_ns"],
-        inode=row["inode"],
-        sha256=row["sha256"],
-        tensor_hash=row["tensor_hash"],
-        claimed_sha256=row["claimed_sha256"],
-        owned=bool(row["owned"]),
-        model_id=row["model"],
-    )
+    values = dict(row)
+    values["model_id"] = values.pop("model")
+    values["path"], values["owned"] = Path(values["path"]), bool(values["owned"])
+    return StoredFile(**values)
 
 
 def key_of(name: str) -> str:
@@ -143,9 +138,10 @@ def _take_branches(connection: sqlite3.Connection, model: StoredModel) -> None:
         connection.execute("UPDATE models SET branches = ? WHERE id = ?", (_joined(left), row["id"]))
 
 
-def _values(model: StoredModel) -> list[Any]:
+def _values(model: StoredModel, card: ModelCard) -> list[Any]:
     origin = model.path.name if model.source == "local" else model.reference  # of a path, all folders would match
-    searched = [model.name, origin, model.base_model or "", *model.tags, *model.trigger_words]
+    said = (card.title, card.description[:_SEARCHED])
+    searched = [model.name, origin, model.base_model or "", *model.tags, *model.trigger_words, *said]
     computed = {
         "name_key": key_of(model.name),
         "path": str(model.path),

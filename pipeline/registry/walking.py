@@ -27,8 +27,9 @@ _NO_MODELS = ("datasets--", "spaces--")
 class FoundModel:
     """A possible model: a weights file, a diffusers folder, or a component's folder.
 
-    `signature` changes with any name, size, time or inode of what belongs to it. `sidecars` lie beside a file.
-    `folders` are those between it and the folder that is scanned. `fault` is what can be told without a look inside.
+    `signature` changes with any name, size, time or inode of what belongs to it. `sidecars` lie beside a file, `readme`
+    in a folder or at the top of a cached repository. `folders` are those between it and the folder that is scanned.
+    `fault` is what can be told without a look inside.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class FoundModel:
     folders: tuple[str, ...] = ()
     repository: CachedRepository | None = None
     fault: str | None = None
+    readme: Path | None = None
 
 
 @dataclass(slots=True)
@@ -74,7 +76,7 @@ class Walk:
             for name, entry in there.items():
                 if name not in taken and not _is_folder(entry) and (item := self._file(folder, entry, there)):
                     yield item
-            waiting += [Path(entry.path) for entry in reversed(inside) if self._is_entered(entry)]
+            waiting += [Path(one.path) for one in reversed(inside) if not one.name.startswith((".", *_NO_MODELS))]
 
     def _entries(self, folder: Path) -> list[os.DirEntry[str]] | None:
         try:
@@ -95,9 +97,6 @@ class Walk:
             return True
         self._seen.add(key)
         return False
-
-    def _is_entered(self, entry: os.DirEntry[str]) -> bool:
-        return not entry.name.startswith((".", *_NO_MODELS))
 
     def _below(
         self, folder: Path, entries: Iterable[os.DirEntry[str]], inside: Iterable[os.DirEntry[str]]
@@ -138,9 +137,10 @@ class Walk:
         repository = cached_repository(path)
         if repository:
             lines = [*lines, *repository.branch_states()]
-        signature = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        readme, state = _readme(path, repository, fault)
+        signature = hashlib.sha256("\n".join([*lines, *state]).encode()).hexdigest()
         folders = path.parent.relative_to(self.root).parts if path != self.root else ()
-        return FoundModel(path, signature, sidecars, folders, repository, fault)
+        return FoundModel(path, signature, sidecars, folders, repository, fault, readme)
 
 
 _PARTED, _ODD = "\t", "\tnot regular"
@@ -162,6 +162,20 @@ def _describe(prefix: str, entry: os.DirEntry[str]) -> str | None:
         return None
     state = "\t".join(map(str, state_of(found))) if stat.S_ISREG(found.st_mode) else _ODD[1:]
     return f"{prefix}{entry.name}{_PARTED}{state}"
+
+
+def _readme(path: Path, repository: CachedRepository | None, fault: str | None) -> tuple[Path | None, list[str]]:
+    """The README of a folder, or of the repository of which a cache has this, and its state for the signature."""
+    if fault or (repository is None and path.suffix.lower() in (*WEIGHTS, *PICKLES)):
+        return None, []
+    readme = (repository.top if repository else path) / "README.md"
+    try:
+        found = readme.stat()
+    except OSError:
+        return None, []
+    if not stat.S_ISREG(found.st_mode):
+        return None, []
+    return readme, [f"README.md{_PARTED}{state_of(found)}"]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -43,5 +43,11 @@ def plain(text: object, longest: int = 200) -> str:
     """An untrusted text as one line of printable characters, cut at `longest`; empty if it is no text."""
     if not isinstance(text, str):
         return ""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 10 * longest]).split())
-    return line[:longest].strip()
+    return " ".join(printable(text[: 10 * longest]).split())[:longest].strip()
+
+
+def printable(text: str) -> str:
+    """The text with a space for each character that cannot be printed, line breaks too."""
+    if text.isprintable():  # nearly always so, and much faster
+        return text
+    return "".join(c if c.isprintable() else " " for c in text)

@@ -16,7 +16,7 @@ Access = Literal["write", "mode=ro", "immutable=1"]
 """`mode=ro` reads beside writers, `immutable=1` a file of which nobody can be writing (sqlite.org/uri.html)."""
 
 Fault = Literal["busy", "damaged", "read-only", "full", "other"]
-Values = Sequence[str | int | float]
+Values = Sequence[str | int | float | bytes]
 
 NETWORK = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ncpfs", "lustre", "gpfs", "beegfs", "beegfs_nodev", "pvfs2",
@@ -88,7 +88,8 @@ class CacheFile:
     """Tables of data that can be computed again, in one file that can be deleted at any time.
 
     Where the file is missing, in use for long, damaged or cannot be written, nothing is known and nothing kept; no
-    error is raised. A damaged file is replaced by a new one with the next change.
+    error is raised. A damaged file is replaced by a new one with the next change. The disk is not waited for: what a
+    process has kept outlives the process, but perhaps not a power cut.
     """
 
     def __init__(self, path: Path | None, *tables: str, root: Path | None = None, busy_s: float = 10.0) -> None:
@@ -99,13 +100,17 @@ class CacheFile:
         self._tables = tables
         self._root = root or cache_folder()
         self._busy_s = busy_s
+        self._is_damaged = False
 
     def rows(self, query: str, values: Values = ()) -> list[tuple[Any, ...]]:
         """The rows of a query. Values may be of any type, since other versions wrote the file too."""
         try:
             with closing(connect(self._path, "mode=ro", busy_s=self._busy_s)) as connection:
-                return connection.execute(query, values).fetchall()
-        except (OSError, ValueError, sqlite3.Error):  # not there yet, unreadable, damaged; text that is no Unicode
+                found = connection.execute(query, values).fetchall()
+            self._is_damaged = False  # or another process has replaced it since
+            return found
+        except (OSError, ValueError, sqlite3.Error) as error:  # not there yet, unreadable; text that is no Unicode
+            self._is_damaged = isinstance(error, sqlite3.Error) and fault_of(error, self._path) == "damaged"
             return []
 
     def change(self, *statements: tuple[str, Values]) -> None:
@@ -113,15 +118,20 @@ class CacheFile:
         with suppress(OSError, ValueError, sqlite3.Error):  # it costs what it would have told, not the run
             make_folder(self._path.parent, self._root)
             try:
-                self._carry_out(statements)
+                if not self._is_damaged:  # a change may not come upon what is
+                    self._carry_out(statements)
+                    return
             except sqlite3.DatabaseError as error:
                 if fault_of(error, self._path) != "damaged":
                     raise
-                self._path.unlink()
-                self._carry_out(statements)
+            for name in (self._path.name, f"{self._path.name}-journal"):  # which would be played back into the new one
+                self._path.with_name(name).unlink(missing_ok=True)
+            self._is_damaged = False
+            self._carry_out(statements)
 
     def _carry_out(self, statements: Sequence[tuple[str, Values]]) -> None:
         with closing(connect(self._path, busy_s=self._busy_s)) as connection, connection:
+            connection.execute("PRAGMA synchronous = OFF")
             connection.execute("BEGIN IMMEDIATE")
             for table in self._tables:
                 connection.execute(f"CREATE TABLE IF NOT EXISTS {table}")

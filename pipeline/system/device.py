@@ -99,7 +99,7 @@ def gpus() -> list[Gpu]:
 
     try:
         with nvml():
-            driver = _text(pynvml.nvmlSystemGetDriverVersion())
+            driver = pynvml.nvmlSystemGetDriverVersion()
             return [_gpu(pynvml, index, driver) for index in range(pynvml.nvmlDeviceGetCount())]
     except pynvml.NVMLError:
         return []
@@ -109,7 +109,7 @@ def _gpu(pynvml: Any, index: int, driver: str) -> Gpu:
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
     capability = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-    name = _text(pynvml.nvmlDeviceGetName(handle))
+    name = pynvml.nvmlDeviceGetName(handle)
     return Gpu(index, name, tuple(capability), int(memory.total), int(memory.free), driver)
 
 
@@ -128,7 +128,7 @@ def _cuda() -> Device | None:
         with nvml():
             handle = _chosen(pynvml)
             major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-            return Device("cuda", _text(pynvml.nvmlDeviceGetName(handle)), (major, minor))
+            return Device("cuda", pynvml.nvmlDeviceGetName(handle), (major, minor))
     except pynvml.NVMLError:
         return None
 
@@ -153,7 +153,7 @@ def cuda_variables() -> dict[str, str]:
     if os.environ.get("CUDA_VISIBLE_DEVICES") is None and _cuda() is not None:
         with nvml() as pynvml:
             if pynvml.nvmlDeviceGetCount() > 1:
-                variables["CUDA_VISIBLE_DEVICES"] = _text(pynvml.nvmlDeviceGetUUID(_chosen(pynvml)))
+                variables["CUDA_VISIBLE_DEVICES"] = pynvml.nvmlDeviceGetUUID(_chosen(pynvml))
     return variables
 
 
@@ -166,12 +166,8 @@ def _chosen(pynvml: Any) -> Any:
     if not first:
         return max(handles, key=lambda handle: int(pynvml.nvmlDeviceGetMemoryInfo(handle).total))
     # CUDA takes the beginning of a UUID for the whole; parts of a card (MIG) are not among the cards.
-    named = [handle for handle in handles if _text(pynvml.nvmlDeviceGetUUID(handle)).startswith(first)]
+    named = [handle for handle in handles if pynvml.nvmlDeviceGetUUID(handle).startswith(first)]
     return named[0] if named else pynvml.nvmlDeviceGetHandleByUUID(first)
-
-
-def _text(value: str | bytes) -> str:
-    return value if isinstance(value, str) else value.decode()
 
 
 def _cgroup_limits(root: Path, membership: Path) -> Iterator[tuple[int, int]]:

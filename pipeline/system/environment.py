@@ -53,12 +53,13 @@ def runtime_facts(device: torch.device, speed: Mapping[str, Any]) -> dict[str, A
     if on_cuda and torch.version.cuda:
         versions["cuda"] = torch.version.cuda
     workspace = cublas_workspace()
+    same_bits = torch.are_deterministic_algorithms_enabled() and workspace in DETERMINISTIC_WORKSPACES
     return {
         "device": device.type,
         "gpu": torch.cuda.get_device_name(device) if on_cuda else None,
         **speed,
         "cpu_threads": torch.get_num_threads(),
-        "deterministic": not on_cuda or _is_deterministic(workspace),
+        "deterministic": same_bits or not on_cuda,
         "attention_kernels": _attention_kernels() if on_cuda and speed["attention_backend"] == "native" else None,
         "cublas_workspace": workspace if on_cuda else None,
         "versions": versions,
@@ -69,12 +70,6 @@ def cublas_workspace() -> str | None:
     """The cuBLAS workspace setting; None if there is no valid one."""
     value = os.environ.get("CUBLAS_WORKSPACE_CONFIG", "")
     return value if re.fullmatch(r"(:\d{1,9}:\d{1,9}){1,8}", value) else None
-
-
-def _is_deterministic(workspace: str | None) -> bool:
-    import torch
-
-    return torch.are_deterministic_algorithms_enabled() and workspace in DETERMINISTIC_WORKSPACES
 
 
 def _attention_kernels() -> str:

@@ -6,7 +6,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 from pipeline.system.device import nvml
@@ -90,7 +89,7 @@ class ResourceMonitor:
         self._mean: ResourceStatistics | None = None
         self._peak: ResourceStatistics | None = None
         self._lock, self._ended = threading.Lock(), threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._run, name="resources", daemon=True)
 
     @property
     def history(self) -> tuple[Resources, ...]:
@@ -109,16 +108,12 @@ class ResourceMonitor:
         return self._peak
 
     def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._run, name="resources", daemon=True)
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
-        if self._thread is not None:
-            self._thread.join(timeout=self._interval_s + 1)
+        self._thread.join(timeout=self._interval_s + 1)
 
     def _run(self) -> None:
         wait_s = min(SETTLE_S, self._interval_s)
@@ -166,7 +161,7 @@ def _gpus() -> Iterable[GpuUse]:
 
 def _gpu(pynvml: Any, index: int) -> GpuUse:
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    name, memory = pynvml.nvmlDeviceGetName(handle), pynvml.nvmlDeviceGetMemoryInfo(handle)
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
 
     def said(ask: Callable[[], Any]) -> float | None:
         try:
@@ -177,7 +172,7 @@ def _gpu(pynvml: Any, index: int) -> GpuUse:
     milliwatts = said(lambda: pynvml.nvmlDeviceGetPowerUsage(handle))
     return GpuUse(
         index=index,
-        name=name if isinstance(name, str) else name.decode(),
+        name=pynvml.nvmlDeviceGetName(handle),
         memory_total_bytes=int(memory.total),
         memory_used_bytes=int(memory.used),
         utilization_percent=said(lambda: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pipeline.weights.headers.base import width_of
 from pipeline.weights.model_files import Kind
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -60,8 +61,8 @@ def _ip_adapter(shapes: Shapes, class_name: str | None) -> Adapter | None:
     else:
         families = _UNET_WIDTHS.get(width or 0, ("sd15", "sdxl"))
     image = next(
-        (shapes[key][1] for key in ("image_proj.proj.weight", "image_proj.proj_in.weight",
-                                    "ip_adapter_proj_model.proj.weight") if key in shapes),
+        (width_of(shapes[key]) for key in ("image_proj.proj.weight", "image_proj.proj_in.weight",
+                                           "ip_adapter_proj_model.proj.weight") if key in shapes),
         None,
     )  # fmt: skip
     face = "image_proj.proj.0.weight" in shapes or any("lora" in name for name in shapes)
@@ -73,27 +74,28 @@ def _ip_adapter(shapes: Shapes, class_name: str | None) -> Adapter | None:
 def _controlnet(shapes: Shapes, class_name: str | None) -> Adapter | None:
     prefix = "control_model." if any(name.startswith("control_model.") for name in shapes) else ""
     bare = {name.removeprefix(prefix): shape for name, shape in shapes.items()}
-    if class_name in _CONTROL_CLASSES:
-        family = _CONTROL_CLASSES[class_name]
-        return Adapter("controlnet", (family,), "ControlNet", class_name, _width_of_transformer(bare, family))
-    if class_name == "ControlNetModel" or "controlnet_cond_embedding.conv_in.weight" in bare or (
-        "input_hint_block.0.weight" in bare and "input_blocks.0.0.weight" in bare
-    ):  # fmt: skip
-        return _unet_controlnet(bare)
-    if "controlnet_x_embedder.weight" in bare:
-        qwen = "transformer_blocks.0.img_mod.1.weight" in bare
-        found = ("qwen_image", "QwenImageControlNetModel") if qwen else ("flux", "FluxControlNetModel")
-    elif "control_all_x_embedder.2-1.weight" in bare or "control_layers.0.adaLN_modulation.0.weight" in bare:
-        found = ("z_image", "ZImageControlNetModel")
-    elif "controlnet_blocks.0.weight" not in bare:
-        return None
-    elif "input_block.weight" in bare and "patch_embed.proj.weight" in bare:
-        found = ("sana", "SanaControlNetModel")
-    elif "pos_embed_input.proj.weight" in bare:
-        found = ("sd3", "SD3ControlNetModel")
-    else:
-        return None
-    return Adapter("controlnet", (found[0],), "ControlNet", found[1], _width_of_transformer(bare, found[0]))
+    if class_name not in _CONTROL_CLASSES:
+        if class_name == "ControlNetModel" or "controlnet_cond_embedding.conv_in.weight" in bare or (
+            "input_hint_block.0.weight" in bare and "input_blocks.0.0.weight" in bare
+        ):  # fmt: skip
+            return _unet_controlnet(bare)
+        if "controlnet_x_embedder.weight" in bare:
+            qwen = "transformer_blocks.0.img_mod.1.weight" in bare
+            class_name = "QwenImageControlNetModel" if qwen else "FluxControlNetModel"
+        elif "control_all_x_embedder.2-1.weight" in bare or "control_layers.0.adaLN_modulation.0.weight" in bare:
+            class_name = "ZImageControlNetModel"
+        elif "controlnet_blocks.0.weight" not in bare:
+            return None
+        elif "input_block.weight" in bare and "patch_embed.proj.weight" in bare:
+            class_name = "SanaControlNetModel"
+        elif "pos_embed_input.proj.weight" in bare:
+            class_name = "SD3ControlNetModel"
+        else:
+            return None
+    names = ("transformer_blocks.0.attn.to_q.weight", "transformer_blocks.0.attn1.to_q.weight",
+             "control_layers.0.attention.to_q.weight")  # fmt: skip
+    width = next((width_of(bare[name]) for name in names if name in bare), None)
+    return Adapter("controlnet", (_CONTROL_CLASSES[class_name],), "ControlNet", class_name, width)
 
 
 def _unet_controlnet(bare: Shapes) -> Adapter:
@@ -103,12 +105,6 @@ def _unet_controlnet(bare: Shapes) -> Adapter:
     families = ("sdxl",) if sized else _UNET_WIDTHS.get(width or 0, ("sd15",))
     union = "task_embedding" in bare
     return Adapter("controlnet", families, "ControlNet", "ControlNetUnionModel" if union else "ControlNetModel", width)
-
-
-def _width_of_transformer(bare: Shapes, family: str) -> int | None:
-    names = ("transformer_blocks.0.attn.to_q.weight", "transformer_blocks.0.attn1.to_q.weight",
-             "control_layers.0.attention.to_q.weight")  # fmt: skip
-    return next((bare[name][1] for name in names if name in bare), None)
 
 
 def _vae(shapes: Shapes, class_name: str | None) -> Adapter | None:
@@ -132,8 +128,7 @@ def _vae(shapes: Shapes, class_name: str | None) -> Adapter | None:
     said = class_name if class_name and class_name.startswith(("Autoencoder", "AsymmetricAutoencoder")) else None
     if known is None and said is None:
         return None
-    channels = first[1] if first is not None and len(first) > 1 else None
-    return Adapter("vae", (), f"VAE ({said or known})", said or known, latent_channels=channels)
+    return Adapter("vae", (), f"VAE ({said or known})", said or known, latent_channels=width_of(first))
 
 
 def _text_encoder(shapes: Shapes, class_name: str | None) -> Adapter | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipeline.weights.denoiser_detection import DENOISER_PREFIXES
+from pipeline.weights.denoiser_detection import prefix_of
 from pipeline.weights.headers.base import TensorInfo
 
 _ENCODERS = {
@@ -36,7 +36,7 @@ _T5 = {"sd3": "text_encoder_3", "flux": "text_encoder_2"}
 
 def split(tensors: Mapping[str, TensorInfo], family: str, denoiser: str) -> dict[str, dict[str, TensorInfo]]:
     """Tensors by component name, `denoiser` first. Tensors of no component, such as training averages, are left out."""
-    prefix = next((p for p in DENOISER_PREFIXES if any(name.startswith(p) for name in tensors)), "")
+    prefix = prefix_of(tensors)
     if not prefix:
         return {denoiser: dict(tensors)}
     parts: dict[str, dict[str, TensorInfo]] = {denoiser: {}}

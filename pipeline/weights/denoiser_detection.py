@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
 
 from pipeline.weights.denoiser_signatures import OTHERS, SIGNATURES, Signature
+from pipeline.weights.headers.base import width_of
 
-DENOISER_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
+_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 """What full checkpoints, and denoisers that ComfyUI saved, put before the denoiser's tensor names."""
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -36,12 +37,17 @@ class Denoiser:
     notes: tuple[str, ...] = ()
 
 
+def prefix_of(names: Collection[str]) -> str:
+    """What stands before the names of a denoiser's tensors in a file; "" where they are bare."""
+    return next((p for p in _PREFIXES if any(name.startswith(p) for name in names)), "")
+
+
 def detect(shapes: Shapes) -> list[Denoiser]:
     """Every known denoiser whose keys are among the given ones: one for a valid file, none for an unknown one.
 
     `shapes` holds tensor names as they stand in the file, and shapes in torch's order.
     """
-    prefix = next((p for p in DENOISER_PREFIXES if any(name.startswith(p) for name in shapes)), "")
+    prefix = prefix_of(shapes)
     bare = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
     found = [
         _refined(signature, bare, prefix)
@@ -77,8 +83,7 @@ def sample_of(names: Collection[str]) -> str:
 def _refined(signature: Signature, bare: Shapes, prefix: str) -> Denoiser:
     numbers = {int(n) for n in (_number_after(signature.blocks, name) for name in bare) if n is not None}
     blocks = max(numbers) + 1 if numbers else None
-    shape = bare.get(signature.width, ())
-    width = shape[1] if len(shape) > 1 else None
+    width = width_of(bare.get(signature.width))
     known = Denoiser(signature.family, signature.label, signature.layout, prefix, blocks, width)
     match signature.family:
         case "sd15":
@@ -103,18 +108,19 @@ def _unet(known: Denoiser, bare: Shapes) -> Denoiser:
 
     Smaller widths than the published ones are taken for a small model of the same structure.
     """
-    inputs = (bare.get("input_blocks.0.0.weight") or bare.get("conv_in.weight") or (0, 0))[1]
+    inputs = width_of(bare.get("input_blocks.0.0.weight") or bare.get("conv_in.weight")) or 0
     sizes = bare.get("label_emb.0.0.weight") or bare.get("add_embedding.linear_1.weight")
+    sized = width_of(sizes)
     width = known.attention_width or 0
     named = {9: "inpainting", 8: "InstructPix2Pix", 5: "depth", 7: "upscaling"}
-    xl = sizes is not None and width <= 2048 and sizes[1] <= 2816
+    xl = sized is not None and width <= 2048 and sized <= 2816
     label = "Stable Diffusion XL" if xl else "Stable Diffusion 2.x" if width == 1024 else "Stable Diffusion 1.x"
     if inputs != 4:
         return _other(known, f"{label}, made for {named.get(inputs, f'{inputs} input channels')}")
-    if sizes is not None and (width, sizes[1]) == (1280, 2560):
+    if (width, sized) == (1280, 2560):
         return _other(known, "the refiner of Stable Diffusion XL")
     if xl:
-        return Denoiser("sdxl", label, known.layout, known.prefix, known.blocks, width)
+        return replace(known, family="sdxl", label=label)
     if sizes is not None or width not in (*range(769), 1024) or "label_emb.weight" in bare:
         return _other(known, f"a Stable Diffusion UNet of no published kind (cross attention {width} wide)")
     notes: tuple[str, ...] = ()
@@ -123,29 +129,29 @@ def _unet(known: Denoiser, bare: Shapes) -> Denoiser:
             "Stable Diffusion 2.x is made with epsilon (512) or v-prediction (768), which its weights do not tell: "
             "set model.prediction_type",
         )
-    return Denoiser("sd15", label, known.layout, known.prefix, known.blocks, width, notes=notes)
+    return replace(known, label=label, notes=notes)
 
 
 def _sd3(known: Denoiser, bare: Shapes) -> Denoiser:
     attends_twice = any(".attn2." in name for name in bare)
     published = {(24, False): "Stable Diffusion 3 medium", (24, True): "Stable Diffusion 3.5 medium"}
     label = "Stable Diffusion 3.5 large" if known.blocks == 38 else published.get((known.blocks or 0, attends_twice))
-    return Denoiser("sd3", label or known.label, known.layout, known.prefix, known.blocks, known.attention_width)
+    return replace(known, label=label or known.label)
 
 
 def _flux(known: Denoiser, bare: Shapes) -> Denoiser:
     guided = any("guidance_in." in name or "guidance_embedder." in name for name in bare)
-    inputs = (bare.get("img_in.weight") or bare.get("x_embedder.weight") or (0, 0))[1]
+    inputs = width_of(bare.get("img_in.weight") or bare.get("x_embedder.weight"))
     label = known.label
     if known.family == "flux2_klein":
         if guided:
             return _other(known, "FLUX.2 dev")
         label = {3072: "FLUX.2 klein 4B", 4096: "FLUX.2 klein 9B"}.get(known.attention_width or 0, label)
-        return Denoiser("flux2_klein", label, known.layout, known.prefix, known.blocks, known.attention_width)
+        return replace(known, label=label)
     if inputs in (384, 128):
         return _other(known, "FLUX.1 Fill" if inputs == 384 else "FLUX.1 Depth or Canny")
     label = "FLUX.1 dev" if guided else "FLUX.1 schnell"
-    return Denoiser("flux", label, known.layout, known.prefix, known.blocks, known.attention_width, guided)
+    return replace(known, label=label, guidance_embedded=guided)
 
 
 def _predicts_variance(bare: Shapes) -> bool:
@@ -156,4 +162,4 @@ def _predicts_variance(bare: Shapes) -> bool:
 
 
 def _other(known: Denoiser, label: str) -> Denoiser:
-    return Denoiser(None, label, known.layout, known.prefix, known.blocks, known.attention_width)
+    return replace(known, family=None, label=label)

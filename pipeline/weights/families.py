@@ -129,9 +129,32 @@ FAMILIES: dict[str, Family] = {
 ENCODES_CONTROL_IMAGES = ("sd3", "flux", "qwen_image", "sana")
 """Families whose ControlNets read what the VAE makes of the picture (`vae.encode` in their pipelines' calls)."""
 
+_BASE_MODELS: dict[str, tuple[str, ...]] = {
+    "sd15": ("SD1", "SD 1.4", "SD 1.5", "SD 1.5 LCM", "SD 1.5 Hyper"),
+    "sdxl": ("SDXL", "SDXL 0.9", "SDXL 1.0", "SDXL 1.0 LCM", "SDXL Lightning", "SDXL Hyper", "SDXL Turbo",
+             "SDXL Distilled", "Pony", "Illustrious", "NoobAI"),
+    "sd3": ("SD 3", "SD 3.5", "SD 3.5 Medium", "SD 3.5 Large", "SD 3.5 Large Turbo"),
+    "flux": ("Flux.1 D", "Flux.1 S"),
+    "flux2_klein": ("Flux.2 Klein 4B", "Flux.2 Klein 4B-base", "Flux.2 Klein 9B", "Flux.2 Klein 9B-base"),
+    "qwen_image": ("Qwen",),
+    "z_image": ("ZImageTurbo", "ZImageBase"),
+    "lumina2": ("Lumina",),
+    "chroma": ("Chroma",),
+}  # fmt: skip
+"""The names that people and hubs give to base models: CivitAI's, and A1111's in notes on LoRAs."""
+
+_BY_BASE_MODEL = {base: family for family, bases in _BASE_MODELS.items() for base in bases}
 _BY_PIPELINE = {family.pipeline_class: family for family in FAMILIES.values()}
 
 
 def family_of(pipeline_class: str) -> Family | None:
     """The family with this text-to-image pipeline class; None for the many others that diffusers can run."""
     return _BY_PIPELINE.get(pipeline_class)
+
+
+def family_of_base(base_model: str) -> str | None:
+    """The family that runs models of this base; None for unknown bases.
+
+    What tensors tell goes before such a name.
+    """
+    return _BY_BASE_MODEL.get(base_model)

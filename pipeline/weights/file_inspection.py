@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ModelError
-from pipeline.weights.adapter_detection import Adapter, detect_adapter, is_ip_adapter
+from pipeline.weights.adapter_detection import detect_adapter, is_ip_adapter
 from pipeline.weights.checkpoint_parts import CLASSES, split
 from pipeline.weights.denoiser_detection import Denoiser, detect, prediction_markers, sample_of
 from pipeline.weights.families import FAMILIES
@@ -74,29 +75,34 @@ def _facts(
     path: Path, files: tuple[Path, ...], header: WeightsHeader, class_name: str | None, quantization: str | None
 ) -> FileFacts:
     shapes = {name: tensor.shape for name, tensor in header.tensors.items()}
+    counted: dict[str, Any] = {
+        "path": path,
+        "format": header.format,
+        "files": files,
+        "parameters": parameters(header.tensors),
+        "file_bytes": tensor_bytes(header.tensors),
+        "dtypes": dtypes(header.tensors),
+    }
     if not is_ip_adapter(shapes) and (lora := detect_lora(header.tensors, header.metadata)):
-        return _lora(path, files, header, lora)
+        prediction, zero_snr = prediction_markers((), header.metadata)
+        counted |= {"prediction_type": prediction, "zero_snr": zero_snr}
+        return FileFacts(kind="lora", label=_label(lora), **asdict(lora), **counted)
     found = detect(shapes)
     if len({denoiser.label if denoiser.family is None else denoiser.family for denoiser in found}) > 1:
         raise ModelError(f"{path.name}: mixes families: holds the keys of {found[0].label} and of {found[1].label}")
     if found and found[0].family is None:
         raise ModelError(f"{path.name}: is {found[0].label}, which is not run here from a file")
     if found:
-        return _denoiser(path, files, header, found[0], class_name, quantization)
+        return _denoiser(header, found[0], class_name, quantization, counted)
     if adapter := detect_adapter(shapes, class_name):
-        return _adapter(path, files, header, adapter, quantization)
+        return FileFacts(quantization=quantization, **asdict(adapter), **counted)
     architecture = header.metadata.get("general.architecture")
     said = f" (architecture {architecture!r})" if architecture else ""
     raise ModelError(f"{path.name}: is of no family that is known here{said}; its tensors are {sample_of(shapes)}")
 
 
 def _denoiser(
-    path: Path,
-    files: tuple[Path, ...],
-    header: WeightsHeader,
-    known: Denoiser,
-    class_name: str | None,
-    quantization: str | None,
+    header: WeightsHeader, known: Denoiser, class_name: str | None, quantization: str | None, counted: dict[str, Any]
 ) -> FileFacts:
     family = FAMILIES[known.family or ""]
     parts = split(header.tensors, family.name, family.denoiser)
@@ -108,23 +114,22 @@ def _denoiser(
             parameters(tensors),
             tensor_bytes(tensors),
             next(iter(dtypes(tensors)), None),
-            files,
+            counted["files"],
             quantization if name == family.denoiser else None,
         )
         for name, tensors in parts.items()
     )
     full = all(name in parts for name in family.parameters if name not in OPTIONAL)
     prediction, zero_snr = prediction_markers(header.tensors, header.metadata)
+    # What belongs to no component, such as training averages, does not count.
+    of_components = {
+        "parameters": sum(component.parameters for component in components),
+        "file_bytes": sum(component.file_bytes for component in components),
+    }
     return FileFacts(
-        path=path,
         kind="checkpoint" if full else "denoiser",
         families=(family.name,),
         label=known.label,
-        format=header.format,
-        files=files,
-        parameters=sum(component.parameters for component in components),
-        file_bytes=sum(component.file_bytes for component in components),
-        dtypes=dtypes(header.tensors),
         layout=known.layout,
         prefix=known.prefix,
         class_name=classes[family.denoiser],
@@ -136,55 +141,15 @@ def _denoiser(
         attention_width=known.attention_width,
         components=components,
         notes=known.notes,
+        **{**counted, **of_components},
     )
 
 
-def _lora(path: Path, files: tuple[Path, ...], header: WeightsHeader, lora: Lora) -> FileFacts:
+def _label(lora: Lora) -> str:
     named = " or ".join(FAMILIES[family].label for family in lora.families)
     if lora.families == ("sd15",) and lora.attention_width == 1024:
         named = "Stable Diffusion 2.x"
-    prediction, zero_snr = prediction_markers((), header.metadata)
-    return FileFacts(
-        path=path,
-        kind="lora",
-        families=lora.families,
-        label=f"{lora.network} for {named}" if named else f"{lora.network} for a family that is not known here",
-        format=header.format,
-        files=files,
-        parameters=parameters(header.tensors),
-        file_bytes=tensor_bytes(header.tensors),
-        dtypes=dtypes(header.tensors),
-        prediction_type=prediction,
-        zero_snr=zero_snr,
-        attention_width=lora.attention_width,
-        ranks=lora.ranks,
-        network=lora.network,
-        trains_text_encoder=lora.trains_text_encoder,
-        for_denoiser=lora.for_denoiser,
-        for_encoders=lora.for_encoders,
-    )
-
-
-def _adapter(
-    path: Path, files: tuple[Path, ...], header: WeightsHeader, adapter: Adapter, quantization: str | None
-) -> FileFacts:
-    return FileFacts(
-        path=path,
-        kind=adapter.kind,
-        families=adapter.families,
-        label=adapter.label,
-        format=header.format,
-        files=files,
-        parameters=parameters(header.tensors),
-        file_bytes=tensor_bytes(header.tensors),
-        dtypes=dtypes(header.tensors),
-        class_name=adapter.class_name,
-        quantization=quantization,
-        attention_width=adapter.attention_width,
-        latent_channels=adapter.latent_channels,
-        vectors=adapter.vectors,
-        image_width=adapter.image_width,
-    )
+    return f"{lora.network} for {named or 'a family that is not known here'}"
 
 
 def _quantization(header: WeightsHeader) -> str | None:

@@ -58,6 +58,13 @@ def tensor_hash(path: Path) -> str:
     return _remembered([path], _TENSORS, _hash_tensors)[path]
 
 
+def identified(place: Path, files: Iterable[Path]) -> str:
+    """The `content_hash`. Where it lies is remembered, for a picture's record, which names no place."""
+    sha256 = content_hash(place, files)
+    remember_place(sha256, place)
+    return sha256
+
+
 def remember_place(sha256: str, path: Path) -> None:
     """Remember that the content with this hash is at this path: a file, or a folder with a hash of its own."""
     _cache().change(("INSERT OR REPLACE INTO places VALUES (?, ?)", (sha256, str(path.absolute()))))

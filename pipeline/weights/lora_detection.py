@@ -46,7 +46,6 @@ class Lora:
     ranks: tuple[int, ...]
     attention_width: int | None
     trains_text_encoder: bool
-    modules: tuple[str, ...]
     for_denoiser: int = 0
     for_encoders: int = 0
 
@@ -122,7 +121,6 @@ def detect_lora(tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]) 
         tuple(ranks),
         width,
         bool(encoders),
-        tuple(layers),
         sum(count for name, count in loaded.items() if name not in encoders),
         sum(count for name, count in loaded.items() if name in encoders),
     )

@@ -98,6 +98,7 @@ def test_text_encoder_has_a_layer_to_skip(pipeline: Any) -> None:
     assert states[-2].isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers with numpy 2
 @pytest.mark.parametrize(
     "name",

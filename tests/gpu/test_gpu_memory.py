@@ -22,8 +22,8 @@ from pipeline.memory.device.device_copies import to_device, to_host, weights_sta
 from pipeline.memory.device.disk_weights import bring_back, put_on_disk
 from pipeline.memory.device.offload_hooks import add_group_offload, remove_group_offload
 from pipeline.memory.device.page_locked import to_pageable
-from pipeline.memory.device.peaks import measured
 from pipeline.memory.device.quantization import quantize, true_bytes
+from pipeline.memory.device.stages import measured
 
 REPO = Path(__file__).resolve().parents[2]
 CUDA = torch.device("cuda")
@@ -382,7 +382,7 @@ def test_a_full_card_has_no_room_for_handles_unless_they_were_made_before() -> N
 NEARLY_FULL = """
 import hashlib
 from diffusers import AutoencoderKL
-from pipeline.memory.device.peaks import measured
+from pipeline.memory.device.stages import measured
 torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 torch.manual_seed(0)
 vae = AutoencoderKL(block_out_channels=(128, 256, 512, 512), down_block_types=('DownEncoderBlock2D',) * 4,
@@ -453,12 +453,13 @@ from held_models import held_by, images
 from pipeline.loading.load import load
 from pipeline.registry.model_settings import identify
 from pipeline.memory.device.apply import apply_memory
+from pipeline.memory.device.embedding_cache import EmbeddingCache
 model = load(identify(sys.argv[2])[0], held_by(), 'cuda')
 wanted = [image.pixels for image in images(model)]
 off, where = {}, {}
 for techniques in json.loads(sys.argv[3]):
     apply_memory(model, held_by(*techniques, budget_bytes=2 * 2**30))
-    model.embeddings.clear()
+    model.embeddings = EmbeddingCache()
     made = images(model)
     off['+'.join(techniques)] = int(max(np.abs(a.pixels.astype(int) - b).max() for a, b in zip(made, wanted)))
 print(json.dumps(off))

@@ -8,7 +8,6 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.job import job_id
 from pipeline.memory.planning.techniques import TECHNIQUES
 from pipeline.request import (
     MAX_SEED,
@@ -23,6 +22,7 @@ from pipeline.request import (
     ModelSettings,
     ReferenceImage,
 )
+from pipeline.request_id import request_id as job_id
 
 MODEL = ModelSettings(name="demo", source="demo", sha256="a" * 64, architecture="sd")
 REQUEST = ImageRequest(

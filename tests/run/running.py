@@ -27,16 +27,24 @@ IMAGE_SUFFIXES = {".png", ".jpeg", ".jpg", ".webp"}
 class Run:
     """A run that goes on in a session of its own, so that signals to its group reach nobody else.
 
-    It is forked from a server that has imported everything; with `fresh` it starts as Python does.
+    It is forked from a server that has imported everything, and calls `first`; with `fresh` it starts as Python does,
+    by the command `prefix` if there is one.
     """
 
     def __init__(
-        self, arguments: Sequence[str], folder: Path, env: dict[str, str], *, prefix: Sequence[str] = (), fresh: bool
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        env: dict[str, str],
+        *,
+        prefix: Sequence[str],
+        first: Callable[[], object] | None,
+        fresh: bool,
     ) -> None:
         self._folder = folder
         out, err = folder / "out.txt", folder / "err.txt"
         self.process: subprocess.Popen[bytes] | ForkedProcess
-        if fresh or prefix:
+        if fresh:
             with out.open("w") as to_out, err.open("w") as to_err:
                 self.process = subprocess.Popen(
                     [*prefix, sys.executable, str(REPO / "run.py"), *arguments],
@@ -48,7 +56,7 @@ class Run:
                     start_new_session=True,
                 )
         else:
-            self.process = ForkedProcess("run.py", arguments, cwd=folder, env=env, out=out, err=err)
+            self.process = ForkedProcess("run.py", arguments, cwd=folder, env=env, out=out, err=err, first=first)
         self._children: set[int] = set()
 
     @property
@@ -130,6 +138,7 @@ class Batch:
             *(f"output.dir={output_dir}", "engine.device=cpu", "engine.cpu_threads=1", *overrides),
         ]
         self.prefix: list[str] = []
+        self.first: Callable[[], object] | None = None
         self._runs: list[Run] = []
 
     def start(self, *overrides: str, env: dict[str, str] | None = None, fresh: bool = False) -> Run:
@@ -139,7 +148,7 @@ class Batch:
         every = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "", **(env or {})}
         flags = [override for override in overrides if override.startswith("-")]  # Hydra wants them first
         arguments = [*flags, *self.arguments, *(override for override in overrides if override not in flags)]
-        self._runs.append(Run(arguments, folder, every, prefix=self.prefix, fresh=fresh))
+        self._runs.append(Run(arguments, folder, every, prefix=self.prefix, first=self.first, fresh=fresh))
         return self._runs[-1]
 
     def run(self, *overrides: str, env: dict[str, str] | None = None, fresh: bool = False) -> Ended:

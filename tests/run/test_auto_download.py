@@ -268,6 +268,7 @@ def test_quiet_says_nothing_while_fetching(config: Callable[..., Any], capfd: py
     assert capfd.readouterr().err.startswith("sampling.clip_skip")
 
 
+@pytest.mark.slow
 def test_a_lone_denoiser_takes_the_weights_that_it_lacks_from_its_configuration(
     config: Callable[..., Any], hub: HubServer, samples: Samples, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -322,6 +323,7 @@ def test_of_two_runs_one_fetches_and_the_other_waits_and_says_so(
     assert hub.paths().count(f"/cdn/{UNET_SHA256}") == 1
 
 
+@pytest.mark.slow
 def test_a_run_fetches_what_it_lacks_and_makes_its_picture(run_batch: Callable[..., Batch], home: Path) -> None:
     batch = run_batch()
     ended = batch.run()

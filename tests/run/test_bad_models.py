@@ -94,6 +94,10 @@ ADAPTERS: dict[str, tuple[Case, str]] = {
     "no safety checker": (lambda *_: {"model": {"safety_checker": True}}, "has no safety checker"),
     "unknown scheduler": (lambda *_: {"sampling": {"scheduler": "eulr"}}, "did you mean 'Euler'?"),
     "unfit scheduler": (lambda *_: {"sampling": {"scheduler": "FlowMatch Euler"}}, "does not suit"),
+    "more steps than timesteps": (
+        lambda *_: {"sampling": {"scheduler": "DDIM", "steps": 1000}},
+        "sampling.steps: DDIM cannot take 1,000 steps",
+    ),
     "unknown option of the scheduler": (
         lambda *_: {"sampling": {"scheduler_options": {"spacing": 1}}},
         "takes no option 'spacing'",

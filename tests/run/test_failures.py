@@ -20,6 +20,7 @@ def everything_below(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
 
 
+@pytest.mark.slow
 def test_a_prompt_is_told_by_where_its_text_stood(make_batch: Callable[..., Batch]) -> None:
     batch = make_batch([f"my key is {KEY}"], "dry_run=true")
     given = f'prompts.lines=["a red house","my key is {KEY}"]'
@@ -27,6 +28,42 @@ def test_a_prompt_is_told_by_where_its_text_stood(make_batch: Callable[..., Batc
     for override in (given, f"prompts={{{given.removeprefix('prompts.').replace('=', ': ')}}}"):
         run = batch.run(override)
         assert "refused: prompt 2 of prompts.lines on the command line, 1 image: " in run.out, run
+
+
+@pytest.mark.slow
+def test_a_prompt_of_a_file_is_told_by_that_file(make_batch: Callable[..., Batch], tmp_path: Path) -> None:
+    batch = make_batch(["a red house"], "dry_run=true")
+    given = f"lines: [a red house, my key is {KEY}]\n"
+    for name, text in (
+        ("experiment/study", f"# @package _global_\nprompts:\n  {given}"),
+        ("experiment/like", "# @package _global_\ndefaults: [study, _self_]\nseeds: 3\n"),
+        ("experiment/chosen", "# @package _global_\ndefaults: [override /prompts: ours]\nseeds: 3\n"),
+        ("prompts/ours", f"defaults: [demo, _self_]\n{given}"),
+        ("prompts/theirs", "defaults: [ours, _self_]\nname: theirs\n"),
+    ):
+        (tmp_path / "conf" / name).with_suffix(".yaml").parent.mkdir(exist_ok=True)
+        (tmp_path / "conf" / name).with_suffix(".yaml").write_text(text)
+    for override, place in (
+        ("experiment=study", "prompts.lines in experiment/study.yaml"),
+        ("experiment=like", "prompts.lines in experiment/study.yaml"),
+        ("prompts=ours", "lines in prompts/ours.yaml"),
+        ("prompts=theirs", "theirs"),
+    ):
+        run = batch.run(override)
+        assert f"refused: prompt 2 of {place}, 1 image: " in run.out, run
+    swept = batch.run("-m", "experiment=study,chosen")  # prompts=mine on the command line wins over `chosen`
+    assert swept.out.count("refused: prompt 2 of ") == 1, swept
+    assert "refused: prompt 2 of prompts.lines in experiment/study.yaml, 1 image: " in swept.out, swept
+
+
+def test_prompts_of_every_run_are_told_by_the_file_of_this_machine(
+    make_batch: Callable[..., Batch], tmp_path: Path
+) -> None:
+    local = tmp_path / "darkroom" / "conf" / "local" / "default.yaml"
+    local.parent.mkdir(parents=True)
+    local.write_text(f"# @package _global_\nprompts: {{lines: [my key is {KEY}]}}\n")
+    run = make_batch(["a red house"], "dry_run=true").run(env={"XDG_CONFIG_HOME": str(tmp_path)})
+    assert "refused: prompt 1 of prompts.lines in local/default.yaml, 1 image: " in run.out, run
 
 
 @pytest.mark.slow
@@ -93,6 +130,7 @@ def test_refused_prompts_with_many_seeds_stop_nothing_else(make_batch: Callable[
     assert Counter(row["status"] for row in batch.rows()) == {"failed": 42, "done": 7}
 
 
+@pytest.mark.slow
 def test_prompts_that_are_all_refused_need_no_model(make_batch: Callable[..., Batch]) -> None:
     batch = make_batch([f"my key is {KEY}", {"text": "a boat", "name": "/home/bob/boats"}])
     run = batch.run()

@@ -15,6 +15,8 @@ import pytest
 from forked import program
 from running import IMAGE_SUFFIXES
 
+from jobs.manifest.schema import columns
+
 pytestmark = pytest.mark.slow
 
 KEPT = Path(__file__).parents[1] / "data" / "kept"
@@ -65,8 +67,17 @@ class Kept:
         return ended.out
 
     def rows(self) -> list[dict[str, Any]]:
-        parts = sorted((self.outputs / "manifest" / "parts").glob("*.parquet"))
-        return [row for part in parts for row in pq.read_table(part).to_pylist()]
+        # Columns only ever grow: what a part of then has no column for is null.
+        return [
+            {**dict.fromkeys(columns()), **row} for part in self._parts() for row in pq.read_table(part).to_pylist()
+        ]
+
+    def columns(self) -> set[str]:
+        """Those that all parts have."""
+        return set.intersection(*(set(pq.read_schema(part).names) for part in self._parts()))
+
+    def _parts(self) -> list[Path]:
+        return sorted((self.outputs / "manifest" / "parts").glob("*.parquet"))
 
     def images(self) -> list[Path]:
         return sorted(path for path in self.outputs.rglob("*") if path.suffix in IMAGE_SUFFIXES)
@@ -112,10 +123,15 @@ def test_it_is_searched_shown_verified_and_reindexed(kept: Kept) -> None:
 
     before = {row["image_id"]: row for row in kept.rows() if row["status"] == "done"}
     assert len(before) == 10
+    of_then = kept.columns()
     assert "0 missing, 0 changed" in kept.darkroom("verify")
     kept.darkroom("reindex")
     after = {row["image_id"]: row for row in kept.rows() if row["status"] == "done"}
-    assert {image_id: row for image_id, row in after.items() if image_id in before} == before
+    for image_id, row in before.items():
+        now = after[image_id]
+        assert {name: now[name] for name in of_then} == {name: row[name] for name in of_then}
+    redrawn = next(row for row in after.values() if row["task"] == "img2img")
+    assert redrawn["strength"] == 0.6, "columns of today are filled from the images"
     assert len(after) == 13 and len([row for row in kept.rows() if row["status"] == "failed"]) == 2
     assert "13 images: 0 missing, 0 changed" in kept.darkroom("verify")
 

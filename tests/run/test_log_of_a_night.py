@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -34,6 +35,7 @@ def told_in_order(events: list[tuple[str, str]], *expected: tuple[str, str]) -> 
         assert any(one == level and re.search(pattern, text) for one, text in waiting), (level, pattern, events)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_a_refused_prompt_and_less_memory_than_planned_are_told(
     make_batch: Callable[..., Batch], tmp_path: Path
 ) -> None:
@@ -68,6 +70,7 @@ def test_a_killed_worker_a_refused_prompt_and_less_memory_than_planned_are_told(
     told_in_order(events_of(batch), ("INFO", "0 of 8 images to make .4 there already, 4 failed before"))
 
 
+@pytest.mark.slow
 def test_the_batch_is_there_from_the_start_and_a_stop_is_told(make_batch: Callable[..., Batch]) -> None:
     batch = make_batch(["a red house"], *LONG, "batch_size=2")
     run = batch.start()
@@ -88,11 +91,16 @@ def test_the_batch_is_there_from_the_start_and_a_stop_is_told(make_batch: Callab
     assert summary["stop_kind"] == "signal" and summary["left"] == 200 - summary["made"]
 
 
+def bundles_of(batch: Batch) -> list[dict[str, Any]]:
+    (path,) = batch.output_dir.glob("runs/*/metrics.jsonl")
+    return [line for text in path.read_text().splitlines() if (line := json.loads(text))["kind"] == "bundle"]
+
+
+@pytest.mark.slow
 def test_every_bundle_leaves_its_figures(make_batch: Callable[..., Batch]) -> None:
     batch = make_batch(["a red house"], "seeds={start: 0, count: 10}", "batch_size=2", "bundle_images=4")
     assert batch.run(env={"OUT_OF_MEMORY_ABOVE": "2", "XDG_CACHE_HOME": str(batch.folder / "cache")}).code == 0
-    (path,) = batch.output_dir.glob("runs/*/metrics.jsonl")
-    bundles = [line for text in path.read_text().splitlines() if (line := json.loads(text))["kind"] == "bundle"]
+    bundles = bundles_of(batch)
     assert [line["images"] for line in bundles] == [4, 4, 2]
     assert [line["batch_sizes"] for line in bundles] == [[1] * 4, [1] * 4, [1] * 2]  # as memory allowed
     first, last = bundles[0], bundles[-1]
@@ -103,14 +111,15 @@ def test_every_bundle_leaves_its_figures(make_batch: Callable[..., Batch]) -> No
     assert last["made"] + last["queue"] == 10 and last["time"].endswith("+00:00")
 
 
+@pytest.mark.slow
 def test_a_bundle_that_fails_is_counted(make_batch: Callable[..., Batch], tiny_models: Path) -> None:
     batch = make_batch(["a red house"], "seeds={start: 0, count: 3}", model=tiny_models / "sd_nan")
     assert batch.run().code == 3
-    (path,) = batch.output_dir.glob("runs/*/metrics.jsonl")
-    (line,) = map(json.loads, path.read_text().splitlines())
+    (line,) = bundles_of(batch)
     assert (line["images"], line["failures"], line["images_per_second"]) == (0, 3, None)
 
 
+@pytest.mark.slow
 def test_a_program_is_started_at_the_end_and_its_fault_changes_nothing(make_batch: Callable[..., Batch]) -> None:
     batch = make_batch()
     script = batch.folder / "notify.sh"
@@ -129,6 +138,7 @@ def test_a_program_is_started_at_the_end_and_its_fault_changes_nothing(make_batc
     assert b"topic-of-mine" not in kept and b"on_end=REMOVED" in kept
 
 
+@pytest.mark.slow
 def test_prompts_of_private_images_stay_out(make_batch: Callable[..., Batch]) -> None:
     batch = make_batch(["a red house"], "metadata=private", "prompts.lines=[a violet dragon]")
     assert batch.run().code == 0

@@ -16,6 +16,7 @@ from jobs.planning.plan import Plan
 from jobs.running.loop import Result, Runner
 from jobs.running.main import validate
 from jobs.running.progress import Progress
+from jobs.running.run_metrics import RunMetrics
 from pipeline.errors import DeviceLost
 from pipeline.generation import current_model
 
@@ -55,7 +56,7 @@ class ScriptedEngine:
     def submit(self, bundle: Bundle) -> None:
         if self.starts > self.losses:
             self.attempts.update(one.attempt for one in bundle.assignments)
-            self.waiting += [Made(one.job.id, "", 0.1) for one in bundle.assignments]
+            self.waiting += [Made(one.job.id) for one in bundle.assignments]
         elif not self.waiting:
             begun = tuple(one.job.id for one in bundle.assignments)
             self.waiting = [Ended(stop_kind="device_lost", stop_message="CUDA error: gone", begun=begun)]
@@ -77,12 +78,16 @@ class ScriptedEngine:
         return message
 
 
+def run(plan: Plan, engine: ScriptedEngine, output_dir: Path, result: Result) -> None:
+    progress, metrics = Progress(6, quiet=True), RunMetrics(output_dir / "metrics.jsonl", "cpu")
+    Runner(plan, engine, progress, output_dir, frozenset(), result, metrics, stop_on_error=False).run()  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("losses", "starts", "made"), [(1, 2, 6), (9, 2, 0)])
 def test_fresh_worker_is_tried_once(plan: Plan, tmp_path: Path, losses: int, starts: int, made: int) -> None:
     engine = ScriptedEngine(losses, Ended())
     result = Result()
-    runner = Runner(plan, engine, Progress(6, quiet=True), tmp_path, frozenset(), result, stop_on_error=False)  # type: ignore[arg-type]
-    runner.run()
+    run(plan, engine, tmp_path, result)
     assert (engine.starts, result.made, result.failed.total()) == (starts, made, 0)
     if made:
         assert result.stopped is None and engine.attempts == {1: 4, 2: 2}  # only those in work lost an attempt
@@ -93,8 +98,7 @@ def test_fresh_worker_is_tried_once(plan: Plan, tmp_path: Path, losses: int, sta
 def test_worker_that_dies_after_its_last_image_is_not_waited_for(plan: Plan, tmp_path: Path) -> None:
     engine = ScriptedEngine(0, Died("killed by SIGKILL"))
     result = Result()
-    runner = Runner(plan, engine, Progress(6, quiet=True), tmp_path, frozenset(), result, stop_on_error=False)  # type: ignore[arg-type]
-    runner.run()
+    run(plan, engine, tmp_path, result)
     assert (engine.starts, result.made, result.deaths, result.stopped) == (1, 6, 1, None)
 
 

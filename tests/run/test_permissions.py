@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ def modes(folder: Path, *, of_folders: bool) -> set[int]:
 @pytest.mark.slow
 def test_outputs_follow_the_umask_and_caches_are_private(make_batch: Callable[..., Batch], tmp_path: Path) -> None:
     batch = make_batch(["a red house"], "metadata.sidecar=true", out="made/here")
-    batch.prefix = ["sh", "-c", 'umask 027; exec "$@"', "sh"]
+    batch.first = partial(os.umask, 0o027)
     env = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "DARKROOM_HOME": str(tmp_path / "home" / "darkroom")}
     assert batch.run(env=env).code == 0
     assert modes(tmp_path / "made", of_folders=False) == {0o640}

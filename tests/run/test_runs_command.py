@@ -89,6 +89,7 @@ def test_a_stopped_run_names_why_and_the_way_on(make_batch: Callable[..., Batch]
     batch.assert_whole(8)
 
 
+@pytest.mark.slow
 def test_failures_stand_together_by_cause(make_batch: Callable[..., Batch], tiny_models: Path) -> None:
     lines = ["a red house", f"my key is {KEY}"]
     batch = make_batch(lines, "seeds={start: 0, count: 3}", model=tiny_models / "sd_nan")
@@ -108,6 +109,7 @@ def test_failures_stand_together_by_cause(make_batch: Callable[..., Batch], tiny
     assert again.code == 3 and "6 failed" in again.out
 
 
+@pytest.mark.slow
 def test_a_lost_manifest_is_made_anew_first(make_batch: Callable[..., Batch]) -> None:
     from jobs.archive.runs import list_runs, ways_on
 
@@ -121,8 +123,9 @@ def test_a_lost_manifest_is_made_anew_first(make_batch: Callable[..., Batch]) ->
     assert first.command == f"darkroom reindex --output-dir {batch.output_dir}" and then.command == run.command
 
 
+@pytest.mark.slow
 def test_a_live_run_with_nothing_measured_yet(make_batch: Callable[..., Batch]) -> None:
-    batch = make_batch(["a red house"], "sampling.steps=1000")
+    batch = make_batch(["a red house"], "sampling.steps=900")
     run = batch.start()
     run.until(lambda: list(batch.output_dir.glob("runs/*/batch.yaml")))
     time.sleep(0.05)

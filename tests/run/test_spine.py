@@ -102,6 +102,7 @@ def _assert_reports_tell_nothing(batch: Batch) -> None:
     assert composed[0]["prompts"]["name"] == "mine" and composed[0]["model"]["source"] == "sd"
 
 
+@pytest.mark.slow
 def test_dry_run_makes_nothing_at_all(make_batch: Callable[..., Batch]) -> None:
     batch = make_batch(["a red house"] * 2, "seeds={start: 0, count: 9}")
 
@@ -119,6 +120,7 @@ def test_dry_run_makes_nothing_at_all(make_batch: Callable[..., Batch]) -> None:
     assert not batch.output_dir.exists()
 
 
+@pytest.mark.slow
 def test_plan_knows_what_things_took(make_batch: Callable[..., Batch]) -> None:
     """The other formats, and an estimate from the seconds that were measured."""
     batch = make_batch(["a red house"], "naming=descriptive", "metadata=minimal", "metadata.sidecar=true")

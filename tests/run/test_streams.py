@@ -59,6 +59,16 @@ def test_a_report_that_cannot_be_printed_changes_no_exit_code(make_batch: Callab
     assert (tmp_path / "err").read_text().splitlines()[-1].startswith("standard output: cannot be written")
 
 
+@pytest.mark.parametrize("asked", [["--help"], ["--cfg", "job"], ["--version"]], ids=" ".join)
+def test_what_is_only_printed_and_cannot_be_is_one_line(asked: list[str], tmp_path: Path) -> None:
+    run = ForkedProcess(
+        "run.py", asked, cwd=tmp_path, env=dict(os.environ), out=Path("/dev/full"), err=tmp_path / "err"
+    )
+    assert run.wait(60) == 4
+    (line,) = (tmp_path / "err").read_text().splitlines()
+    assert line.startswith("standard output: cannot be written")
+
+
 @pytest.mark.slow
 def test_a_stop_while_the_report_is_printed_says_what_is_true(make_batch: Callable[..., Batch], tmp_path: Path) -> None:
     batch = make_batch()

@@ -14,6 +14,28 @@ from test_families_run import config_for, rows
 from jobs.engines.processes import StartMethod, WorkerProcesses
 from jobs.running.main import main
 
+SIGNALS_WITHIN_SIGNALS = """
+import signal, sys
+from jobs.engines.processes import _main
+
+class Connection:
+    sent = 0
+
+    def recv(self):
+        sys.settrace(self.at_each_call)
+        signal.raise_signal(signal.SIGTERM)
+        sys.settrace(None)
+        print("answered", self.sent, flush=True)
+        raise EOFError
+
+    def at_each_call(self, frame, event, argument):
+        if event == "call" and self.sent < 20:
+            self.sent += 1
+            signal.raise_signal(signal.SIGTERM)
+
+_main(Connection(), {})
+"""
+
 
 @pytest.mark.slow
 def test_each_way_makes_the_same_pictures_and_replaces_workers(tiny_sd: Path, tmp_path: Path) -> None:
@@ -43,3 +65,26 @@ def test_what_is_imported_ahead_starts_no_cuda_and_reaches_no_device() -> None:
     )
     done = subprocess.run([sys.executable, "-c", look], cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_worker_is_told_to_end_while_it_is_being_told_to_end() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", SIGNALS_WITHIN_SIGNALS], cwd=REPO, capture_output=True, text=True, timeout=60
+    )
+    assert (ended.stdout.split()[0], ended.returncode) == ("answered", 0), ended.stderr
+    assert int(ended.stdout.split()[1]) > 0
+
+
+@pytest.mark.slow
+def test_a_worker_makes_rows_without_pandas_which_others_may_import() -> None:
+    look = (
+        "import sys\n"
+        "from jobs.engines.worker_main import _keep_pandas_out\n"
+        "_keep_pandas_out()\n"
+        "import pyarrow\n"
+        "assert pyarrow.Table.from_pylist([{'steps': 20}]).num_rows == 1 and 'pandas' not in sys.modules\n"
+        "import pandas\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", look], cwd=REPO, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr

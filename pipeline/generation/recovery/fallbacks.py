@@ -5,19 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pipeline.errors import JobFailure, OutOfMemory
 from pipeline.generation.guidance import is_guided
 from pipeline.generation.recovery import guarded
 from pipeline.generation.recovery.known_failures import KnownFailures
 from pipeline.generation.recovery.next_fallback import Where, next_fallback
+from pipeline.memory.device.apply import apply_memory
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.planning.history import Situation, Worked, kinds
 from pipeline.memory.planning.techniques import conflicts, ordered
 from pipeline.request import ImageRequest
-
-if TYPE_CHECKING:
-    from pipeline.memory.device.loaded_model import LoadedModel
 
 _log = logging.getLogger("darkroom.generation")
 
@@ -75,11 +74,6 @@ class Fallbacks:
             _log.info("encoding with %s: recorded for later runs that it needed %s", self._model.settings.name, worked)
         self._proven_base = self._base
 
-    def encoding_failed(self) -> None:
-        """No fallback was left: undo those that had no effect."""
-        self._base = self._proven_base
-        self._hold(self._base)
-
     def strategy(self, requests: Sequence[ImageRequest]) -> Strategy:
         """How to make pictures of this kind: as earlier in the bundle, as the history has it, or as planned."""
         situation = self._making(requests[0])
@@ -104,13 +98,13 @@ class Fallbacks:
             strategy.settle_for(self._model.memory.techniques)
 
     def fall_back(
-        self, failure: OutOfMemory, request: ImageRequest, stage: Where, batch: int, strategy: Strategy | None = None
-    ) -> int | None:
-        """Fall back by one step and return the batch size to go on with; None if no fallback is left.
+        self, failure: OutOfMemory, requests: Sequence[ImageRequest], stage: Where, strategy: Strategy | None = None
+    ) -> int | OutOfMemory:
+        """Fall back by one step and return the batch size to go on with; the failure if no fallback is left.
 
-        `request` is one of those that failed, `strategy` theirs; without it, encoding failed.
+        `requests` failed together, `strategy` is theirs; without it, encoding failed.
         """
-        model = self._model
+        model, request, batch = self._model, requests[0], len(requests)
         doing = f"{stage.removesuffix('e')}ing {self._picture(request)}, batch {batch}"
         while True:
             held = model.memory
@@ -121,7 +115,11 @@ class Fallbacks:
                 guarded.tell_fallback(doing, failure, (), (), f"decoding {batch // 2} at once")
                 return batch // 2
             if step is None:
-                return None
+                failure = self._given_up(failure, requests, stage)
+                if strategy is None:  # undo the fallbacks that had no effect
+                    self._base = self._proven_base
+                    self._hold(self._base)
+                return failure
             if step.memory != held and not self._hold(step.memory.techniques, step.memory.resident_share):
                 self._impossible.add(step.what)
                 _log.info("out of memory while %s: %s cannot be applied", doing, step.what)
@@ -145,13 +143,6 @@ class Fallbacks:
         reasons = (self._known_failures.why_not(self._kind(stage, request)) for stage in stages)
         return next((reason for reason in reasons if reason is not None), None)
 
-    def give_up(self, stage: Where, request: ImageRequest, failure: OutOfMemory) -> None:
-        """No fallback was left at a stage: it is not tried again in this run, unless it succeeded before."""
-        _log.info(
-            "%s %s is not tried again in this run: %s", f"{stage.removesuffix('e')}ing", self._picture(request), failure
-        )
-        self._known_failures.give_up(self._kind(stage, request), failure)
-
     def denoised(self, strategy: Strategy, request: ImageRequest) -> None:
         """Some of the pictures were denoised with this strategy."""
         self._known_failures.came_out(self._kind("denoise", request))
@@ -171,10 +162,16 @@ class Fallbacks:
         """A batch is through a stage or has failed: undo the fallbacks that had no effect."""
         strategy.now = strategy.proven
 
+    def _given_up(self, failure: OutOfMemory, requests: Sequence[ImageRequest], stage: Where) -> OutOfMemory:
+        """The failure with its figures; it is not tried again in this run, unless it succeeded before."""
+        request, doing = requests[0], f"{stage.removesuffix('e')}ing"
+        failure = guarded.exhausted(self._model, failure, stage, requests)
+        _log.info("%s %s is not tried again in this run: %s", doing, self._picture(request), failure)
+        self._known_failures.give_up(self._kind(stage, request), failure)
+        return failure
+
     def _hold(self, techniques: tuple[str, ...], resident_share: float = 1.0) -> bool:
         """Apply techniques; whether that succeeded and changed something."""
-        from pipeline.memory.device.apply import apply_memory
-
         model = self._model
         before = model.memory.techniques, model.memory.resident_share
         memory = replace(self._planned, techniques=techniques, resident_share=resident_share)

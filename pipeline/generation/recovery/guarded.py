@@ -10,7 +10,7 @@ import gc
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from pipeline.errors import (
     DarkroomError,
@@ -25,17 +25,15 @@ from pipeline.errors import (
 from pipeline.generation.recovery.known_failures import KnownFailures
 from pipeline.generation.recovery.next_fallback import Where, next_fallback
 from pipeline.loading.load import load
+from pipeline.memory.device.apply import apply_memory, recover
+from pipeline.memory.device.loaded_model import LoadedModel
+from pipeline.memory.device.pool import Pool
 from pipeline.memory.planning.history import FallbackHistory, Situation, Worked
 from pipeline.registry.model_settings import weight_files
-from pipeline.request import ImageRequest, MemorySettings, ModelSettings
+from pipeline.request import ImageRequest, MemorySettings, ModelSettings, SpeedSettings
 from pipeline.system.device import host_memory
 from pipeline.system.failures import classify
 from pipeline.system.units import size_text
-
-if TYPE_CHECKING:
-    from pipeline.memory.device.loaded_model import LoadedModel
-    from pipeline.memory.device.pool import Pool
-    from pipeline.request import SpeedSettings
 
 T = TypeVar("T")
 
@@ -81,8 +79,6 @@ def could_apply(model: LoadedModel, memory: MemorySettings) -> bool:
 
     Where it did not, the model is to be released: loading it again falls back. Raises `ModelError`.
     """
-    from pipeline.memory.device.apply import apply_memory
-
     while True:
         try:
             apply_memory(model, memory)
@@ -183,8 +179,9 @@ def tell_fallback(
     _log.warning("out of memory while %s: falls back to %s (%s)", doing, what, why)
 
 
+@functools.cache
 def device_bytes(device: str) -> int:
-    """The total memory of a device, by its name in torch."""
+    """The total memory of a device, by its name in torch, as it was when it was first asked for."""
     import torch
 
     if torch.device(device).type != "cuda":
@@ -193,8 +190,6 @@ def device_bytes(device: str) -> int:
 
 
 def _attempted_once(model: LoadedModel, work: Callable[[], T]) -> T | JobFailure:
-    from pipeline.memory.device.apply import recover
-
     try:
         return work()
     except (Interrupted, RunStopped):

@@ -10,29 +10,29 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.errors import DarkroomError
 from pipeline.memory.device.disk_weights import bring_back
 from pipeline.memory.device.loaded_components import (
     components,
+    disable_step_cache,
     empty_caches,
     free_memory,
     is_placed_by_hooks,
     is_streamed,
     rebuild,
     release_component,
+    uncompile,
 )
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.offload_hooks import is_cast
 from pipeline.memory.device.page_locked import to_pageable
 from pipeline.memory.device.quantization import quantized_as
 from pipeline.memory.device.technique_functions import TECHNIQUES_APPLIED, decode_plainly, remove_hooks
-from pipeline.memory.device.undo_speedups import disable_step_cache, uncompile
+from pipeline.memory.planning.techniques import quantization_for
 from pipeline.request import MemorySettings
 from pipeline.system.failures import classify
-
-if TYPE_CHECKING:
-    from pipeline.memory.device.loaded_model import LoadedModel
 
 
 def apply_memory(model: LoadedModel, memory: MemorySettings) -> None:
@@ -182,5 +182,5 @@ def _weights_differ(model: LoadedModel, name: str, module: Any) -> bool:
         return is_tiny != memory.uses("tiny_vae") and (own is None or own.class_name != "AutoencoderTiny")
     if role == "denoiser" and name != model.files.denoiser:
         return False
-    wanted = next((kind for kind in ("int8", "float8", "int4") if memory.uses(f"{role}_{kind}")), None)
+    wanted = quantization_for(memory, role)
     return quantized_as(module) != wanted or (is_cast(module) and not memory.uses("fp8_storage"))

@@ -7,7 +7,6 @@ import json
 import os
 from collections import OrderedDict
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.request import PromptTokens
@@ -46,16 +45,10 @@ class EmbeddingCache:
     The folder on disk is the user's, private, and shared by all processes.
     """
 
-    def __init__(
-        self, memory_bytes: int = MEMORY_BYTES, disk_bytes: int = DISK_BYTES, folder: Path | None = None
-    ) -> None:
+    def __init__(self) -> None:
         self._memory: OrderedDict[str, Embedding] = OrderedDict()
-        self._memory_bytes, self._disk_bytes = memory_bytes, disk_bytes
         self._held_bytes = 0
-        self._folder = folder or cache_folder() / "embeddings"
-
-    def __len__(self) -> int:
-        return len(self._memory)
+        self._folder = cache_folder() / "embeddings"
 
     def get(self, key: str, *, on_disk: bool = False) -> Embedding | None:
         """The embedding stored under a key, also by an earlier process if `on_disk`."""
@@ -75,16 +68,11 @@ class EmbeddingCache:
             with contextlib.suppress(OSError):
                 self._write(key, embedding)
 
-    def clear(self) -> None:
-        """Drop all entries in memory."""
-        self._memory.clear()
-        self._held_bytes = 0
-
     def _remember(self, key: str, embedding: Embedding) -> None:
         before = self._memory.pop(key, None)
         self._held_bytes += embedding.size_bytes - (before.size_bytes if before else 0)
         self._memory[key] = embedding
-        while self._held_bytes > self._memory_bytes and len(self._memory) > 1:
+        while self._held_bytes > MEMORY_BYTES and len(self._memory) > 1:
             self._held_bytes -= self._memory.popitem(last=False)[1].size_bytes
 
     def _read(self, key: str) -> Embedding | None:
@@ -117,7 +105,7 @@ class EmbeddingCache:
         files = [(entry, entry.stat()) for entry in self._folder.glob("*.safetensors")]
         held = sum(status.st_size for _, status in files)
         for path, status in sorted(files, key=lambda one: one[1].st_mtime_ns):
-            if held <= self._disk_bytes:
+            if held <= DISK_BYTES:
                 return
             path.unlink(missing_ok=True)
             held -= status.st_size

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import gc
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.memory.device.block_streaming import BlockStreaming
 from pipeline.memory.device.disk_weights import bring_back, disk_weights_of
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.offload_hooks import is_cast, is_offloaded, is_offloaded_in_parts
 from pipeline.memory.device.page_locked import empty_host_cache
 from pipeline.system.process_memory import give_back_freed
 from pipeline.weights.families import ENCODES_CONTROL_IMAGES
 
-if TYPE_CHECKING:
-    from pipeline.memory.device.loaded_model import LoadedModel
+COMPILED = "compiled"
+"""The attribute of a module under which `pipeline.loading.compiling` notes how it is compiled, and for which LoRAs."""
 
 
 def free_memory(model: LoadedModel) -> None:
@@ -110,7 +111,7 @@ def release_component(model: LoadedModel, name: str, *, keep: bool = True) -> No
     # A float8 copy is not what its key says to the next user, who may want to put LoRAs on it first.
     keep = keep and not is_cast(module) and disk_weights_of(module) is None
     del module
-    (model.pool.release if keep else model.pool.discard)(key)
+    model.pool.release(key, keep=keep)
 
 
 def put(model: LoadedModel, name: str, module: Any) -> None:
@@ -118,3 +119,18 @@ def put(model: LoadedModel, name: str, module: Any) -> None:
     for pipe in (model.pipe, *model.views.values()):
         if name in pipe.components:
             setattr(pipe, name, module)
+
+
+def uncompile(module: Any) -> None:
+    """Let a module run uncompiled again."""
+    if module.__dict__.pop(COMPILED, None):
+        for child in module.modules():
+            child._compiled_call_impl = None
+
+
+def disable_step_cache(model: LoadedModel) -> None:
+    """Remove and empty the step cache, if one is on."""
+    denoiser: Any = getattr(model.pipe, model.files.denoiser, None)
+    if getattr(denoiser, "is_cache_enabled", False):
+        denoiser._reset_stateful_cache()
+        denoiser.disable_cache()

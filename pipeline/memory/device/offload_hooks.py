@@ -110,7 +110,7 @@ def add_model_offload(modules: Iterable[Any], device: torch.device) -> None:
 
     there: list[Any] = []
     for module in modules:
-        add_hook_to_module(module, _one_at_a_time(device, there))
+        add_hook_to_module(module, _hook_class()(device, there))
 
 
 def remove_model_offload(module: Any) -> None:
@@ -146,10 +146,6 @@ def _hook_class() -> type[Any]:
             return args, kwargs
 
     return OneAtATime
-
-
-def _one_at_a_time(device: torch.device, there: list[Any]) -> Any:
-    return _hook_class()(device, there)
 
 
 def _is_model_offloaded(module: Any) -> bool:

@@ -35,7 +35,6 @@ class LoadingBuffers:
             try:
                 self._buffers = [_page_locked(PIECE), _page_locked(PIECE)]
             except RuntimeError:  # the host has none left
-                self._buffers = []
                 return tensor.to(device, copy=True)
         target = torch.empty_like(tensor, device=device)
         source, arriving = (one.reshape(-1).view(torch.uint8) for one in (tensor, target))

@@ -56,38 +56,25 @@ class Pool:
         self._fit_host()
         return entry.module
 
-    def release(self, key: Hashable) -> None:
+    def release(self, key: Hashable, *, keep: bool = True) -> None:
         """One user less; an unused module leaves the device and stays in the pool as far as the budget allows.
 
-        Where there is no room for it on the host, it is forgotten instead.
+        Where there is no room for it on the host, and without `keep`, it is forgotten instead: its memory is free when
+        the caller has dropped its own references too.
         """
         entry = self._entries.get(key)
         if entry is None:
             return
         entry.users = max(0, entry.users - 1)
         entry.bytes = true_bytes(entry.module)
-        if not entry.users and entry.device is not None and not self._came_to_host(entry):
-            del entry
+        goes = not entry.users and not (keep and self._came_to_host(entry))
+        del entry  # or what is forgotten now would still be referred to
+        if goes:
             self._forget([key])
-        else:
-            del entry  # or what is forgotten now would still be referred to
         self._fit_host()
         left = self._entries.get(key)
         if left is not None and not left.users:
             to_pageable(left.module)
-
-    def discard(self, key: Hashable) -> None:
-        """One user less, without keeping the module: it is freed at once if that was the last user.
-
-        Its memory is free when the caller has dropped its own references too.
-        """
-        entry = self._entries.get(key)
-        if entry is None:
-            return
-        entry.users = max(0, entry.users - 1)
-        if not entry.users:
-            del entry
-            self._forget([key])
 
     def key_of(self, module: Any) -> Hashable | None:
         """The key of a module; None for one that is not in this pool."""
@@ -135,11 +122,6 @@ class Pool:
         return freed
 
     @property
-    def bytes_on_device(self) -> int:
-        """True bytes of the modules that `to_device` has moved to the device."""
-        return sum(entry.bytes for entry in self._entries.values() if entry.device is not None)
-
-    @property
     def bytes_on_host(self) -> int:
         """True bytes of the modules in host memory."""
         return sum(entry.bytes for entry in self._entries.values() if _on_host(entry))
@@ -149,6 +131,8 @@ class Pool:
 
     def _came_to_host(self, entry: _Entry) -> bool:
         """Move an idle module off the device, unless the host has no room for it."""
+        if entry.device is None:
+            return True
         import torch
 
         if not _on_host(entry):

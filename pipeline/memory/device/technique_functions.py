@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -12,6 +12,7 @@ from pipeline.errors import ModelError
 from pipeline.memory.device.block_streaming import BlockStreaming
 from pipeline.memory.device.disk_weights import put_on_disk
 from pipeline.memory.device.loaded_components import components, encoders
+from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.offload_hooks import (
     add_group_offload,
     add_model_offload,
@@ -20,20 +21,16 @@ from pipeline.memory.device.offload_hooks import (
     remove_model_offload,
 )
 from pipeline.memory.device.quantization import true_bytes
+from pipeline.memory.planning import estimate
+from pipeline.memory.planning.estimate import Shape
+from pipeline.memory.planning.sizes import Role, Sizes
 from pipeline.memory.planning.working_memory import TILE_SIDE
 
 if TYPE_CHECKING:
     import torch
 
-    from pipeline.memory.device.loaded_model import LoadedModel
-    from pipeline.memory.planning.estimate import Shape
-
 PARTWISE = frozenset({"block_offload", "leaf_offload", "disk_offload", "resident_blocks"})
 """Techniques that bring a model to the device in parts; what they leave alone is there only for its own stage."""
-
-
-def _denoiser(model: LoadedModel) -> Any:
-    return components(model)[model.files.denoiser]
 
 
 def _weights_are_so(model: LoadedModel) -> bool:
@@ -44,7 +41,7 @@ def _weights_are_so(model: LoadedModel) -> bool:
 def _store_in_float8(model: LoadedModel) -> bool:
     import torch
 
-    denoiser = _denoiser(model)
+    denoiser = components(model)[model.files.denoiser]
     if not is_cast(denoiser):
         denoiser.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=model.dtype)
     return True
@@ -146,19 +143,13 @@ def remove_hooks(module: Any) -> None:
 
 def resident_bytes(model: LoadedModel, name: str, shape: Shape | None = None) -> int:
     """How many bytes of a component may stay on the device; by default for one picture of the model's own size."""
-    from pipeline.memory.planning.estimate import Shape, Sizes
-    from pipeline.memory.planning.estimate import resident_bytes as estimated
-
-    memory, role = model.memory, _role(model, name)
+    memory = model.memory
+    role: Role = "denoiser" if name == model.files.denoiser else "encoder"
     if memory.budget_bytes is None:
         memory = replace(memory, budget_bytes=_room(model.device))
     shape = shape or Shape(model.files.width, model.files.height, 1, True)
     sizes = Sizes.from_files(model.files).with_adapters(model.applied)  # ControlNets stay there beside the blocks
-    return estimated(sizes, memory, shape, model.device.type, role)
-
-
-def _role(model: LoadedModel, name: str) -> Literal["denoiser", "encoder"]:
-    return "denoiser" if name == model.files.denoiser else "encoder"
+    return estimate.resident_bytes(sizes, memory, shape, model.device.type, role)
 
 
 def _room(device: torch.device) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -110,14 +111,11 @@ def batch_limit(
     sizes: Sizes, memory: MemorySettings, shape: Shape, budget_bytes: int, device_kind: str, most: int
 ) -> int:
     """The largest batch up to `most` that fits with these techniques; at least 1."""
-    fits, too_large = 1, most + 1
-    while too_large - fits > 1:
-        middle = (fits + too_large) // 2
-        if estimate(sizes, memory, replace(shape, batch=middle), device_kind).peak_bytes <= budget_bytes:
-            fits = middle
-        else:
-            too_large = middle
-    return fits
+
+    def peak_bytes(batch: int) -> int:
+        return estimate(sizes, memory, replace(shape, batch=batch), device_kind).peak_bytes
+
+    return max(1, bisect_right(range(1, most + 1), budget_bytes, key=peak_bytes))
 
 
 def least_text(least_bytes: int) -> str:

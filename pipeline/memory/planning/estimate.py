@@ -66,11 +66,6 @@ class Estimate:
     moved_bytes: int = 0
     read_bytes: int = 0
 
-    @property
-    def allocated_bytes(self) -> int:
-        """The peak of tensors only."""
-        return max(self.stage_bytes.values())
-
 
 def estimate(sizes: Sizes, memory: MemorySettings, shape: Shape, device_kind: str) -> Estimate:
     """The peak of each stage with these techniques. `resident_blocks` fill up `memory.budget_bytes`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError
 from pipeline.memory.planning.techniques import conflicts, ordered
@@ -12,11 +11,9 @@ from pipeline.registry.resolve import resolve
 from pipeline.request import DType, MemorySettings
 from pipeline.system.units import GIB
 from pipeline.weights.file_inspection import inspect_file
-from pipeline.weights.hashes import content_hash, remember_place
+from pipeline.weights.hashes import identified
+from pipeline.weights.inspection import ModelFiles
 from pipeline.weights.vae_fit import check_vae
-
-if TYPE_CHECKING:
-    from pipeline.weights.inspection import ModelFiles
 
 
 def requested_memory(
@@ -58,6 +55,4 @@ def _with_tiny_vae(asked: MemorySettings, tiny_vae: str, files: ModelFiles | Non
         raise ConfigError(f"memory.tiny_vae: {folder.name} is {facts.label}; expected the folder of an AutoencoderTiny")
     if files is not None:
         check_vae(folder, files)
-    sha256 = content_hash(folder, facts.files)
-    remember_place(sha256, folder)
-    return replace(asked, tiny_vae_source=str(folder), tiny_vae_sha256=sha256)
+    return replace(asked, tiny_vae_source=str(folder), tiny_vae_sha256=identified(folder, facts.files))

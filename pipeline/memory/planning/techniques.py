@@ -9,6 +9,9 @@ import importlib.util
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal, get_args
+
+from pipeline.request import MemorySettings
 
 ANY_DEVICE = ("cuda", "cpu", "mps")
 STREAMABLE = ("cuda", "cpu")
@@ -68,8 +71,17 @@ QUANTIZATIONS = {
 }
 """What stores the weights of a component in fewer bits, by the component's role."""
 
+Quantization = Literal["int8", "float8", "int4"]
+"""What weights are quantised to while they are loaded."""
+
 STREAMING = ("block_offload", "leaf_offload", "resident_blocks")
 """Ways in which a component larger than the device passes through it."""
+
+
+def quantization_for(memory: MemorySettings, role: str) -> Quantization | None:
+    """What the weights of a role, `denoiser` or `encoder`, are quantised to with these settings; None if to nothing."""
+    kinds: tuple[Quantization, ...] = get_args(Quantization)
+    return next((kind for kind in kinds if memory.uses(f"{role}_{kind}")), None)
 
 
 def ordered(names: Iterable[str]) -> tuple[str, ...]:

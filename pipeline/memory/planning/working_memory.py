@@ -158,7 +158,7 @@ def denoise_operations(family: str | None, parameters: int, width: int, height: 
 def decode_elements(family: str | None, parameters: int, pixels: float, *, tiny: bool, on_cpu: bool) -> float:
     """Elements that the decoder needs for one picture, or one tile, of this many pixels."""
     known = FAMILIES.get(family) if family else None
-    per_pixel: float = known.decode_elements_per_pixel if known else max(_decoders())
+    per_pixel: float = max(one.decode_elements_per_pixel for one in ([known] if known else FAMILIES.values()))
     if tiny:
         per_pixel *= _TINY
     else:
@@ -186,7 +186,3 @@ def _scale(parameters: int, published: float) -> float:
 def _published_denoiser(family: str | None) -> float:
     known: Family | None = FAMILIES.get(family) if family else None
     return known.parameters[known.denoiser] if known else _UNKNOWN_SIZE
-
-
-def _decoders() -> list[int]:
-    return [family.decode_elements_per_pixel for family in FAMILIES.values()]

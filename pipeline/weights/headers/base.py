@@ -42,6 +42,11 @@ class WeightsHeader:
     data_start: int = 0
 
 
+def width_of(shape: tuple[int, ...] | None) -> int | None:
+    """How many numbers a layer with a weight of this shape takes in; None for one that is no matrix and no kernel."""
+    return shape[1] if shape and len(shape) > 1 else None
+
+
 def fault_of_layout(spans: Iterable[tuple[int, int, str]], alignment: int = 1) -> str | None:
     """What is wrong with the positions of tensors; None if each begins at the first aligned byte after the one before.
 

@@ -6,10 +6,8 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer, not the weights; fetch them with git lfs"),
     (b"GGUF", "a GGUF file; give it the ending .gguf"),
     (b"PK\x03\x04", "a zip archive, as PyTorch's pickles are, which can run code when opened; get it as safetensors"),
-    (b"\x80\x02", "a pickle, which can run code when opened; get it as safetensors"),
-    (b"\x80\x03", "a pickle, which can run code when opened; get it as safetensors"),
-    (b"\x80\x04", "a pickle, which can run code when opened; get it as safetensors"),
-    (b"\x80\x05", "a pickle, which can run code when opened; get it as safetensors"),
+    *((bytes([0x80, protocol]), "a pickle, which can run code when opened; get it as safetensors")
+      for protocol in range(2, 6)),
     (b"\x1f\x8b", "a gzip archive; unpack it first"),
     (b"7z\xbc\xaf", "a 7z archive; unpack it first"),
     (b"Rar!", "a RAR archive; unpack it first"),

@@ -91,7 +91,7 @@ def assert_whole(output_dir: Path, damaged: str) -> None:
         assert (output_dir / damaged).exists()
         try:
             description = describe(output_dir / damaged, output_dir)
-            assert as_json(description) and as_lines(description)
+            assert as_json(description, {}) and as_lines(description, {})
         except DarkroomError as error:
             assert len(str(error).splitlines()) == 1
 

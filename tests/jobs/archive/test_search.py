@@ -142,6 +142,9 @@ def test_columns_sorting_and_limit(outputs: Path) -> None:
     ]
     assert seeds(outputs, sort="-seconds")[-1] == 3, "what has no value comes last, whatever the direction"
     assert seeds(outputs, sort="seconds")[-1] == 3
+    by_status = [row["seed"] for row in search(outputs, where="status <> ''", columns=("seed",), sort="-status,-seed")]
+    assert by_status == [4, 3, 2, 1], "the three images are alike by status, and the last made comes first"
+    assert seeds(outputs, where="status <> ''", sort="-status, seed") == [4, 1, 2, 3]
 
 
 def test_all_columns_have_python_types(outputs: Path) -> None:

@@ -71,5 +71,5 @@ def test_an_edited_record_is_refused_in_one_line_or_is_one(data: st.DataObject) 
     row = row_from_json(row_to_json(done_row(record, "study/x.png", "0" * 64)))
     assert table_from_rows([row]).to_pylist()[0]["record_json"]
     description = describe_record(record)
-    assert as_lines(description) and as_json(description) and as_row(Path("x.png"), description)
+    assert as_lines(description, {}) and as_json(description, {}) and as_row(Path("x.png"), description, {})
     assert all(isinstance(word, str) for word in own_words(record))

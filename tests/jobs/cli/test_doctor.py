@@ -13,6 +13,7 @@ import pytest
 
 from jobs.cli import doctor, entry
 from jobs.cli.doctor import EXTRAS, Diagnosis, as_json, examine, heading, machine_lines
+from jobs.config import model_profiles
 from jobs.planning import memory_levels
 from pipeline.memory.planning.choose_techniques import CLASSES
 from pipeline.system.device import Device, DeviceMemory, Gpu
@@ -47,7 +48,7 @@ def forecasts(diagnosis: Diagnosis, profile: str) -> dict[str, Any]:
 
 
 def test_every_shipped_profile_is_judged_at_every_level(without_gpu: Diagnosis) -> None:
-    names = {path.stem for path in (ROOT / "conf" / "model").glob("*.yaml")} - {"custom"}
+    names = {path.stem for path in (ROOT / "conf" / "model").glob("*.yaml")} - {"auto", "custom"}
     assert {profile.name for profile in without_gpu.profiles} == names
     assert without_gpu.levels == ["auto", *CLASSES]
     assert len(without_gpu.forecasts) == len(names) * len(without_gpu.levels)
@@ -120,10 +121,8 @@ def test_a_profile_that_cannot_be_judged_is_named_and_the_others_are_shown(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     on(monkeypatch, NO_GPU)
-    (tmp_path / "memory").mkdir()
+    monkeypatch.setattr(model_profiles, "option_folders", lambda: [tmp_path])
     (tmp_path / "model").mkdir()
-    for name in ("memory_base.yaml", "memory/auto.yaml"):
-        (tmp_path / name).write_text((ROOT / "conf" / name).read_text())
     for name, text in {
         "good": "source: demo\n",
         "lost": "source: nowhere/at/all\n",
@@ -131,7 +130,7 @@ def test_a_profile_that_cannot_be_judged_is_named_and_the_others_are_shown(
         "form": "source: ???\n",
     }.items():
         (tmp_path / "model" / f"{name}.yaml").write_text(text)
-    diagnosis = examine(tmp_path, folders=[tmp_path])
+    diagnosis = examine(tmp_path)
     assert [profile.name for profile in diagnosis.profiles] == ["good"]
     lost, unknown = diagnosis.faults
     assert lost.startswith("lost: ") and "nowhere/at/all" in lost
@@ -151,7 +150,7 @@ def test_the_extras_are_those_of_the_package() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for extra, (package, _) in EXTRAS.items():
         assert any(requirement.startswith(package) for requirement in declared[extra])
-    assert set(declared) == {*EXTRAS, "all", "dev"}
+    assert set(declared) == {*EXTRAS, "all", "dev", "small-llm", "browser"}
 
 
 def test_levels_keep_the_order_of_their_classes_and_their_own_choices(without_gpu: Diagnosis) -> None:
@@ -160,6 +159,7 @@ def test_levels_keep_the_order_of_their_classes_and_their_own_choices(without_gp
     assert switched_on and switched_on <= set(ultra)
 
 
+@pytest.mark.slow
 def test_the_command_prints_no_path_of_this_machine_and_imports_no_torch(tmp_path: Path) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "jobs", "doctor", "--output-dir", str(tmp_path)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)

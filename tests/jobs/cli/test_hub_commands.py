@@ -21,11 +21,12 @@ from hub_civitai import File, Model, Version
 from hub_huggingface import Repository
 from hub_protocols import Samples, demo_repository
 from hub_server import HubServer, stall
-from small_weights import write_lora
+from small_weights import write_lora, write_sidecar
 
 from pipeline.hubs.privacy import FORMS
 from pipeline.registry.content import blob_path
 from pipeline.registry.store_folders import store_folder
+from pipeline.selection.ollama.privacy import REQUESTS
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -184,6 +185,7 @@ def test_what_cannot_be_had_is_one_line(run: Run, there: list[str], named: str, 
         assert (code, out, err.count("\n")) == (2, "", 1) and expected in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 4), (signal.SIGKILL, -9)])
 def test_a_download_that_was_stopped_is_gone_on_with(
     run: Run, hub: HubServer, there: list[str], lora: Path, home: Path, how: signal.Signals, code: int
@@ -237,10 +239,22 @@ def test_show_asks_for_the_card_anew_only_if_told_to(
     asked = len(hub.requests)
     assert values(run("show", "ink", *there)[1])["trigger words"] == "ink, line art" and len(hub.requests) == asked
     shown = json.loads(run("show", "ink", "--refresh", "--json", *there)[1])
-    assert shown["card"]["trigger_words"] == ["ink", "brush"]
+    assert shown["card"]["trigger_words"] == shown["claims"]["trigger_words"] == ["ink", "brush"]
     assert json.loads(run("show", "ink", "--json", *there)[1])["card"] == shown["card"]
     code, _, err = run("show", "ink", "--local", "--refresh", *there)
     assert code == 2 and "leave one of them out" in err
+
+
+def test_card_that_is_asked_for_fills_the_gaps_of_what_was_scanned_in(
+    run: Run, tmp_path: Path, there: list[str]
+) -> None:
+    """Notes of the user's say more of how a file is used here than its page."""
+    file = write_lora(tmp_path / "mine" / "mine.safetensors")
+    write_sidecar(file, ".json", {"modelVersionId": 102, "activation text": "brush", "preferred weight": 0.4})
+    run("scan", file.parent)
+    claims = json.loads(run("show", "mine", "--refresh", "--json", *there)[1])["claims"]
+    assert (claims["weight"], claims["trigger_words"], claims["settings"]) == (0.4, ["brush"], {"steps": 30})
+    assert json.loads(run("show", "mine", "--local", "--json", *there)[1])["claims"] == claims
 
 
 def test_show_of_what_is_elsewhere_asks_its_hub_unless_told_not_to(run: Run, hub: HubServer, there: list[str]) -> None:
@@ -314,6 +328,16 @@ def test_privacy_describes_every_request_that_is_sent(
         seen |= {f"{one['hub']}: {one['what']}" for one in forms}
     assert seen == {f"{one['hub']}: {one['what']}" for one in told["requests"]}
     assert len(told["requests"]) == len(FORMS)
+
+
+def test_privacy_has_what_ollama_is_told(run: Run) -> None:
+    _, out, _ = run("privacy")
+    assert "Ollama: loading a model; reading a prompt" in out and "request:  POST /api/chat" in out
+    assert "to:       http://127.0.0.1:11434: this machine, unless selection.ollama.host" in out
+    _, out, _ = run("privacy", "--json")
+    assert [(one["method"], one["path"], one["tells"]) for one in json.loads(out)["ollama"]] == [
+        (one.method, one.path, one.tells) for one in REQUESTS
+    ]
 
 
 def test_privacy_shows_tokens_and_passwords_by_name_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

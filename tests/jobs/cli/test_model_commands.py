@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from published_weights import write_header
 from small_weights import (
     fetched,
     into_store,
@@ -126,6 +127,36 @@ def test_show_takes_names_hashes_hub_references_and_paths(run: Run, mine: Path) 
         assert code == 0 and out.splitlines()[0] == "name:            Ink Wash_v2", reference
         assert f"sha256:          {sha256}" in out.splitlines()
     assert "trigger words:   inkwash" in out.splitlines()
+
+
+NOTED = {
+    "baseModel": "Pony",
+    "trainedWords": ["inkwash"],
+    "description": "<h1>Ink</h1><p>Soft brushes.</p><p>Weight: 0.6-0.8, steps: 28</p><script>steal()</script>\x1b[2J",
+    "model": {"name": "Ink by hand", "tags": ["style"]},
+    "stats": {"downloadCount": 12345, "thumbsUpCount": 67},
+    "images": [{"meta": {"prompt": "inkwash,\x1b[2J a heron\r\nin reeds", "sampler": "Euler a"}}],
+}
+"""What Civitai Helper has noted of a LoRA, with what drives a terminal."""
+
+
+def test_show_prints_what_is_claimed_of_a_model(run: Run, tmp_path: Path) -> None:
+    table = {"10_ink": {"heron": 1200, "reeds\u202e": 30, **{f"tag {n}": 1 for n in range(100)}}}
+    lora = write_lora(tmp_path / "mine" / "ink.safetensors", metadata={"ss_tag_frequency": json.dumps(table)})
+    write_sidecar(lora, ".civitai.info", NOTED)
+    run("scan", lora.parent)
+    code, out, _ = run("show", "ink")
+    said = values_of(out)
+    assert code == 0 and not drives(out) and "steal" not in out
+    assert (said["title"], said["base model"], said["trigger words"]) == ("Ink by hand", "Pony", "inkwash")
+    assert (said["weight"], said["settings"]) == ("0.7 from 0.6 to 0.8", "steps 28, scheduler Euler a")
+    assert said["trained on"].startswith("heron 1,200, reeds 30, tag 0 1") and "tag 50" not in said["trained on"]
+    assert (said["statistics"], said["example"]) == ("12,345 downloads, 67 thumbs up", "inkwash, [2J a heron in reeds")
+    assert "Soft brushes." in out.splitlines()
+    claims = json.loads(run("show", "ink", "--json")[1])["claims"]
+    assert (claims["weight_min"], claims["settings"]) == (0.6, {"steps": 28, "scheduler": "Euler a"})
+    assert list(claims["tag_counts"].items())[:2] == [("heron", 1200), ("reeds", 30)] and claims["downloads"] == 12345
+    assert [hit["name"] for hit in json.loads(run("search", "brushes", "--local", "--format", "json")[1])] == ["ink"]
 
 
 def test_names_that_mean_none_or_several_are_one_line(run: Run, mine: Path) -> None:
@@ -264,6 +295,20 @@ def test_hub_cache_is_called_by_its_reference(run: Run, tmp_path: Path, reposito
     run("scan", tmp_path / "hub")
     code, out, _ = run("show", f"hf:{repository}")
     assert code == 0 and out.startswith("name:            ink\n")
+
+
+def test_a_family_that_only_a_note_tells_is_told_as_that(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    key = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
+    lora = write_header(
+        folder / "ink.safetensors", {f"{key}.lora_down.weight": (4, 768), f"{key}.lora_up.weight": (768, 4)}
+    )
+    write_sidecar(lora, ".json", {"sd version": "SDXL"})
+    write_lora(folder / "sure.safetensors")
+    run("scan", folder)
+    assert "Stable Diffusion XL (by its base model; the tensors do not tell)\n" in run("show", "ink")[1]
+    assert "Stable Diffusion XL\n" in run("show", "sure")[1]
 
 
 def test_damaged_registry_is_one_line(run: Run) -> None:

@@ -2,62 +2,39 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forked import program
 from small_disk import SmallDisk
+from small_weights import fetched, write_lora
 
-REPO = Path(__file__).parents[3]
-
-from small_weights import fetched, write_lora  # noqa: E402
-
-from pipeline.registry.database import Registry  # noqa: E402
-from pipeline.registry.scanning import scan  # noqa: E402
+from pipeline.registry.database import Registry
+from pipeline.registry.scanning import scan
 
 Run = Callable[..., tuple[int, str, str]]
 
-COMMANDS = """
-import contextlib, json, sys, tempfile
-from jobs.cli import entry
-for line in sys.stdin:
-    sys.argv = ["darkroom", *json.loads(line)]
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = entry.main()
-        said = [file.seek(0) or file.read() for file in (out, err)]
-    print(json.dumps([code, *said]), flush=True)
-"""
-
 
 @pytest.fixture
-def run(home: Path, small_disk: SmallDisk) -> Iterator[Run]:
+def run(home: Path, tmp_path: Path, small_disk: SmallDisk) -> Run:
     """`darkroom ...` where that disk is mounted, with the data folder on it."""
-    with subprocess.Popen(
-        [*small_disk.prefix, "env", f"DARKROOM_HOME={small_disk.inside / 'home'}", sys.executable, "-c", COMMANDS],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(REPO)},
-    ) as process:  # fmt: skip
-        assert process.stdin and process.stdout
 
-        def command(*arguments: object) -> tuple[int, str, str]:
-            assert process.stdin and process.stdout
-            print(json.dumps([*map(str, arguments)]), file=process.stdin, flush=True)
-            code, out, err = json.loads(process.stdout.readline())
-            return code, out, err
+    def command(*arguments: str | Path) -> tuple[int, str, str]:
+        env = {**os.environ, "DARKROOM_HOME": str(small_disk.inside / "home")}
+        ended = program("darkroom", *arguments, cwd=tmp_path, folder=tmp_path, env=env, first=small_disk.enter)
+        return ended.code, ended.out, ended.err
 
-        yield command
-        process.stdin.close()
+    return command
 
 
 def is_full_said(err: str) -> bool:
     return err.count("\n") == 1 and "registry.sqlite: cannot be written: no space left on its disk; make room" in err
 
 
+@pytest.mark.slow
 def test_everything_is_read_and_what_makes_room_works(
     run: Run, tmp_path: Path, small_disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +53,8 @@ def test_everything_is_read_and_what_makes_room_works(
         assert code == 0 and out and "space" not in err, command
     copy = shutil.copyfile(mine, tmp_path / "copy.safetensors")
     assert "the same file:" in run("models", "identify", copy)[1]
+    code, _, err = run("models", "download", "mine", "--refresh")
+    assert code == 2 and "--refresh works only for downloads from Hugging Face" in err
     code, _, err = run("models", "scan", write_lora(tmp_path / "more" / "more.safetensors").parent)
     assert code == 2 and is_full_said(err)
     code, out, err = run("models", "remove", "civitai:1")

@@ -15,6 +15,7 @@ from pipeline.version import VERSION
 COMPLETING = "import sys; sys.argv[0] = 'darkroom'; from jobs.cli.entry import script; script()"
 
 
+@pytest.mark.slow
 def test_it_takes_the_arguments_of_run_py_and_ends_with_its_codes(tmp_path: Path) -> None:
     for arguments in (("prompts=batch1", "--cfg=job"), ("steps=3",), ("prompts=nothing",), ("--version",)):
         as_script = program("run.py", *arguments, cwd=tmp_path, folder=tmp_path)

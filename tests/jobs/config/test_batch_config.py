@@ -64,8 +64,9 @@ def test_all_faults_of_a_batch_are_reported_at_once() -> None:
         ({"batch_size": 0}, "batch_size", "auto or a whole number"),
         ({"output": {"format": "jpg"}}, "output.format", "did you mean 'jpeg'?"),
         ({"prompts": {"lines": "a house"}}, "prompts.lines", "must be a list"),
-        ({"prompts": {}}, "prompts", "either lines: (a list of prompts) or file:"),
-        ({"prompts": {"lines": ["a"], "file": "b.txt"}}, "prompts", "either lines:"),
+        ({"prompts": {}}, "prompts", "needs lines: (a list of prompts), file:"),
+        ({"prompts": {"lines": ["a"], "file": "b.txt"}}, "prompts", "has lines and file; only one"),
+        ({"prompts": {"characters": {"attributes": {5: ["a"]}}}}, "prompts.characters.attributes", "must be text"),
         ({"model": {}}, "model.source", "is missing"),
         ({"name": 5}, "name", "must be text"),
         ({"metadata": {"quality": 101}}, "metadata.quality", "must be a whole number from 1 to 100"),
@@ -262,7 +263,7 @@ def test_the_value_of_an_option_is_not_taken_for_an_override() -> None:
     ],
 )
 def test_an_override_means_what_its_user_means(word: str, expected: str) -> None:
-    assert known_overrides([word]) == [expected]
+    assert known_overrides([word])[0] == expected
 
 
 def test_every_misspelt_key_of_a_command_line_is_named() -> None:

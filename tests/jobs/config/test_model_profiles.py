@@ -15,7 +15,7 @@ from pipeline.schedulers import SAMPLERS, scheduler_faults
 from pipeline.weights.families import FAMILIES, Family
 
 FOLDER = Path(__file__).parents[3] / "conf" / "model"
-SHIPPED = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem not in ("custom", "demo"))
+SHIPPED = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem not in ("auto", "custom", "demo"))
 
 
 def profile(name: str) -> Model:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -37,12 +39,21 @@ def test_without_such_a_folder_there_are_the_shipped_options_alone(
     assert option_folders() == [shipped_folder()] == [ROOT / "conf"]
 
 
+@pytest.mark.slow
 def test_its_options_and_wildcards_are_taken(own: Path, tmp_path: Path) -> None:
     ended = run(tmp_path, "prompts=mine")
     assert ended.code == 0, ended.err
     assert [job["prompt"] for job in json.loads(ended.out)["jobs"]] == ["a boat at dawn"]
     swept = run(tmp_path, "-m", "prompts=mine,demo")
     assert json.loads(swept.out)["requested"] == 9
+
+
+def test_its_options_are_listed_and_completed(own: Path, tmp_path: Path) -> None:
+    listed = program("run.py", "--help", cwd=tmp_path, folder=tmp_path)
+    assert re.search(r"^prompts: batch1, .*\bmine\b", listed.out, re.MULTILINE)
+    line = {"COMP_LINE": "python run.py prompts=m", "COMP_POINT": "23"}
+    completed = program("run.py", "-sc", "query=bash", cwd=tmp_path, folder=tmp_path, env={**os.environ, **line})
+    assert completed.out.split() == ["prompts=mine"]
 
 
 def test_its_local_file_holds_for_runs_and_commands(own: Path, tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import pytest
 from pydantic import BaseModel
 
 from jobs.config.batch_config import BatchConfig
-from jobs.config.trust import check_interpolations, check_trust
+from jobs.config.faults import section_model
+from jobs.config.interpolations import check_interpolations
+from jobs.config.trust import check_trust
 from pipeline.errors import ConfigError, UntrustedConfig
 
 ROOT = Path(__file__).parents[3]
@@ -245,8 +247,8 @@ def test_the_environment_cannot_reach_a_prompt(text: str, expected: str) -> None
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """All keys of a configuration that hold a value."""
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from leaves(field.annotation, f"{prefix}{name}.")
+        if section := section_model(field.annotation):
+            yield from leaves(section, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
 

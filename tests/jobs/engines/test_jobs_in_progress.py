@@ -40,7 +40,7 @@ def at_work(journal: Journal) -> AtWork:
 
 def blamed(journal: Journal) -> str:
     """The jobs that the journal holds for started, as letters."""
-    return "".join(sorted(job_id[0] for job_id in events.replay(journal._path).started))
+    return "".join(sorted(job_id[0] for job_id in events.replay(journal.path).started))
 
 
 def test_only_those_at_work_would_be_blamed(journal: Journal, at_work: AtWork) -> None:
@@ -75,10 +75,10 @@ def test_what_is_being_saved_is_not_released_by_the_main_thread(journal: Journal
 
 def test_the_same_turn_is_written_once(journal: Journal, at_work: AtWork) -> None:
     at_work.turn_to("denoise", [A])
-    size = journal._path.stat().st_size
+    size = journal.path.stat().st_size
     at_work.turn_to("denoise", [A])
     at_work.turn_to("decode", [A])
-    assert journal._path.stat().st_size == size and blamed(journal) == "a"
+    assert journal.path.stat().st_size == size and blamed(journal) == "a"
 
 
 def test_what_may_have_been_written_is_given_back(
@@ -103,7 +103,7 @@ def test_what_may_have_been_written_is_given_back(
 def test_texts_are_written_without_secrets(journal: Journal, at_work: AtWork) -> None:
     key = "sk-" + "Ab3dE6gH9jK2mN5pQ8sT1vW4xY7zC0"
     at_work.turn_to("denoise", [assignment(key)])
-    assert key not in journal._path.read_text() and "[key]" in journal._path.read_text()
+    assert key not in journal.path.read_text() and "[key]" in journal.path.read_text()
 
 
 def test_threads_may_save_while_the_main_thread_goes_on(journal: Journal, at_work: AtWork) -> None:

@@ -6,6 +6,7 @@ Prints a job's number once its image is acknowledged; the tests kill it anywhere
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -27,10 +28,10 @@ def work(output_dir: Path, jobs: int, seal_rows: int, compacting: bool) -> None:
     known_parts = part_names(output_dir)
     states = read_states(output_dir)
     finished = DoneElsewhere(output_dir, known_parts)
-    with Claims(output_dir) as claims, Journal(output_dir, seal_rows=seal_rows) as journal:
+    with closing(Claims(output_dir)) as claims, Journal(output_dir, seal_rows=seal_rows) as journal:
         for n in range(jobs):
             state = states.others.get(job_key(job_id(n)))
-            if job_key(job_id(n)) in states.done or (state and state.status == QUARANTINED):
+            if job_key(job_id(n)) in states.folders or (state and state.status == QUARANTINED):
                 continue
             if not claims.claim([job_id(n)]):
                 continue

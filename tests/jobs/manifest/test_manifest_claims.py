@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def holder(output_dir: Path, *job_ids: str) -> subprocess.Popen[str]:
 
 def test_a_job_belongs_to_one_process_until_that_is_killed(tmp_path: Path) -> None:
     other = holder(tmp_path, job_id(1), job_id(2))
-    with Claims(tmp_path) as claims:
+    with closing(Claims(tmp_path)) as claims:
         assert claims.claim([job_id(1), job_id(3), job_id(2)]) == [job_id(3)]
         other.send_signal(signal.SIGKILL)
         other.communicate()
@@ -45,7 +46,7 @@ def test_a_job_belongs_to_one_process_until_that_is_killed(tmp_path: Path) -> No
 
 
 def test_a_released_job_can_be_claimed_by_another(tmp_path: Path) -> None:
-    with Claims(tmp_path) as claims:
+    with closing(Claims(tmp_path)) as claims:
         claims.claim([job_id(1), job_id(2)])
         claims.release(job_id(1))
         claims.release(job_id(7))  # never held
@@ -56,21 +57,21 @@ def test_a_released_job_can_be_claimed_by_another(tmp_path: Path) -> None:
 
 
 def test_a_process_gets_a_job_once(tmp_path: Path) -> None:
-    with Claims(tmp_path) as claims:
+    with closing(Claims(tmp_path)) as claims:
         assert claims.claim([job_id(1), job_id(1)]) == [job_id(1)]
         assert claims.claim([job_id(1)]) == []
 
 
 def test_the_lock_file_survives_the_highest_job_id(tmp_path: Path) -> None:
-    with Claims(tmp_path) as claims:
+    with closing(Claims(tmp_path)) as claims:
         assert claims.claim(["f" * 64, "0" * 64]) == ["f" * 64, "0" * 64]
         claims.release("f" * 64)
     assert Layout(tmp_path).claims_lock.stat().st_size == 0
 
 
 def test_a_second_set_of_claims_in_one_process_is_refused(tmp_path: Path) -> None:
-    with Claims(tmp_path), pytest.raises(RuntimeError, match="already open"):
+    with closing(Claims(tmp_path)), pytest.raises(RuntimeError, match="already open"):
         Claims(tmp_path / "x" / "..")
-    with Claims(tmp_path) as claims:
+    with closing(Claims(tmp_path)) as claims:
         claims.close()
         claims.close()

@@ -195,7 +195,7 @@ def test_a_full_disk_at_the_seal_leaves_the_journal(when: str, tmp_path: Path, m
         journal.close()
     recover(tmp_path)
     assert len(part_rows(tmp_path)) == (2 if when == "seal_if_due" else 1)
-    assert read_states(tmp_path).done >= {job_key(job_id(1))}
+    assert read_states(tmp_path).folders.keys() >= {job_key(job_id(1))}
 
 
 def test_a_seal_that_could_not_be_published_is_finished_at_the_end(
@@ -217,7 +217,7 @@ def test_a_seal_that_could_not_be_published_is_finished_at_the_end(
         journal.seal_if_due()
     assert len(journals(tmp_path)) == 2
     monkeypatch.undo()
-    assert read_states(tmp_path).done == {job_key(job_id(1))}
+    assert read_states(tmp_path).folders.keys() == {job_key(job_id(1))}
     journal.close()
     assert sorted((row["job_id"], row["status"]) for row in part_rows(tmp_path)) == sorted(
         [(job_id(1), "done"), (job_id(9), "interrupted")]

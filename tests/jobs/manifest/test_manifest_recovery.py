@@ -45,7 +45,7 @@ def test_a_live_journal_is_left_alone(tmp_path: Path) -> None:
 def test_an_image_that_got_its_name_is_adopted(tmp_path: Path) -> None:
     row = done_of(1)
     put_image(tmp_path, row)
-    dead_journal(tmp_path, events.started_line(attempt_of(1)), events.saving_line(row))
+    dead_journal(tmp_path, events.row_line("started", attempt_of(1)), events.row_line("saving", row))
     assert recover(tmp_path) == Recovery(journals=1, adopted=1)
     assert [(found["image_id"], found["status"]) for found in part_rows(tmp_path)] == [(row["image_id"], "done")]
 
@@ -58,7 +58,7 @@ def test_half_written_files_of_the_dead_are_removed(tmp_path: Path) -> None:
     mine, other = folder / f".{name}.1234.tmp", folder / ".another.png.1234.tmp"
     mine.write_bytes(b"half")
     other.write_bytes(b"of a live run")
-    dead_journal(tmp_path, events.started_line(attempt_of(1)), events.saving_line(row))
+    dead_journal(tmp_path, events.row_line("started", attempt_of(1)), events.row_line("saving", row))
     recover(tmp_path)
     assert not mine.exists()
     assert other.exists()
@@ -68,8 +68,8 @@ def test_another_file_under_the_announced_name_is_not_ours(tmp_path: Path) -> No
     row = done_of(1)
     path = put_image(tmp_path, row)
     path.write_bytes(content_of(2))
-    dead_journal(tmp_path, events.started_line(attempt_of(1)), events.saving_line(row))
-    assert recover(tmp_path).interrupted == (job_id(1),)
+    dead_journal(tmp_path, events.row_line("started", attempt_of(1)), events.row_line("saving", row))
+    assert recover(tmp_path).lost == (job_id(1),)
     assert path.read_bytes() == content_of(2)
 
 
@@ -77,9 +77,8 @@ def test_another_file_under_the_announced_name_is_not_ours(tmp_path: Path) -> No
     ("attempt", "status"), [(1, "interrupted"), (2, "interrupted"), (3, "quarantined"), (4, "quarantined")]
 )
 def test_a_job_that_died_counts_an_attempt_and_the_third_is_the_last(attempt: int, status: str, tmp_path: Path) -> None:
-    dead_journal(tmp_path, events.started_line(attempt_of(1, attempt=attempt)))
-    found = recover(tmp_path)
-    assert (found.quarantined if status == "quarantined" else found.interrupted) == (job_id(1),)
+    dead_journal(tmp_path, events.row_line("started", attempt_of(1, attempt=attempt)))
+    assert recover(tmp_path).lost == (job_id(1),)
     (row,) = part_rows(tmp_path)
     assert (row["status"], row["attempt"], row["error_kind"]) == (status, attempt, "process_died")
     assert "process died" in row["error_message"]
@@ -90,10 +89,10 @@ def test_finished_failed_and_released_jobs_are_not_counted_again(tmp_path: Path)
     put_image(tmp_path, row)
     dead_journal(
         tmp_path,
-        *(events.started_line(attempt_of(n)) for n in (1, 2, 3)),
-        events.saving_line(row),
+        *(events.row_line("started", attempt_of(n)) for n in (1, 2, 3)),
+        events.row_line("saving", row),
         done_line(row),
-        events.failed_line(attempt_of(2, status=FAILED)),
+        events.row_line("failed", attempt_of(2, status=FAILED)),
         events.released_line([job_id(3)]),
     )
     assert recover(tmp_path) == Recovery(journals=1)
@@ -102,8 +101,8 @@ def test_finished_failed_and_released_jobs_are_not_counted_again(tmp_path: Path)
 
 def test_a_torn_line_does_not_exist(tmp_path: Path) -> None:
     first, second = done_of(1), done_of(2)
-    torn = events.saving_line(second) + done_line(second)
-    dead_journal(tmp_path, events.saving_line(first), done_line(first), torn[:-1])
+    torn = events.row_line("saving", second) + done_line(second)
+    dead_journal(tmp_path, events.row_line("saving", first), done_line(first), torn[:-1])
     assert recover(tmp_path) == Recovery(journals=1)
     assert [row["image_id"] for row in part_rows(tmp_path)] == [first["image_id"]]
 
@@ -111,9 +110,10 @@ def test_a_torn_line_does_not_exist(tmp_path: Path) -> None:
 def test_damaged_lines_cost_themselves_only_and_are_kept_for_a_look(tmp_path: Path) -> None:
     row = done_of(1)
     damage = [b"\x00\xff\n", b"[1, 2]\n", b"{}\n", b'{"event": "danced"}\n', b'{"event": "failed", "row": 3}\n']
-    path = dead_journal(tmp_path, *damage, events.saving_line(row), done_line(row))
+    path = dead_journal(tmp_path, *damage, events.row_line("saving", row), done_line(row))
     content = path.read_bytes()
-    assert recover(tmp_path) == Recovery(journals=1, damaged_lines=5)
+    assert events.replay(path).damaged_lines == 5
+    assert recover(tmp_path) == Recovery(journals=1)
     assert len(part_rows(tmp_path)) == 1
     assert path.with_suffix(".damaged").read_bytes() == content
 
@@ -137,7 +137,7 @@ def test_foreign_files_stay_where_they_are(tmp_path: Path) -> None:
 
 def test_a_journal_whose_part_exists_is_only_removed(tmp_path: Path) -> None:
     row = done_of(1)
-    path = dead_journal(tmp_path, events.saving_line(row), done_line(row))
+    path = dead_journal(tmp_path, events.row_line("saving", row), done_line(row))
     write_part(tmp_path, path.stem, [row])
     recover(tmp_path)
     assert not path.exists()
@@ -148,10 +148,10 @@ def test_jobs_that_moved_to_the_next_journal_are_not_counted_twice(tmp_path: Pat
     stem = new_stem()
     row = done_of(2)
     put_image(tmp_path, row)
-    in_flight = events.started_line(attempt_of(1)), events.saving_line(row)
-    dead_journal(tmp_path, *in_flight, events.failed_line(attempt_of(3, status=FAILED)), stem=stem)
+    in_flight = events.row_line("started", attempt_of(1)), events.row_line("saving", row)
+    dead_journal(tmp_path, *in_flight, events.row_line("failed", attempt_of(3, status=FAILED)), stem=stem)
     dead_journal(tmp_path, *in_flight, stem=next_stem(stem))
-    assert recover(tmp_path) == Recovery(journals=2, adopted=1, interrupted=(job_id(1),))
+    assert recover(tmp_path) == Recovery(journals=2, adopted=1, lost=(job_id(1),))
     assert len(part_rows(tmp_path)) == 3
 
 
@@ -167,6 +167,7 @@ def test_abandoned_temporary_files_go_and_fresh_ones_stay(tmp_path: Path) -> Non
     assert (old.exists(), fresh.exists()) == (False, True)
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(min_value=0, max_value=100_000))
 def test_wherever_a_journal_is_cut_every_complete_commit_counts(cut: int, tmp_path_factory: object) -> None:
@@ -176,7 +177,7 @@ def test_wherever_a_journal_is_cut_every_complete_commit_counts(cut: int, tmp_pa
     ends: list[int] = []
     content = b""
     for row in rows:
-        content += events.started_line(attempt_of(row["seed"])) + events.saving_line(row) + done_line(row)
+        content += events.row_line("started", attempt_of(row["seed"])) + events.row_line("saving", row) + done_line(row)
         ends.append(len(content))
     cut %= len(content) + 1
     dead_journal(output_dir, content[:cut])

@@ -68,7 +68,7 @@ def test_a_search_for_whole_rows_is_that_of_their_columns(outputs: Path) -> None
         assert len(whole) == ROWS - 101 and whole[0]["created_at"] > START
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_whole_rows_are_not_held_all_at_once(tmp_path: Path) -> None:
     for number in range(4):
         rows = [done_of(n, record_json=f"{n}{'x' * 10_000}") for n in range(number, 40_000, 4)]

@@ -14,8 +14,9 @@ from jobs.planning.groups import Fit
 from jobs.planning.plan import Plan, PlanSettings
 from jobs.prompts.open_prompts import open_prompts
 from jobs.prompts.templates import Wildcards
-from jobs.running.report import plan_as_json
+from jobs.running.report import plan_values
 from jobs.running.run_folder import scrubbed
+from jobs.terminal import json_text
 from pipeline.request import Adapters, Likeness, MemorySettings, ModelSettings
 
 FALLBACK = Sampling(steps=20, guidance_scale=5.0, width=64, height=64, scheduler="DDIM")
@@ -121,7 +122,7 @@ def test_a_job_that_lost_its_process_goes_on_alone() -> None:
 def test_the_plan_as_json_is_what_a_script_can_use() -> None:
     import json
 
-    values = json.loads(plan_as_json(plan_of(batch("a", "a", seeds={"count": 10})), [], {}, verbose=False))
+    values = json.loads(json_text(plan_values(plan_of(batch("a", "a", seeds={"count": 10})), {}, verbose=False)))
     assert (values["requested"], values["duplicates"], values["to_make"]) == (20, 10, 10)
     assert values["seconds"] is None
     assert len(values["jobs"]) == 5

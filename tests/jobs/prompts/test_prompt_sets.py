@@ -245,7 +245,7 @@ def test_what_was_planned_from_a_file_stays_whatever_becomes_of_the_file(write: 
     assert len(prompts) == length
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_hundred_thousand_lines_take_no_memory(write: WriteFile) -> None:
     path = write("p.txt", "".join(f"a red house number {index} in hills at sunset\n" for index in range(100_000)))
     tracemalloc.start()

@@ -15,6 +15,7 @@ from families import a_few
 from pipeline.adapters.apply import apply, text_encoder_key
 from pipeline.adapters.apply_lora import MAX_LOADED
 from pipeline.adapters.identify_lora import identify_lora
+from pipeline.adapters.specs import LoraSpec
 from pipeline.errors import JobFailure, ModelError
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.request import NO_ADAPTERS, LoraMatch, LoraWeights
@@ -115,6 +116,7 @@ def test_two_loras_at_once_are_more_than_either(sd: LoadedModel, lora: Path, tmp
     np.testing.assert_array_equal(pictures(sd, with_loras(sd, (lora, 1.0))), one)
 
 
+@pytest.mark.slow
 def test_the_same_picture_as_plain_diffusers(sd: LoadedModel, lora: Path, load_tiny: Callable[..., Any]) -> None:
     plain = load_tiny("sd15")
     vars(plain.pipe.text_encoder).pop("text_model")
@@ -145,7 +147,7 @@ def pictures_of_plain(model: LoadedModel) -> Any:
         return model.pipe("a red house", generator=generator, **options).images
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_twenty_loras_leave_the_base_as_it_was_and_few_layers(sd: LoadedModel, tmp_path: Path) -> None:
     layers = layers_of(sd.pipe, "unet", "text_encoder")
     base = pictures(sd)
@@ -232,7 +234,7 @@ def test_a_component_that_was_loaded_again_gets_the_lora_again(sd: LoadedModel, 
     adapters = with_loras(sd, (lora, 1.0))
     expected = pictures(sd, adapters)
     matches = sd.lora_matches
-    sd.pool.discard(sd.pool.key_of(sd.pipe.text_encoder))
+    sd.pool.release(sd.pool.key_of(sd.pipe.text_encoder), keep=False)
     sd.pipe.text_encoder = load_component(sd, "text_encoder")
     np.testing.assert_array_equal(pictures(sd, adapters), expected)
     encoder, sd.pipe.text_encoder = sd.pipe.text_encoder, None  # its embeddings lie in the cache
@@ -287,6 +289,7 @@ def test_a_lora_on_a_model_that_is_held_otherwise(
         np.testing.assert_array_equal(pictures(plain, with_loras(plain, (path, 1.0))), changed)
 
 
+@pytest.mark.slow
 def test_a_lora_before_float8_storage(load_tiny: Callable[..., LoadedModel], tmp_path: Path) -> None:
     model = load_tiny("sdxl", techniques=("fp8_storage",))
     path = write_lora(tmp_path / "one.safetensors", layers_of(load_tiny("sdxl").pipe, "unet"))
@@ -296,5 +299,5 @@ def test_a_lora_before_float8_storage(load_tiny: Callable[..., LoadedModel], tmp
 
 
 def test_the_name_of_a_lora_may_be_given(sd: LoadedModel, lora: Path) -> None:
-    found = identify_lora(str(lora), weight=0.3, files=sd.files, name="My style/2")
+    found = identify_lora(LoraSpec(lora, 0.3, "My style/2"), sd.files)
     assert isinstance(found, LoraWeights) and found.name == "My-style-2" and len(found.sha256) == 64

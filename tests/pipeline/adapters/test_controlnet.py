@@ -18,10 +18,11 @@ from direct_calls import pictures
 from families import a_few
 
 from pipeline.adapters.apply import apply
-from pipeline.adapters.combinations import check_adapters
-from pipeline.adapters.control_images import control_image
+from pipeline.adapters.identify import check_adapters
 from pipeline.adapters.identify_controlnet import CONTROLNET_CLASSES, identify_controlnet
 from pipeline.adapters.pipeline_views import view
+from pipeline.adapters.reference_images import control_image
+from pipeline.adapters.specs import ControlNetSpec
 from pipeline.errors import JobFailure, ModelError
 from pipeline.memory.device.loaded_components import used_while_denoising
 from pipeline.memory.device.loaded_model import LoadedModel
@@ -42,9 +43,10 @@ def picture(tmp_path: Path) -> Path:
 
 
 def one(model: LoadedModel, folder: Path, image: Path, **values: Any) -> Any:
-    return identify_controlnet(str(folder), image=str(image), files=model.files, **values)
+    return identify_controlnet(ControlNetSpec(folder, image, **values), model.files)
 
 
+@pytest.mark.slow
 def test_a_controlnet_steers_by_its_strength(sd: LoadedModel, edges: Path, picture: Path) -> None:
     base = pictures(sd)
     weak, strong = (pictures(sd, Adapters(controlnets=(one(sd, edges, picture, strength=s),))) for s in (0.3, 1.0))
@@ -89,6 +91,7 @@ def test_canny_shows_edges_only(sd: LoadedModel, edges: Path, picture: Path) -> 
     assert np.abs(plain - canny).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_several_controlnets_work_together(sd: LoadedModel, edges: Path, picture: Path, tmp_path: Path) -> None:
     depth = write_controlnet(tmp_path / "depth", sd.pipe.unet, seed=1)
     first, second = one(sd, edges, picture), one(sd, depth, write_picture(tmp_path / "b.png", seed=1), strength=0.5)
@@ -99,6 +102,7 @@ def test_several_controlnets_work_together(sd: LoadedModel, edges: Path, picture
     np.testing.assert_allclose(turned, both[:1], atol=1e-5)  # sums in another order
 
 
+@pytest.mark.slow
 def test_a_batch_makes_the_pictures_that_single_calls_make(sd: LoadedModel, edges: Path, picture: Path) -> None:
     adapters = Adapters(controlnets=(one(sd, edges, picture),))
     batch = pictures(sd, adapters, seeds=(1, 2, 3))
@@ -129,7 +133,7 @@ def test_a_view_follows_components_that_were_loaded_again(sd: LoadedModel, edges
 
     adapters = Adapters(controlnets=(one(sd, edges, picture),))
     before = pictures(sd, adapters)
-    sd.pool.discard(sd.pool.key_of(sd.pipe.unet))
+    sd.pool.release(sd.pool.key_of(sd.pipe.unet), keep=False)
     sd.pipe.unet = load_component(sd, "unet")
     assert view(sd, adapters).unet is sd.pipe.unet
     np.testing.assert_array_equal(pictures(sd, adapters), before)
@@ -157,6 +161,7 @@ def test_other_families_have_theirs(
         assert np.abs(pictures(model, both) - changed[:1]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused(
     sd: LoadedModel, load_tiny: Callable[..., LoadedModel], edges: Path, picture: Path, tmp_path: Path
 ) -> None:

@@ -16,7 +16,8 @@ from pipeline.adapters.apply import apply
 from pipeline.adapters.identify_controlnet import identify_controlnet
 from pipeline.adapters.identify_ip_adapter import identify_ip_adapter
 from pipeline.adapters.identify_lora import identify_lora
-from pipeline.adapters.init_image import identify_init
+from pipeline.adapters.reference_images import identify_init
+from pipeline.adapters.specs import ControlNetSpec, EmbeddingSpec, IpAdapterSpec, LoraSpec
 from pipeline.adapters.textual_inversion import identify_embedding
 from pipeline.errors import JobFailure
 from pipeline.generation.generate import generate_batch, generate_bundle
@@ -53,13 +54,11 @@ def everything(sd: LoadedModel, tmp_path: Path) -> dict[str, Adapters]:
     controlnet = write_controlnet(tmp_path / "edges", sd.pipe.unet)
     ip_adapter = write_ip_adapter(tmp_path / "ip", sd.pipe.unet)
     alone = {
-        "lora": Adapters(loras=(identify_lora(str(lora), weight=0.8, files=files),)),
-        "embedding": Adapters(embeddings=(identify_embedding(str(word), token="<cat>", files=files),)),
-        "controlnet": Adapters(
-            controlnets=(identify_controlnet(str(controlnet), image=picture, preprocess="canny", files=files),)
-        ),
-        "ip_adapter": Adapters(ip_adapters=(identify_ip_adapter(str(ip_adapter), image=picture, files=files),)),
-        "init": Adapters(init=identify_init(picture, strength=0.75, files=files)),
+        "lora": Adapters(loras=(identify_lora(LoraSpec(lora, 0.8), files),)),
+        "embedding": Adapters(embeddings=(identify_embedding(EmbeddingSpec(word, "<cat>"), files),)),
+        "controlnet": Adapters(controlnets=(identify_controlnet(ControlNetSpec(controlnet, picture, "canny"), files),)),
+        "ip_adapter": Adapters(ip_adapters=(identify_ip_adapter(IpAdapterSpec(ip_adapter, picture), files),)),
+        "init": Adapters(init=identify_init(picture, 0.75, files)),
     }
     together = Adapters(
         alone["lora"].loras, alone["embedding"].embeddings, alone["controlnet"].controlnets,
@@ -166,7 +165,7 @@ def test_a_denoiser_rebuilt_in_between_gets_its_lora_again(sd: LoadedModel, ever
 @pytest.mark.parametrize("family", ["sdxl", "sd3", "flux", "qwen_image", "z_image", "chroma"])
 def test_image_to_image_of_other_families(load_tiny: Callable[..., LoadedModel], family: str, tmp_path: Path) -> None:
     model = load_tiny(family)
-    start = identify_init(str(write_picture(tmp_path / "a.png")), strength=0.5, files=model.files)
+    start = identify_init(str(write_picture(tmp_path / "a.png")), 0.5, model.files)
     adapters = Adapters(init=start)
     two = images(model, [[request_for(model, adapters), request_for(model, adapters, seed=2)]])
     (alone,) = images(model, [[request_for(model, adapters, seed=2)]])

@@ -10,9 +10,10 @@ import pytest
 from adapter_files import write_controlnet, write_picture, write_transformer_controlnet
 from direct_calls import pictures
 
-from pipeline.adapters.combinations import check_adapters
+from pipeline.adapters.identify import check_adapters
 from pipeline.adapters.identify_controlnet import CONTROLNET_CLASSES, identify_controlnet
-from pipeline.adapters.init_image import identify_init
+from pipeline.adapters.reference_images import identify_init
+from pipeline.adapters.specs import ControlNetSpec
 from pipeline.errors import ModelError
 from pipeline.memory.device.loaded_components import used_while_denoising
 from pipeline.memory.device.loaded_model import LoadedModel
@@ -20,7 +21,7 @@ from pipeline.request import Adapters
 
 
 def start(model: LoadedModel, image: Path, strength: float = 0.5) -> Adapters:
-    return Adapters(init=identify_init(str(image), strength=strength, files=model.files))
+    return Adapters(init=identify_init(str(image), strength, model.files))
 
 
 @pytest.fixture
@@ -28,6 +29,7 @@ def house(tmp_path: Path) -> Path:
     return write_picture(tmp_path / "house.png")
 
 
+@pytest.mark.slow
 def test_less_strength_leaves_more_of_the_picture(sd: LoadedModel, house: Path) -> None:
     made = {strength: pictures(sd, start(sd, house, strength), steps=10) for strength in (0.2, 0.5, 1.0)}
     assert all(np.abs(made[a] - made[b]).max() > 1e-3 for a, b in ((0.2, 0.5), (0.5, 1.0)))
@@ -58,7 +60,7 @@ def test_a_picture_does_not_depend_on_its_batch_and_can_be_made_again(
 
 def test_together_with_a_controlnet(sd: LoadedModel, house: Path, tmp_path: Path) -> None:
     folder = write_controlnet(tmp_path / "edges", sd.pipe.unet)
-    controlnet = identify_controlnet(str(folder), image=str(house), preprocess="canny", files=sd.files)
+    controlnet = identify_controlnet(ControlNetSpec(folder, house, "canny"), sd.files)
     init = start(sd, house).init
     alone = pictures(sd, Adapters(init=init), steps=4)
     both = pictures(sd, Adapters(init=init, controlnets=(controlnet,)), steps=4)
@@ -75,7 +77,7 @@ def test_other_families_take_both(
         folder = write_controlnet(tmp_path / "c", model.pipe.unet)
     else:
         folder = write_transformer_controlnet(tmp_path / "c", CONTROLNET_CLASSES[family], model.pipe.transformer)
-    controlnet = identify_controlnet(str(folder), image=str(house), files=model.files)
+    controlnet = identify_controlnet(ControlNetSpec(folder, house), model.files)
     init = start(model, house).init
     both = pictures(model, Adapters(init=init, controlnets=(controlnet,)), steps=4)
     assert np.abs(both - pictures(model, Adapters(init=init), steps=4)).max() > 1e-3
@@ -105,7 +107,7 @@ def test_what_does_not_go_together_is_named(
     sd: LoadedModel, load_tiny: Callable[..., LoadedModel], house: Path, tmp_path: Path
 ) -> None:
     folder = write_controlnet(tmp_path / "edges", sd.pipe.unet)
-    controlnet = identify_controlnet(str(folder), image=str(house), files=sd.files)
+    controlnet = identify_controlnet(ControlNetSpec(folder, house), sd.files)
     both = Adapters(init=start(sd, house, 0.1).init, controlnets=(controlnet,))
     assert check_adapters(both, sd.files) == []
     assert check_adapters(both, sd.files, steps=9) == [

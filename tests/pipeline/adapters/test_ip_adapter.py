@@ -20,8 +20,9 @@ from direct_calls import pictures
 
 from jobs.archive.recorded_weights import Places, find_adapters
 from pipeline.adapters.apply import apply
-from pipeline.adapters.combinations import check_adapters
+from pipeline.adapters.identify import check_adapters
 from pipeline.adapters.identify_ip_adapter import identify_ip_adapter
+from pipeline.adapters.specs import IpAdapterSpec, LoraSpec
 from pipeline.errors import JobFailure, ModelError
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.metadata.record import IpAdapterRecord, PictureRecord, Record
@@ -41,7 +42,7 @@ def face(tmp_path: Path) -> Path:
 
 
 def one(model: LoadedModel, path: Path, image: Path, **values: Any) -> IpAdapterWeights:
-    return identify_ip_adapter(str(path), image=str(image), files=model.files, **values)
+    return identify_ip_adapter(IpAdapterSpec(path, image, **values), model.files)
 
 
 def test_a_picture_steers_by_its_scale_and_leaves_no_trace(
@@ -118,7 +119,7 @@ def test_two_at_once_and_a_lora_beside_them(sd: LoadedModel, adapter: Path, face
     pair = (one(sd, adapter, face), one(sd, second, write_picture(tmp_path / "b.png", seed=2), scale=0.4))
     single, double = (pictures(sd, Adapters(ip_adapters=some)) for some in (pair[:1], pair))
     assert np.abs(single - double).max() > 1e-3
-    loras = (identify_lora(str(lora), weight=1.0, files=sd.files),)
+    loras = (identify_lora(LoraSpec(lora), sd.files),)
     assert np.abs(pictures(sd, Adapters(ip_adapters=pair, loras=loras)) - double).max() > 1e-3
     np.testing.assert_array_equal(pictures(sd, Adapters(ip_adapters=pair)), double)
     np.testing.assert_array_equal(pictures(sd), base)
@@ -171,7 +172,7 @@ def test_a_denoiser_that_was_loaded_again_gets_it_again(sd: LoadedModel, adapter
     expected = pictures(sd, adapters)
     sd.adapters.remove(sd, "unet")
     assert sd.pipe.unet.encoder_hid_proj is None
-    sd.pool.discard(sd.pool.key_of(sd.pipe.unet))
+    sd.pool.release(sd.pool.key_of(sd.pipe.unet), keep=False)
     sd.pipe.unet = load_component(sd, "unet")
     np.testing.assert_array_equal(pictures(sd, adapters), expected)
 

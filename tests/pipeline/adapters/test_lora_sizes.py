@@ -12,6 +12,7 @@ from direct_calls import with_loras
 import pipeline.adapters.apply_lora as lora_layers
 from pipeline.adapters.apply import apply
 from pipeline.adapters.identify_ip_adapter import identify_ip_adapter
+from pipeline.adapters.specs import IpAdapterSpec
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.quantization import true_bytes
 from pipeline.memory.planning.sizes import Sizes
@@ -97,7 +98,7 @@ def test_large_ones_do_not_stay_when_they_are_switched_off(
 
 def test_an_ip_adapter_counts_with_its_layers(sd: LoadedModel, tmp_path: Path) -> None:
     path, picture = write_ip_adapter(tmp_path / "ip", sd.pipe.unet), write_picture(tmp_path / "house.png")
-    one = identify_ip_adapter(str(path), image=str(picture), scale=1.0, files=sd.files)
+    one = identify_ip_adapter(IpAdapterSpec(path, picture), sd.files)
     adapters, before = Adapters(ip_adapters=(one,)), taken(sd)
     apply(sd, adapters)
     assert foretold(sd, adapters) == taken(sd) - before > 0

@@ -11,6 +11,7 @@ from adapter_files import write_tensors
 from direct_calls import pictures
 
 from pipeline.adapters.apply import apply, text_encoder_key
+from pipeline.adapters.specs import EmbeddingSpec
 from pipeline.adapters.textual_inversion import identify_embedding
 from pipeline.errors import JobFailure, ModelError
 from pipeline.memory.device.loaded_model import LoadedModel
@@ -24,7 +25,7 @@ def vectors(count: int, width: int = 32, seed: int = 0) -> object:
 
 
 def with_embeddings(model: LoadedModel, *pairs: tuple[Path, str]) -> Adapters:
-    found = (identify_embedding(str(path), token=token, files=model.files) for path, token in pairs)
+    found = (identify_embedding(EmbeddingSpec(path, token), model.files) for path, token in pairs)
     return Adapters(embeddings=tuple(found))
 
 
@@ -86,7 +87,7 @@ def test_a_text_encoder_that_was_loaded_again_learns_again(sd: LoadedModel, tmp_
 
     adapters = with_embeddings(sd, (write_embedding(tmp_path / "cat.safetensors"), "<cat>"))
     learned = pictures(sd, adapters, prompt="a <cat>")
-    sd.pool.discard(sd.pool.key_of(sd.pipe.text_encoder))
+    sd.pool.release(sd.pool.key_of(sd.pipe.text_encoder), keep=False)
     sd.pipe.text_encoder = None
     apply(sd, adapters)  # nobody to teach
     sd.pipe.text_encoder = load_component(sd, "text_encoder")

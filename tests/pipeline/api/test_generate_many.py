@@ -67,6 +67,7 @@ def test_a_picture_is_that_of_generate_and_its_record_says_how_it_was_batched(
         assert (record.batch.size, record.batch.index) == (3, PROMPTS.index(prompt))
 
 
+@pytest.mark.slow
 def test_batches_and_bundles_are_those_of_a_run(pipeline: Pipeline, bundles: list[list[int]]) -> None:
     made = pipeline.generate_many(["a house"], seeds=range(BUNDLE_IMAGES + 2), steps=1, batch_size=20)
     assert not bundles, "nothing is made before it is asked for"
@@ -122,6 +123,7 @@ def test_others_wait_until_all_are_taken_or_the_iterator_is_closed(pipeline: Pip
     pipeline.generate("a boat", steps=1)
 
 
+@pytest.mark.slow
 def test_a_closed_pipeline_makes_no_more() -> None:
     pipeline = Pipeline(device="cpu")
     made = pipeline.generate_many(PROMPTS, steps=1, batch_size=1)

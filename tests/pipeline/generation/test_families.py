@@ -18,6 +18,7 @@ from pipeline.errors import Interrupted, JobFailure
 from pipeline.generation.generate import generate_batch, generate_bundle
 from pipeline.loading.load import load
 from pipeline.memory.device.apply import apply_memory
+from pipeline.memory.device.embedding_cache import EmbeddingCache
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.registry.model_settings import identify
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
@@ -130,7 +131,7 @@ def staged(tiny: Tiny) -> Iterator[Callable[[str], LoadedModel]]:
         model = loaded(tiny(family))
         changed.append(model)
         apply_memory(model, MemorySettings(techniques=("staged", "drop_encoders")))
-        model.embeddings.clear()
+        model.embeddings = EmbeddingCache()
         return model
 
     yield held

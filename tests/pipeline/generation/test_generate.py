@@ -16,9 +16,11 @@ from tiny_requests import request_for
 
 from pipeline.errors import BadPixels, DeviceLost, Interrupted, JobFailure
 from pipeline.generation.encode import encode
-from pipeline.generation.generate import PhaseSeconds, generate_batch, generate_bundle
+from pipeline.generation.generate import generate_batch, generate_bundle
+from pipeline.generation.phase_seconds import PhaseSeconds
 from pipeline.loading.load import load
 from pipeline.memory.device.apply import apply_memory
+from pipeline.memory.device.embedding_cache import EmbeddingCache
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.registry.model_settings import identify
 from pipeline.request import GeneratedImage, ImageRequest, MemorySettings, PromptTokens
@@ -34,7 +36,7 @@ def loaded(folder: Path, dtype: Any = "float32") -> LoadedModel:
 @pytest.fixture
 def model(tiny_sd: Path) -> LoadedModel:
     one = loaded(tiny_sd)
-    one.embeddings.clear()
+    one.embeddings = EmbeddingCache()
     return one
 
 
@@ -200,7 +202,7 @@ def test_clip_skip_takes_an_earlier_layer(model: LoadedModel) -> None:
 def test_guidance_of_one_needs_no_negative_prompt(model: LoadedModel) -> None:
     foggy, clear = (request_for(model, guidance_scale=1.0, negative_prompt=text) for text in ("fog", ""))
     np.testing.assert_array_equal(images(model, [foggy])[0].pixels, images(model, [clear])[0].pixels)
-    assert len(model.embeddings) == 1
+    assert len(model.embeddings._memory) == 1
 
 
 @pytest.mark.parametrize("folder", ["sd_nan", "sd_black"])

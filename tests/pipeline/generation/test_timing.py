@@ -58,6 +58,7 @@ def make(model: LoadedModel, *sizes: int, remember: bool = True, **values: Any) 
     assert all(isinstance(outcome, GeneratedImage) for outcome in outcomes.values()), outcomes
 
 
+@pytest.mark.slow
 def test_the_first_batch_of_each_size_on_a_model_warms_up(model: LoadedModel, measured: Measured) -> None:
     make(model, 2, 2, 3)
     assert measured() == {2: 1}

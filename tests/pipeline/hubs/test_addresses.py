@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import Unreachable, UnsafeAnswer
-from pipeline.hubs.addresses import is_public, public_addresses
+from pipeline.hubs.addresses import LOOKED_UP_S, is_public, public_addresses
 
 INNER = [
     "127.0.0.1", "127.1.2.3", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1", "169.254.169.254",
@@ -43,13 +43,13 @@ def answers(*addresses: str) -> Any:
 
 def test_all_addresses_of_a_host_are_returned_once_each() -> None:
     resolve = answers("1.1.1.1", "1.1.1.1", "2606:4700::1111")
-    assert public_addresses("hf.co", 443, resolve) == ["1.1.1.1", "2606:4700::1111"]
+    assert public_addresses("hf.co", 443, resolve, LOOKED_UP_S) == ["1.1.1.1", "2606:4700::1111"]
 
 
 @pytest.mark.parametrize("others", [(), ("1.1.1.1",)])
 def test_one_inner_address_is_enough_to_refuse_a_host(others: tuple[str, ...]) -> None:
     with pytest.raises(UnsafeAnswer, match=r"cdn\.hf\.co: has the address 10\.0\.0\.1"):
-        public_addresses("cdn.hf.co", 443, answers(*others, "10.0.0.1"))
+        public_addresses("cdn.hf.co", 443, answers(*others, "10.0.0.1"), LOOKED_UP_S)
 
 
 def unknown(*args: Any, **options: Any) -> list[Any]:
@@ -59,4 +59,4 @@ def unknown(*args: Any, **options: Any) -> list[Any]:
 @pytest.mark.parametrize("resolve", [unknown, answers()])
 def test_a_host_without_addresses_is_out_of_reach(resolve: Any) -> None:
     with pytest.raises(Unreachable, match=r"hf\.co: its address cannot be found; is there a network\?"):
-        public_addresses("hf.co", 443, resolve)
+        public_addresses("hf.co", 443, resolve, LOOKED_UP_S)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hub_downloads import ensure_downloaded
 from hub_protocols import Samples, demo_repository
 from hub_server import HubServer
 
 from pipeline.errors import ModelError
-from pipeline.hubs.find_or_fetch import ensure_downloaded, plan_download
+from pipeline.hubs.find_or_fetch import plan_download
 from pipeline.hubs.results import Ok
 from pipeline.hubs.transport import Transport
 from pipeline.registry.database import Registry

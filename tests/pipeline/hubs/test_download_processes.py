@@ -23,7 +23,7 @@ WORKER = """
 import resource, sys
 from pathlib import Path
 from pipeline.errors import DownloadError
-from pipeline.hubs.downloading import download
+from pipeline.hubs.downloading import Download
 from pipeline.hubs.file_sources import FileSource
 from pipeline.hubs.hub_settings import HubSettings
 from pipeline.hubs.transport import Transport
@@ -35,7 +35,8 @@ transport = Transport(HubSettings(huggingface_url=url))
 print("ready", flush=True)
 source = FileSource(f"{url}/hf/a", "huggingface.file")
 try:
-    print(download([source], Path(target), sha256=sha256, size_bytes=int(size), transport=transport, name="a"))
+    one = Download([source], Path(target), sha256=sha256, size_bytes=int(size), transport=transport, name="a")
+    print(one.run())
 except DownloadError as error:
     print(error)
 """

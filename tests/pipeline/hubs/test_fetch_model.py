@@ -9,24 +9,27 @@ from pathlib import Path
 
 import pytest
 from hub_civitai import File, Model, Version
+from hub_downloads import ensure_downloaded
 from hub_huggingface import Repository
 from hub_protocols import Samples, below, pipeline_repository
 from hub_server import HubServer, cut, flip, instead, json_reply, stall
+from small_weights import write_lora
 
 from pipeline.adapters.find_weights import find as find_adapter
 from pipeline.errors import DownloadError, ModelError
 from pipeline.hubs.cards import card
 from pipeline.hubs.downloading import SPARE_BYTES
 from pipeline.hubs.fetch_model import fetch, find_remote, plan
-from pipeline.hubs.find_or_fetch import ensure_downloaded
 from pipeline.hubs.results import Ok
 from pipeline.hubs.transport import Transport
 from pipeline.registry.database import Registry
 from pipeline.registry.leftovers import leftovers
 from pipeline.registry.model_settings import identify
 from pipeline.registry.queries import find, list_models
+from pipeline.registry.records import ModelCard
 from pipeline.registry.resolve import resolve
 from pipeline.registry.store_folders import store_folder
+from pipeline.registry.stored_cards import card_of
 from pipeline.registry.storing import files_of
 from pipeline.registry.upkeep import verify
 from pipeline.system.units import size_text
@@ -98,6 +101,45 @@ def test_a_version_of_civitai_is_known_with_all_that_it_was_said_to_be(
     assert (model.base_model, model.licence, model.family) == ("SDXL 1.0", "credit to the author", "sdxl")
     for reference in ("civitai:102", "civitai:12", "Ink v1.0", "ink", f"sha256:{path.stem}"):
         assert resolve(reference, "lora") == path
+
+
+def test_what_the_hub_says_of_a_model_is_kept_with_it(
+    lora: Repository, ink: Version, samples: Samples, hub: HubServer, transport: Transport, registry: Registry
+) -> None:
+    ink.description = "<p>Soft ink. Weight: 0.7</p>"
+    ink.images = ({"meta": {"prompt": "ink, a heron", "steps": 24, "sampler": "Euler a"}},)
+    samples.models[0].downloads = 321
+    lora.card = {"instance_prompt": "a TOK bird", "widget": [{"text": "a TOK owl", "output": {"url": "x.png"}}, 5]}
+    for reference in ("civitai:102", "hf:org/ink-lora"):
+        ensure_downloaded(reference, registry, transport, noun="lora")
+    (of_version,) = find(registry, "civitai:102")
+    assert card_of(registry, of_version) == ModelCard(
+        title="Ink v1.0",
+        description="Soft ink. Weight: 0.7",
+        base_model="SDXL 1.0",
+        licence="credit to the author",
+        tags=("style",),
+        trigger_words=("ink", "line art"),
+        example_prompts=("ink, a heron",),
+        weight=0.7,
+        settings=(("steps", 24), ("scheduler", "Euler a")),
+        downloads=321,
+    )
+    (of_repository,) = find(registry, "hf:org/ink-lora")
+    card = card_of(registry, of_repository)
+    assert (card.description, card.trigger_words, card.example_prompts) == ("# Ink", ("a TOK bird",), ("a TOK owl",))
+
+
+def test_without_the_hubs_card_a_fetched_model_keeps_what_its_header_says(
+    samples: Samples, tmp_path: Path, hub: HubServer, transport: Transport, registry: Registry
+) -> None:
+    table = {"ss_tag_frequency": json.dumps({"1_ink": {"heron": 7}})}
+    file = write_lora(tmp_path / "ink.safetensors", metadata=table)
+    samples.repositories.append(Repository("org/ink", {"ink.safetensors": file.read_bytes()}, tags=("lora",)))
+    hub.fault(".*/README.md", instead(json_reply({}, 503)))
+    ensure_downloaded("hf:org/ink", registry, transport, noun="lora")
+    (model,) = find(registry, "hf:org/ink")
+    assert card_of(registry, model).tag_counts == (("heron", 7),)
 
 
 def test_a_plan_tells_files_and_bytes_and_fetches_nothing(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hub_civitai import Version
+from hub_downloads import ensure_downloaded
 from hub_huggingface import Repository
 from hub_protocols import Samples
 from hub_server import HubServer, Reply, Request, instead, json_reply, redirect
@@ -16,7 +17,6 @@ from hub_server import HubServer, Reply, Request, instead, json_reply, redirect
 from pipeline.errors import ModelError
 from pipeline.hubs.find_or_fetch import (
     DownloadPlan,
-    ensure_downloaded,
     find_or_download,
     plan_by_name,
     plan_download,

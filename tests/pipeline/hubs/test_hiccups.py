@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from hub_civitai import File, Model, Version
+from hub_downloads import ensure_downloaded
 from hub_huggingface import Repository, git_blob
 from hub_protocols import Samples, demo_repository
 from hub_server import HubServer, Reply, cut, flip, instead, json_reply, stall
@@ -15,7 +16,7 @@ from pipeline.errors import ModelError
 from pipeline.hubs.civitai import would_be_refused
 from pipeline.hubs.connecting import Pace
 from pipeline.hubs.fetch_model import fetch, find_remote
-from pipeline.hubs.find_or_fetch import ensure_downloaded, search
+from pipeline.hubs.find_or_fetch import search
 from pipeline.hubs.results import Ok
 from pipeline.hubs.transport import Transport
 from pipeline.hubs.versions import version

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hub_civitai import File, Model, Version, described_model
+from hub_downloads import ensure_downloaded
 from hub_huggingface import Repository
 from hub_protocols import PICKLE, Samples
 from hub_server import HubServer, Reply, instead, json_reply
 
 from pipeline.hubs import civitai, huggingface
-from pipeline.hubs.find_or_fetch import ensure_downloaded, find_or_download, search
+from pipeline.hubs.find_or_fetch import find_or_download, search
 from pipeline.hubs.hub_search import ASKED
 from pipeline.hubs.results import Ok
 from pipeline.hubs.transport import Transport

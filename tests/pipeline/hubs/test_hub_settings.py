@@ -16,7 +16,10 @@ def no_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_by_default_the_public_hubs_are_asked_and_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     settings = HubSettings()
-    assert (settings.huggingface(), settings.civitai()) == ("https://huggingface.co", "https://civitai.com")
+    assert (settings.url_of("huggingface"), settings.url_of("civitai")) == (
+        "https://huggingface.co",
+        "https://civitai.com",
+    )
     assert settings.token_of("huggingface") is None
     assert not settings.auto_download and settings.proxy is None
 
@@ -31,8 +34,8 @@ def test_a_token_is_read_only_where_the_user_allows_it(monkeypatch: pytest.Monke
 
 def test_mirrors_come_from_the_settings_and_then_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example/hub/")
-    assert HubSettings().huggingface() == "https://mirror.example/hub"
-    assert HubSettings(huggingface_url="http://127.0.0.1:8000/").huggingface() == "http://127.0.0.1:8000"
+    assert HubSettings().url_of("huggingface") == "https://mirror.example/hub"
+    assert HubSettings(huggingface_url="http://127.0.0.1:8000/").url_of("huggingface") == "http://127.0.0.1:8000"
     assert HubSettings(civitai_url="https://civitai.red").url_of("civitai") == "https://civitai.red"
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from hub_civitai import Version
+from hub_downloads import ensure_downloaded
 from hub_server import HubServer
 
 from pipeline.errors import ModelError
-from pipeline.hubs.find_or_fetch import ensure_downloaded, identify
+from pipeline.hubs.find_or_fetch import identify
 from pipeline.hubs.results import Ok
 from pipeline.hubs.transport import Transport
 from pipeline.registry.database import Registry

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hub_downloads import ensure_downloaded
 from hub_protocols import add_hubs, listed, sample_models
 from hub_server import HubServer
 
-from pipeline.hubs.find_or_fetch import ensure_downloaded, find_or_download
+from pipeline.hubs.find_or_fetch import find_or_download
 from pipeline.hubs.transport import Transport
 from pipeline.registry.database import Registry
 from pipeline.registry.queries import stats

@@ -156,7 +156,7 @@ def test_a_name_server_that_does_not_answer_is_not_waited_for(tmp_path: Path, na
         resolve=silent,
     )
     with pytest.raises(Unreachable, match=f"{name}: no name server answers within 0.05 s"):
-        read(transport, f"{transport.settings.huggingface()}/x")
+        read(transport, f"{transport.settings.url_of('huggingface')}/x")
     never.set()
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from pipeline.hubs.civitai_protocol import ModelVersion, VersionFile, permissions
-from pipeline.hubs.version_files import chosen_file, family_of_base
-from pipeline.weights.families import FAMILIES
+from pipeline.hubs.version_files import chosen_file
+from pipeline.weights.families import FAMILIES, family_of_base
 
 
 def file(id: int = 1, **changes: Any) -> dict[str, Any]:
@@ -102,9 +102,9 @@ def test_base_models_are_mapped_and_unknown_ones_are_not_guessed() -> None:
 
 
 def test_every_mapped_family_is_one_that_is_known() -> None:
-    from pipeline.hubs.version_files import _FAMILIES
+    from pipeline.weights.families import _BASE_MODELS
 
-    assert {*_FAMILIES} <= {*FAMILIES}
+    assert {*_BASE_MODELS} <= {*FAMILIES}
 
 
 def test_permissions_in_words() -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 from adapter_files import layers_of, write_lora
-from families import KINDS, a_few
+from families import KINDS
 
 from pipeline.adapters.apply import apply
 from pipeline.adapters.identify_lora import identify_lora
+from pipeline.adapters.specs import LoraSpec
 from pipeline.generation.generate import generate_bundle
 from pipeline.loading import compiling
 from pipeline.loading.compiling import as_compiled
@@ -22,8 +23,8 @@ from pipeline.loading.load import load
 from pipeline.loading.speed import prepare
 from pipeline.memory.device import quantization
 from pipeline.memory.device.block_streaming import blocks_of
+from pipeline.memory.device.loaded_components import uncompile
 from pipeline.memory.device.loaded_model import LoadedModel
-from pipeline.memory.device.undo_speedups import uncompile
 from pipeline.registry.model_settings import identify
 from pipeline.request import NO_ADAPTERS, Adapters, GeneratedImage, ImageRequest, MemorySettings, SpeedSettings
 from pipeline.weights.families import FAMILIES
@@ -162,21 +163,28 @@ def test_each_weight_of_a_lora_is_compiled_anew_and_no_variants_pile_up(
     torch._dynamo.config.recompile_limit = 2
     path = write_lora(tmp_path / "style.safetensors", layers_of(model.pipe, "unet"))
     for weight in (0.25, 0.5, 0.75, 1.0):
-        lora = identify_lora(str(path), weight=weight, files=model.files)
+        lora = identify_lora(LoraSpec(path, weight), model.files)
         apply(model, Adapters(loras=(lora,)))
         exact = picture(model)
         backend(as_written)
         facts = prepared(model, compiling.REGIONAL_BREAK_EVEN)
         assert torch.allclose(as_compiled(model, facts, lambda: picture(model)), exact, atol=1e-5)
         assert facts["compile"] == "blocks", "not given up at the limit"
-        few = identify_lora(str(path), weight=weight + 0.1, files=model.files)
+        few = identify_lora(LoraSpec(path, weight + 0.1), model.files)
         apply(model, Adapters(loras=(few,)))
         assert prepared(model, compiling.REGIONAL_BREAK_EVEN - 1)["compile"] == "no" and not is_compiled(model)
 
 
+A_FEW_QUANTISED = {*zip(KINDS, ("int8", "float8", "int8"), strict=True)}
+QUANTISED = [
+    pytest.param(family, kind, marks=() if (family, kind) in A_FEW_QUANTISED else pytest.mark.campaign)
+    for family in FAMILIES
+    for kind in ("int8", "float8")
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["int8", "float8"])
-@pytest.mark.parametrize("family", a_few(FAMILIES, KINDS))
+@pytest.mark.parametrize(("family", "kind"), QUANTISED)
 def test_blocks_of_a_quantised_denoiser_are_traced_without_a_break(
     family: str, kind: str, tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

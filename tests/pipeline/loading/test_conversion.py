@@ -129,6 +129,7 @@ def test_what_waits_on_disk_is_never_in_memory_as_a_whole(
     assert_same(module, load_weights(part, torch.float32, "whole"))
 
 
+@pytest.mark.slow
 def test_a_model_that_is_loaded_to_stream_from_disk_draws_the_same(halved: Callable[..., Path]) -> None:
     def draw(model: LoadedModel) -> Any:
         generator = torch.Generator().manual_seed(7)

@@ -100,6 +100,7 @@ def test_two_models_share_what_is_the_same_in_both(tiny: Tiny, tmp_path: Path) -
     assert pool.loads == 4
 
 
+@pytest.mark.slow
 def test_other_weights_types_and_quantisations_are_not_shared(tiny: Tiny, tmp_path: Path) -> None:
     pool = Pool()
     plain = load_tiny(tiny("sd15"), pool=pool)
@@ -119,6 +120,7 @@ def test_encoders_and_denoiser_are_quantised_separately(tiny: Tiny) -> None:
     assert kinds == {"text_encoder": "int8", "text_encoder_2": "int8", "transformer": None, "vae": None}
 
 
+@pytest.mark.slow
 def test_float16_has_exceptions(tiny: Tiny) -> None:
     half = MemorySettings(dtype="float16")
     flux = modules(load_tiny(tiny("flux"), half).pipe)

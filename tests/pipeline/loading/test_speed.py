@@ -17,10 +17,11 @@ import torch
 from pipeline.errors import ConfigError, JobFailure
 from pipeline.loading import speed
 from pipeline.loading.load import load, load_component
-from pipeline.loading.speed import STEP_CACHES, prepare, read_ahead, step_cache
+from pipeline.loading.speed import ReadAhead, prepare, step_cache
+from pipeline.loading.speed_options import ATTENTION_BACKENDS, STEP_CACHES
+from pipeline.memory.device.loaded_components import uncompile
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.pool import Pool
-from pipeline.memory.device.undo_speedups import uncompile
 from pipeline.registry.model_settings import identify
 from pipeline.request import MemorySettings, SpeedSettings
 from pipeline.weights.families import FAMILIES
@@ -75,7 +76,7 @@ def test_a_backend_set_on_one_model_reaches_no_other(loaded: Load, monkeypatch: 
 
     prepare(other)
     before = picture(other)
-    monkeypatch.setitem(speed.ATTENTION_BACKENDS, "math", "_native_math")
+    monkeypatch.setitem(ATTENTION_BACKENDS, "math", "_native_math")
     speed.pin_attention(one.pipe.transformer, "math")
     assert backends(one.pipe.transformer) == {"_native_math"}
     assert backends(other.pipe.transformer) == {"native"} and Registry._active_backend == default
@@ -100,7 +101,7 @@ def test_a_backend_that_is_not_there_is_one_line(loaded: Load) -> None:
 def test_our_names_are_diffusers_backends() -> None:
     from diffusers.models.attention_dispatch import AttentionBackendName
 
-    assert set(speed.ATTENTION_BACKENDS.values()) <= {name.value for name in AttentionBackendName}
+    assert set(ATTENTION_BACKENDS.values()) <= {name.value for name in AttentionBackendName}
 
 
 def test_a_cpu_compiles_only_when_told_to(loaded: Load, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,6 +169,7 @@ def test_what_is_streamed_is_not_compiled(loaded: Load, monkeypatch: pytest.Monk
     apply_memory(model, MemorySettings())
 
 
+@pytest.mark.slow
 def test_channels_last_is_for_unets_on_gpus(loaded: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     unet = loaded("sd15")
     monkeypatch.setattr(unet, "pool", Pool())
@@ -207,6 +209,7 @@ def test_step_caches_are_where_the_table_says(family: str, loaded: Load) -> None
             pass
 
 
+@pytest.mark.slow
 def test_a_cache_changes_pictures_and_is_off_after_an_exception(loaded: Load) -> None:
     model = loaded("flux")
     exact = picture(model)
@@ -241,8 +244,8 @@ def test_files_are_read_to_their_end(tmp_path: Path) -> None:
     files = [tmp_path / "a", tmp_path / "gone", tmp_path / "b"]
     files[0].write_bytes(os.urandom(20 * 2**20))
     files[2].write_bytes(b"x" * 100)
-    reading = read_ahead(files)
-    reading.wait()
+    reading = ReadAhead(files)
+    reading._thread.join()
     assert reading.bytes_read == 20 * 2**20 + 100
     reading.stop()
 
@@ -252,8 +255,8 @@ def test_never_more_than_half_of_the_free_memory(tmp_path: Path, monkeypatch: py
     file.write_bytes(bytes(40 * 2**20))
     memory = psutil.virtual_memory()
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=36 * 2**20))
-    reading = read_ahead([file])
-    reading.wait()
+    reading = ReadAhead([file])
+    reading._thread.join()
     assert reading.bytes_read == 16 * 2**20, "two pieces; a third would be more than half"
     reading.stop()
 
@@ -268,7 +271,7 @@ def test_it_stops_when_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         return go_on.wait(10)
 
     monkeypatch.setattr(speed.ReadAhead, "_has_room", slow)
-    reading = read_ahead([file, file])
+    reading = ReadAhead([file, file])
     assert begun.wait(10)
     stopping = threading.Thread(target=reading.stop)
     stopping.start()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +12,11 @@ from tiny_checkpoints import write_checkpoint, write_vae
 from tiny_models import write_tiny_sd
 from tiny_requests import request_for
 
-from pipeline.errors import JobFailure, WeightsChanged
+from pipeline.errors import JobFailure, ModelError, WeightsChanged
 from pipeline.generation.current_model import CurrentModel
 from pipeline.generation.generate import generate_batch
 from pipeline.loading import conversion
+from pipeline.loading.components import parts_of
 from pipeline.loading.load import load
 from pipeline.loading.unchanged import planned_files
 from pipeline.memory.device.pool import Pool
@@ -64,6 +64,14 @@ def test_what_changed_after_the_plan_is_not_loaded(
     assert str(refused.value).startswith(f"{what} has changed since this was planned; run the same command again")
 
 
+def test_a_vae_folder_that_was_emptied_is_said_to_have_no_weights(mine: Path) -> None:
+    settings, files = identify(str(mine / "mine"), vae=str(mine / "other" / "vae"))
+    for file in (mine / "other" / "vae").iterdir():
+        file.unlink()
+    with pytest.raises(ModelError, match="vae/ has no weights"):
+        parts_of(files, settings, MemorySettings())
+
+
 def test_a_tiny_vae_that_changed_is_not_loaded(mine: Path) -> None:
     from diffusers import AutoencoderTiny
 
@@ -88,10 +96,7 @@ def test_what_was_only_touched_is_loaded(mine: Path) -> None:
 def test_unchanged_files_are_not_read_for_it(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, files = identify(str(mine / "mine"))
     monkeypatch.setattr("pipeline.weights.hashes._hash_file", None)  # whoever hashes fails
-    started = time.perf_counter()
-    for _ in range(20):
-        planned_files(settings, MemorySettings(), files)
-    assert (time.perf_counter() - started) / 20 < 0.05
+    assert planned_files(settings, MemorySettings(), files)
 
 
 def test_what_changes_while_it_is_read_is_kept_nowhere(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +109,7 @@ def test_what_changes_while_it_is_read_is_kept_nowhere(mine: Path, monkeypatch: 
     assert pool.loads == 0
 
 
+@pytest.mark.slow
 def test_weights_that_are_written_over_while_they_are_mapped_make_no_picture(mine: Path) -> None:
     settings, _ = identify(str(mine / "mine"))
     current = CurrentModel("cpu", Pool(), SpeedSettings())

@@ -29,7 +29,7 @@ def requests_for(model: LoadedModel, count: int = 2, **values: Any) -> list[Imag
     family = model.files.family
     options = {
         "negative_prompt": "" if family in ("flux", "flux2_klein") else "mist",
-        "steps": 3,
+        "steps": 2,
         "guidance_scale": 3.0,
         "width": 64,
         "height": 64,

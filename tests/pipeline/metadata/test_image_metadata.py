@@ -19,12 +19,13 @@ from PIL import Image
 from record_texts import texts
 
 from pipeline.errors import JobFailure
+from pipeline.metadata.containers import read_container
 from pipeline.metadata.encoding import EncodedImage, encode_image, record_sha256
 from pipeline.metadata.infotext import to_infotext
 from pipeline.metadata.metadata_settings import MetadataSettings
-from pipeline.metadata.reading import NoRecordError, read_any, read_id, read_pixels, read_record
+from pipeline.metadata.reading import NoRecordError, find_record, read_any, read_id, read_pixels, read_record
 from pipeline.metadata.record import Record, pixel_hash
-from pipeline.metadata.verifying import ReadbackFailed, verify_encoded
+from pipeline.metadata.saving import ReadbackFailed, verify_encoded
 from pipeline.metadata.xmp import DIGITAL_SOURCE_TYPE
 from pipeline.request import LoraWeights
 
@@ -73,6 +74,11 @@ def write(sample: Any, tmp_path: Path) -> tuple[Path, EncodedImage]:
     return path, encoded
 
 
+def holds_record(encoded: EncodedImage) -> bool:
+    """Whether the file itself has the whole record."""
+    return find_record(read_container(io.BytesIO(encoded.data))) is not None
+
+
 @pytest.mark.parametrize("output_format", FORMATS)
 @pytest.mark.parametrize("kind", CORPUS)
 def test_any_prompt_comes_back_from_any_format(
@@ -83,7 +89,7 @@ def test_any_prompt_comes_back_from_any_format(
     verify_encoded(encoded.data, made.record, made.settings, made.image.pixels)
     assert read_record(path) == made.record
     assert read_record(path).prompt == CORPUS[kind]
-    assert encoded.record_embedded == (encoded.sidecar is None)
+    assert holds_record(encoded) == (encoded.sidecar is None)
 
 
 @pytest.mark.parametrize("output_format", FORMATS)
@@ -236,7 +242,7 @@ def test_private_holds_an_id_and_the_mark_and_nothing_else(
     made = sample("purple zebra", "fog", output_format=output_format, profile="private")
     path, encoded = write(made, tmp_path)
     verify_encoded(encoded.data, made.record, made.settings, made.image.pixels)
-    assert encoded.sidecar is None and not encoded.record_embedded
+    assert encoded.sidecar is None and not holds_record(encoded)
     assert read_id(path) == made.record.id
     for word in ("zebra", "fog", "965400086", "2025", "Euler", "demo", "0.1.0", made.record.pixels_sha256):
         assert word.encode() not in encoded.data and word.encode("utf-16-be") not in encoded.data
@@ -301,7 +307,7 @@ def test_exiftool_reads_the_standard_fields(sample: Callable[..., Any], tmp_path
 def test_a_jpeg_without_room_names_its_sidecar(sample: Callable[..., Any], tmp_path: Path) -> None:
     made = sample(CORPUS["100 KB"], CORPUS["100 KB"], output_format="jpeg")
     path, encoded = write(made, tmp_path)
-    assert not encoded.record_embedded and encoded.sidecar is not None
+    assert not holds_record(encoded) and encoded.sidecar is not None
     verify_encoded(encoded.data, made.record, made.settings, made.image.pixels)
     assert record_sha256(made.record).encode() in encoded.data
     assert read_record(path) == made.record
@@ -326,14 +332,14 @@ def test_a_jpeg_takes_prompts_of_any_length(sample: Callable[..., Any], characte
         made = sample(character * length, character * length, output_format="jpeg")
         encoded = made.encode()
         verify_encoded(encoded.data, made.record, made.settings, made.image.pixels)
-        assert encoded.record_embedded == (encoded.sidecar is None)
+        assert holds_record(encoded) == (encoded.sidecar is None)
 
 
 def test_a_jpeg_that_cannot_hold_its_settings_fails_in_one_line(sample: Callable[..., Any]) -> None:
     loras = tuple(LoraWeights(f"style {number:04d} " + "x" * 80, "", "0" * 64, 0.5) for number in range(500))
     with pytest.raises(JobFailure, match=r"use output\.format=png"):
         sample(output_format="jpeg", loras=loras).encode()
-    assert sample(output_format="png", loras=loras).encode().record_embedded
+    assert holds_record(sample(output_format="png", loras=loras).encode())
 
 
 def test_a_sidecar_is_written_on_request_and_is_the_record(sample: Callable[..., Any]) -> None:

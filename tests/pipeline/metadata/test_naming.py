@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pathvalidate import is_valid_filename
 
 from pipeline.errors import ConfigError
-from pipeline.metadata.naming import NameFacts, NamingSettings, image_path
+from pipeline.metadata.naming import NamingSettings, image_path
+from pipeline.metadata.record import JobRecord, ModelRecord, Record
 from pipeline.storage.safe_names import cut_bytes, excerpt, is_reserved, safe_component
 
 ID = "a3f2e9d4-b2c1-4a8e-9f3d-1e2a4b5c6d7e"
@@ -23,21 +24,17 @@ CREATED = datetime(2025, 1, 11, 14, 30, 22, 123000, tzinfo=UTC)
 ALL = ("time", "excerpt", "id8", "uuid", "seed", "index", "model", "name")
 
 
-def facts(prompt: str = "Beautiful sunset", **changes: Any) -> NameFacts:
-    values: dict[str, Any] = {
-        "id": ID,
-        "created": CREATED,
-        "prompt": prompt,
-        "seed": 7,
-        "model": "demo",
-        "name": "batch1",
-        "index": 3,
-    }
-    return NameFacts(**(values | changes))
+def record(prompt: str = "Beautiful sunset", **changes: Any) -> Record:
+    """What a name is built of; any text, since it is not validated."""
+    values: dict[str, Any] = {"id": ID, "created": CREATED, "seed": 7, "model": "demo", "name": "batch1", "index": 3}
+    values |= changes
+    values["model"] = ModelRecord.model_construct(name=values["model"])
+    values["job"] = JobRecord.model_construct(name=values.pop("name"), prompt_index=values.pop("index"))
+    return Record.model_construct(prompt=prompt, **values)
 
 
 def name_of(prompt: str = "Beautiful sunset", facts_of: dict[str, Any] | None = None, **setting: Any) -> str:
-    return str(image_path(NamingSettings(**setting), facts(prompt, **(facts_of or {}))))
+    return str(image_path(NamingSettings(**setting), record(prompt, **(facts_of or {}))))
 
 
 def check_component(name: str) -> None:
@@ -83,9 +80,9 @@ def test_times_are_utc_and_missing_parts_are_left_out() -> None:
 
 
 def test_a_record_names_itself(sample: Callable[..., Any]) -> None:
-    record = sample("a red house, in hills").record
-    path = image_path(NamingSettings(scheme="descriptive"), record)
-    assert path == PurePosixPath(f"batch1/20250111_143022_a-red-house-in-hills_{record.id[:8]}")
+    made = sample("a red house, in hills").record
+    path = image_path(NamingSettings(scheme="descriptive"), made)
+    assert path == PurePosixPath(f"batch1/20250111_143022_a-red-house-in-hills_{made.id[:8]}")
 
 
 @pytest.mark.parametrize(
@@ -237,7 +234,7 @@ def test_names_are_safe_whatever_they_are_made_of(
     folder: str,
 ) -> None:
     naming = NamingSettings(scheme, "%Y%m%d_%H%M%S", separator, excerpt_length, tuple(components), folder)
-    made = image_path(naming, NameFacts(ID, CREATED, prompt, seed, model, name, index))
+    made = image_path(naming, record(prompt, model=model, name=name, index=index, seed=seed))
     assert not made.is_absolute() and ".." not in made.parts
     for folder_name in made.parts[:-1]:
         check_component(folder_name)
@@ -255,7 +252,7 @@ def test_names_are_safe_whatever_they_are_made_of(
 def test_names_differ_even_where_case_does_not_count(prompts: list[str], scheme: Any) -> None:
     naming = NamingSettings(scheme=scheme)
     ids = [str(uuid.UUID(int=number << 100, version=4)) for number in range(1, len(prompts) + 1)]
-    names = [image_path(naming, facts(prompt, id=image_id)) for prompt, image_id in zip(prompts, ids, strict=True)]
+    names = [image_path(naming, record(prompt, id=image_id)) for prompt, image_id in zip(prompts, ids, strict=True)]
     folded = {unicodedata.normalize("NFC", str(name).casefold()) for name in names}
     assert len(folded) == len(prompts)
 

@@ -12,8 +12,7 @@ from processes import output, python, without_privileges
 from small_weights import fetched, write_lora
 
 from pipeline.errors import ModelError
-from pipeline.registry.database import Registry, RegistryError
-from pipeline.registry.migrations import MIGRATIONS
+from pipeline.registry.database import MIGRATIONS, Registry, RegistryError
 from pipeline.registry.queries import list_models
 from pipeline.registry.store_folders import data_folder, registry_file, store_folder
 from pipeline.storage.sqlite_files import network_disk

@@ -35,6 +35,28 @@ def test_a_damaged_file_knows_nothing_and_is_replaced(cache: CacheFile, tmp_path
     assert cache.rows(ALL) == [("a", 1)]
 
 
+def test_damage_that_only_reading_comes_upon_is_replaced_as_well(cache: CacheFile, tmp_path: Path) -> None:
+    cache.change(*((INSERT, (f"{number:05}", number)) for number in range(2000)))
+    file = tmp_path / "deep" / "cache.sqlite"
+    data = bytearray(file.read_bytes())
+    middle = len(data) // 4096 // 2 * 4096
+    data[middle : middle + 4096] = bytes(4096)
+    file.write_bytes(data)
+    assert cache.rows(ALL) == []
+    cache.change((INSERT, ("zzz", 1)))
+    assert cache.rows(ALL) == [("zzz", 1)]
+
+
+def test_what_another_process_put_in_the_place_of_a_damaged_file_stays(cache: CacheFile, tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "cache.sqlite").write_bytes(b"no database, but long enough to be looked at" * 100)
+    assert cache.rows(ALL) == []
+    CacheFile(tmp_path / "deep" / "cache.sqlite", TABLE).change((INSERT, ("a", 1)))
+    assert cache.rows(ALL) == [("a", 1)]
+    cache.change((INSERT, ("b", 2)))
+    assert cache.rows(ALL) == [("a", 1), ("b", 2)]
+
+
 def test_a_file_that_another_process_keeps_locked_stops_nothing(cache: CacheFile, tmp_path: Path) -> None:
     cache.change((INSERT, ("a", 1)))
     with closing(connect(tmp_path / "deep" / "cache.sqlite", busy_s=0)) as other:

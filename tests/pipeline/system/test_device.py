@@ -29,8 +29,8 @@ class FakeNvml:
     def nvmlShutdown(self) -> None:  # noqa: N802
         pass
 
-    def nvmlSystemGetDriverVersion(self) -> bytes:  # noqa: N802
-        return b"570.1"
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        return "570.1"
 
     def nvmlDeviceGetCount(self) -> int:  # noqa: N802
         return len(self.cards)

@@ -15,6 +15,7 @@ from published_weights import (
 )
 
 from pipeline.errors import ModelError
+from pipeline.weights.adapter_detection import detect_adapter
 from pipeline.weights.denoiser_detection import detect, prediction_markers
 from pipeline.weights.families import FAMILIES
 from pipeline.weights.inspection import inspect_file
@@ -99,7 +100,7 @@ def test_the_original_names_are_those_that_diffusers_converts(model: str) -> Non
     assert {name: tuple(tensor.shape) for name, tensor in converted.items()} == published_shapes(model)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_no_other_denoiser_of_diffusers_is_taken_for_a_known_family() -> None:
     import diffusers
 
@@ -136,6 +137,27 @@ def test_files_of_no_family_are_refused_with_their_keys_and_never_taken_for_sd15
     }
     with pytest.raises(ModelError, match="cross attention 4096 wide"):
         inspect_file(write_header(tmp_path / "wide.safetensors", wide))
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "original"])
+@pytest.mark.parametrize("model", PUBLISHED)
+def test_a_header_with_the_right_names_and_no_such_shapes_ends_nothing(model: str, layout: str) -> None:
+    names = original_shapes(model) if layout == "original" else published_shapes(model)
+    for shape in ((), (4,)):
+        assert detect(dict.fromkeys(names, shape))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("controlnet_x_embedder.weight", "transformer_blocks.0.attn.to_q.weight"),
+        ("image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight"),
+    ],
+)
+def test_neither_does_one_of_an_adapter(names: tuple[str, ...]) -> None:
+    for shape in ((), (4,)):
+        found = detect_adapter(dict.fromkeys(names, shape))
+        assert found and found.attention_width is None and found.image_width is None
 
 
 def test_files_with_keys_of_two_families_are_refused_with_both_names(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from pipeline.errors import ModelError
 from pipeline.generation.generate import generate_batch
 from pipeline.memory.device.apply import apply_memory, reapply, recover, release_model, without_techniques
 from pipeline.memory.device.block_streaming import BlockStreaming
+from pipeline.memory.device.embedding_cache import EmbeddingCache
 from pipeline.memory.device.loaded_components import components, is_placed_by_hooks
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.offload_hooks import add_group_offload, is_cast, is_offloaded, remove_group_offload
@@ -90,7 +91,7 @@ def test_exact_techniques_change_no_bit_and_leave_nothing(family: str, loaded: L
     assert not np.array_equal(before[0], before[1])
     for name, memory in EXACT.items():
         apply_memory(model, memory)
-        model.embeddings.clear()
+        model.embeddings = EmbeddingCache()
         made = images(model)
         np.testing.assert_array_equal([image.pixels for image in made], before, err_msg=name)
         assert [image.memory.techniques for image in made] == [memory.techniques] * 2, name
@@ -98,7 +99,7 @@ def test_exact_techniques_change_no_bit_and_leave_nothing(family: str, loaded: L
         with stage(model, "encode"):  # brings dropped encoders back
             assert not model.dropped
         assert attributes(model) == found, f"{name} left something"
-    model.embeddings.clear()
+    model.embeddings = EmbeddingCache()
     np.testing.assert_array_equal(pictures(model), before)
     after = weights(model)
     assert all(torch.equal(after[key], tensor) for key, tensor in values.items())
@@ -119,12 +120,12 @@ def test_weights_stored_smaller_come_back_whole(name: str, loaded: Load) -> None
     before, size = pictures(model), true_bytes(components(model)[part])
     others = {key: id(module) for key, module in components(model).items() if not key.startswith(part)}
     apply_memory(model, held_by(name, "staged"))
-    model.embeddings.clear()
+    model.embeddings = EmbeddingCache()
     smaller = true_bytes(components(model)[part])
     assert smaller < 0.8 * size
     assert not np.array_equal(pictures(model), before)
     assert {key: id(module) for key, module in components(model).items() if not key.startswith(part)} == others
-    model.embeddings.clear()
+    model.embeddings = EmbeddingCache()
     apply_memory(model, PLAIN)
     assert true_bytes(components(model)[part]) == size
     np.testing.assert_array_equal(pictures(model), before)
@@ -277,7 +278,7 @@ def test_an_exception_in_the_middle_is_recovered_from(techniques: tuple[str, ...
             raise RuntimeError("in the middle")
 
     handle = model.pipe.transformer.single_transformer_blocks[0].proj_mlp.register_forward_hook(fail)
-    outcomes = generate_batch(model, requests_for(model))
+    outcomes = generate_batch(model, requests_for(model, steps=3))
     handle.remove()
     assert len(outcomes) == 2 and len(calls) > 3, "split and tried again"
     recover(model)

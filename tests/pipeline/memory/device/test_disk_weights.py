@@ -25,6 +25,7 @@ from pipeline.loading.load import load
 from pipeline.memory.device import disk_weights
 from pipeline.memory.device.apply import apply_memory, recover, release_model, without_techniques
 from pipeline.memory.device.disk_weights import disk_weights_of
+from pipeline.memory.device.embedding_cache import EmbeddingCache
 from pipeline.memory.device.loaded_components import components, is_placed_by_hooks
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.offload_hooks import is_offloaded
@@ -59,7 +60,7 @@ def test_a_model_let_go_is_not_read_back(memory: MemorySettings, loaded: Load) -
 def test_encoders_are_dropped_without_being_read_back(loaded: Load) -> None:
     model = loaded("flux", held_by("leaf_offload", "disk_offload", "drop_encoders"))
     before = pictures(model)
-    model.embeddings.clear()
+    model.embeddings = EmbeddingCache()
     with ExitStack() as dropping:
         with stage(model, "encode"):
             dropping.enter_context(unreadable("text_encoder"))
@@ -118,7 +119,7 @@ def test_others_who_share_a_component_get_it_whole(loaded: Load) -> None:
     apply_memory(one, BY_LEAF)
     release_model(one)
     assert not offload_folders() and not any(is_placed_by_hooks(module) for module in components(other).values())
-    other.embeddings.clear()
+    other.embeddings = EmbeddingCache()
     np.testing.assert_array_equal(pictures(other), before)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.memory.device.peaks import measured
+from pipeline.memory.device.stages import measured
 
 
 @pytest.mark.parametrize(("before", "after", "refused"), [(0, 0, None), (2, 2, None), (2, 5, 3)])

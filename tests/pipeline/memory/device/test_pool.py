@@ -106,10 +106,14 @@ def test_what_stays_on_the_host_counts_there_and_needs_no_room_to_come_back(monk
     monkeypatch.setattr(device_copies, "copied", lambda tensor, device: tensor)
     pool = Pool(host_bytes=16 * KILOBYTE)
     module = on_card(pool, "denoiser", 16)
-    assert pool.bytes_on_device == pool.bytes_on_host == 16 * KILOBYTE
+    assert bytes_on_device(pool, module) == pool.bytes_on_host == 16 * KILOBYTE
     pool.release("denoiser")
     assert pool.key_of(module) == "denoiser" and not pool.is_on_device(module)
     assert pool.bytes_on_host == 16 * KILOBYTE
+
+
+def bytes_on_device(pool: Pool, *modules: torch.nn.Module) -> int:
+    return sum(true_bytes(module) for module in modules if pool.is_on_device(module))
 
 
 def on_card(pool: Pool, key: str, kilobytes: int = 8) -> OnCard:
@@ -126,10 +130,11 @@ def test_what_nobody_uses_leaves_the_device() -> None:
     pool.release("encoder")
     pool.release("denoiser")
     assert (encoder.place, denoiser.place) == ("cuda", "cpu")
-    assert (pool.bytes_on_device, pool.bytes_on_host) == (8 * KILOBYTE, 16 * KILOBYTE)
+    assert (bytes_on_device(pool, encoder, denoiser), pool.bytes_on_host) == (8 * KILOBYTE, 16 * KILOBYTE)
     assert pool.is_on_device(encoder) and not pool.is_on_device(denoiser)
     pool.release("encoder")
-    assert (encoder.place, pool.bytes_on_device, pool.bytes_on_host) == ("cpu", 0, 24 * KILOBYTE)
+    assert (encoder.place, bytes_on_device(pool, encoder, denoiser)) == ("cpu", 0)
+    assert pool.bytes_on_host == 24 * KILOBYTE
 
 
 def test_what_comes_from_the_device_counts_for_the_host() -> None:
@@ -150,11 +155,11 @@ def test_without_room_on_the_host_it_is_forgotten_instead() -> None:
     large = on_card(pool, "large", 16)
     pool.release("large")
     assert large.place == "cuda", "not moved first, which would take the memory that is not there"
-    assert pool.key_of(large) is None and pool.bytes_on_host == 0 == pool.bytes_on_device
+    assert pool.key_of(large) is None and pool.bytes_on_host == 0 == bytes_on_device(pool, large)
     small = on_card(pool, "small")
     small.room_on_host = False
     pool.release("small")
-    assert pool.key_of(small) is None and pool.bytes_on_device == 0
+    assert pool.key_of(small) is None and bytes_on_device(pool, large, small) == 0
 
 
 def test_what_was_loaded_onto_a_device_is_known_to_be_there() -> None:
@@ -162,7 +167,7 @@ def test_what_was_loaded_onto_a_device_is_known_to_be_there() -> None:
     pool = Pool()
     module = pool.get("int4", lambda: torch.nn.Linear(256, 8, bias=False, device="meta"))
     assert pool.is_on_device(module)
-    assert (pool.bytes_on_device, pool.bytes_on_host) == (8 * KILOBYTE, 0)
+    assert (bytes_on_device(pool, module), pool.bytes_on_host) == (8 * KILOBYTE, 0)
     pool.release("int4")
     assert pool.key_of(module) is None
 
@@ -183,10 +188,10 @@ def test_discarded_is_kept_for_nobody_but_its_other_users() -> None:
     pool = Pool()
     module = pool.get("a", weights(1))
     pool.get("a", weights(1))
-    pool.discard("a")
+    pool.release("a", keep=False)
     assert pool.get("a", weights(1)) is module
-    pool.discard("a")
-    pool.discard("a")
+    pool.release("a", keep=False)
+    pool.release("a", keep=False)
     assert pool.get("a", weights(1)) is not module
 
 

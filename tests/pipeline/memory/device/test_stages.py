@@ -16,10 +16,9 @@ from pipeline.memory.device.apply import apply_memory
 from pipeline.memory.device.block_streaming import BlockStreaming
 from pipeline.memory.device.loaded_components import components, encoders
 from pipeline.memory.device.loaded_model import LoadedModel
-from pipeline.memory.device.peaks import INTERVAL_S, measured
 from pipeline.memory.device.pool import Pool
 from pipeline.memory.device.quantization import true_bytes
-from pipeline.memory.device.stages import stage
+from pipeline.memory.device.stages import INTERVAL_S, measured, stage
 from pipeline.memory.planning.estimate import Shape
 
 STAGES: tuple[Any, ...] = ("encode", "denoise", "decode")
@@ -103,6 +102,7 @@ def test_the_shape_of_a_batch_decides_how_many_blocks_stay(loaded: Load, monkeyp
     assert [(shape.width, shape.batch) for shape in asked] == [(256, 2), (1024, 2), (256, 2)]
 
 
+@pytest.mark.slow
 def test_dropped_encoders_are_gone_and_come_back(loaded: Load) -> None:
     pool = Pool()
     model = loaded("sdxl", held_by("drop_encoders"), pool)
@@ -196,6 +196,7 @@ def test_the_pipeline_knows_where_it_runs_whatever_lies_elsewhere(loaded: Load) 
         assert model.pipe._execution_device == torch.device("meta")
 
 
+@pytest.mark.slow
 def test_every_stage_tells_what_it_took(loaded: Load) -> None:
     model = loaded("sd15")
     with pytest.raises(ValueError, match="on the way"), stage(model, "denoise"):

@@ -1,0 +1,37 @@
+"""Ctrl-C as an exception that no callback swallows. Imports little, since it comes before all that takes long."""
+
+import _thread
+import signal
+import sys
+import time
+from typing import Any
+
+_SOON_S = 0.001
+
+
+def answer_ctrl_c() -> None:
+    """Let SIGINT raise KeyboardInterrupt in the main thread, which calls this; again where it comes when that is lost.
+
+    A signal's handler runs between any two steps of the main thread, also within a callback of a weak reference or a
+    `__del__`. Python reports what these raise and goes on: the program would not stop. Imports have thousands of such
+    callbacks.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    otherwise, main_thread = sys.unraisablehook, _thread.get_ident()
+
+    def hook(lost: Any) -> None:
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            _thread.start_new_thread(_interrupt_soon, (main_thread,))
+        else:
+            otherwise(lost)
+
+    sys.unraisablehook = hook
+
+
+def _interrupt_soon(main_thread: int) -> None:
+    """From another thread, since the main one may still be within the callback."""
+    time.sleep(_SOON_S)
+    if sys.platform == "win32":
+        _thread.interrupt_main()
+    else:  # a signal also ends what the thread waits for
+        signal.pthread_kill(main_thread, signal.SIGINT)

@@ -1,0 +1,1 @@
+"""From ratings to preferences. Imports no torch."""

@@ -1,0 +1,1 @@
+"""What a prompt asks for: vocabularies, analysis, negatives, characters and settings. Imports no torch."""
