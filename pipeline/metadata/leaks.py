@@ -13,9 +13,10 @@ import io
 import json
 import re
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -133,15 +134,16 @@ def scan(data: bytes, *, own_words: Iterable[str], identity: PersonalWords | Non
         parts = read_container(io.BytesIO(data)).parts
     except ReadError:  # not an image, or a damaged one: all of it is searched
         parts = (ContainerPart("text", data),)
+    parts = tuple(part for part in parts if not _BINARY_PARTS.fullmatch(part.kind))
     for part in parts:
-        if _BINARY_PARTS.fullmatch(part.kind):
-            continue
         if _COMPRESSED.match(part.kind.encode("latin-1") + part.payload[:100]):
             _refuse("compressed text, which cannot be searched", part)
-        for text in _readings(part.payload):
-            found = _find(text, identity, texts)
-            if found:
-                _refuse(found, part)
+    # First all of them at once, which is several times faster than one by one; no leak spans two parts.
+    if any(_find(text, identity, texts) for text in _readings([part.payload for part in parts])):
+        for part in parts:
+            for text in _readings([part.payload]):
+                if found := _find(text, identity, texts):
+                    _refuse(found, part)
 
 
 def refusal(texts: Iterable[str]) -> str | None:
@@ -229,13 +231,19 @@ def _find(text: str, identity: PersonalWords, own_texts: tuple[str, ...]) -> str
     return None
 
 
-def _readings(payload: bytes) -> Iterator[str]:
-    """All that a reader may take the bytes for, each text followed by what its escapes stand for."""
-    encodings = [("utf-8", 0)]
-    if b"\x00" in payload:  # ASCII in UTF-16 always holds zeros; a string may start at an odd place
-        encodings += [("utf-16-be", 0), ("utf-16-be", 1), ("utf-16-le", 0), ("utf-16-le", 1)]
-    for encoding, start in encodings:
-        yield from _unescaped(payload[start:].decode(encoding, errors="replace"))
+def _readings(payloads: Sequence[bytes]) -> Iterator[str]:
+    """All that a reader may take the bytes for, a payload a line, each text followed by what its escapes stand for."""
+    wide = [payload for payload in payloads if _may_be_utf16(payload)]
+    for encoding, start, read in (
+        ("utf-8", 0, payloads),
+        *((encoding, odd, wide) for encoding in ("utf-16-be", "utf-16-le") for odd in (0, 1)),  # at an odd place, too
+    ):
+        yield from _unescaped("\n".join(payload[start:].decode(encoding, errors="replace") for payload in read))
+
+
+def _may_be_utf16(payload: bytes) -> bool:
+    """Whether three letters of ASCII stand in it as UTF-16 does them: a zero between one and the next."""
+    return any(len(one) == len(other) == 1 for one, other in pairwise(payload.split(b"\x00")))
 
 
 def _unescaped(text: str) -> Iterator[str]:

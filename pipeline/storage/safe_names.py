@@ -8,6 +8,7 @@ which are closed here.
 from __future__ import annotations
 
 import unicodedata
+from functools import lru_cache
 
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", "CLOCK$", "CONIN$", "CONOUT$"}) | {
@@ -15,6 +16,7 @@ _RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", "CLOCK$", "CONIN$", "CONOUT$"
 }
 
 
+@lru_cache(maxsize=256)
 def safe_component(text: str, max_bytes: int) -> str:
     """`text` as one folder or file name of at most `max_bytes` UTF-8 bytes; empty if nothing usable is left.
 
