@@ -6,7 +6,9 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC
+from functools import reduce
 from itertools import chain, islice
+from operator import and_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +57,7 @@ def search(
     def select(images: DuckDBPyRelation) -> DuckDBPyRelation:
         import duckdb
 
-        for condition in _conditions(text, where):
-            images = images.filter(condition)
+        images = images.filter(reduce(and_, _conditions(text, where)))  # at once: each step is bound anew
         columns = [(duckdb.ColumnExpression(one.removeprefix("-")), one.startswith("-")) for one in orders]
         images = images.sort(*((one.desc() if down else one.asc()).nulls_last() for one, down in columns))
         return images if limit is None else images.limit(limit)

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.manifest.query import BATCH_ROWS, connect, raise_if_vanished, read_retried
+from jobs.manifest.query import BATCH_ROWS, connect_retried, raise_if_vanished
 from jobs.manifest.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyRelation
+    from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
     Select = Callable[[DuckDBPyRelation], DuckDBPyRelation]
 
@@ -38,13 +38,13 @@ def stream_pages(
     """
     given: list[tuple[Any, ...]] = []
 
-    def read(snapshot: Snapshot) -> tuple[_Found, list[tuple[Any, ...]]]:
-        found = _Found(snapshot, select, columns, given, feedback)
-        try:
-            return found, found.begin_page(0)
-        except BaseException:
-            found.connection.close()
-            raise
+    def read(connection: DuckDBPyConnection, snapshot: Snapshot) -> tuple[_Found, list[tuple[Any, ...]]]:
+        found = _Found(connection, snapshot, select, columns, given)
+        return found, found.begin_page(0)
+
+    def look() -> tuple[_Found, list[tuple[Any, ...]]]:
+        # Each further thread would hold what it reads.
+        return connect_retried(output_dir, read, threads=1, feedback=feedback, placed=True)
 
     def batches(found: _Found, batch: list[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
         place = 0
@@ -60,12 +60,12 @@ def stream_pages(
                 except FileNotFoundError:
                     given.extend(found.identities(place))
                     found.connection.close()
-                    found, batch = read_retried(output_dir, read)
+                    found, batch = look()
                     place = 0
         finally:
             found.connection.close()
 
-    return batches(*read_retried(output_dir, read))
+    return batches(*look())
 
 
 class _Found:
@@ -73,26 +73,18 @@ class _Found:
 
     def __init__(
         self,
+        connection: DuckDBPyConnection,
         snapshot: Snapshot,
         select: Select,
         columns: Sequence[str],
         given: Sequence[tuple[Any, ...]],
-        feedback: bool,
     ) -> None:
         import duckdb
 
-        self._snapshot, self._columns = snapshot, ", ".join(columns)
-        with raise_if_vanished(snapshot):
-            self.connection = connect(
-                snapshot, threads=1, feedback=feedback
-            )  # each further one would hold what it reads
-            try:
-                sorted_rows = select(self.connection.view("placed"))
-                sorted_rows.select(*map(duckdb.ColumnExpression, ("_part", "_row", *_IDENTITY))).create("sorted")
-                self._number(given)
-            except BaseException:
-                self.connection.close()
-                raise
+        self.connection, self._snapshot, self._columns = connection, snapshot, ", ".join(columns)
+        sorted_rows = select(connection.view("placed"))
+        sorted_rows.select(*map(duckdb.ColumnExpression, ("_part", "_row", *_IDENTITY))).create("sorted")
+        self._number(given)
         self.page_rows = max(PAGE_ROWS, -(-len(self.connection.table("found")) // _MOST_PAGES))
 
     def begin_page(self, start: int) -> list[tuple[Any, ...]]:

@@ -49,20 +49,11 @@ def stream(
     compacted away meanwhile is no fault. Errors of DuckDB itself are let through.
     """
 
-    def read(snapshot: Snapshot) -> tuple[DuckDBPyConnection, list[tuple[Any, ...]]]:
-        import duckdb
+    def read(connection: DuckDBPyConnection, _snapshot: Snapshot) -> tuple[DuckDBPyConnection, list[tuple[Any, ...]]]:
+        select(connection).create_view("selected")
+        return connection, connection.execute("FROM selected").fetchmany(BATCH_ROWS)
 
-        with raise_if_vanished(snapshot):
-            connection = connect(snapshot, feedback=feedback)
-            try:
-                select(connection).create_view("selected")
-                return connection, connection.execute("FROM selected").fetchmany(BATCH_ROWS)
-            except duckdb.Error:
-                connection.close()
-                raise
-
-    connection, first = read_retried(output_dir, read)
-    return _batches(connection, first)
+    return _batches(*connect_retried(output_dir, read, feedback=feedback))
 
 
 def _batches(connection: DuckDBPyConnection, batch: list[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
@@ -77,20 +68,41 @@ def open_manifest(output_dir: str | Path = DEFAULT_OUTPUT_DIR) -> DuckDBPyConnec
 
     It can read nothing but the manifest. `stream` also survives compactions. Raises `ReadError` for a damaged manifest.
     """
+    return connect_retried(Path(output_dir), lambda connection, _snapshot: connection)
 
-    def read(snapshot: Snapshot) -> DuckDBPyConnection:
-        with raise_if_vanished(snapshot):
-            return connect(snapshot)
 
-    return read_retried(Path(output_dir), read)
+def connect_retried(
+    output_dir: Path,
+    use: Callable[[DuckDBPyConnection, Snapshot], T],
+    *,
+    threads: int | None = None,
+    feedback: bool = True,
+    placed: bool = False,
+) -> T:
+    """Call `use` with a connection as of `connect`, and again with a new one if a file vanished during it.
+
+    `use` keeps the connection, unless it raises. It is the one with which footers were read: opening another one would
+    take as long as reading them.
+    """
+
+    def read(snapshot: Snapshot) -> T:
+        connection = footers.hand_over()
+        try:
+            with raise_if_vanished(snapshot):
+                _make_views(connection, snapshot, threads, feedback=feedback, placed=placed)
+                return use(connection, snapshot)
+        except BaseException:
+            connection.close()
+            raise
+
+    with _Footers() as footers:
+        return reading_retried(output_dir, read, footers.version)
 
 
 def read_retried(output_dir: Path, read: Callable[[Snapshot], T]) -> T:
-    """Like `snapshot.reading_retried`, with one DuckDB connection for all footers, since opening one takes longest."""
-    import duckdb
-
-    with duckdb.connect(":memory:") as connection:
-        return reading_retried(output_dir, read, _Footers(connection).version)
+    """Like `snapshot.reading_retried`, with DuckDB for the footers."""
+    with _Footers() as footers:
+        return reading_retried(output_dir, read, footers.version)
 
 
 class _Footers:
@@ -99,8 +111,8 @@ class _Footers:
     Those of a whole folder are read at once, which is four times as fast as one by one.
     """
 
-    def __init__(self, connection: DuckDBPyConnection) -> None:
-        self._connection = connection
+    def __init__(self) -> None:
+        self._open: DuckDBPyConnection | None = None
         self._versions: dict[str, bytes] = {}
         self._folders: set[Path] = set()
 
@@ -125,6 +137,23 @@ class _Footers:
         query = "SELECT file_name, value FROM parquet_kv_metadata(?) WHERE key = ?"
         return self._connection.execute(query, [paths, VERSION_KEY]).fetchall()
 
+    def hand_over(self) -> DuckDBPyConnection:
+        """The connection, which is the caller's to close now."""
+        connection, self._open = self._connection, None
+        return connection
+
+    @property
+    def _connection(self) -> DuckDBPyConnection:
+        self._open = self._open or _opened()
+        return self._open
+
+    def __enter__(self) -> _Footers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._open is not None:
+            self._open.close()
+
 
 @contextmanager
 def raise_if_vanished(snapshot: Snapshot) -> Iterator[None]:
@@ -140,43 +169,64 @@ def raise_if_vanished(snapshot: Snapshot) -> Iterator[None]:
         raise
 
 
-def connect(snapshot: Snapshot, threads: int | None = None, *, feedback: bool = True) -> DuckDBPyConnection:
-    """A locked connection with the views `images` and `placed`; the columns `_part` and `_row` say where a row is.
+def connect(snapshot: Snapshot, *, feedback: bool = True) -> DuckDBPyConnection:
+    """A locked connection with the view `images`.
 
-    `threads` is how many DuckDB may use, None for its own choice. Without `feedback` the views lack what people said of
-    images: joining it to a million rows takes a second. Raises errors of DuckDB.
+    Without `feedback` it lacks what people said of images: joining it to a million rows takes a second. Raises errors
+    of DuckDB.
     """
-    import duckdb
-
-    live_rows = [row for path in snapshot.journals for row in events.replay(path).finished]
-    connection = duckdb.connect(
-        ":memory:",
-        config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"},
-    )
+    connection = _opened()
     try:
-        # Moments are compared and shown in UTC, and a part's footer is read once, not once per step below.
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute("SET parquet_metadata_cache = true")
-        if threads is not None:
-            connection.execute(f"SET threads = {threads}")
-        parts, present = _readable(connection, [str(path) for path in snapshot.parts])
-        sources = [(_scan(parts), "file_index", "file_row_number")] if parts else []
-        if live_rows or not set(ROW_COLUMNS) <= present:
-            _create_live_table(connection, live_rows)
-            sources.append(("live", "-1", "rowid"))
-        if feedback:
-            create_feedback(connection, snapshot.ratings)
-        create_view = partial(_create_view, connection, feedback=feedback)
-        create_view("images", ROW_COLUMNS, [f"SELECT * FROM {source}" for source, _, _ in sources])
-        placed = [f"SELECT *, {part} AS _part, {row} AS _row FROM {source}" for source, part, row in sources]
-        create_view("placed", (*ROW_COLUMNS, "_part", "_row"), placed)
-        connection.execute(f"SET allowed_paths = {_literal(parts)}")
-        connection.execute("SET enable_external_access = false")
-        connection.execute("SET lock_configuration = true")
+        _make_views(connection, snapshot, feedback=feedback)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _opened() -> DuckDBPyConnection:
+    import duckdb
+
+    connection = duckdb.connect(
+        ":memory:",
+        config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"},
+    )
+    # Moments are compared and shown in UTC, and a part's footer is read once, not once per step below.
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET parquet_metadata_cache = true")
+    return connection
+
+
+def _make_views(
+    connection: DuckDBPyConnection,
+    snapshot: Snapshot,
+    threads: int | None = None,
+    *,
+    feedback: bool,
+    placed: bool = False,
+) -> None:
+    """Make the view `images`, and lock the connection. `threads` is how many DuckDB may use, None for its own choice.
+
+    `placed` is for a view of that name, too, whose columns `_part` and `_row` say where a row is.
+    """
+    live_rows = [row for path in snapshot.journals for row in events.replay(path).finished]
+    if threads is not None:
+        connection.execute(f"SET threads = {threads}")
+    parts, present = _readable(connection, [str(path) for path in snapshot.parts])
+    sources = [(_scan(parts), "file_index", "file_row_number")] if parts else []
+    if live_rows or not set(ROW_COLUMNS) <= present:
+        _create_live_table(connection, live_rows)
+        sources.append(("live", "-1", "rowid"))
+    if feedback:
+        create_feedback(connection, snapshot.ratings)
+    create_view = partial(_create_view, connection, feedback=feedback)
+    create_view("images", ROW_COLUMNS, [f"SELECT * FROM {source}" for source, _, _ in sources])
+    if placed:
+        rows = [f"SELECT *, {part} AS _part, {row} AS _row FROM {source}" for source, part, row in sources]
+        create_view("placed", (*ROW_COLUMNS, "_part", "_row"), rows)
+    connection.execute(f"SET allowed_paths = {_literal(parts)}")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
 
 
 def _readable(connection: DuckDBPyConnection, parts: list[str]) -> tuple[list[str], set[str]]:
