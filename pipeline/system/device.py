@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError
-from pipeline.request import DeviceChoice, DeviceKind, DType
+
+if TYPE_CHECKING:  # its import would delay the first worker
+    from pipeline.request import DeviceChoice, DeviceKind, DType
 
 
 @dataclass(frozen=True, slots=True)
