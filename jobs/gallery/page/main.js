@@ -210,6 +210,15 @@ function targets() {
   return row ? [row] : [];
 }
 
+// One at a time: of two that are under way at once either may come first, and the last word counts.
+let said = Promise.resolve();
+
+function send(images, kind, value) {
+  const sent = said.then(() => post("/api/say", { images, kind, value }));
+  said = sent.catch(() => {});
+  return sent;
+}
+
 const SAID = { rating: (value) => (value === "none" ? "not rated" : plural(Number(value), "star", "stars")), pick: (value) => (value === "yes" ? "picked" : "not picked any more"), reject: (value) => (value === "yes" ? "rejected" : "not rejected any more"), tag: (value) => `tags ${value}`, note: (value) => (value ? "noted" : "note taken away") };
 
 async function say(rows, kind, value) {
@@ -231,7 +240,7 @@ async function say(rows, kind, value) {
   };
   redraw();
   try {
-    await post("/api/say", { images: known, kind, value });
+    await send(known, kind, value);
     clearTimeout(state.timer);
     state.timer = setTimeout(news, 400); // the counts of the facets
     tell(`${rows.length > 1 ? `${rows.length} pictures: ` : ""}${SAID[kind](value)}`);

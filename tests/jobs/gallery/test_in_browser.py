@@ -89,6 +89,15 @@ def test_keys_rate_and_search_finds_it(site: Served, seen: Seen) -> None:
     page.wait_for_selector("label:has([aria-label='4 stars, 1'])")
 
 
+def test_the_last_word_on_a_picture_counts_however_slow_the_first_is(site: Served, seen: Seen) -> None:
+    page = seen.page(site)
+    overtaken = Overtaken(page, "/api/say")
+    page.keyboard.press("4")
+    page.keyboard.press("5")
+    overtaken.come()
+    site.until(lambda: [row["seed"] for row in search(site.folder, where="rating = 5", columns=("seed",))] == [11])
+
+
 def test_facets_and_words_filter_and_stand_in_the_address(site: Served, seen: Seen) -> None:
     page = seen.page(site)
     page.get_by_role("group", name="Model").get_by_label("sdxl").check()
