@@ -1,12 +1,27 @@
-"""Ctrl-C as an exception that no callback swallows. Imports little, since it comes before all that takes long."""
+"""Signals as an exception that no callback swallows. Imports little, since it comes before all that takes long."""
 
 import _thread
 import signal
 import sys
 import time
+from types import FrameType
 from typing import Any
 
 _SOON_S = 0.001
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """A signal's handler, which raises KeyboardInterrupt where it arrives as such, else as soon as it does.
+
+    Python before 3.12 makes a RuntimeError of all that is raised within `__set_name__`, which every field of a
+    dataclass has.
+    """
+    while frame is not None:
+        if frame.f_code.co_name == "__set_name__":
+            _thread.start_new_thread(_again_soon, (_thread.get_ident(), number))
+            return
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def answer_ctrl_c() -> None:
@@ -16,22 +31,22 @@ def answer_ctrl_c() -> None:
     `__del__`. Python reports what these raise and goes on: the program would not stop. Imports have thousands of such
     callbacks.
     """
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, interrupt)
     otherwise, main_thread = sys.unraisablehook, _thread.get_ident()
 
     def hook(lost: Any) -> None:
         if issubclass(lost.exc_type, KeyboardInterrupt):
-            _thread.start_new_thread(_interrupt_soon, (main_thread,))
+            _thread.start_new_thread(_again_soon, (main_thread, signal.SIGINT))
         else:
             otherwise(lost)
 
     sys.unraisablehook = hook
 
 
-def _interrupt_soon(main_thread: int) -> None:
+def _again_soon(main_thread: int, number: int) -> None:
     """From another thread, since the main one may still be within the callback."""
     time.sleep(_SOON_S)
     if sys.platform == "win32":
-        _thread.interrupt_main()
+        _thread.interrupt_main(signal.Signals(number))
     else:  # a signal also ends what the thread waits for
-        signal.pthread_kill(main_thread, signal.SIGINT)
+        signal.pthread_kill(main_thread, number)

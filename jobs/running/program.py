@@ -10,9 +10,9 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from jobs.running.interrupts import interrupt
 from jobs.running.streams import lasting_streams
 from pipeline.errors import ConfigError, DarkroomError, RunStopped
 from pipeline.version import VERSION
@@ -36,7 +36,7 @@ def program(arguments: list[str], compose: Compose, then: Then | None = None) ->
     """
     in_main_thread = threading.current_thread() is threading.main_thread()
     # Until a run takes both signals over, they end it alike.
-    before = signal.signal(signal.SIGTERM, _interrupt) if in_main_thread else None
+    before = signal.signal(signal.SIGTERM, interrupt) if in_main_thread else None
     gc.disable()  # importing makes no garbage, and looking for it would take a third of the time
     workers = _prepared() if then is None and makes_images(arguments) else None
     try:
@@ -61,10 +61,6 @@ def _prepared() -> WorkerProcesses:
     workers = WorkerProcesses()
     workers.prepare()
     return workers
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def makes_images(arguments: Sequence[str]) -> bool:
