@@ -118,8 +118,10 @@ class Run:
         self.process.wait()
 
     def kill_group(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self.signal_group(signal.SIGKILL)
+        ended = self.process.poll() is not None
+        if not (ended and psutil.pid_exists(self.process.pid)):  # of one that has ended, somebody else has the number
+            with contextlib.suppress(ProcessLookupError):
+                self.signal_group(signal.SIGKILL)
         self.process.wait()
 
 

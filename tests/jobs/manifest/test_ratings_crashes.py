@@ -42,8 +42,12 @@ def start(output_dir: Path, name: str, events: int = 40, crash_at: str = "") -> 
 
 
 def acknowledged(worker: subprocess.Popen[str]) -> set[str]:
-    output, _ = worker.communicate(timeout=120)
-    return set(output.splitlines())
+    """What it has printed that was not read yet, once it has ended."""
+    assert worker.stdout is not None
+    with worker.stdout:  # not communicate(), which leaves out what a readline() has read ahead
+        lines = worker.stdout.read().splitlines()
+    worker.wait(120)
+    return set(lines)
 
 
 def said(output_dir: Path) -> Counter[str]:
