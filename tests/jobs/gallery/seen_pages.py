@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -89,8 +90,10 @@ class Overtaken:
         self._held = route
 
     def come(self) -> None:
-        self._page.wait_for_timeout(0)  # so that the first question has reached _hold
-        assert self._held is not None, f"{self._path} was not asked for"
+        end = time.monotonic() + 20
+        while self._held is None:
+            assert time.monotonic() < end, f"{self._path} was not asked for"
+            self._page.wait_for_timeout(10)  # lets the question reach _hold
         with self._page.expect_response(f"**{self._path}*") as answer:
             self._held.continue_()
         answer.value.finished()

@@ -94,6 +94,7 @@ def test_the_last_word_on_a_picture_counts_however_slow_the_first_is(site: Serve
     overtaken = Overtaken(page, "/api/say")
     page.keyboard.press("4")
     page.keyboard.press("5")
+    page.wait_for_timeout(300)  # in which the second word would be stored, if it did not wait for the first
     overtaken.come()
     site.until(lambda: [row["seed"] for row in search(site.folder, where="rating = 5", columns=("seed",))] == [11])
 
