@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from types import ModuleType
 
 from pipeline.system.device import cuda_variables
 
@@ -40,8 +44,9 @@ def import_libraries() -> None:
 
     for name in _CHATTER:
         logging.getLogger(name).setLevel(logging.ERROR)
-    import diffusers
-    import transformers
+    with _read_once():
+        import diffusers
+        import transformers
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -53,6 +58,41 @@ def import_pipelines() -> None:
     import diffusers
 
     _ = diffusers.StableDiffusionPipeline
+
+
+@contextmanager
+def _read_once() -> Iterator[None]:
+    """If transformers is imported within this block, it keeps all that it learns from its own source.
+
+    It reads some 1,700 files to know what they define, once for `transformers` and once for `transformers.models`, and
+    remembers the last 128 of 550 folders: the second reading takes 0.2 s, a twelfth of the time that imports take.
+    """
+    finder = _ReadOnce()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+
+
+class _ReadOnce(MetaPathFinder):
+    """Finds the module that reads them as it would be found without this, with a loader that enlarges its cache."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != "transformers.utils.import_utils":
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and type(spec.loader) is SourceFileLoader:
+            spec.loader = _CacheEnlarger(name, spec.loader.path)
+        return spec
+
+
+class _CacheEnlarger(SourceFileLoader):
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+        name = "create_import_structure_from_path"
+        if (read := getattr(getattr(module, name, None), "__wrapped__", None)) is not None:
+            setattr(module, name, functools.cache(read))
 
 
 @contextmanager
