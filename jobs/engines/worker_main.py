@@ -19,6 +19,7 @@ from jobs.engines.messages import Connection, Ended, Message, WorkerSettings
 from jobs.engines.worker import Worker
 from jobs.job import Bundle
 from pipeline.errors import RunStopped
+from pipeline.system.process_memory import keep_freed
 
 
 def work(connection: Connection[Message, object], stops: list[str]) -> None:
@@ -34,6 +35,8 @@ def work(connection: Connection[Message, object], stops: list[str]) -> None:
         logging.getLogger("darkroom").setLevel(logging.DEBUG)
     else:
         warnings.simplefilter("ignore")
+    if settings.device == "cpu":  # elsewhere activations are not in main memory
+        keep_freed()
     worker: Worker | None = None
     inbox: queue.SimpleQueue[Bundle | None] = queue.SimpleQueue()
     orphaned = threading.Event()
