@@ -302,7 +302,9 @@ def _save(remade: GeneratedImage, record: Record, profile: Profile) -> Path:
     from pipeline.metadata.saving import save
 
     lossless = record.output.format == "webp" and record.output.quality is None
-    settings = MetadataSettings(profile, quality=record.output.quality or 95, lossless=lossless)
+    settings = MetadataSettings(profile, lossless=lossless)
+    if record.output.quality is not None:
+        settings = replace(settings, quality=record.output.quality)
     again = _record_again(remade, record, str(uuid.uuid4()))
     # The copy tells no more than the original: not in its metadata, nor by a folder named after the batch.
     naming = NamingSettings(scheme="guid" if profile == "private" else "standard", folder="")

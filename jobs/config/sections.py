@@ -11,7 +11,8 @@ from pipeline.adapters.specs import AdapterSpecs
 from pipeline.loading.speed_options import ATTENTION_BACKENDS, STEP_CACHES
 from pipeline.memory.planning.choose_techniques import MAX_BATCH_PIXELS, MAX_BATCH_SIZE
 from pipeline.memory.planning.techniques import SWITCHES
-from pipeline.metadata.metadata_settings import ImageFormat, Profile, Scheme
+from pipeline.metadata.metadata_settings import ImageFormat, MetadataSettings, Profile, Scheme
+from pipeline.metadata.naming import NamingSettings
 from pipeline.ranges import (
     EXCERPT_LENGTH,
     STRICT,
@@ -197,25 +198,28 @@ class Memory(Settings):
     techniques: Techniques = Techniques()  # type: ignore[valid-type]
 
 
+_NAMED, _DESCRIBED = NamingSettings(), MetadataSettings()
+
+
 class Naming(Settings):
     """How files are named; checked in detail by `pipeline.metadata.naming`."""
 
-    scheme: Scheme = "standard"
-    time_format: Text = "%Y%m%d_%H%M%S"
-    separator: Text = "_"
-    excerpt_length: Annotated[int, EXCERPT_LENGTH.limits] = 40
-    components: list[Text] = ["time", "excerpt", "id8"]
-    folder: Text = "{name}"
+    scheme: Scheme = _NAMED.scheme
+    time_format: Text = _NAMED.time_format
+    separator: Text = _NAMED.separator
+    excerpt_length: Annotated[int, EXCERPT_LENGTH.limits] = _NAMED.excerpt_length
+    components: list[Text] = list[Text](_NAMED.components)
+    folder: Text = _NAMED.folder
 
 
 class Metadata(Settings):
     """What the image file carries. `quality` is for jpeg and webp, `lossless` for webp."""
 
-    profile: Profile = "full"
-    sidecar: bool = False
-    exif_bmp_only: bool = False
-    quality: EncoderQuality = 95
-    lossless: bool = False
+    profile: Profile = _DESCRIBED.profile
+    sidecar: bool = _DESCRIBED.sidecar
+    exif_bmp_only: bool = _DESCRIBED.exif_bmp_only
+    quality: EncoderQuality = _DESCRIBED.quality
+    lossless: bool = _DESCRIBED.lossless
 
 
 class Engine(Settings):

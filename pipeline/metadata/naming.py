@@ -12,13 +12,15 @@ import string
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import PurePosixPath
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from pipeline.errors import ConfigError
 from pipeline.metadata.metadata_settings import Scheme
-from pipeline.metadata.record import Record
 from pipeline.ranges import EXCERPT_LENGTH
 from pipeline.storage.safe_names import excerpt, safe_component
+
+if TYPE_CHECKING:
+    from pipeline.metadata.record import Record
 
 Component = Literal["time", "excerpt", "id8", "uuid", "seed", "index", "model", "name"]
 
