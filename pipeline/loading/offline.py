@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
+from typing import Any
 
 from pipeline.system.device import cuda_variables
 
@@ -44,7 +45,7 @@ def import_libraries() -> None:
 
     for name in _CHATTER:
         logging.getLogger(name).setLevel(logging.ERROR)
-    with _read_once():
+    with _read_quickly():
         import diffusers
         import transformers
 
@@ -61,13 +62,14 @@ def import_pipelines() -> None:
 
 
 @contextmanager
-def _read_once() -> Iterator[None]:
-    """If transformers is imported within this block, it keeps all that it learns from its own source.
+def _read_quickly() -> Iterator[None]:
+    """If transformers is imported within this block, it reads its own source once, and of each file only the end.
 
-    It reads some 1,700 files to know what they define, once for `transformers` and once for `transformers.models`, and
-    remembers the last 128 of 550 folders: the second reading takes 0.2 s, a twelfth of the time that imports take.
+    It looks into some 1,700 files for what they define, once for `transformers` and once for `transformers.models`,
+    since it remembers the last 128 of 550 folders, and goes through every line of them. Both together take 0.4 s of
+    2.5 s that all imports take, with this 0.1 s.
     """
-    finder = _ReadOnce()
+    finder = _QuickReaderFinder()
     sys.meta_path.insert(0, finder)
     try:
         yield
@@ -75,24 +77,28 @@ def _read_once() -> Iterator[None]:
         sys.meta_path.remove(finder)
 
 
-class _ReadOnce(MetaPathFinder):
-    """Finds the module that reads them as it would be found without this, with a loader that enlarges its cache."""
+class _QuickReaderFinder(MetaPathFinder):
+    """Finds the module that reads them as it would be found without this, with a loader that changes how it reads."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != "transformers.utils.import_utils":
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None and type(spec.loader) is SourceFileLoader:
-            spec.loader = _CacheEnlarger(name, spec.loader.path)
+            spec.loader = _QuickReader(name, spec.loader.path)
         return spec
 
 
-class _CacheEnlarger(SourceFileLoader):
+class _QuickReader(SourceFileLoader):
     def exec_module(self, module: ModuleType) -> None:
         super().exec_module(module)
-        name = "create_import_structure_from_path"
-        if (read := getattr(getattr(module, name, None), "__wrapped__", None)) is not None:
-            setattr(module, name, functools.cache(read))
+        values = vars(module)
+        of_folder: Any = values.get("create_import_structure_from_path")
+        of_text: Any = values.get("fetch__all__")
+        if hasattr(of_folder, "__wrapped__") and callable(of_text):
+            values["create_import_structure_from_path"] = functools.cache(of_folder.__wrapped__)
+            # The last line that begins so is the one that counts.
+            values["fetch__all__"] = lambda text: of_text(text[text.rfind("\n__all__") + 1 :])
 
 
 @contextmanager
