@@ -22,7 +22,7 @@ IMAGES = 64
 BATCH = 8
 SEED = 7
 ROUNDS_OF_ONE = 3
-ROUNDS, LONG_ROUNDS = 2, 3
+ROUNDS, LONG_ROUNDS = 4, 5
 MOST = {"singly": (0.33, 0.42), "batched": (1.0, 0.80)}
 """At most so much of the loop's time, for generation and for the whole process."""
 

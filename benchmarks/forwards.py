@@ -22,7 +22,7 @@ from benchmarks.measuring import ROOT, Row, Scale, answer, in_child, our_run, ra
 
 IMAGES = 64
 STEPS = 20
-ROUNDS, LONG_ROUNDS = 2, 3
+ROUNDS, LONG_ROUNDS = 3, 5
 MOST = {32: 1.08, 8: 1.15}
 
 
