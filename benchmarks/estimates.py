@@ -83,7 +83,9 @@ def child(case: Case, folder: Path) -> None:
     from pipeline.memory.planning.estimate import OVERHEAD, Shape, Sizes, estimate
     from pipeline.registry.model_settings import identify
     from pipeline.request import GeneratedImage, ImageRequest, MemorySettings
+    from pipeline.system.process_memory import keep_freed
 
+    keep_freed()  # as a worker on the CPU
     settings, files = identify(str(folder))
     memory = MemorySettings(dtype=case.dtype, techniques=case.techniques)  # type: ignore[arg-type]
     shape = Shape(case.side, case.side, case.batch, guided=False)

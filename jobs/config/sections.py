@@ -198,28 +198,28 @@ class Memory(Settings):
     techniques: Techniques = Techniques()  # type: ignore[valid-type]
 
 
-_NAMED, _DESCRIBED = NamingSettings(), MetadataSettings()
+_NAMING, _METADATA = NamingSettings(), MetadataSettings()
 
 
 class Naming(Settings):
     """How files are named; checked in detail by `pipeline.metadata.naming`."""
 
-    scheme: Scheme = _NAMED.scheme
-    time_format: Text = _NAMED.time_format
-    separator: Text = _NAMED.separator
-    excerpt_length: Annotated[int, EXCERPT_LENGTH.limits] = _NAMED.excerpt_length
-    components: list[Text] = list[Text](_NAMED.components)
-    folder: Text = _NAMED.folder
+    scheme: Scheme = _NAMING.scheme
+    time_format: Text = _NAMING.time_format
+    separator: Text = _NAMING.separator
+    excerpt_length: Annotated[int, EXCERPT_LENGTH.limits] = _NAMING.excerpt_length
+    components: list[Text] = list[Text](_NAMING.components)
+    folder: Text = _NAMING.folder
 
 
 class Metadata(Settings):
     """What the image file carries. `quality` is for jpeg and webp, `lossless` for webp."""
 
-    profile: Profile = _DESCRIBED.profile
-    sidecar: bool = _DESCRIBED.sidecar
-    exif_bmp_only: bool = _DESCRIBED.exif_bmp_only
-    quality: EncoderQuality = _DESCRIBED.quality
-    lossless: bool = _DESCRIBED.lossless
+    profile: Profile = _METADATA.profile
+    sidecar: bool = _METADATA.sidecar
+    exif_bmp_only: bool = _METADATA.exif_bmp_only
+    quality: EncoderQuality = _METADATA.quality
+    lossless: bool = _METADATA.lossless
 
 
 class Engine(Settings):

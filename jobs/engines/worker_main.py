@@ -35,7 +35,7 @@ def work(connection: Connection[Message, object], stops: list[str]) -> None:
         logging.getLogger("darkroom").setLevel(logging.DEBUG)
     else:
         warnings.simplefilter("ignore")
-    if settings.device == "cpu":  # elsewhere activations are not in main memory
+    if settings.device == "cpu":  # elsewhere, activations are not in main memory
         keep_freed()
     worker: Worker | None = None
     inbox: queue.SimpleQueue[Bundle | None] = queue.SimpleQueue()

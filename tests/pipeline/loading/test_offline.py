@@ -39,7 +39,7 @@ import collections, hashlib, os, sys
 read, scandir = collections.Counter(), os.scandir
 
 def counted(path="."):
-    if f"transformers{os.sep}models" in os.fspath(path):
+    if isinstance(path, str | os.PathLike) and f"transformers{os.sep}models" in os.fspath(path):
         read[os.path.relpath(path)] += 1
     return scandir(path)
 
