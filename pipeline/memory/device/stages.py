@@ -38,8 +38,8 @@ INTERVAL_S = 0.02
 not allowed everywhere."""
 
 KEPT_BYTES = 256 * 2**20
-"""Free main memory that one stage may leave to the next: its pieces may not fit what comes then, and small models, of
-which a stage takes tenths of a second, gain most by not getting it anew."""
+"""Free main memory that one stage may leave to the next where memory is not short: its pieces may not fit what comes
+then, and small models, of which a stage takes tenths of a second, gain most by not getting it anew."""
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def stage(model: LoadedModel, name: Stage, extra: Collection[str] = (), shape: S
     `model.stage_peaks`.
     """
     if model.device.type == "cpu":
-        give_back_freed(beyond_bytes=KEPT_BYTES)
+        give_back_freed(beyond_bytes=0 if _is_alone(model) else KEPT_BYTES)
     with measured(model.device) as peaks:
         model.stage_peaks[name] = peaks
         if name == "encode" or model.dropped & {*extra}:
@@ -116,7 +116,7 @@ def _place(model: LoadedModel, name: Stage, extra: Collection[str], shape: Shape
     if name == "denoise":
         needed |= {id(module) for module in beside}
     modules = {id(module): module for module in (*components(model).values(), *beside)}
-    alone = model.memory.uses("staged") or bool(PARTWISE & {*model.memory.techniques})
+    alone = _is_alone(model)
     with torch.inference_mode(False):  # what is moved stays ordinary weights
         for key, module in modules.items():
             if alone and key not in needed:
@@ -127,6 +127,11 @@ def _place(model: LoadedModel, name: Stage, extra: Collection[str], shape: Shape
             if not alone or key in needed:
                 _bring_in(model, module, shape)
             _say_where_it_runs(model, module)
+
+
+def _is_alone(model: LoadedModel) -> bool:
+    """Whether a stage finds nothing on the device but what it needs, since memory is short."""
+    return model.memory.uses("staged") or bool(PARTWISE & {*model.memory.techniques})
 
 
 def _bring_in(model: LoadedModel, module: Any, shape: Shape | None) -> None:
