@@ -12,13 +12,14 @@ import pytest
 import torch
 from held_models import Load, held_by, images, pictures
 
+from pipeline.memory.device import stages
 from pipeline.memory.device.apply import apply_memory
 from pipeline.memory.device.block_streaming import BlockStreaming
 from pipeline.memory.device.loaded_components import components, encoders
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.device.pool import Pool
 from pipeline.memory.device.quantization import true_bytes
-from pipeline.memory.device.stages import INTERVAL_S, measured, stage
+from pipeline.memory.device.stages import INTERVAL_S, KEPT_BYTES, measured, stage
 from pipeline.memory.planning.estimate import Shape
 
 STAGES: tuple[Any, ...] = ("encode", "denoise", "decode")
@@ -54,6 +55,20 @@ def test_between_stages_of_a_tight_plan_the_allocator_gives_its_pieces_back(
         with stage(model, name):  # type: ignore[arg-type]
             pass
     assert emptied == there
+
+
+@pytest.mark.parametrize(("technique", "may_stay"), [("staged", 0), ("leaf_offload", 0), ("vae_slicing", KEPT_BYTES)])
+def test_on_the_cpu_a_stage_begins_with_little_that_another_left(
+    technique: str, may_stay: int, loaded: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With nothing of it where memory is short."""
+    model, told = loaded("sd15", held_by(technique)), list[int]()
+    monkeypatch.setattr(model, "device", torch.device("cpu"))
+    monkeypatch.setattr(stages, "give_back_freed", lambda beyond_bytes: told.append(beyond_bytes))
+    for name in STAGES:
+        with stage(model, name):
+            pass
+    assert told == [may_stay] * len(STAGES)
 
 
 def test_without_it_everything_stays_there(loaded: Load) -> None:
