@@ -26,6 +26,7 @@ def collect_configs(folders: list[Path], own: list[Path]) -> tuple[list[dict[str
     from jobs.config.option_folders import shipped_folder
     from jobs.config.place_of_lines import place_of_lines
     from jobs.config.program_name import program_name
+    from jobs.running.interrupts import interrupts_stay
     from pipeline.errors import ConfigError
 
     configs, places, faults = list[dict[str, Any]](), list[str | None](), dict[str, None]()
@@ -33,8 +34,10 @@ def collect_configs(folders: list[Path], own: list[Path]) -> tuple[list[dict[str
     @hydra.main(version_base="1.3", config_path=str(shipped_folder()), config_name="config")
     def collect(config: Any) -> None:
         try:  # Hydra would answer an exception with a traceback and its own exit code
-            check_interpolations(OmegaConf.to_container(config, resolve=False))  # type: ignore[arg-type]
-            configs.append(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
+            with interrupts_stay():
+                check_interpolations(OmegaConf.to_container(config, resolve=False))  # type: ignore[arg-type]
+                found = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+            configs.append(found)  # type: ignore[arg-type]
         except ConfigError as error:
             faults.update(dict.fromkeys(error.faults))
         except OmegaConfBaseException as error:

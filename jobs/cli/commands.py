@@ -23,6 +23,7 @@ from jobs.cli import (
     profile_commands,
     run_commands,
 )
+from jobs.running.interrupts import interrupts_stay
 from jobs.running.program import VERSION_LINE
 from jobs.running.streams import lasting_streams
 from jobs.terminal import EXIT_INPUT, EXIT_STOPPED, complain
@@ -85,7 +86,8 @@ def run_command() -> int:
 
 def _run(options: _Options) -> int:
     try:
-        app(obj=options)
+        with interrupts_stay():
+            app(obj=options)
     except SystemExit as exit:
         return exit.code if isinstance(exit.code, int) else EXIT_INPUT
     except RunStopped:

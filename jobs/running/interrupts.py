@@ -4,6 +4,8 @@ import _thread
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -22,6 +24,24 @@ def interrupt(number: int, frame: FrameType | None) -> None:
             return
         frame = frame.f_back
     raise KeyboardInterrupt
+
+
+@contextmanager
+def interrupts_stay() -> Iterator[None]:
+    """Let an interrupt leave the block as KeyboardInterrupt where another error has taken its place on the way.
+
+    A `finally` of a library may fail on what the interrupt left half done: Hydra closes a file that it has not opened
+    yet, OmegaConf resets flags below a value that is not there yet. Users would read of a fault in their input.
+    """
+    try:
+        yield
+    except Exception as error:
+        earlier = error.__context__
+        while earlier is not None:
+            if isinstance(earlier, KeyboardInterrupt):
+                raise KeyboardInterrupt from error
+            earlier = earlier.__context__
+        raise
 
 
 def answer_ctrl_c() -> None:

@@ -34,6 +34,7 @@ from jobs.planning.validation import Batch, validate
 from jobs.running.assisted import Assistant
 from jobs.running.choice_report import choice_lines, choice_values
 from jobs.running.command_line import KeptCommand, kept_command
+from jobs.running.interrupts import interrupts_stay
 from jobs.running.loop import STOPPED_ON_ERROR, Result, Runner
 from jobs.running.memory_report import memory_lines
 from jobs.running.on_end import start_on_end
@@ -68,7 +69,7 @@ def main(
     """
     verbose = any(config.get("verbose") is True for config in configs)
     try:
-        with run_log() as log:
+        with run_log() as log, interrupts_stay():
             batch = _with_all_here(configs, folders, places_of_lines, Assistant())
             if arguments is not None and not batch.first.dry_run:
                 keep_last(arguments, configs[0], folders)

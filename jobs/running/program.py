@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from jobs.running.interrupts import interrupt
+from jobs.running.interrupts import interrupt, interrupts_stay
 from jobs.running.streams import lasting_streams
 from pipeline.errors import ConfigError, DarkroomError, RunStopped
 from pipeline.version import VERSION
@@ -112,7 +112,8 @@ def composed(arguments: list[str], compose: Compose) -> tuple[list[dict[str, Any
     sys.argv[1:] = known_choices(sys.argv[1:], folders)
     with profiles_below(sys.argv[1:], folders) as first:
         try:
-            return *compose([*first, *folders], [*first, *ours[1:]]), folders
+            with interrupts_stay():
+                return *compose([*first, *folders], [*first, *ours[1:]]), folders
         except DarkroomError:
             raise
         except Exception as error:  # of any kind, where Hydra meets a value that it does not expect
