@@ -27,8 +27,13 @@ SMALLEST_LOADED = 2**20
 
 
 def to_device(module: Any, device: torch.device) -> None:
-    """Move a module to a device; on a CUDA device as copies, if its weights can stay on the host."""
-    if device.type == "cuda" and not weights_stayed(module) and not _is_on(module, device) and can_stay(module):
+    """Move a module to a device; on a CUDA device as copies, if its weights can stay on the host.
+
+    Most stages find their modules there already: `module.to`, which goes through all of it several times, is not asked.
+    """
+    if _is_on(module, device):
+        return
+    if device.type == "cuda" and not weights_stayed(module) and can_stay(module):
         copy_weights(module, device)
     module.to(device)
 
@@ -118,7 +123,8 @@ def can_stay(module: Any) -> bool:
 
 
 def _is_on(module: Any, device: torch.device) -> bool:
-    return all(tensor.device.type == device.type for _, _, tensor in tensors_of(module, set()))
+    present = {tensor.device for _, _, tensor in tensors_of(module, set())}
+    return all(one.type == device.type and device.index in (None, one.index) for one in present)
 
 
 def _form(tensor: torch.Tensor) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.memory.device import device_copies
 from pipeline.memory.device.alignment import offset_of
-from pipeline.memory.device.device_copies import can_stay, copy_weights, to_host, weights_stayed
+from pipeline.memory.device.device_copies import can_stay, copy_weights, to_device, to_host, weights_stayed
 from pipeline.memory.device.quantization import quantize, true_bytes
 
 CPU = torch.device("cpu")
@@ -53,6 +54,36 @@ def test_copies_are_ordinary_weights_even_when_made_in_inference_mode() -> None:
     with torch.inference_mode():
         copy_weights(module, CPU)
     assert not any(tensor.is_inference() for tensor in [*module.parameters(), *module.buffers()])
+
+
+class Moved(torch.nn.Module):
+    """Counts how often all of it is gone through to be moved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.moves = torch.nn.Linear(8, 8), 0
+
+    def to(self, *arguments: Any, **options: Any) -> Moved:
+        self.moves += 1
+        return super().to(*arguments, **options)
+
+
+@pytest.mark.parametrize("name", ["parameter", "buffer", "layer"])
+def test_a_stage_moves_what_is_elsewhere_and_nothing_else(name: str) -> None:
+    """PyTorch's device without memory stands for a card."""
+    module, card = Moved(), torch.device("meta")
+    for _ in range(3):
+        to_device(module, card)
+    assert module.moves == 1 and module.layer.weight.is_meta
+    new = torch.zeros(8)
+    if name == "parameter":
+        module.layer.register_parameter("scale", torch.nn.Parameter(new))
+    elif name == "buffer":
+        module.layer.register_buffer("shift", new)
+    else:
+        module.layer.add_module("lora", torch.nn.Linear(8, 8))
+    to_device(module, card)
+    assert module.moves == 2 and all(tensor.is_meta for tensor in [*module.parameters(), *module.buffers()])
 
 
 def test_layers_that_came_meanwhile_stay_and_the_rest_goes_back() -> None:
