@@ -83,10 +83,13 @@ def steps_fault(
     own_config: Mapping[str, Any],
     options: Mapping[str, Any],
     strength: float = 1.0,
+    *,
+    takes_options: bool = True,
 ) -> str | None:
     """Why a sampler cannot take so many steps, with what can be done; None where it can, or where no rule is known.
 
     `own_class` and `own_config` are the scheduler that came with the weights, `strength` is that of an init image.
+    `takes_options`: whether setting options of the scheduler can be what to do.
     """
     is_own = name in (own_class, name_of_class(own_class, own_config))
     sampler = Sampler(own_class) if is_own else SAMPLERS.get(name) or Sampler(name)
@@ -115,12 +118,12 @@ def steps_fault(
     else:
         said = f"timestep_spacing {of.spacing}" + (f", steps_offset {of.offset}" if of.spacing == "leading" else "")
         others = {"timestep_spacing": "trailing"}
-    if can(steps, **others):
+    if takes_options and can(steps, **others):
         words = ", ".join(f"{key}: {value}" for key, value in others.items())
         ways.append(f"sampling.scheduler_options={{{words}}}")
     return (
         f"{name} cannot take {steps:,} steps of the {of.trained:,} timesteps that the model was trained on ({said}); "
-        f"{', or '.join(ways) or 'choose another sampling.scheduler'}"
+        f"{', or '.join(ways) or 'choose another scheduler'}"
     )
 
 

@@ -15,7 +15,7 @@ from jobs.archive.show import describe
 from jobs.config.faults import fault_lines
 from jobs.config.sections import Engine, Model
 from jobs.planning.known_models import identified
-from jobs.planning.model_checks import sampling_faults
+from jobs.planning.model_checks import settings_faults
 from jobs.terminal import print_line
 from pipeline.errors import ConfigError, JobFailure, ReadError
 from pipeline.metadata.record import Record, pixel_hash
@@ -156,7 +156,7 @@ def remake(
         adapters=find_adapters(record, files, places),
     )
     known = identified(Model(source=settings.source), settings, files)
-    if faults := list(sampling_faults(likeness_of(request), request.adapters, held, known)):
+    if faults := list(settings_faults(likeness_of(request), request.adapters, held, known)):
         raise ConfigError([f"its record requests what {settings.name} cannot do: {fault}" for fault in faults])
     if device.kind == "cuda":  # read when CUDA starts; records that do not name it are of times when it was this one
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = record.runtime.cublas_workspace or _FORMER_WORKSPACE

@@ -68,15 +68,10 @@ def identified(profile: Model, settings: ModelSettings, files: ModelFiles) -> Kn
         files=files,
         sizes=Sizes.from_files(files),
         family=family,
-        flow_matching=family.flow_matching if family else _is_flow_matching(files),
+        flow_matching=files.flow_matching,
         fallback=_fallback(files.width, files.height, name_of_class(files.scheduler_class, files.scheduler_config)),
         profile=profile,
     )
-
-
-def _is_flow_matching(files: ModelFiles) -> bool:
-    """What the weights' own scheduler is made for; several classes can do both, and say which in their settings."""
-    return "FlowMatch" in files.scheduler_class or bool(files.scheduler_config.get("use_flow_sigmas"))
 
 
 def _published(profile: Model, family: Family) -> KnownModel:

@@ -7,20 +7,19 @@ from collections.abc import Iterator, Mapping
 from jobs.planning.known_models import KnownModel
 from jobs.planning.plan import Plan
 from pipeline.adapters.identify import check_adapters
-from pipeline.loading.components import scheduler_config
 from pipeline.loading.requirements import requirement_faults
+from pipeline.loading.sampling_faults import sampling_faults
 from pipeline.loading.speed_options import STEP_CACHES
 from pipeline.memory.planning.choose_techniques import shortage
 from pipeline.request import Adapters, Likeness, MemorySettings, ModelSettings
-from pipeline.schedulers import fits, is_scheduler, scheduler_faults
-from pipeline.timesteps import steps_fault
+from pipeline.schedulers import is_scheduler
 
 
 def unsuitable(plan: Plan, models: Mapping[ModelSettings, KnownModel]) -> list[str]:
     """The settings that the weights do not support: one line each, without repetitions."""
     faults: dict[str, None] = {}
     for group, _ in plan.groups():
-        found = sampling_faults(group.likeness, group.adapters, group.fit.held, models[group.model])
+        found = settings_faults(group.likeness, group.adapters, group.fit.held, models[group.model])
         faults.update(dict.fromkeys(found))
     return list(faults)
 
@@ -41,7 +40,7 @@ def notes(plan: Plan, models: Mapping[ModelSettings, KnownModel]) -> list[str]:
     return [f"{name} is not on this machine; its sizes are those published" for name in absent]
 
 
-def sampling_faults(like: Likeness, adapters: Adapters, held: MemorySettings, known: KnownModel) -> Iterator[str]:
+def settings_faults(like: Likeness, adapters: Adapters, held: MemorySettings, known: KnownModel) -> Iterator[str]:
     """What these weights do not support of a picture's sampling and adapters, one line each."""
     name, family = known.settings.name, known.family
     if not is_scheduler(like.scheduler) and like.scheduler != known.fallback.scheduler:
@@ -51,16 +50,10 @@ def sampling_faults(like: Likeness, adapters: Adapters, held: MemorySettings, kn
             f"sampling.clip_skip: must be at most {known.max_clip_skip} for {name}, whose text encoders have no more "
             f"layers to leave out (got {like.clip_skip})"
         )
-    if not fits(like.scheduler, known.flow_matching):
-        kind = "a flow-matching" if known.flow_matching else "no flow-matching"
-        yield f"sampling.scheduler: {like.scheduler} does not suit {name}, {kind} model"
-    for fault in scheduler_faults(like.scheduler, dict(like.scheduler_options)):
-        yield f"sampling.scheduler_options: {fault}"
-    if known.files is not None:
-        strength = adapters.init.strength if adapters.init else 1.0
-        own = (known.files.scheduler_class, scheduler_config(known.files, known.settings))
-        if too_many := steps_fault(like.scheduler, like.steps, *own, dict(like.scheduler_options), strength):
-            yield f"sampling.steps: {too_many}"
+    strength = adapters.init.strength if adapters.init else 1.0
+    given = (like, known.settings, known.files, family)
+    for key, fault in sampling_faults(*given, flow_matching=known.flow_matching, strength=strength):
+        yield f"sampling.{key}: {fault}"
     wanted = known.profile.sampling.guidance_scale
     if known.profile.distilled and wanted is not None and like.guidance_scale != wanted:
         yield (
@@ -78,12 +71,3 @@ def sampling_faults(like: Likeness, adapters: Adapters, held: MemorySettings, kn
             f"sampling.step_cache: {like.step_cache} is not available for {label}; diffusers has it for "
             f"{', '.join(sorted(cached))}"
         )
-    if family is None:
-        return
-    for key, side in (("width", like.width), ("height", like.height)):
-        if side % family.size_multiple:
-            below = max(family.size_multiple, side // family.size_multiple * family.size_multiple)
-            yield (
-                f"sampling.{key}: must be a multiple of {family.size_multiple} for {family.label}, for instance "
-                f"{below} or {below + family.size_multiple} (got {side})"
-            )

@@ -26,6 +26,7 @@ from pipeline.errors import ConfigError, JobFailure
 from pipeline.generation.current_model import CurrentModel
 from pipeline.generation.generate import generate_bundle
 from pipeline.loading.precision import model_dtype
+from pipeline.loading.sampling_faults import sampling_faults
 from pipeline.memory.device.loaded_model import LoadedModel
 from pipeline.memory.planning.choose_techniques import (
     ALWAYS_ON,
@@ -54,9 +55,11 @@ from pipeline.request import (
     MemorySettings,
     SpeedSettings,
 )
+from pipeline.request_id import likeness_of
 from pipeline.schedulers import name_of_class
 from pipeline.selection.wishes import LicenceWish
 from pipeline.system.device import DeviceMemory, device_memory, find_device
+from pipeline.weights.families import family_of
 from pipeline.weights.references import EMBEDDED_DEFAULTS
 
 
@@ -269,7 +272,7 @@ class Pipeline:
             controlnets=given.controlnets,
             ip_adapters=given.ip_adapters,
         )
-        return ImageRequest(
+        request = ImageRequest(
             prompt=prompt,
             negative_prompt=given.negative_prompt,
             seed=seed,
@@ -283,6 +286,18 @@ class Pipeline:
             memory=self._asked,
             adapters=identify_adapters(specs, given.init, self._files, steps=given.steps),
         )
+        faults = sampling_faults(
+            likeness_of(request),
+            self._settings,
+            self._files,
+            family_of(self._files.pipeline_class),
+            flow_matching=self._files.flow_matching,
+            strength=request.adapters.init.strength if request.adapters.init else 1.0,
+            takes_options=False,
+        )
+        if lines := [f"{name}: {fault}" for name, fault in faults]:
+            raise ConfigError(lines)
+        return request
 
     def close(self) -> None:
         """Free the model; it is loaded again when needed."""

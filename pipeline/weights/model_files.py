@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.weights.families import family_of
+
 Layout = Literal["folder", "checkpoint", "denoiser"]
 """A diffusers folder, a single file with encoder and VAE, a single file without them."""
 
@@ -65,6 +67,16 @@ class ModelFiles:
     attention_width: int | None = None
     config: Path | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def flow_matching(self) -> bool:
+        """Whether it was trained on a flow: as its family is, else what its own scheduler is made for.
+
+        Several classes of schedulers can do both, and say which in their settings.
+        """
+        if family := family_of(self.pipeline_class):
+            return family.flow_matching
+        return "FlowMatch" in self.scheduler_class or bool(self.scheduler_config.get("use_flow_sigmas"))
 
     def component(self, name: str) -> Component | None:
         """The component of this name, if the model has it with weights."""

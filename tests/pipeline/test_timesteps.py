@@ -11,7 +11,19 @@ from pipeline.timesteps import steps_fault
 
 TRAINED = 20
 
-NAMES = ("DDIM", "DDPM", "PLMS", "Euler", "Euler a", "Heun Karras", "DPM2", "DPM++ 2M", "DPM++ 2M Karras", "UniPC")
+NAMES = (
+    "DDIM",
+    "DDPM",
+    "PLMS",
+    "Euler",
+    "Euler a",
+    "Heun Karras",
+    "DPM2",
+    "DPM++ 2M",
+    "DPM++ 2M Karras",
+    "UniPC",
+    "DPM++ SDE",
+)
 CLASSES = ("DEISMultistepScheduler", "SASolverScheduler", "KDPM2AncestralDiscreteScheduler", "DDIMParallelScheduler")
 
 

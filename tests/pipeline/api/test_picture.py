@@ -76,6 +76,8 @@ def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
         ({"negative_prompt": None}, "negative_prompt: must be text"),
         ({"clip_skip": 3}, "clip_skip: must be a whole number from 1 to 2"),
         ({"scheduler": "nope"}, "scheduler: is no known scheduler"),
+        ({"scheduler": "FlowMatch Euler"}, "scheduler: FlowMatch Euler does not suit demo, no flow-matching model"),
+        ({"scheduler": "LCM", "steps": 51}, r"steps: LCM cannot take 51 steps .*; take 50$"),
     ],
 )
 def test_a_bad_argument_is_named_before_anything_is_made(arguments: dict[str, Any], expected: str) -> None:
