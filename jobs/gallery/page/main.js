@@ -212,12 +212,19 @@ function targets() {
 
 // One at a time: of two that are under way at once either may come first, and the last word counts.
 let said = Promise.resolve();
+let unsaid = 0;
 
 function send(images, kind, value) {
-  const sent = said.then(() => post("/api/say", { images, kind, value }));
+  unsaid += 1;
+  const sent = said.then(() => post("/api/say", { images, kind, value })).finally(() => (unsaid -= 1));
   said = sent.catch(() => {});
   return sent;
 }
+
+// The browser asks whether to leave: what is said on the way would be lost.
+addEventListener("beforeunload", (event) => {
+  if (unsaid) event.preventDefault();
+});
 
 const SAID = { rating: (value) => (value === "none" ? "not rated" : plural(Number(value), "star", "stars")), pick: (value) => (value === "yes" ? "picked" : "not picked any more"), reject: (value) => (value === "yes" ? "rejected" : "not rejected any more"), tag: (value) => `tags ${value}`, note: (value) => (value ? "noted" : "note taken away") };
 

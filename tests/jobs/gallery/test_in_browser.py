@@ -99,6 +99,24 @@ def test_the_last_word_on_a_picture_counts_however_slow_the_first_is(site: Serve
     site.until(lambda: [row["seed"] for row in search(site.folder, where="rating = 5", columns=("seed",))] == [11])
 
 
+def test_a_page_is_not_left_while_a_word_is_on_its_way(site: Served, seen: Seen) -> None:
+    page = seen.page(site)
+    overtaken = Overtaken(page, "/api/say")
+    page.keyboard.press("4")
+    page.keyboard.press("5")
+    with page.expect_event("dialog") as asked:
+        page.close(run_before_unload=True)
+    asked.value.dismiss()
+    assert (asked.value.type, page.is_closed()) == ("beforeunload", False)
+    overtaken.come()
+    site.until(lambda: [row["seed"] for row in search(site.folder, where="rating = 5", columns=("seed",))] == [11])
+    wait_for_text(page, "#told", "5 stars")  # once the answer is here
+    with page.expect_event("close"):
+        page.close(run_before_unload=True)
+    assert seen.faults == ["dialog: "], "the one question"
+    seen.faults.clear()
+
+
 def test_facets_and_words_filter_and_stand_in_the_address(site: Served, seen: Seen) -> None:
     page = seen.page(site)
     page.get_by_role("group", name="Model").get_by_label("sdxl").check()
