@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.archive.named_images import image_file
 from jobs.archive.recorded_weights import Places, find_adapters, find_model, find_tiny_vae
 from jobs.archive.show import describe
 from jobs.config.profiles import KeptSettings, literal
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def settings_of_image(image: Path, output_dir: Path) -> KeptSettings:
-    """Model, sampling, memory and adapters of an image of Darkroom's, as a run would be given them.
+    """Model, sampling, memory and adapters of an image of Darkroom's, a path or an id, as a run would be given them.
 
     Prompts and seeds are not among them. Raises `ReadError` without a record, `ModelError` for weights and pictures
     that are not on this machine.
     """
-    record = describe(image, output_dir).record
+    record = describe(image_file(image, output_dir), output_dir).record
     if record is None:
         raise ReadError(
             f"{image}: was not made by Darkroom, so its settings are not known; darkroom show prints what is"

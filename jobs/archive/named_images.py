@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,6 +56,23 @@ def named_images(named: Sequence[str], output_dir: Path) -> list[NamedImage]:
     if faults:
         raise ConfigError(faults)
     return list(found.values())
+
+
+def image_file(named: Path, output_dir: Path) -> Path:
+    """The file of an image that is named by a path, or as `named_images` takes it, for who reads files of any program.
+
+    What is neither there nor in the manifest stays as it is. Raises `ConfigError` for digits that begin no id, or
+    several.
+    """
+    if os.path.lexists(named) or not Layout(output_dir).root.is_dir():
+        return named
+    try:
+        (image,) = named_images([str(named)], output_dir)
+    except ConfigError:
+        if _ID.fullmatch(str(named).lower()):
+            raise
+        return named
+    return output_dir / image.path
 
 
 def _key(name: str, output_dir: Path) -> str:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.archive.named_images import image_file
 from jobs.archive.recorded_weights import Places, find_adapters, find_model, find_tiny_vae
 from jobs.archive.show import describe
 from jobs.config.faults import fault_lines
@@ -55,10 +56,12 @@ def reproduce(
 ) -> int:
     """Make `image` again; with `check` compare its pixels, else save it below `reproduced/` in the working folder.
 
-    `model` says where the weights are, if they are not where they were used last, `files` in which folder all the rest
-    is; `engine` are settings in place of the record's, as `engine.cpu_threads=4`. Returns 0, or 1 when `check` found a
-    difference. Raises `ConfigError`, `ReadError` without a record, `ModelError` without the weights.
+    `image` is a path, or the beginning of an id of the manifest of `output_dir`. `model` says where the weights are, if
+    they are not where they were used last, `files` in which folder all the rest is; `engine` are settings in place of
+    the record's, as `engine.cpu_threads=4`. Returns 0, or 1 when `check` found a difference. Raises `ConfigError`,
+    `ReadError` without a record, `ModelError` without the weights.
     """
+    image = image_file(image, output_dir)
     record = describe(image, output_dir).record
     if record is None:
         raise ReadError(f"{image}: was not made by Darkroom; only images with a Darkroom record can be made again")

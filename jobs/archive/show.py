@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.archive.named_images import image_file
 from jobs.manifest.schema import Feedback
-from pipeline.errors import ReadError
+from pipeline.errors import ConfigError, ReadError
 from pipeline.system.units import size_text
 
 if TYPE_CHECKING:
@@ -31,12 +32,16 @@ _OTHERS_NAMES = {"cfg_scale": "guidance_scale", "sampler": "scheduler", "Size": 
 
 
 def describe_all(named: Sequence[Path], output_dir: Path, faults: list[str]) -> Iterator[tuple[Path, ImageDescription]]:
-    """Every image that paths, folders and patterns match, described as by `describe`.
+    """Every image that paths, ids, folders and patterns match, described as by `describe`.
 
     What cannot be is a line in `faults`, and the others go on.
     """
     for path in named:
-        images = _images_at(path)
+        try:
+            images = _images_at(image_file(path, output_dir))
+        except ConfigError as error:
+            faults += error.faults
+            continue
         if not images:
             what = "holds no image" if path.is_dir() else "means no file"
             faults.append(f"{path}: {what}; images are .png, .jpg, .jpeg and .webp files")

@@ -120,8 +120,8 @@ def show(
         list[Path],
         typer.Argument(
             metavar="IMAGE...",
-            help="Images, folders of them, patterns such as `'more/**/*.png'`; made by Darkroom, A1111, ComfyUI, "
-            "InvokeAI, Fooocus, NovelAI, SwarmUI, Easy Diffusion, Draw Things.",
+            help="Images, ids, folders of images, patterns such as `'more/**/*.png'`; made by Darkroom, A1111, "
+            "ComfyUI, InvokeAI, Fooocus, NovelAI, SwarmUI, Easy Diffusion, Draw Things.",
         ),
     ],
     as_json: Json = False,
@@ -142,6 +142,8 @@ def show(
 
         darkroom show outputs/demo/20250111_143022_a3f2e9d4.png
 
+        darkroom show a3f2e9d4
+
         darkroom show picture.png --json | jq .prompt
 
         darkroom show ~/Downloads other/*.webp --format csv > prompts.csv
@@ -151,12 +153,13 @@ def show(
     from jobs.archive import found_formats
     from jobs.archive import show as showing
     from jobs.archive.constraints import constraints
+    from jobs.archive.named_images import image_file
     from jobs.config.faults import first_faults
     from jobs.manifest.ratings_view import read_feedback
     from pipeline.errors import ConfigError
 
     format = "json" if as_json else format
-    single = len(images) == 1 and images[0].is_file()
+    single = len(images) == 1 and image_file(images[0], output_dir).is_file()
     faults: list[str] = []
     descriptions = showing.describe_all(images, output_dir, faults)
     said = {} if as_constraints else read_feedback(output_dir)
@@ -187,7 +190,9 @@ def show(
 
 @app.command()
 def reproduce(
-    image: Annotated[Path, typer.Argument(help="An image with a record, or a private one of `--output-dir`.")],
+    image: Annotated[
+        Path, typer.Argument(help="An image with a record; of `--output-dir` also a private one, or an id.")
+    ],
     engine: Annotated[
         list[str] | None,
         typer.Argument(metavar="[engine.KEY=VALUE]...", help="Replaces the record's: `engine.cpu_threads=4`."),

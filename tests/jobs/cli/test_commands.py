@@ -284,6 +284,21 @@ def test_show_explains_an_image_private_ones_from_the_manifest(profile: str, tmp
     assert json.loads(out) == json.loads(str(row["record_json"]))
 
 
+def test_show_takes_what_the_manifest_names_and_says_what_it_does_not(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+    with Journal(tmp_path) as journal:
+        row = save_image(journal, tmp_path, 7, profile="private")
+    said = run("show", tmp_path / str(row["path"]), "--output-dir", tmp_path)
+    image_id = str(row["image_id"])
+    for name in (image_id, image_id[:8], image_id[:8].upper(), row["path"]):
+        assert run("show", name, "--output-dir", tmp_path) == said
+    code, out, err = run("show", "0" * 8, "none.png", image_id, "--output-dir", tmp_path)
+    assert code == 2 and "number 7" in out
+    unknown, missing = err.splitlines()
+    assert unknown.endswith("00000000: no such image; expected a path, an id, or the first 8 digits of one")
+    assert missing.endswith("none.png: cannot be opened (No such file or directory)")
+    assert "cannot be opened" in run("show", "0" * 8, "--output-dir", tmp_path / "none")[2]
+
+
 def test_show_reads_an_image_of_another_program(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo

@@ -22,6 +22,7 @@ from jobs.cli.run_py import composed
 from jobs.config.option_folders import option_folders
 from jobs.config.profiles import KeptSettings, read_profile, settings_given
 from jobs.config.trust import check_trust
+from pipeline.metadata.reading import read_record
 
 KEY = "sk-" + "Ab3dE6gH9jK2mN5pQ8sT1vW4xY7zC0"
 
@@ -217,7 +218,7 @@ def test_a_profile_of_an_image_asks_for_the_same_picture(here: Path, profile: Co
         cwd=elsewhere, folder=elsewhere,
     )  # fmt: skip
     assert same.code == 0 and "already done  1" in same.out and "to make       0" in same.out, same
-    changed = profile("save", "other", "--from-image", str(image), "sampling.steps=9")
+    changed = profile("save", "other", "--from-image", read_record(image).id[:8], "sampling.steps=9")
     assert changed.code == 0 and composed_of("profile=other")["sampling"]["steps"] == 9
 
     (summary,) = (here / "outputs" / "runs").glob("*/summary.json")
