@@ -14,6 +14,13 @@ export function element(name, values = {}, ...children) {
   return made;
 }
 
+// A click with Shift is about all from where the focus is: the browser is not to move that before, nor to mark texts.
+export function keepsFocusForShift(root) {
+  root.addEventListener("mousedown", (event) => {
+    if (event.shiftKey) event.preventDefault();
+  });
+}
+
 export const number = (value) => new Intl.NumberFormat("en").format(value);
 
 export const plural = (count, one, many) => `${number(count)} ${count === 1 ? one : many}`;

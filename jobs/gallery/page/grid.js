@@ -3,11 +3,10 @@
 //
 // Cells stay the same elements while axes move and pictures arrive, so that nothing flickers.
 
-import { byId, element, number, plural, sayOf, stars } from "./elements.js";
-import { ask } from "./server.js";
+import { byId, element, keepsFocusForShift, number, plural, sayOf, stars } from "./elements.js";
+import { ask, MAX_IMAGES } from "./server.js";
 
 const MAX_CELLS = 4000;
-const MAX_ROWS = 200;
 const NOTHING = "none";
 const ANY = "any";
 const MARGIN = 8;
@@ -28,6 +27,7 @@ export class Grid {
     this.focused = 0;
     this.figured = 0;
     this.box.addEventListener("click", (event) => this.clicked(event));
+    keepsFocusForShift(this.box);
     this.box.addEventListener("focusin", (event) => {
       const cell = event.target.closest("td");
       if (cell) this.mark(cell);
@@ -302,7 +302,7 @@ export class Grid {
     const shown = new Set([this.idAt(0), ...[...this.cells.values()].map((cell) => cell.ids[0])].filter(Boolean));
     if (again) for (const id of this.rows.keys()) if (!shown.has(id)) this.rows.delete(id);
     const missing = [...shown].filter((id) => again || !this.rows.has(id));
-    for (let start = 0; start < missing.length && this.data === data; start += MAX_ROWS) await this.read(missing.slice(start, start + MAX_ROWS));
+    for (let start = 0; start < missing.length && this.data === data; start += MAX_IMAGES) await this.read(missing.slice(start, start + MAX_IMAGES));
   }
 
   async read(ids) {
@@ -405,9 +405,11 @@ export class Grid {
   clicked(event) {
     const cell = event.target.closest("td[role=gridcell]");
     if (!cell) return;
+    const from = this.active;
     this.mark(cell);
     cell.focus({ preventScroll: true });
-    if (event.ctrlKey || event.metaKey) this.select();
+    if (event.shiftKey && from) this.selectBlock(from.at, cell.at);
+    else if (event.ctrlKey || event.metaKey) this.select();
     else this.heard.open();
   }
 
@@ -415,6 +417,17 @@ export class Grid {
     const row = this.row;
     if (!row) return;
     if (!this.selected.delete(row.image_id)) this.selected.set(row.image_id, row);
+    this.fill();
+    this.heard.selected();
+  }
+
+  // The pictures in view of all cells between two corners.
+  selectBlock(from, to) {
+    const isWithin = (at, side) => at >= Math.min(from[side], to[side]) && at <= Math.max(from[side], to[side]);
+    for (const cell of this.cells.values()) {
+      const row = cell.at.every(isWithin) && this.rows.get(cell.ids[0]);
+      if (row && this.selected.size < MAX_IMAGES) this.selected.set(row.image_id, row);
+    }
     this.fill();
     this.heard.selected();
   }

@@ -1,5 +1,8 @@
 // What is asked of the server. All of it is on this machine.
 
+// As many pictures may one question or one word name, and so be selected.
+export const MAX_IMAGES = 200;
+
 export class Refused extends Error {
   constructor(status, text) {
     super(text);

@@ -3,7 +3,8 @@
 // A box as tall as all rows would be gives a true scrollbar. Browsers limit the height of a box, so beyond MAX_HEIGHT
 // the box is smaller than the rows are together, and `top`, the place in rows, is scaled to it.
 
-import { element, sayOf, stars } from "./elements.js";
+import { element, keepsFocusForShift, sayOf, stars } from "./elements.js";
+import { MAX_IMAGES } from "./server.js";
 
 const GAP = 6;
 const MAX_HEIGHT = 8e6;
@@ -21,6 +22,7 @@ export class Wall {
     root.addEventListener("scroll", () => this.scrolled(), { passive: true });
     root.addEventListener("wheel", (event) => this.wheeled(event), { passive: false });
     root.addEventListener("click", (event) => this.clicked(event));
+    keepsFocusForShift(root);
     root.addEventListener("focusin", (event) => {
       const cell = event.target.closest("[role=gridcell]");
       if (cell) this.mark(Number(cell.dataset.index));
@@ -271,7 +273,7 @@ export class Wall {
   }
 
   selectRange(from, to) {
-    for (let index = Math.min(from, to); index <= Math.max(from, to) && this.selected.size < 200; index++) {
+    for (let index = Math.min(from, to); index <= Math.max(from, to) && this.selected.size < MAX_IMAGES; index++) {
       const row = this.source.row(index);
       if (row) this.selected.set(row.image_id, row);
     }

@@ -127,6 +127,22 @@ def test_keys_go_through_cells_rate_and_open(site: Served, seen: Seen) -> None:
     viewer.get_by_text("1 of 7").wait_for()
 
 
+def test_shift_selects_all_between_two_cells_and_a_word_is_for_them(site: Served, seen: Seen) -> None:
+    page = seen.page(
+        site, f"view=grid&x=steps&y=seed&at.prompt={hashlib.sha256(f'{HOSTILE}0'.encode()).hexdigest()[:8]}"
+    )
+    page.wait_for_selector("#cells td:focus")
+    cells = page.locator("#cells td[role=gridcell]")
+    cells.nth(1).click(modifiers=["Control"])
+    cells.nth(1).click(modifiers=["Control"])
+    cells.nth(2).click(modifiers=["Shift"])
+    page.locator("#cells td[aria-selected=true]").nth(2).wait_for()
+    assert page.evaluate("String(getSelection())") == "", "no text is marked on the way"
+    page.keyboard.press("3")
+    site.until(lambda: (site.folder / "manifest" / "ratings").exists() and len(seeds(site, "rating = 3")) == 3)
+    assert sorted(seeds(site, "rating = 3")) == [(1, 1), (1, 2), (2, 1)]
+
+
 def test_pictures_that_arrive_take_their_cells_and_nothing_moves(tmp_path: Path, seen: Seen) -> None:
     put(tmp_path / "out", "a", *((steps, seed, 0) for steps in range(2, 9) for seed in range(2, 12)))
     with served(tmp_path / "out") as site:

@@ -99,6 +99,17 @@ def test_the_last_word_on_a_picture_counts_however_slow_the_first_is(site: Serve
     site.until(lambda: [row["seed"] for row in search(site.folder, where="rating = 5", columns=("seed",))] == [11])
 
 
+def test_shift_selects_all_between_two_pictures_and_a_word_is_for_them(site: Served, seen: Seen) -> None:
+    page = seen.page(site)
+    page.locator(".cell[data-index='2']").click(modifiers=["Control"])
+    page.locator(".cell[data-index='4']").click(modifiers=["Shift"])
+    page.locator(".cell[data-index='3'][aria-selected=true]").wait_for()
+    assert page.evaluate("String(getSelection())") == "", "no text is marked on the way"
+    page.keyboard.press("2")
+    rated = {9, 8, 7}
+    site.until(lambda: {row["seed"] for row in search(site.folder, where="rating = 2", columns=("seed",))} == rated)
+
+
 def test_a_page_is_not_left_while_a_word_is_on_its_way(site: Served, seen: Seen) -> None:
     page = seen.page(site)
     overtaken = Overtaken(page, "/api/say")
