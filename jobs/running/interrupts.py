@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from pipeline.errors import RunStopped
+
 _SOON_S = 0.001
 
 
@@ -31,10 +33,13 @@ def interrupts_stay() -> Iterator[None]:
     """Let an interrupt leave the block as KeyboardInterrupt where another error has taken its place on the way.
 
     A `finally` of a library may fail on what the interrupt left half done: Hydra closes a file that it has not opened
-    yet, OmegaConf resets flags below a value that is not there yet. Users would read of a fault in their input.
+    yet, OmegaConf resets flags below a value that is not there yet. Users would read of a fault in their input. A
+    `RunStopped` stays, too: it is what somebody made of the interrupt.
     """
     try:
         yield
+    except RunStopped:
+        raise
     except Exception as error:
         earlier = error.__context__
         while earlier is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs.running.interrupts import interrupts_stay
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, RunStopped
 
 NAMED = """
 class Field:
@@ -93,5 +93,10 @@ def test_another_error_in_the_place_of_an_interrupt() -> None:
                 del half_done  # type: ignore[name-defined]
         except NameError as error:
             raise ConfigError("half_done: not known") from error
+    with pytest.raises(RunStopped, match="while models were fetched"), interrupts_stay():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise RunStopped("stopped while models were fetched") from None
     with pytest.raises(ConfigError, match="a fault"), interrupts_stay():
         raise ConfigError("a fault") from ValueError()
