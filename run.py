@@ -1,5 +1,4 @@
-"""Hydra reads the command line, `jobs` does the rest, and the exit code says how it went. Packages are imported within
-functions: a worker's process imports this file too, and Ctrl-C may come at any time."""
+"""Hydra reads the command line, `jobs` does the rest. Imports are within functions: workers import this file, too."""
 
 import _signal as signal  # type: ignore[import-not-found]  # `signal` around it takes 5 ms to import
 
@@ -19,8 +18,7 @@ def collect_configs(folders: list[Path], own: list[Path]) -> tuple[list[dict[str
     from hydra._internal.config_repository import ConfigRepository
     from hydra._internal.hydra import Hydra
     from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf import OmegaConf, errors
 
     from jobs.config.interpolations import check_interpolations
     from jobs.config.option_folders import shipped_folder
@@ -40,7 +38,7 @@ def collect_configs(folders: list[Path], own: list[Path]) -> tuple[list[dict[str
             configs.append(found)  # type: ignore[arg-type]
         except ConfigError as error:
             faults.update(dict.fromkeys(error.faults))
-        except OmegaConfBaseException as error:
+        except errors.OmegaConfBaseException as error:
             faults[f"{error.full_key}: {(error.msg or str(error)).splitlines()[0]}"] = None
         places.append(place_of_lines(HydraConfig.get().overrides.task, HydraConfig.get().runtime.choices, folders))
 
