@@ -6,11 +6,13 @@ import importlib.util
 import inspect
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from families import a_few
-from test_families import Tiny, request_for
+from tiny_requests import family_request
 
 from pipeline.generation.generate import generate_batch
 from pipeline.loading.load import load
@@ -195,12 +197,12 @@ EXACT_SOLVERS = ("DPM++ 2M", "UniPC", "DEIS", "FlowMatch Heun")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", a_few(FLOW_FAMILIES, ["flux"]))
-def test_every_solver_that_fits_follows_the_flow_to_the_same_picture(tiny: Tiny, family: str) -> None:
+def test_every_solver_that_fits_follows_the_flow_to_the_same_picture(tiny: Callable[[str], Path], family: str) -> None:
     model = load(identify(str(tiny(family)))[0], MemorySettings(), "cpu")
     pixels = {}
     for name in ("FlowMatch Euler", *EXACT_SOLVERS, "DPM++ 2M SDE", "FlowMatch LCM"):
         assert fits(name, flow_matching=True)
-        request = request_for(model, scheduler=name, steps=60)
+        request = family_request(model, scheduler=name, steps=60)
         (image,) = generate_batch(model, [request])
         assert isinstance(image, GeneratedImage), image
         pixels[name] = image.pixels.astype(int)

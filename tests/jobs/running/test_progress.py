@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable
 
 import pytest
-from test_plan import batch, plan_of
+from small_plans import batch, plan_of
 
 from jobs.engines.messages import Failed, Loaded
 from jobs.running.progress import Progress

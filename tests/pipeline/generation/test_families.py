@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from families import a_few
+from tiny_requests import NO_NEGATIVE_PROMPT, family_request
 
 from pipeline.errors import Interrupted, JobFailure
 from pipeline.generation.generate import generate_batch, generate_bundle
@@ -27,7 +28,6 @@ from pipeline.weights.families import FAMILIES
 pytestmark = pytest.mark.slow
 
 PROMPTS = ("a red house", "a blue boat in sea")
-NO_NEGATIVE_PROMPT = ("flux", "flux2_klein")
 EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
 A_FEW_FAMILIES = pytest.mark.parametrize("family", a_few(FAMILIES))
 
@@ -37,25 +37,6 @@ Tiny = Callable[[str], Path]
 @functools.cache
 def loaded(folder: Path, dtype: Any = "float32") -> LoadedModel:
     return load(identify(str(folder))[0], MemorySettings(dtype=dtype), "cpu")
-
-
-def request_for(model: LoadedModel, prompt: str = PROMPTS[0], seed: int = 1, **values: Any) -> ImageRequest:
-    family = FAMILIES[model.files.family or ""]
-    size = 64 if family.name == "sana" else 32
-    request = ImageRequest(
-        prompt=prompt,
-        negative_prompt="" if family.name in NO_NEGATIVE_PROMPT else "fog",
-        seed=seed,
-        steps=3,
-        guidance_scale=3.0,
-        width=size,
-        height=size,
-        scheduler=type(model.own_scheduler).__name__,
-        clip_skip=None,
-        model=model.settings,
-        memory=model.memory,
-    )
-    return replace(request, **values)
 
 
 def made(model: LoadedModel, requests: list[ImageRequest]) -> list[GeneratedImage]:
@@ -71,7 +52,7 @@ def test_as_many_layers_are_left_out_as_the_pipeline_can(tiny: Tiny, family: str
     assert most is not None
     for prompt in (PROMPTS[0], "a (red:1.2) house"):
         can, cannot = (
-            generate_batch(model, [request_for(model, prompt, clip_skip=most + more)], remember=False)[0]
+            generate_batch(model, [family_request(model, prompt, clip_skip=most + more)], remember=False)[0]
             for more in (0, 1)
         )
         assert isinstance(can, GeneratedImage) and isinstance(cannot, JobFailure)
@@ -142,7 +123,7 @@ def staged(tiny: Tiny) -> Iterator[Callable[[str], LoadedModel]]:
 @EVERY_FAMILY
 def test_same_bits_as_the_plain_pipeline(tiny: Tiny, family: str) -> None:
     model = loaded(tiny(family))
-    for request in (request_for(model), request_for(model, PROMPTS[1], 2, width=64, height=96)):
+    for request in (family_request(model), family_request(model, PROMPTS[1], 2, width=64, height=96)):
         if family == "sana":
             request = replace(request, height=64)
         (ours,) = made(model, [request])
@@ -155,7 +136,7 @@ def test_same_bits_as_the_plain_pipeline(tiny: Tiny, family: str) -> None:
 @EVERY_FAMILY
 def test_without_guidance_too(tiny: Tiny, family: str) -> None:
     model = loaded(tiny(family))
-    request = request_for(model, guidance_scale=0.0, negative_prompt="")
+    request = family_request(model, guidance_scale=0.0, negative_prompt="")
     (ours,) = made(model, [request])
     plain = replace(request, guidance_scale=1.0) if FAMILIES[family].guidance == "true_cfg" else request
     (picture,) = plainly(tiny(family), family, [plain])
@@ -165,7 +146,7 @@ def test_without_guidance_too(tiny: Tiny, family: str) -> None:
 @EVERY_FAMILY
 def test_a_batch_is_as_the_plain_batch_but_for_rounding(tiny: Tiny, family: str) -> None:
     model = loaded(tiny(family))
-    requests = [request_for(model, prompt, seed) for seed, prompt in enumerate((*PROMPTS, PROMPTS[0]))]
+    requests = [family_request(model, prompt, seed) for seed, prompt in enumerate((*PROMPTS, PROMPTS[0]))]
     ours, pictures = made(model, requests), plainly(tiny(family), family, requests)
     difference = np.abs(np.stack([image.pixels for image in ours]).astype(int) - pictures)
     assert difference.max() <= 1 and difference.mean() < 0.01
@@ -174,7 +155,7 @@ def test_a_batch_is_as_the_plain_batch_but_for_rounding(tiny: Tiny, family: str)
 @EVERY_FAMILY
 def test_a_picture_of_a_batch_is_remade_in_a_batch_of_its_copies(tiny: Tiny, family: str) -> None:
     model = loaded(tiny(family))
-    requests = [request_for(model, prompt, seed) for seed, prompt in enumerate((*PROMPTS, PROMPTS[0]))]
+    requests = [family_request(model, prompt, seed) for seed, prompt in enumerate((*PROMPTS, PROMPTS[0]))]
     for request, image in zip(requests, made(model, requests), strict=True):
         copies = made(model, [request] * image.batch_size)
         assert copies[0].batch_size == image.batch_size
@@ -183,7 +164,7 @@ def test_a_picture_of_a_batch_is_remade_in_a_batch_of_its_copies(tiny: Tiny, fam
 
 @EVERY_FAMILY
 def test_in_stages_the_same_bits(staged: Callable[[str], LoadedModel], tiny: Tiny, family: str) -> None:
-    requests = [request_for(loaded(tiny(family)), prompt, seed) for seed, prompt in enumerate(PROMPTS)]
+    requests = [family_request(loaded(tiny(family)), prompt, seed) for seed, prompt in enumerate(PROMPTS)]
     before = [made(loaded(tiny(family)), [request])[0] for request in requests]
     model = staged(family)
     order: list[str] = []
@@ -203,7 +184,7 @@ def test_noise_is_recorded_and_of_each_seed(tiny: Tiny, family: str) -> None:
     import torch
 
     model = loaded(tiny(family))
-    one, two = made(model, [request_for(model, seed=7), request_for(model, seed=8)])
+    one, two = made(model, [family_request(model, seed=7), family_request(model, seed=8)])
     drawn = torch.randn(one.noise_shape, generator=torch.Generator("cpu").manual_seed(7), dtype=torch.float32)
     assert one.noise_sha256 == hashlib.sha256(drawn.numpy().tobytes()).hexdigest() != two.noise_sha256
     assert one.noise_shape[0] == 1 and not np.array_equal(one.pixels, two.pixels)
@@ -212,9 +193,9 @@ def test_noise_is_recorded_and_of_each_seed(tiny: Tiny, family: str) -> None:
 @A_FEW_FAMILIES
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_makes_the_same_picture(tiny: Tiny, family: str, dtype: str) -> None:
-    (full,) = made(loaded(tiny(family)), [request_for(loaded(tiny(family)))])
+    (full,) = made(loaded(tiny(family)), [family_request(loaded(tiny(family)))])
     half = loaded(tiny(family), dtype)
-    (image,) = made(half, [request_for(half)])
+    (image,) = made(half, [family_request(half)])
     assert image.noise_sha256 == full.noise_sha256
     assert np.abs(image.pixels.astype(int) - full.pixels).mean() < 4
     assert all(part is not None for name, part in half.pipe.components.items() if name.startswith("text_encoder"))
@@ -228,7 +209,7 @@ def test_interrupted_between_steps(tiny: Tiny, family: str) -> None:
     hook = denoiser.register_forward_hook(lambda *_: steps.append(1))
     try:
         with pytest.raises(Interrupted):
-            list(generate_bundle(model, [[request_for(model, steps=40)]], should_stop=lambda: len(steps) >= 4))
+            list(generate_bundle(model, [[family_request(model, steps=40)]], should_stop=lambda: len(steps) >= 4))
     finally:
         hook.remove()
     assert 4 <= len(steps) <= 6
@@ -237,7 +218,7 @@ def test_interrupted_between_steps(tiny: Tiny, family: str) -> None:
 @A_FEW_FAMILIES
 def test_what_a_prompt_was_cut_to_is_recorded(tiny: Tiny, family: str) -> None:
     model = loaded(tiny(family))
-    short, long = made(model, [request_for(model, "cat"), request_for(model, "word " * 600)])
+    short, long = made(model, [family_request(model, "cat"), family_request(model, "word " * 600)])
     assert [one.truncated for one in short.prompt_tokens] == [0] * len(short.prompt_tokens)
     assert {one.encoder for one in short.prompt_tokens} == {
         name for name in model.pipe.components if name.startswith("text_encoder")
@@ -250,13 +231,13 @@ def test_what_a_prompt_was_cut_to_is_recorded(tiny: Tiny, family: str) -> None:
 @pytest.mark.parametrize("family", ["flux", "flux2_klein", "qwen_image", "chroma"])
 def test_a_size_that_diffusers_rounds_is_a_failure(tiny: Tiny, family: str) -> None:
     model = loaded(tiny(family))
-    (outcome,) = generate_batch(model, [request_for(model, width=40)])
+    (outcome,) = generate_batch(model, [family_request(model, width=40)])
     assert isinstance(outcome, JobFailure) and "made 32 x 32 pixels instead of 40 x 32" in str(outcome)
 
 
 def test_a_negative_prompt_works_where_the_plain_call_takes_none(tiny: Tiny) -> None:
     model = loaded(tiny("flux2_klein"))
-    without, against = made(model, [request_for(model), request_for(model, negative_prompt="fog")])
+    without, against = made(model, [family_request(model), family_request(model, negative_prompt="fog")])
     assert not np.array_equal(without.pixels, against.pixels)
 
 
@@ -266,7 +247,7 @@ def test_a_pipeline_that_hides_how_it_encodes_gets_plain_texts(tiny: Tiny, monke
     for module in (phases, encode):
         monkeypatch.setattr(module, "text_interface", lambda _: None)
     model = loaded(tiny("sd15"))
-    request = request_for(model)
+    request = family_request(model)
     apply_memory(model, MemorySettings(techniques=("staged", "drop_encoders")))
     try:
         (ours,) = made(model, [request])
@@ -280,5 +261,5 @@ def test_sizes_that_are_drawn_are_those_that_families_say(tiny: Tiny) -> None:
     for name, family in FAMILIES.items():
         model = loaded(tiny(name))
         side = 3 * family.size_multiple
-        (image,) = made(model, [request_for(model, width=side, height=4 * family.size_multiple)])
+        (image,) = made(model, [family_request(model, width=side, height=4 * family.size_multiple)])
         assert image.pixels.shape == (4 * family.size_multiple, side, 3)
