@@ -1,6 +1,6 @@
 // Two to four pictures side by side, two also one over the other, and what differs in their records.
 
-import { byId, element, stars, tell } from "./elements.js";
+import { byId, element, notice, stars } from "./elements.js";
 import { ask } from "./server.js";
 
 const BASIC = [
@@ -34,14 +34,16 @@ export class Compare {
     try {
       found = await Promise.all(rows.map((row) => ask(`/api/picture/${row.image_id}`)));
     } catch (error) {
-      tell(error.message);
+      notice(error.message);
       return;
     }
     const pictures = found.map((one, place) => {
       const choose = element("button", { type: "button", class: "mark", text: "Pick this one", on: { click: () => this.pick(one, choose) } });
+      if (rows[place].picked) this.chosen(choose, true);
+      const gone = (event) => event.target.parentElement.classList.add("gone");
       return element(
         "figure", {},
-        element("img", { src: `/picture/${one.image_id}`, alt: one.prompt.slice(0, 300), width: one.width, height: one.height }),
+        element("img", { src: `/picture/${one.image_id}`, alt: one.prompt.slice(0, 300), width: one.width, height: one.height, on: { error: gone } }),
         element("figcaption", {}, element("span", { text: `${place + 1}. ${one.model} · ${one.seed}` }), choose),
       );
     });
@@ -72,10 +74,12 @@ export class Compare {
 
   async pick(one, button) {
     await this.heard.say([one], "pick", "yes");
-    for (const other of this.dialog.querySelectorAll("figcaption .mark")) {
-      other.classList.toggle("on", other === button);
-      other.textContent = other === button ? "Picked" : "Pick this one";
-    }
+    for (const other of this.dialog.querySelectorAll("figcaption .mark")) this.chosen(other, other === button);
+  }
+
+  chosen(button, isPicked) {
+    button.classList.toggle("on", isPicked);
+    button.textContent = isPicked ? "Picked" : "Pick this one";
   }
 
   table(found) {

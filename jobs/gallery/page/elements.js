@@ -30,6 +30,17 @@ export function tell(text) {
   told.textContent = told.textContent === text ? `${text} ` : text; // what is said twice is told twice
 }
 
+// In view for a while, above whatever is open.
+export function notice(text) {
+  tell(text);
+  const box = byId("notice");
+  box.textContent = text;
+  if (box.matches(":popover-open")) box.hidePopover();
+  box.showPopover();
+  clearTimeout(notice.timer);
+  notice.timer = setTimeout(() => box.hidePopover(), 6000);
+}
+
 export const stars = (rating) => (rating ? "★".repeat(rating) : "");
 
 export function sayOf(row) {

@@ -55,9 +55,15 @@ export class Filters {
     if (words !== (this.wanted.get("q") ?? "")) this.set("q", words);
   }
 
+  // What stands in the box is what is looked for again.
+  unsearched() {
+    clearTimeout(this.timer);
+    this.words.value = this.wanted.get("q") ?? "";
+  }
+
   days() {
     const field = (name, label) => {
-      const input = element("input", { type: "date", value: this.wanted.get(name) ?? "", on: { change: () => this.set(name, input.value) } });
+      const input = element("input", { type: "date", name, value: this.wanted.get(name) ?? "", on: { change: () => this.set(name, input.value) } });
       return element("label", { class: "day" }, element("span", { text: label }), input);
     };
     this.root.append(element("fieldset", { class: "facet days" }, element("legend", { text: "Made" }), field("since", "from"), field("until", "until")));
@@ -105,7 +111,7 @@ export class Filters {
       const remove = () => {
         if (name === "q") this.words.value = "";
         if (name === "since" || name === "until") {
-          for (const input of this.root.querySelectorAll("input[type=date]")) if (input.value === value) input.value = "";
+          this.root.querySelector(`input[name=${name}]`).value = "";
           this.set(name, "");
         } else this.choose(name, value, false);
       };

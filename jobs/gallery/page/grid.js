@@ -3,8 +3,8 @@
 //
 // Cells stay the same elements while axes move and pictures arrive, so that nothing flickers.
 
-import { byId, element, keepsFocusForShift, number, plural, sayOf, stars } from "./elements.js";
-import { ask, MAX_IMAGES } from "./server.js";
+import { byId, element, keepsFocusForShift, notice, number, plural, sayOf, stars } from "./elements.js";
+import { ask, MAX_IMAGES, TOO_MANY } from "./server.js";
 
 const MAX_CELLS = 4000;
 const NOTHING = "none";
@@ -424,12 +424,15 @@ export class Grid {
   // The pictures in view of all cells between two corners.
   selectBlock(from, to) {
     const isWithin = (at, side) => at >= Math.min(from[side], to[side]) && at <= Math.max(from[side], to[side]);
+    let isWhole = true;
     for (const cell of this.cells.values()) {
       const row = cell.at.every(isWithin) && this.rows.get(cell.ids[0]);
-      if (row && this.selected.size < MAX_IMAGES) this.selected.set(row.image_id, row);
+      if (row && (this.selected.has(row.image_id) || this.selected.size < MAX_IMAGES)) this.selected.set(row.image_id, row);
+      else if (row) isWhole = false;
     }
     this.fill();
     this.heard.selected();
+    if (!isWhole) notice(TOO_MANY);
   }
 
   // Means of a column over the pictures of two axes, whatever the others: a table, darker where there is more.

@@ -1,10 +1,10 @@
 // The page: what is asked for, the wall or the grid of it, keys, and what is new.
 
 import { Compare } from "./compare.js";
-import { byId, element, number, plural, tell } from "./elements.js";
+import { byId, element, notice, number, plural, tell } from "./elements.js";
 import { Filters } from "./filters.js";
 import { Grid } from "./grid.js";
-import { ask, post } from "./server.js";
+import { ask, MAX_IMAGES, post } from "./server.js";
 import { Viewer } from "./viewer.js";
 import { Wall } from "./wall.js";
 
@@ -41,11 +41,16 @@ const source = {
 async function fetchPage(page, again = false) {
   const view = state.view;
   const before = state.pages.get(page);
-  if (!view || page * PAGE >= view.count || (before && !(again && !before.isAsked))) return;
+  if (!view || page * PAGE >= view.count || (before && !(again && !before.isAsked))) return before?.coming;
   const entry = { rows: before?.rows, isAsked: true };
   state.pages.delete(page);
   state.pages.set(page, entry);
   if (state.pages.size > KEPT_PAGES) state.pages.delete(state.pages.keys().next().value);
+  entry.coming = fill(entry, page, view);
+  return entry.coming;
+}
+
+async function fill(entry, page, view) {
   try {
     const found = await ask("/api/page", new URLSearchParams({ view: view.view, start: page * PAGE, count: PAGE }));
     entry.rows = found.rows;
@@ -57,12 +62,18 @@ async function fetchPage(page, again = false) {
     entry.isAsked = false;
   }
   if (state.view === view) {
+    renew(entry.rows);
     wall.fill();
     if (viewer.isOpen && viewer.row) {
       const row = entry.rows.find((one) => one.image_id === viewer.row.image_id);
       if (row) viewer.show(row, ...shown().place);
     }
   }
+}
+
+// What was selected is known as it is now.
+function renew(rows) {
+  for (const row of rows) if (wall.selected.has(row.image_id)) wall.selected.set(row.image_id, row);
 }
 
 const wall = new Wall(byId("wall"), byId("rows"), source, { open, selected: tray, moved: dated });
@@ -91,6 +102,10 @@ async function look(stays, held = shown().row) {
   }
   if (request !== state.request) return;
   const isAtTop = wall.top < 1;
+  if (stays && isAtTop && !laid && wall.isTouched && view.place !== null && !wall.isAtTop(view.place)) {
+    fresh(); // else the picture that somebody looks at would go out of view
+    return;
+  }
   const hadFocus = byId("wall").contains(document.activeElement);
   const place = stays && !isAtTop ? view.place : null;
   state.view = view;
@@ -105,7 +120,8 @@ async function look(stays, held = shown().row) {
   if (laid) grid.show(laid, held?.image_id);
   else {
     wall.show(view.count, view.ratio, place);
-    if (stays && isAtTop && view.place !== null) wall.mark(view.place);
+    if (stays && isAtTop && view.place !== null && wall.isAtTop(view.place)) wall.mark(view.place);
+    if (!stays) wall.isTouched = false;
     if (hadFocus) wall.focus();
   }
   empty();
@@ -232,7 +248,7 @@ async function say(rows, kind, value) {
   if (!rows.length) return;
   const known = rows.map((row) => row.image_id);
   const all = () => (isGrid() ? grid.known() : [...state.pages.values()].flatMap((page) => page.rows ?? []));
-  const changed = () => all().filter((row) => known.includes(row.image_id));
+  const changed = () => [...new Set([...all(), ...wall.selected.values()])].filter((row) => known.includes(row.image_id));
   const before = changed().map((row) => [row, { ...row }]);
   for (const row of changed()) {
     if (kind === "rating") row.rating = value === "none" ? null : Number(value);
@@ -254,8 +270,7 @@ async function say(rows, kind, value) {
   } catch (error) {
     for (const [row, values] of before) Object.assign(row, values);
     redraw();
-    tell(error.message);
-    byId("count").textContent = error.message;
+    notice(error.message);
     return;
   }
   if (rows.length === 1 && kind !== "tag" && kind !== "note" && byId("goes-on").checked) {
@@ -292,7 +307,10 @@ function note() {
   const text = element("textarea", { rows: "5", maxlength: "2000", "aria-label": "Note" });
   text.value = row.note ?? "";
   const form = element("form", { method: "dialog" }, element("h2", { text: "Note" }), text, element("button", { class: "accent", text: "Keep it" }));
-  form.addEventListener("submit", () => text.value !== (row.note ?? "") && say([row], "note", text.value));
+  form.addEventListener("submit", () => {
+    const said = text.value.trim() && text.value;
+    if (said !== (row.note ?? "")) say([row], "note", said);
+  });
   dialog.replaceChildren(form);
   dialog.onclose = null;
   dialog.showModal();
@@ -325,9 +343,17 @@ function comparing() {
     shown().fill();
     tray();
   }
-  if (wall.selected.size < 2) tell("select one more to compare");
-  else if (wall.selected.size > 4) tell("four at most can be compared");
+  if (wall.selected.size < 2) notice("select one more to compare");
+  else if (wall.selected.size > 4) notice("four at most can be compared");
   else compare.show([...wall.selected.values()]);
+}
+
+const BY = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1, PageUp: -10, PageDown: 10, Home: -Infinity, End: Infinity };
+
+// Go through the pictures with one open; the text beside it keeps the keys that scroll.
+function leaf(key) {
+  const [at, count] = shown().place;
+  step(Math.max(0, Math.min(count - 1, at + BY[key])) - at);
 }
 
 document.addEventListener("keydown", (event) => {
@@ -335,7 +361,11 @@ document.addEventListener("keydown", (event) => {
   const isTyping = event.target.matches("input:not([type=checkbox]):not([type=range]), select, textarea");
   if (event.key === "Escape") {
     if (document.body.classList.contains("filters-open")) filters.toggle(false);
-    else if (isTyping && event.target === byId("words")) shown().focus();
+    else if (isTyping && event.target === byId("words")) {
+      event.preventDefault(); // the browser would empty the box
+      filters.unsearched();
+      shown().focus();
+    }
     else if (!document.querySelector("dialog[open]") && wall.selected.size) clear();
     return;
   }
@@ -349,24 +379,27 @@ document.addEventListener("keydown", (event) => {
   }
   if (compare.isOpen || byId("tagging").open || byId("keys").open) return;
   const onWall = byId(isGrid() ? "cells" : "wall").contains(event.target) || event.target === document.body;
-  if (viewer.isOpen && (event.key === "ArrowLeft" || event.key === "ArrowRight")) step(event.key === "ArrowRight" ? 1 : -1);
+  const onPictures = onWall || viewer.isOpen || byId("tray").contains(event.target);
+  const isSide = event.key === "ArrowLeft" || event.key === "ArrowRight";
+  if (viewer.isOpen && event.key in BY && (isSide || !viewer.panel.contains(event.target))) leaf(event.key);
   else if (onWall && !viewer.isOpen && shown().step(event.key)) void 0;
   else if (onWall && event.key === "Enter") open();
   else if (onWall && event.key === " ") shown().select();
-  else if (/^[0-5]$/.test(event.key)) say(targets(), "rating", event.key === "0" ? "none" : event.key);
-  else if (!pressed(event.key.toLowerCase())) return;
+  else if (onPictures && /^[0-5]$/.test(event.key)) say(targets(), "rating", event.key === "0" ? "none" : event.key);
+  else if (!pressed(event.key.toLowerCase(), onPictures)) return;
   event.preventDefault();
 });
 
-function pressed(key) {
-  const rows = targets();
+function pressed(key, onPictures) {
+  const rows = onPictures ? targets() : [];
   if (key === "p" && rows.length === 1) say(rows, "pick", rows[0].picked ? "no" : "yes");
+  else if (key === "p" && rows.length) notice("a pick is of one picture");
   else if (key === "x" && rows.length) say(rows, "reject", rows.every((row) => row.rejected) ? "no" : "yes");
-  else if (key === "t") tag();
-  else if (key === "c") comparing();
+  else if (key === "t" && rows.length) tag();
+  else if (key === "c" && onPictures) comparing();
   else if (key === "g" && !viewer.isOpen) showAs(isGrid() ? "wall" : "grid");
   else if (key === "/") byId("words").focus();
-  else if (key === "n") look(false);
+  else if (key === "n" && !viewer.isOpen) look(false);
   else if (key === "?") byId("keys").showModal();
   else return false;
   return true;
@@ -399,12 +432,11 @@ async function heard(found, before) {
   } else if (state.view && versionOf(found.pictures_version) !== state.shown) {
     const sort = filters.wanted.get("sort") ?? "newest";
     if (wall.top < 1 && sort === "newest" && !document.querySelector("dialog[open]")) await look(true);
-    else {
-      const count = found.pictures - state.pictures;
-      byId("fresh").hidden = count <= 0;
-      byId("fresh").textContent = `${number(count)} new`;
-      byId("fresh").setAttribute("aria-label", `Show ${plural(count, "new picture", "new pictures")}`);
-    }
+    else fresh();
+  }
+  if (before && found.said_version !== before.said_version && wall.selected.size) {
+    const { rows } = await ask("/api/pictures", new URLSearchParams([...wall.selected.keys()].slice(0, MAX_IMAGES).map((id) => ["id", id])));
+    renew(rows);
   }
   if (before && found.said_version !== before.said_version && isGrid()) {
     grid.fetch(true);
@@ -419,6 +451,13 @@ async function heard(found, before) {
     await facets();
   }
   empty();
+}
+
+function fresh() {
+  const count = state.news.pictures - state.pictures;
+  byId("fresh").hidden = count <= 0;
+  byId("fresh").textContent = `${number(count)} new`;
+  byId("fresh").setAttribute("aria-label", `Show ${plural(count, "new picture", "new pictures")}`);
 }
 
 function runs(found) {

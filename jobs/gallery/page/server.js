@@ -2,6 +2,7 @@
 
 // As many pictures may one question or one word name, and so be selected.
 export const MAX_IMAGES = 200;
+export const TOO_MANY = `${MAX_IMAGES} at most can be selected`;
 
 export class Refused extends Error {
   constructor(status, text) {

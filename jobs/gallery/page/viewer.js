@@ -20,7 +20,9 @@ export class Viewer {
       element("div", { class: "viewer-bar" }, button("←", "Previous picture", () => heard.step(-1)), this.place, button("→", "Next picture", () => heard.step(1)), button("Close", "Close the picture", () => this.dialog.close())),
       this.panel,
     );
-    this.picture.addEventListener("click", () => this.stage.classList.toggle("actual"));
+    this.picture.addEventListener("click", (event) => {
+      if (event.detail < 2) this.stage.classList.toggle("actual"); // not with the second one of those that opened it
+    });
     this.picture.addEventListener("load", () => {
       this.stage.classList.remove("waiting");
       heard.shown(); // time to get the next ones

@@ -3,8 +3,8 @@
 // A box as tall as all rows would be gives a true scrollbar. Browsers limit the height of a box, so beyond MAX_HEIGHT
 // the box is smaller than the rows are together, and `top`, the place in rows, is scaled to it.
 
-import { element, keepsFocusForShift, sayOf, stars } from "./elements.js";
-import { MAX_IMAGES } from "./server.js";
+import { element, keepsFocusForShift, notice, sayOf, stars } from "./elements.js";
+import { MAX_IMAGES, TOO_MANY } from "./server.js";
 
 const GAP = 6;
 const MAX_HEIGHT = 8e6;
@@ -17,8 +17,9 @@ export class Wall {
     Object.assign(this, { root, box, source, heard });
     Object.assign(this, { count: 0, ratio: 1, size: 200, columns: 1, top: 0, focused: 0, selected: new Map() });
     this.lines = new Map();
-    this.expected = -1;
+    this.expected = null;
     this.moved = 0;
+    this.isTouched = false; // whether a person has gone to a picture, and not just come
     root.addEventListener("scroll", () => this.scrolled(), { passive: true });
     root.addEventListener("wheel", (event) => this.wheeled(event), { passive: false });
     root.addEventListener("click", (event) => this.clicked(event));
@@ -101,12 +102,12 @@ export class Wall {
 
   scrolled() {
     const at = this.root.scrollTop;
-    if (Math.abs(at - this.expected) > 1.5) {
+    if (this.expected === null || Math.abs(at - this.expected) > 1.5) {
       const before = this.top;
       this.top = at * this.scale;
       this.moved = Math.abs(this.top - before);
     }
-    this.expected = -1;
+    this.expected = null;
     this.draw();
     this.heard.moved();
   }
@@ -250,6 +251,7 @@ export class Wall {
     let next = this.focused + steps[key];
     if ((key === "ArrowUp" && next < 0) || (key === "ArrowDown" && next >= this.count)) next = this.focused;
     this.focus(next);
+    this.isTouched = key !== "Home";
     return true;
   }
 
@@ -259,6 +261,7 @@ export class Wall {
     const index = Number(cell.dataset.index);
     const from = this.focused;
     this.focus(index);
+    this.isTouched = true;
     if (event.shiftKey) this.selectRange(from, index);
     else if (event.ctrlKey || event.metaKey) this.select(index);
     else this.heard.open();
@@ -272,12 +275,23 @@ export class Wall {
     this.heard.selected();
   }
 
-  selectRange(from, to) {
-    for (let index = Math.min(from, to); index <= Math.max(from, to) && this.selected.size < MAX_IMAGES; index++) {
+  async selectRange(from, to) {
+    const first = Math.min(from, to);
+    const last = Math.max(from, to);
+    await this.source.need(first, Math.min(last, first + MAX_IMAGES) + 1);
+    let isWhole = true;
+    for (let index = first; index <= last && isWhole; index++) {
       const row = this.source.row(index);
-      if (row) this.selected.set(row.image_id, row);
+      isWhole = Boolean(row) && (this.selected.has(row.image_id) || this.selected.size < MAX_IMAGES);
+      if (isWhole) this.selected.set(row.image_id, row);
     }
     this.fill();
     this.heard.selected();
+    if (!isWhole) notice(TOO_MANY);
+  }
+
+  // Whether a picture of this place would be in view at the top.
+  isAtTop(index) {
+    return index < this.columns * Math.max(1, Math.floor(this.height / this.lineHeight));
   }
 }
