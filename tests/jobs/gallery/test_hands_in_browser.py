@@ -57,7 +57,9 @@ def test_a_wall_of_hundreds(tmp_path: Path, seen: Seen) -> None:
 def test_a_picture_fills_a_narrow_window(site: Served, seen: Seen) -> None:
     page = seen.page(site, viewport={"width": 400, "height": 700})
     page.locator(".cell[data-id]").first.click()
-    stage = page.get_by_role("dialog", name="Picture", exact=True).locator(".stage")
+    viewer = page.get_by_role("dialog", name="Picture", exact=True)
+    viewer.get_by_text("The whole record").wait_for()  # all that is written of it is there
+    stage = viewer.locator(".stage")
     box = stage.bounding_box()
     assert box and box["width"] > 380 and box["height"] > 250, box
     stage.locator("img").click()
