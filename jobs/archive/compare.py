@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.archive.grid_png import GAP_PX, MARGIN_PX, cell_size, draw_image
 from jobs.archive.lettering import FAINT, INK, PAPER, Lettering
+from jobs.archive.made_files import write_made
 from jobs.archive.named_images import named_images
 from jobs.archive.pictures import hides_prompt, thumbnail
 from jobs.archive.search import search
 from jobs.archive.web_page import escaped, page
 from pipeline.errors import ConfigError, ReadError
-from pipeline.storage.durable import write_whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -75,7 +75,7 @@ def write_page(images: Sequence[Compared], output_dir: Path, path: Path) -> Path
     ]
     body = f"<table><thead><tr><td></td>{head}</tr></thead><tbody><tr><td></td>{''.join(shown)}</tr>"
     body += "\n".join(rows) + "</tbody></table>"
-    write_whole(path, page("Images compared", body, _STYLE).encode())
+    write_made(path, page("Images compared", body, _STYLE).encode())
     return path
 
 

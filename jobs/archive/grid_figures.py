@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from jobs.archive.grid import Grid, mean_figures
 from jobs.archive.lettering import FAINT, INK, PAPER, Lettering
+from jobs.archive.made_files import write_made
 from jobs.archive.web_page import escaped, page
 from pipeline.errors import ConfigError
-from pipeline.storage.durable import write_whole
 from pipeline.system.units import size_text
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def write_figures_page(grid: Grid, column: str, path: Path, title: str) -> Path:
         f"<h1>{escaped(title)}</h1>\n<p>mean {escaped(column)} of {grid.count:,} images</p>\n"
         f"{_heat_table(grid, column, figures)}\n{_svg(grid, column, figures)}"
     )
-    write_whole(path, page(f"{title}: {column}", body, _STYLE + "\n".join(classes)).encode())
+    write_made(path, page(f"{title}: {column}", body, _STYLE + "\n".join(classes)).encode())
     return path
 
 

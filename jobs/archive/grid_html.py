@@ -12,10 +12,10 @@ from urllib.parse import quote
 
 from jobs.archive.grid import NONE, TEXTS, Grid, row_of
 from jobs.archive.grid_png import labels_of, private_prompts
+from jobs.archive.made_files import write_made
 from jobs.archive.pictures import SMALL_PX, thumbnail
 from jobs.archive.search import Found
 from jobs.archive.web_page import escaped, page, read_beside, script_json
-from pipeline.storage.durable import write_whole
 from pipeline.system.units import size_text
 
 MAX_INSIDE = 4_000
@@ -31,20 +31,19 @@ def write_grid_page(grid: Grid, output_dir: Path, path: Path, title: str) -> Pat
     """
     is_folder = grid.count > MAX_INSIDE
     target = path.with_suffix("") / "index.html" if is_folder else path
-    target.parent.mkdir(parents=True, exist_ok=True)
     private = private_prompts(grid, output_dir)
     originals = _originals(output_dir, target.parent)
     data = _data(grid, output_dir, target.parent if is_folder else None, originals, private=private)
     script = read_beside("grid_page.js")
     body = _body(title, grid.constant_text(private=private), grid.count)
     if is_folder:
-        write_whole(target.parent / "grid.js", f"window.GRID = {script_json(data)};\n".encode())
+        write_made(target.parent / "grid.js", f"window.GRID = {script_json(data)};\n".encode())
         body += '\n<script src="grid.js"></script>'
     else:
         body += f'\n<script type="application/json" id="grid">{script_json(data)}</script>'
     has_files = is_folder or originals is not None
     text = page(title, body, read_beside("grid_page.css"), [script], image_files=has_files, script_file=is_folder)
-    write_whole(target, text.encode())
+    write_made(target, text.encode())
     return target
 
 

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.archive.made_files import write_made
 from jobs.manifest.layout import Layout
 from jobs.manifest.preferences import read_rated
 from pipeline.learning.preferences import POLICY, Preferences, learn
 from pipeline.learning.rated_pictures import KINDS
-from pipeline.storage.durable import write_whole, writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,5 @@ def as_json(found: Learned) -> dict[str, Any]:
 
 
 def export(found: Learned, file: Path) -> None:
-    """Write the statistics, from which the same effects follow anywhere. Raises `DiskFull`, `RunStopped`."""
-    with writing(file):
-        write_whole(file, found.preferences.to_json().encode())
+    """Write the statistics, from which the same effects follow anywhere. Raises `ConfigError`."""
+    write_made(file, found.preferences.to_json().encode())

@@ -58,6 +58,11 @@ def named_images(named: Sequence[str], output_dir: Path) -> list[NamedImage]:
     return list(found.values())
 
 
+def is_id(word: str) -> bool:
+    """Whether a word can only be an id, or the beginning of one."""
+    return _ID.fullmatch(word.lower()) is not None
+
+
 def image_file(named: Path, output_dir: Path) -> Path:
     """The file of an image that is named by a path, or as `named_images` takes it, for who reads files of any program.
 
@@ -69,7 +74,7 @@ def image_file(named: Path, output_dir: Path) -> Path:
     try:
         (image,) = named_images([str(named)], output_dir)
     except ConfigError:
-        if _ID.fullmatch(str(named).lower()):
+        if is_id(str(named)):
             raise
         return named
     return output_dir / image.path
@@ -82,7 +87,7 @@ def _key(name: str, output_dir: Path) -> str:
         with contextlib.suppress(ReadError):
             if image_id := read_id(path):
                 return image_id
-    elif _ID.fullmatch(name.lower()):
+    elif is_id(name):
         return name.lower()
     place, root = path.resolve(), output_dir.resolve()
     return place.relative_to(root).as_posix() if place.is_relative_to(root) else path.as_posix()

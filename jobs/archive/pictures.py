@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jobs.archive.made_files import write_made
 from jobs.manifest.layout import Layout
 from pipeline.errors import ReadError
 from pipeline.metadata.containers import read_container
-from pipeline.storage.durable import write_whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -99,17 +99,20 @@ def is_there(output_dir: Path, path: str) -> bool:
 
 
 def hides_prompt(output_dir: Path, path: str) -> bool:
-    """Whether the image's own file keeps its prompt to itself, so that no page may; so does one that is gone."""
+    """Whether the image's own file keeps its prompt to itself, so that no page may.
+
+    So does one that is gone or cannot be read: nobody knows then what it kept.
+    """
     from pipeline.metadata.reading import read_profile
 
     try:
         return not is_there(output_dir, path) or read_profile(output_dir / path) != "full"
     except (ReadError, OSError):
-        return False  # of no profile of ours: it was made public by whoever made it
+        return True
 
 
 def save_pages(pages: Sequence[Image], path: Path) -> list[Path]:
-    """Write pages as PNG, marked as made by a model; the second becomes `name-2.png`. Raises `OSError`."""
+    """Write pages as PNG, marked as made by a model; the second becomes `name-2.png`. Raises `ConfigError`."""
     from PIL.PngImagePlugin import PngInfo
 
     from pipeline.metadata.xmp import build_xmp
@@ -120,6 +123,5 @@ def save_pages(pages: Sequence[Image], path: Path) -> list[Path]:
     for page, place in zip(pages, paths, strict=True):
         content = io.BytesIO()
         page.save(content, "PNG", pnginfo=mark)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(place, content.getvalue())
+        write_made(place, content.getvalue())
     return paths

@@ -6,6 +6,7 @@ Each command imports what it needs, so that `darkroom --help` and `darkroom sear
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -92,11 +93,19 @@ def _run(options: _Options) -> int:
         return exit.code if isinstance(exit.code, int) else EXIT_INPUT
     except RunStopped:
         raise
-    except DarkroomError as error:
+    except (DarkroomError, OSError) as error:  # a folder that may not be read, and the like
         if options.verbose:
             traceback.print_exc()
         else:
-            for line in error.faults if isinstance(error, ConfigError) else (str(error),):
+            for line in _lines(error):
                 complain(f"darkroom: {line}")
         return EXIT_STOPPED if isinstance(error, Unreachable) else EXIT_INPUT
     return 0
+
+
+def _lines(error: DarkroomError | OSError) -> Sequence[str]:
+    if isinstance(error, ConfigError):
+        return error.faults
+    if isinstance(error, OSError):
+        return [f"{error.filename2 or error.filename or 'the system'}: {error.strerror or error}"]
+    return [str(error)]

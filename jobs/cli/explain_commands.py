@@ -61,20 +61,23 @@ def explain(
         raise ConfigError("explain: takes one prompt (in quotes) or one image, or --file FILE; then key=value settings")
     if file is not None and others:
         raise ConfigError(f"explain: {others[0]!r}: with --file only key=value settings are taken")
-    if file is None and _is_image(others[0]):
-        _explain_image(Path(others[0]), output_dir, format)
+    if file is None and (image := _image(others[0], output_dir)):
+        _explain_image(image, output_dir, format)
         return
     prompts = [f"prompt={others[0]}"] if file is None else _prompts_of(file)
     raise typer.Exit(_explained([*prompts, f"output.dir={quoted(str(output_dir))}", *settings], format))
 
 
-def _is_image(word: str) -> bool:
+def _image(word: str, output_dir: Path) -> Path | None:
+    """The file of the image that a word names, by a path or an id; None for a prompt."""
+    from jobs.archive.named_images import image_file, is_id
     from jobs.manifest.output_files import is_image
 
     try:
-        return is_image(Path(word)) and Path(word).is_file()
+        path = image_file(Path(word), output_dir) if is_id(word) or is_image(Path(word)) else Path(word)
+        return path if is_image(path) and path.is_file() else None
     except (OSError, ValueError):  # longer than a path can be
-        return False
+        return None
 
 
 def _prompts_of(file: Path) -> list[str]:

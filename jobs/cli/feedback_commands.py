@@ -112,7 +112,7 @@ def pick(
         def unpicked(image: NamedImage) -> list[RatingEvent]:
             return [RatingEvent(image.image_id, UNDO, feedback.last_pick(image, output_dir))]
 
-        _say(images, output_dir, unpicked, "not picked any more")
+        _say(images, output_dir, unpicked, "not picked any more", note)
         return
     group: feedback.Group = "cell" if cell else "prompt"
 
@@ -165,6 +165,8 @@ def tag(
     from jobs.archive.feedback_words import split_tags, tag_events
 
     images, tags = split_tags(words)
+    if not images:
+        raise ConfigError(["expected images, as in: darkroom tag IMAGE +sea -draft"])
     if not tags and note is None:
         raise ConfigError(["expected tags, as in: darkroom tag IMAGE +sea -draft"])
     _say(images, output_dir, lambda image: tag_events(image.image_id, tags), " ".join(tags) or "noted", note)

@@ -128,7 +128,7 @@ def sheet(
     ),
     columns: Annotated[int, typer.Option(min=1, max=100, help="Images beside each other.")] = 4,
     sort: SortedBy = "created_at",
-    limit: Annotated[int | None, typer.Option(min=1, help="Most images.")] = None,
+    limit: Annotated[int | None, typer.Option(min=0, help="Most images; 0 for all.")] = None,
     cell: Cell = 256,
     font: Font = None,
     output_dir: OutputDir = OUTPUT_DIR,

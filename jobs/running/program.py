@@ -104,8 +104,10 @@ def composed(arguments: list[str], compose: Compose) -> tuple[list[dict[str, Any
     from jobs.config.trust import check_trust
 
     sys.argv[1:] = known_overrides(arguments)
-    ours = option_folders()
-    folders = [*ours, *(folder.absolute() for folder in user_folders(sys.argv[1:]))]
+    ours, given = option_folders(), user_folders(sys.argv[1:])
+    if missing := [folder for folder in given if not folder.is_dir()]:
+        raise ConfigError(f"--config-dir {missing[0]}: no such folder")
+    folders = [*ours, *(folder.absolute() for folder in given)]
     check_trust(folders, ours[0] / "config.yaml", ours)
     if asks_for_completion(arguments):
         return *compose(folders, ours[1:]), folders

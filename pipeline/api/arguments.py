@@ -67,6 +67,13 @@ def _as_spec(kind: type) -> BeforeValidator:
     return BeforeValidator(spec)
 
 
+def path_text(name: str, value: PathOf) -> str:
+    """An argument that is a path, or the name of a model, as text. Raises `ConfigError` for anything else."""
+    if not isinstance(value, PathOf):
+        raise ConfigError(f"{name}: must be a path or a name (got {value!r})")
+    return str(value)
+
+
 class MemoryArguments(BaseModel):
     """The memory arguments of the Python API."""
 
@@ -184,7 +191,7 @@ def completed(
         name: value for name, value in settings.items() if value is not None or name not in from_model
     }
     image, strength = values.pop("init_image", None), values.pop("strength", InitSpec().strength)
-    return {**own, **values, "init": {} if image is None else {"image": image, "strength": strength}}
+    return {**own, **values, "init": {"image": image, "strength": strength}}
 
 
 Arguments = TypeVar("Arguments", bound=BaseModel)

@@ -19,6 +19,7 @@ from pipeline.api.arguments import (
     SettingsArguments,
     checked,
     completed,
+    path_text,
 )
 from pipeline.api.auto import AutoPipeline
 from pipeline.api.picture import Picture, the_picture
@@ -80,16 +81,16 @@ class Pipeline:
 
     def __init__(
         self,
-        model: str = "demo",
+        model: PathOf = "demo",
         *,
         device: DeviceChoice = "auto",
-        vae: str | None = None,
+        vae: PathOf | None = None,
         dtype: DTypeChoice = "auto",
         memory: MemoryLevel = "auto",
         budget_gb: float | None = None,
         quality: MemoryQuality = "any",
         techniques: Mapping[str, bool] | None = None,
-        tiny_vae: str | None = None,
+        tiny_vae: PathOf | None = None,
     ) -> None:
         checked(
             MemoryArguments,
@@ -102,7 +103,9 @@ class Pipeline:
                 "techniques": techniques,
             },
         )
-        self._settings, self._files = identify(model, vae=vae)
+        vae = None if vae is None else path_text("vae", vae)
+        tiny_vae = None if tiny_vae is None else path_text("tiny_vae", tiny_vae)
+        self._settings, self._files = identify(path_text("model", model), vae=vae)
         self._device = find_device(device)
         self._asked = requested_memory(
             memory,

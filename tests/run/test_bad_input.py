@@ -332,3 +332,9 @@ def test_a_prompt_in_a_dry_run_drives_no_terminal_and_json_has_it_as_it_is(comma
         assert ended.code == 0, ended.err
         assert "\u202e" not in ended.out and "a castle" in ended.out
     assert prompt in [job["prompt"] for job in json.loads(ended.out)["jobs"]]
+
+
+def test_a_folder_of_options_that_is_not_there_is_named(command: Command) -> None:
+    """And not the option that would be in it."""
+    ended = command("--config-dir=nowhere", "prompts=mine")
+    assert (ended.code, ended.out, ended.err) == (2, "", "--config-dir nowhere: no such folder\n")

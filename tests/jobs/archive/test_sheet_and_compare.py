@@ -88,6 +88,42 @@ def test_a_private_prompt_is_not_compared(outputs: Path) -> None:
     assert images[0].facts["prompt"].startswith("a red house") and "prompt" not in images[1].facts
 
 
+@pytest.mark.parametrize("damage", [b"", b"\x89PNG\r\n\x1a\n", b"text"])
+def test_a_private_prompt_is_not_told_by_a_damaged_file_either(outputs: Path, damage: bytes, darkroom: Run) -> None:
+    (outputs / "study/0003.png").write_bytes(damage)
+    assert "prompt" not in compare_images(["study/0000.png", "study/0003.png"], outputs)[1].facts
+    for command in (("grid", "--where", "seed >= 2"), ("compare", "study/0002.png", "study/0003.png")):
+        code, out, _ = darkroom(*command, "--html", outputs / "page.html", "--output-dir", outputs)
+        assert code == 0 and "number 3" not in out + (outputs / "page.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("study/0003.png", "is an image that Darkroom made; give another name"),
+        ("study", "is a folder; give the name of a file"),
+        (".", "is a folder; give the name of a file"),
+        ("study/0000.png/page.png", "cannot be written (File exists)"),
+        (f"{'x' * 300}.png", "File name too long"),
+    ],
+)
+def test_no_page_takes_the_place_of_an_image_and_what_cannot_be_written_is_one_line(
+    outputs: Path, place: str, why: str, darkroom: Run
+) -> None:
+    before = {path: path.read_bytes() for path in (outputs / "study").iterdir()}
+    for command in (
+        ("sheet", "--png"),
+        ("grid", "--png"),
+        ("grid", "--html"),
+        ("grid", "--by", "seconds", "--html"),
+        ("compare", "study/0000.png", "study/0001.png", "--html"),
+        ("learned", "--export"),
+    ):
+        code, _, err = darkroom(*command, outputs / place, "--output-dir", outputs)
+        assert code == 2 and why in err and err.count("\n") == 1, (command, err)
+    assert {path: path.read_bytes() for path in (outputs / "study").iterdir()} == before
+
+
 def test_comparing_writes_a_page_and_a_picture(outputs: Path, tmp_path: Path, darkroom: Run) -> None:
     named = [outputs / "study/0000.png", outputs / "study/0002.png"]
     files = ("--html", tmp_path / "c.html", "--png", tmp_path / "c.png")

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from forked import Ended, program
+from recorded_images import save_image
 
+from jobs.manifest.journal import Journal
 from pipeline.prompting.analysis import PromptAnalysis
 
 Explain = Callable[..., Ended]
@@ -55,6 +57,15 @@ def test_a_path_may_hold_what_means_something_to_hydra(explain: Explain, tmp_pat
     found = explain("--file", 'a\\"1 ${x}.txt', "--format", "jsonl", "--output-dir", "o\\ut ${y}")
     assert found.code == 0, found.err
     assert json.loads(found.out)["prompt"] == "a red boat"
+
+
+def test_an_image_is_named_as_for_other_commands(explain: Explain, tmp_path: Path) -> None:
+    with Journal(tmp_path / "outputs") as journal:
+        row = save_image(journal, tmp_path / "outputs", 7)
+    for name in (f"outputs/{row['path']}", str(row["path"]), str(row["image_id"]), str(row["image_id"])[:8]):
+        told = explain(name)
+        assert (told.code, told.out) == (2, "") and "nothing was chosen for it: its model was named" in told.err, told
+    assert "no such image" in explain("0" * 8).err
 
 
 @pytest.mark.parametrize(

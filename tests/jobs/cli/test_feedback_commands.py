@@ -71,7 +71,8 @@ def test_stars_tags_picks_and_notes_are_told_and_found(tmp_path: Path, ids: list
     _, out, _ = darkroom("search", "--where", "rating >= 4", "--format", "json", "--columns", "*", *folder)
     (found,) = json.loads(out)
     assert {"rating": 4, "rejected": False, "user_tags": [], "removed": False}.items() <= found.items()
-    assert darkroom("pick", ids[2], "--undo", *folder)[0] == 0 and not said(tmp_path, ids[2])["picked"]
+    assert darkroom("pick", ids[2], "--undo", "--note", "too dark", *folder)[0] == 0
+    assert (said(tmp_path, ids[2])["picked"], said(tmp_path, ids[2])["note"]) == (False, "too dark")
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,7 @@ def test_stars_tags_picks_and_notes_are_told_and_found(tmp_path: Path, ids: list
         (("rate", "ID", "4", "--note", "x" * 3000), "at most 2000"),
         (("rate", "nowhere.png", "4"), "no such image"),
         (("tag", "ID"), "expected tags"),
+        (("tag", "+sea"), "expected images"),
         (("tag", "ID", "+"), "no tag"),
         (("tag", "ID", "+a\nb"), "no tag"),
         (("pick", "ID", "--undo"), "was not picked"),

@@ -97,8 +97,9 @@ def test_a_picture_from_pictures_is_made_again(sd15: Path, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_the_record_is_that_of_a_run(sd15: Path, loras: list[Path], tmp_path: Path) -> None:
+    prompt = f"{PROMPT}, for the first time"  # what other tests encode is on disk, too
     config = {
-        "prompts": {"lines": [PROMPT]},
+        "prompts": {"lines": [prompt]},
         "model": {"source": str(sd15)},
         "memory": {"level": "ultra", "quality": "exact", "techniques": {"staged": True, "drop_encoders": True}},
         "sampling": {key: value for key, value in SMALL.items() if key != "seed"},
@@ -112,7 +113,7 @@ def test_the_record_is_that_of_a_run(sd15: Path, loras: list[Path], tmp_path: Pa
     assert main([config], []) == 0
     (from_run,) = (tmp_path / "run").rglob("*.png")
     with Pipeline(str(sd15), device="cpu", memory="ultra", quality="exact") as pipeline:
-        saved = pipeline.generate(PROMPT, **SMALL, loras=[(loras[0], 0.8)]).save(tmp_path / "api")
+        saved = pipeline.generate(prompt, **SMALL, loras=[(loras[0], 0.8)]).save(tmp_path / "api")
     ours, theirs = (json.loads(read_record(path).to_json()) for path in (saved, from_run))
     assert ours["job"].pop("id") == theirs["job"].pop("id")
     assert {*ours["measured"]} == {*theirs["measured"]}

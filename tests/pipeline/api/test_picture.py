@@ -61,6 +61,16 @@ def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
         Pipeline(device="cuda")
 
 
+def test_weights_are_named_by_texts_and_paths_and_nothing_else() -> None:
+    demo = Path(__file__).parents[3] / "pipeline" / "demo"
+    for name in ("demo", demo, str(demo)):
+        with Pipeline(name, device="cpu") as pipeline:
+            assert isinstance(pipeline.generate(PROMPT, steps=1), Picture)
+    for arguments in ({"model": None}, {"vae": 3}, {"tiny_vae": 3.5}):
+        with pytest.raises(ConfigError, match=f"{next(iter(arguments))}: must be a path or a name"):
+            Pipeline(**{"device": "cpu", **arguments})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -74,6 +84,7 @@ def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
         ({"width": 0}, "width: must be a whole number from 16 to 4096"),
         ({"height": 100}, "height: must be a multiple of 8"),
         ({"negative_prompt": None}, "negative_prompt: must be text"),
+        ({"strength": 0}, "strength: must be a number above 0"),
         ({"clip_skip": 3}, "clip_skip: must be a whole number from 1 to 2"),
         ({"scheduler": "nope"}, "scheduler: is no known scheduler"),
         ({"scheduler": "FlowMatch Euler"}, "scheduler: FlowMatch Euler does not suit demo, no flow-matching model"),
