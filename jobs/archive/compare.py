@@ -60,7 +60,7 @@ def table(images: Sequence[Compared]) -> list[list[str]]:
 
 
 def write_page(images: Sequence[Compared], output_dir: Path, path: Path) -> Path:
-    """Write the images and what differs as one HTML file; returns it. Raises `OSError`."""
+    """Write the images and what differs as one HTML file; returns it. Raises `ConfigError`."""
     shown = []
     for image in images:
         small = thumbnail(output_dir, image.path, _PAGE_PX)

@@ -50,7 +50,7 @@ def figure_rows(grid: Grid, column: str) -> list[list[str]]:
 
 
 def write_figures_page(grid: Grid, column: str, path: Path, title: str) -> Path:
-    """Write heat map, lines and table as one HTML file; returns it. Raises `ConfigError`, `OSError`."""
+    """Write heat map, lines and table as one HTML file; returns it. Raises `ConfigError`."""
     figures = _figures(grid, column)
     classes = [f".heat{step} {{ background: {_hex(step / 10)}; color: {_ink(step / 10)}; }}" for step in range(11)]
     body = (

@@ -27,7 +27,7 @@ _THREADS = 4
 def write_grid_page(grid: Grid, output_dir: Path, path: Path, title: str) -> Path:
     """Write the page, and return its file: `path`, or `index.html` in a folder of that name without its suffix.
 
-    Raises `OSError`.
+    Raises `ConfigError`, and `OSError` for small pictures that cannot be written.
     """
     is_folder = grid.count > MAX_INSIDE
     target = path.with_suffix("") / "index.html" if is_folder else path

@@ -67,13 +67,13 @@ def image_file(named: Path, output_dir: Path) -> Path:
     """The file of an image that is named by a path, or as `named_images` takes it, for who reads files of any program.
 
     What is neither there nor in the manifest stays as it is. Raises `ConfigError` for digits that begin no id, or
-    several.
+    several, `ReadError` for digits where the manifest cannot be read.
     """
     if os.path.lexists(named) or not Layout(output_dir).root.is_dir():
         return named
     try:
         (image,) = named_images([str(named)], output_dir)
-    except ConfigError:
+    except (ConfigError, ReadError):
         if is_id(str(named)):
             raise
         return named

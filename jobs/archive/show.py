@@ -39,8 +39,8 @@ def describe_all(named: Sequence[Path], output_dir: Path, faults: list[str]) -> 
     for path in named:
         try:
             images = _images_at(image_file(path, output_dir))
-        except ConfigError as error:
-            faults += error.faults
+        except (ConfigError, ReadError) as error:
+            faults += error.faults if isinstance(error, ConfigError) else [str(error)]
             continue
         if not images:
             what = "holds no image" if path.is_dir() else "means no file"

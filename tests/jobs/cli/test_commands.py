@@ -297,6 +297,10 @@ def test_show_takes_what_the_manifest_names_and_says_what_it_does_not(tmp_path: 
     assert unknown.endswith("00000000: no such image; expected a path, an id, or the first 8 digits of one")
     assert missing.endswith("none.png: cannot be opened (No such file or directory)")
     assert "cannot be opened" in run("show", "0" * 8, "--output-dir", tmp_path / "none")[2]
+    (part,) = (tmp_path / "manifest" / "parts").glob("*.parquet")
+    part.write_bytes(b"damaged")
+    code, out, err = run("show", image_id, "none.png", tmp_path / str(row["path"]), "--output-dir", tmp_path)
+    assert code == 2 and err.count("\n") == 3 and "none.png: cannot be opened" in err
 
 
 def test_show_reads_an_image_of_another_program(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
