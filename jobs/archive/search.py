@@ -49,7 +49,9 @@ def search(
     output_dir = Path(output_dir)
     chosen = COLUMNS if tuple(columns) == ("*",) else tuple(columns)
     orders = [one.strip() for one in sort.split(",")]
-    if faults := _unknown(chosen, "--columns") + _unknown([one.removeprefix("-") for one in orders], "--sort"):
+    if faults := unknown_columns(chosen, "--columns") + unknown_columns(
+        [one.removeprefix("-") for one in orders], "--sort"
+    ):
         raise ConfigError(faults)
     if not Layout(output_dir).root.is_dir():
         raise ReadError(f"{output_dir}: no manifest here; make images first, or name their folder with --output-dir")
@@ -123,7 +125,7 @@ def _found(columns: Sequence[str], row: Sequence[Any]) -> Found:
     return values
 
 
-def _unknown(names: Sequence[str], option: str) -> list[str]:
+def unknown_columns(names: Sequence[str], option: str) -> list[str]:
     """A line for each column that there is not, with those whose names are like it or hold it."""
     faults = []
     for name in names:
@@ -131,7 +133,8 @@ def _unknown(names: Sequence[str], option: str) -> list[str]:
             near = difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.7)
             near = near or [column for column in COLUMNS if name and name in column][:3]
             near = near or difflib.get_close_matches(name, COLUMNS, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(near)}?" if near else "--list-columns prints them all"
+            listed = "--list-columns" if option == "--columns" else "darkroom search --list-columns"
+            hint = f"did you mean {' or '.join(near)}?" if near else f"{listed} prints them all"
             faults.append(f"{option}: there is no column {name!r}; {hint}")
     return faults
 

@@ -12,7 +12,7 @@ from jobs.archive.grid_html import said
 from jobs.archive.grid_png import GAP_PX, MARGIN_PX, MAX_PAGE_PIXELS, MAX_SIDE_PX, cell_size, draw_image
 from jobs.archive.lettering import INK, PAPER, Lettering
 from jobs.archive.pictures import hides_prompt
-from jobs.archive.search import DEFAULT_SORT, Found, search
+from jobs.archive.search import DEFAULT_SORT, Found, search, unknown_columns
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def find_for_sheet(
     limit: int | None = None,
 ) -> list[Found]:
     """The images of a sheet with what their captions say. Raises `ConfigError` where there are none or too many."""
+    if faults := unknown_columns(caption, "--caption"):
+        raise ConfigError(faults)
     columns = tuple(dict.fromkeys(("path", "width", "height", *caption)))
     condition = f"({where}\n) AND status = 'done'" if where else None
     rows = list(search(output_dir, text, condition, columns, sort, limit or MAX_IMAGES + 1))

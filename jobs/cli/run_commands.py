@@ -44,7 +44,7 @@ def runs(
     watch: Annotated[
         bool, typer.Option("--watch", help="Follow a running run, the newest by default, until it ends.")
     ] = False,
-    format: Annotated[Format, typer.Option(help="How to print the list.")] = "table",
+    format: Annotated[Format, typer.Option(help="How to print the list; `json` and `csv` also one run.")] = "table",
     as_json: Json = False,
     output_dir: OutputDir = OUTPUT_DIR,
 ) -> None:
@@ -62,12 +62,15 @@ def runs(
     """
     from jobs.archive import runs as archive
 
+    as_json = as_json or format == "json"
     if watch:
         found = archive.find_run(output_dir, run) if run else _live(archive.list_runs(output_dir))
         if found is None:
             print_line("no run is running here")
             return
         _show(_watched(found, output_dir), output_dir, as_json=as_json)
+    elif run and format == "csv":
+        _print_list([archive.find_run(output_dir, run)], output_dir, format)
     elif run:
         _show(archive.find_run(output_dir, run), output_dir, as_json=as_json)
     else:

@@ -193,6 +193,8 @@ def explain(message: str) -> str:
         return f"{key}: {unknown_key(BatchConfig, key.split('.'))}"
     if match := _SWEEP.search(message):
         key, _, value = match["override"].lstrip("+").partition("=")
+        if key in (*GROUPS, *OVERLAYS):
+            return f"{key}: several options ({value}); -m makes each of them"
         axis = shlex.quote(f"grid={{{key}: [{value}]}}") if key != "seeds" else f"'seeds=[{value}]'"
         return f"{key}: several values ({value}); -m or {axis} make each of them, inner quotes make one text of them"
     if "hydra.cc" in message:  # the grammar of overrides

@@ -79,8 +79,9 @@ class _Messages(io.FileIO):
 
 
 def _text(kind: type[io.FileIO], stream: TextIO) -> TextIO:
-    """The same stream, of this kind."""
+    """The same stream, of this kind; what its encoding has no letters for is written as `\\u65e5`."""
     stream.flush()
     raw = kind(stream.fileno(), "w", closefd=False)
     at_once = kind is _Messages or raw.isatty()
-    return io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=at_once)
+    errors = "backslashreplace" if stream.errors == "strict" else stream.errors
+    return io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, errors, line_buffering=at_once)

@@ -91,6 +91,7 @@ SETTINGS = [
     (["a", "red", "boat"], ["'a red boat': is not key=value"]),
     (["steps=7"], ["steps: unknown key; did you mean 'sampling.steps'?"]),
     (["dtype=float16"], ["'model.dtype' or 'memory.dtype'"]),
+    (["prompts=demo,batch1"], ["prompts: several options (demo,batch1); -m makes each of them"]),
     (["seeds=1,2"], ["seeds: several values (1,2)", "-m or 'seeds=[1,2]'"]),
     (["sampling.steps=4,8"], ["sampling.steps: several values (4,8)", "-m or 'grid={sampling.steps: [4,8]}'"]),
     (["-m", "--cfg=job"], ["--multirun", "--cfg"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,19 @@ def test_runs_of_earlier_versions_are_listed() -> None:
     run = find_run(KEPT, "20261129T114318")
     assert (run.requested, run.made, run.failed) == (4, 2, 2) and ways_on(run, KEPT) == []  # refused prompts
     assert [(cause.count, cause.kind) for cause in details(run, KEPT).failures] == [(2, "leak")]
+
+
+def test_one_run_is_printed_as_asked_for(darkroom: Callable[..., tuple[int, str, str]]) -> None:
+    folder = ("--output-dir", KEPT)
+    _, listed, _ = darkroom("runs", "--format", "csv", *folder)
+    (line,) = [line for line in listed.splitlines() if line.startswith("20261129T114318")]
+    assert darkroom("runs", "20261129T114318", "--format", "csv", *folder) == (
+        0,
+        f"{listed.splitlines()[0]}\n{line}\n",
+        "",
+    )
+    code, found, _ = darkroom("runs", "20261129T114318", "--format", "json", *folder)
+    assert code == 0 and json.loads(found)["made"] == 2
 
 
 def test_what_an_earlier_version_has_left_is_counted(tmp_path: Path) -> None:

@@ -136,6 +136,9 @@ def test_comparing_writes_a_page_and_a_picture(outputs: Path, tmp_path: Path, da
     assert code == 2 and "give two to 4" in err
 
 
-def test_a_caption_that_is_no_column_is_refused(outputs: Path) -> None:
+def test_a_caption_that_is_no_column_is_refused_and_so_is_an_empty_sheet(outputs: Path) -> None:
+    for caption, why in (("zzz", "darkroom search --list-columns prints them all"), ("promt", "did you mean prompt?")):
+        with pytest.raises(ConfigError, match=f"^--caption: there is no column '{caption}'; {why}"):
+            find_for_sheet(outputs, caption=(caption,))
     with pytest.raises(ConfigError, match="nothing found"):
         find_for_sheet(outputs, "dragon")

@@ -284,6 +284,21 @@ def test_show_explains_an_image_private_ones_from_the_manifest(profile: str, tmp
     assert json.loads(out) == json.loads(str(row["record_json"]))
 
 
+def test_letters_that_the_output_has_not_are_written_as_escapes(
+    tmp_path: Path,
+    run,  # type: ignore[no-untyped-def]
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As into a file on Windows."""
+    with Journal(tmp_path) as journal:
+        row = save_image(journal, tmp_path, 7)
+    with open(1, "w", encoding="ascii", closefd=False) as narrow:
+        monkeypatch.setattr(sys, "stdout", narrow)
+        code, out, err = run("search", "--format", "csv", "--columns", "prompt", "--output-dir", tmp_path)
+        assert (code, out, err) == (0, 'prompt\n"a red house, number 7, \\u65e5\\u6ca1"\n', "")
+        assert "\\u65e5" in run("show", tmp_path / str(row["path"]))[1]
+
+
 def test_show_takes_what_the_manifest_names_and_says_what_it_does_not(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
     with Journal(tmp_path) as journal:
         row = save_image(journal, tmp_path, 7, profile="private")
