@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.api.arguments import checked, path_text
 from pipeline.api.explanation import Explanation
 from pipeline.errors import ConfigError, JobFailure
 from pipeline.metadata.building import build_record
@@ -66,12 +67,16 @@ class Picture:
     ) -> Path:
         """Write the picture with its recipe below `directory`; returns the path. Never overwrites.
 
-        `sidecar` writes the recipe into a JSON file beside it, too. Raises `JobFailure` if the file would leak
-        something private, `DiskFull`.
+        `sidecar` writes the recipe into a JSON file beside it, too. Raises `ConfigError` for wrong arguments,
+        `JobFailure` if the file would leak something private, `DiskFull`.
         """
         settings = MetadataSettings(profile=metadata, sidecar=sidecar)
         record = self.record(format=format, quality=settings.quality_for(format), name=name, tags=tags)
-        return save(self.image, record, Path(directory), NamingSettings(scheme=naming, folder=""), settings)
+        folder = Path(path_text("directory", directory))
+        try:
+            return save(self.image, record, folder, NamingSettings(scheme=naming, folder=""), settings)
+        except OSError as error:
+            raise ConfigError(f"directory: {folder}: cannot be written ({error.strerror or error})") from error
 
     def record(
         self,
@@ -81,11 +86,12 @@ class Picture:
         name: str | None = None,
         tags: Sequence[str] = (),
     ) -> Record:
-        """The recipe, with a new random id."""
-        if isinstance(tags, str):
-            raise ConfigError(f"tags: must be several texts, as in [{tags!r}] (got {tags!r})")
+        """The recipe, with a new random id. Raises `ConfigError` for a name or tags that are none."""
+        if isinstance(tags, str) or not isinstance(tags, Sequence):
+            example = repr(tags) if isinstance(tags, str) else "'sea'"
+            raise ConfigError(f"tags: must be several texts, as in [{example}] (got {tags!r})")
         explanation, prompt = self.explanation, self.image.request.prompt
-        origin = JobRecord(id=request_id(self.image.request), name=name, tags=list(tags))
+        origin = checked(JobRecord, {"id": request_id(self.image.request), "name": name, "tags": list(tags)})
         return build_record(
             self.image,
             image_id=str(uuid.uuid4()),

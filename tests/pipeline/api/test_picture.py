@@ -102,6 +102,26 @@ def test_all_bad_arguments_are_named_at_once() -> None:
     assert [fault.split(":")[0] for fault in caught.value.faults] == ["prompt", "seed", "steps"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"name": 3}, r"^name: .*\(got 3\)"),
+        ({"name": "a\0"}, "^name: "),
+        ({"tags": [3]}, r"^tags\[0\]: .*\(got 3\)"),
+        ({"tags": ["\ud800"]}, "^tags"),
+        ({"tags": None}, "^tags: must be several texts"),
+        ({"directory": None}, "^directory: must be a path"),
+        ({"directory": __file__}, "^directory: .* cannot be written"),
+    ],
+)
+def test_what_a_file_cannot_say_and_where_it_cannot_be_is_named(
+    picture: Picture, tmp_path: Path, arguments: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        picture.save(**{"directory": tmp_path, **arguments})
+    assert not [*tmp_path.iterdir()]
+
+
 def test_tags_are_texts_and_not_letters(picture: Picture, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="tags: must be several texts"):
         picture.save(tmp_path, tags="abc")
