@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
 class Verification:
     """The result of a verification. Paths are relative to the output folder.
 
-    `missing`, `changed` and `sidecars` (what is wrong with those that an image needs) are faults. `superseded` images
-    are gone, but their job has another image; `removed` ones were rejected. `without_row`, which `darkroom reindex`
-    takes in, `not_taken`, which it does not, with the reason, and `leftovers` (temporary files of a process that died,
-    or of one at work) are notes.
+    `missing`, `changed`, `unreadable` (with the reason) and `sidecars` (what is wrong with those that an image needs)
+    are faults. `superseded` images are gone, but their job has another image; `removed` ones were rejected.
+    `without_row`, which `darkroom reindex` takes in, `not_taken`, which it does not, with the reason, and `leftovers`
+    (temporary files of a process that died, or of one at work) are notes.
     """
 
     checked: int
@@ -45,11 +46,12 @@ class Verification:
     not_taken: tuple[str, ...] = ()
     sidecars: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
     @property
     def sound(self) -> bool:
         """Whether every image of the manifest exists unchanged."""
-        return not (self.missing or self.changed or self.sidecars or self.unreadable_parts)
+        return not (self.missing or self.changed or self.unreadable or self.sidecars or self.unreadable_parts)
 
 
 class _Image(NamedTuple):
@@ -57,6 +59,13 @@ class _Image(NamedTuple):
     file_sha256: str
     job_id: str
     image_id: str
+
+
+class _Content(NamedTuple):
+    """The hash of what stands at a path, None if nothing does; or why nobody can tell."""
+
+    digest: str | None
+    fault: str | None = None
 
 
 class _Known(NamedTuple):
@@ -75,14 +84,19 @@ def verify(output_dir: str | Path = DEFAULT_OUTPUT_DIR) -> Verification:
     known = reading_retried(output_dir, _read)
     with ThreadPoolExecutor() as threads:  # hashing releases the interpreter lock
         found = list(threads.map(lambda image: _hash(output_dir / image.path), known.images))
-    alive = {image.job_id for image, digest in zip(known.images, found, strict=True) if digest is not None}
+    alive = {image.job_id for image, one in zip(known.images, found, strict=True) if one != _Content(None)}
     missing: list[str] = []
     changed: list[str] = []
+    unreadable: list[str] = []
     superseded: list[str] = []
     sidecars: list[str] = []
     removed: list[str] = []
     places: dict[str, str | None] = {image.image_id: None for image in known.images}
-    for image, digest in zip(known.images, found, strict=True):
+    for image, (digest, fault) in zip(known.images, found, strict=True):
+        if fault is not None:
+            places[image.image_id] = image.path
+            unreadable.append(f"{image.path} ({fault})")
+            continue
         if digest is None:
             gone = superseded if image.job_id in alive else removed if image.image_id in known.removed else missing
             gone.append(image.path)
@@ -90,8 +104,8 @@ def verify(output_dir: str | Path = DEFAULT_OUTPUT_DIR) -> Verification:
         places[image.image_id] = image.path
         if digest != image.file_sha256:
             changed.append(image.path)
-        elif image.path.endswith(".jpeg") and (fault := sidecar_fault(output_dir / image.path)):
-            sidecars.append(fault)
+        elif image.path.endswith(".jpeg") and (lacking := sidecar_fault(output_dir / image.path)):
+            sidecars.append(lacking)
     recorded = {image.path for image in known.images} | known.being_saved
     unrecorded = [path.relative_to(output_dir).as_posix() for path in files]
     unrecorded = [path for path in unrecorded if path not in recorded]
@@ -108,6 +122,7 @@ def verify(output_dir: str | Path = DEFAULT_OUTPUT_DIR) -> Verification:
         leftovers=tuple(path for path in unrecorded if path.endswith(".tmp")),
         unreadable_parts=known.refused,
         removed=tuple(removed),
+        unreadable=tuple(unreadable),
     )
 
 
@@ -152,10 +167,12 @@ def _why_not_taken(output_dir: Path, path: str, places: Mapping[str, str | None]
     return None if has_record or image_id in places else "no Darkroom record in it"
 
 
-def _hash(path: Path) -> str | None:
+def _hash(path: Path) -> _Content:
     try:
-        return file_sha256(path)
+        return _Content(file_sha256(path))
     except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError:
-        return ""  # there, but unreadable: no hash will match
+        return _Content(None)
+    except OSError as error:
+        if error.errno in (errno.EISDIR, errno.EINVAL):
+            return _Content("")  # no file at all: something else has taken its place
+        return _Content(None, error.strerror or str(error))

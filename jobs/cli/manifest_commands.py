@@ -33,6 +33,7 @@ def verify(as_json: Json = False, output_dir: OutputDir = OUTPUT_DIR) -> None:
         for kind, entries in (
             ("missing", result.missing),
             ("changed", result.changed),
+            ("unreadable", result.unreadable),
             ("unreadable part", result.unreadable_parts),
             ("note: superseded, its job has another image", result.superseded),
             ("note: rejected, and removed", result.removed),

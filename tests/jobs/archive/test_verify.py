@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from manifest_rows import attempt_of, content_of, done_of, job_id, make, put_ima
 
 from jobs.archive.verify import Verification, verify
 from jobs.manifest.journal import Journal
+from jobs.manifest.output_files import file_sha256
 from jobs.manifest.schema import FAILED
 from pipeline.errors import ReadError
 
@@ -90,6 +92,22 @@ def test_a_folder_in_an_images_place_counts_as_changed(tmp_path: Path) -> None:
     (tmp_path / "study/0001.png").mkdir(parents=True)
     write_part(tmp_path, "a", [done_of(1)])
     assert verify(tmp_path).changed == ("study/0001.png",)
+
+
+def test_an_image_that_nobody_may_read_is_not_called_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is called changed is deleted and made again."""
+    part_with_images(tmp_path, 1, 2)
+    sha256_of = file_sha256
+
+    def refused(path: Path) -> str:
+        if path.name == "0001.png":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return sha256_of(path)
+
+    monkeypatch.setattr("jobs.archive.verify.file_sha256", refused)
+    result = verify(tmp_path)
+    assert (result.unreadable, result.changed, result.missing) == (("study/0001.png (Permission denied)",), (), ())
+    assert not result.sound
 
 
 def test_verifying_changes_nothing_and_needs_a_manifest(tmp_path: Path) -> None:
