@@ -162,8 +162,8 @@ def test_weights_replaced_after_the_plan_fail_their_jobs_and_no_others(
     weights = second / "unet" / "diffusion_pytorch_model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-4] + bytes(4))
-    batch = make_batch(["a red house"], "seeds={start: 0, count: 6}", "bundle_images=2")
-    slow = ("sampling.steps=60",)  # the images of the first model leave time to replace the second
+    batch = make_batch(["a red house"], "seeds={start: 0, count: 6}", "bundle_images=1", "batch_size=1")
+    slow = ("sampling.steps=80",)  # the images that are made one by one leave time to replace the second model
     run = batch.start("-m", f"model.source={tiny_sd},{second}", *slow)
     batch.wait_for_images(run, 1)
     weights.with_name("new").write_bytes(content[:-4] + b"\1" * 4)
