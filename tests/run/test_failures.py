@@ -162,8 +162,8 @@ def test_weights_replaced_after_the_plan_fail_their_jobs_and_no_others(
     weights = second / "unet" / "diffusion_pytorch_model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-4] + bytes(4))
-    batch = make_batch(["a red house"], "seeds={start: 0, count: 6}", "bundle_images=1", "batch_size=1")
-    slow = ("sampling.steps=80",)  # the images that are made one by one leave time to replace the second model
+    batch = make_batch(["a red house"], "seeds={start: 0, count: 12}", "bundle_images=1", "batch_size=1")
+    slow = ("sampling.steps=40",)  # the images that are made one by one leave time to replace the second model
     run = batch.start("-m", f"model.source={tiny_sd},{second}", *slow)
     batch.wait_for_images(run, 1)
     weights.with_name("new").write_bytes(content[:-4] + b"\1" * 4)
@@ -180,7 +180,7 @@ def test_weights_replaced_after_the_plan_fail_their_jobs_and_no_others(
     planned_anew = batch.run("-m", f"model.source={tiny_sd},{second}", *slow)
     assert planned_anew.code == 0, planned_anew.err
     done = [row for row in batch.rows() if row["model"] == "second" and row["status"] == "done"]
-    assert len(done) == 6 and {row["model_sha256"] for row in done}.isdisjoint(row["model_sha256"] for row in rows)
+    assert len(done) == 12 and {row["model_sha256"] for row in done}.isdisjoint(row["model_sha256"] for row in rows)
 
 
 @pytest.mark.slow

@@ -431,7 +431,8 @@ async function heard(found, before) {
     if (isOld && performance.now() > state.rest && !document.querySelector("dialog[open]")) await look(true);
   } else if (state.view && versionOf(found.pictures_version) !== state.shown) {
     const sort = filters.wanted.get("sort") ?? "newest";
-    if (wall.top < 1 && sort === "newest" && !document.querySelector("dialog[open]")) await look(true);
+    const wouldMove = wall.isTouched && !byId("fresh").hidden; // as the last answer was
+    if (wall.top < 1 && sort === "newest" && !wouldMove && !document.querySelector("dialog[open]")) await look(true);
     else fresh();
   }
   if (before && found.said_version !== before.said_version && wall.selected.size) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from drawn_pictures import draw
@@ -11,6 +12,9 @@ from seen_pages import IN_A_BROWSER, Seen, focused, wait_for_text
 from served_gallery import Served, served
 
 from jobs.archive.search import search
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 pytestmark = IN_A_BROWSER
 
@@ -27,19 +31,27 @@ def rejected(site: Served) -> set[int]:
     return {row["seed"] for row in search(site.folder, where="rejected", columns=("seed",))} if ratings else set()
 
 
+def wheel(page: Page, by: int, until: str) -> None:
+    """Turn the wheel as a person does who looks at the page: again, until it is where it should be."""
+    for _ in range(20):
+        page.mouse.wheel(0, by)
+        page.wait_for_timeout(200)
+        if page.evaluate(until):
+            return
+    raise AssertionError(f"never: {until}")
+
+
 def test_a_wall_of_hundreds(tmp_path: Path, seen: Seen) -> None:
     """Wheeled down and up again, then selected from end to end."""
     draw(tmp_path / "out", range(250))
     with served(tmp_path / "out") as site:
         page = seen.page(site)
         page.mouse.move(500, 500)
-        page.mouse.wheel(0, 3000)
-        page.wait_for_function("() => document.getElementById('wall').scrollTop > 2900")
-        page.mouse.wheel(0, -3000)
-        page.wait_for_function(
-            "() => document.querySelector('.cell[data-index=\"0\"]')?.getBoundingClientRect().top"
-            " > document.getElementById('wall').getBoundingClientRect().top"
-        )
+        wait_for_text(page, "#count", "250 pictures")
+        wheel(page, 3000, "document.getElementById('wall').scrollTop > 2900")
+        first, wall = "document.querySelector('.cell[data-index=\"0\"]')", "document.getElementById('wall')"
+        top = "getBoundingClientRect().top"
+        wheel(page, -3000, f"{first}?.{top} > {wall}.{top}")
         page.locator(".cell[data-index='0'][data-id]").click(modifiers=["Control"])
         page.keyboard.press("End")
         page.locator(".cell[data-index='249'][data-id]").wait_for()
